@@ -1,0 +1,367 @@
+//! Rows of blobs, their views, and the references that keep them.
+
+use rusqlite::{Row, params};
+
+use super::{Result, Txn, bad_column, signed, unsigned};
+use crate::words::digest::{Checksum, Digest};
+use crate::words::entry::Mtime;
+use crate::words::extent::ExtentMap;
+
+/// A blob's row.
+#[derive(Clone, Debug)]
+pub(crate) struct Blob {
+    pub(crate) id: i64,
+    pub(crate) checksum: Checksum,
+    pub(crate) digest: Digest,
+    pub(crate) packed: bool,
+    pub(crate) state: BlobState,
+    pub(crate) size: u64,
+    pub(crate) data_size: u64,
+    /// The inode's modification time when its bytes were known to be right; `None`: look at the bytes.
+    pub(crate) mtime: Option<Mtime>,
+    /// The boot under which it was written, until it is synced.
+    pub(crate) unsynced: Option<String>,
+    /// The encoded extent map where it is short; [`Txn::extents`] has the others.
+    short_extents: Option<Vec<u8>>,
+}
+
+/// Whether a blob's file is known to be bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlobState {
+    Good,
+    Damaged,
+    Missing,
+}
+
+/// A blob about to get a row.
+#[derive(Debug)]
+pub(crate) struct NewBlob<'a> {
+    pub(crate) checksum: Checksum,
+    pub(crate) digest: Digest,
+    pub(crate) map: &'a ExtentMap,
+    pub(crate) mtime: Option<Mtime>,
+    pub(crate) unsynced: &'a str,
+    pub(crate) probe: Option<[u8; 32]>,
+    pub(crate) now: i64,
+}
+
+/// A blob whose row was deleted, with the names it may have under `storage/`.
+#[derive(Clone, Debug)]
+pub(crate) struct Doomed {
+    pub(crate) checksum: Checksum,
+    pub(crate) views: Vec<[u8; 16]>,
+}
+
+/// Maps up to this many encoded bytes come along with the row: all but those of large sparse files.
+macro_rules! blob_columns {
+    () => {
+        "b.id, b.checksum, b.digest, b.form, b.state, b.size, b.data_size, b.mtime_seconds, b.mtime_nanoseconds, \
+         b.unsynced, CASE WHEN length(b.extents) <= 64 THEN b.extents END"
+    };
+}
+
+fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
+    let digest: i64 = row.get(2)?;
+    let form: i64 = row.get(3)?;
+    let seconds: Option<i64> = row.get(7)?;
+    let nanoseconds: Option<u32> = row.get(8)?;
+    Ok(Blob {
+        id: row.get(0)?,
+        checksum: checksum(row, 1)?,
+        digest: Digest::from_u64(digest.cast_unsigned()),
+        packed: form != 0,
+        state: match row.get(4)? {
+            0_i64 => BlobState::Good,
+            1 => BlobState::Damaged,
+            _ => BlobState::Missing,
+        },
+        size: unsigned(row, 5)?,
+        data_size: unsigned(row, 6)?,
+        mtime: seconds
+            .zip(nanoseconds)
+            .map(|(seconds, nanoseconds)| Mtime {
+                seconds,
+                nanoseconds,
+            }),
+        unsynced: row.get(9)?,
+        short_extents: row.get(10)?,
+    })
+}
+
+fn checksum(row: &Row<'_>, index: usize) -> rusqlite::Result<Checksum> {
+    row.get(index).map(Checksum::from_bytes)
+}
+
+impl Txn<'_> {
+    pub(crate) fn blob_by_checksum(&self, checksum: &Checksum) -> Result<Option<Blob>> {
+        self.first(
+            concat!(
+                "SELECT ",
+                blob_columns!(),
+                " FROM blobs b WHERE b.checksum = ?1"
+            ),
+            [checksum.as_bytes()],
+            blob,
+        )
+    }
+
+    pub(crate) fn blob(&self, id: i64) -> Result<Option<Blob>> {
+        self.first(
+            concat!("SELECT ", blob_columns!(), " FROM blobs b WHERE b.id = ?1"),
+            [id],
+            blob,
+        )
+    }
+
+    /// Good blobs whose size, extents and spread pages look like a file's.
+    pub(crate) fn blobs_by_probe(&self, probe: &[u8; 32]) -> Result<Vec<Blob>> {
+        self.all(
+            concat!(
+                "SELECT ",
+                blob_columns!(),
+                " FROM blobs b WHERE b.probe = ?1 AND b.state = 0 LIMIT 4"
+            ),
+            [probe],
+            blob,
+        )
+    }
+
+    pub(crate) fn blobs_of_snapshot(&self, snapshot: i64) -> Result<Vec<Blob>> {
+        self.all(
+            concat!(
+                "SELECT ",
+                blob_columns!(),
+                " FROM blob_references r JOIN blobs b ON b.id = r.blob WHERE r.snapshot = ?1"
+            ),
+            [snapshot],
+            blob,
+        )
+    }
+
+    /// Up to `limit` blobs with an id above `after`, in the order of their ids.
+    pub(crate) fn blobs_after(&self, after: i64, limit: u32) -> Result<Vec<Blob>> {
+        self.all(
+            concat!(
+                "SELECT ",
+                blob_columns!(),
+                " FROM blobs b WHERE b.id > ?1 ORDER BY b.id LIMIT ?2"
+            ),
+            params![after, limit],
+            blob,
+        )
+    }
+
+    pub(crate) fn extents(&self, of: &Blob) -> Result<ExtentMap> {
+        let decode = |bytes: &[u8]| ExtentMap::decode(bytes).map_err(|error| bad_column(0, error));
+        let found = match &of.short_extents {
+            Some(bytes) => Some(decode(bytes).map_err(|error| self.error(error))?),
+            None => self.first("SELECT extents FROM blobs WHERE id = ?1", [of.id], |row| {
+                decode(row.get_ref(0)?.as_blob()?)
+            })?,
+        };
+        found.ok_or_else(|| self.error(rusqlite::Error::QueryReturnedNoRows))
+    }
+
+    pub(crate) fn insert_blob(&self, new: &NewBlob<'_>) -> Result<i64> {
+        self.insert(
+            "INSERT INTO blobs (checksum, digest, size, data_size, mtime_seconds, mtime_nanoseconds, unsynced, probe,
+                                created_at, extents)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                new.checksum.as_bytes(),
+                new.digest.as_u64().cast_signed(),
+                signed(new.map.size()),
+                signed(new.map.data_size()),
+                new.mtime.map(|mtime| mtime.seconds),
+                new.mtime.map(|mtime| mtime.nanoseconds),
+                new.unsynced,
+                new.probe,
+                new.now,
+                new.map.encode(),
+            ],
+        )
+    }
+
+    /// The blob's file was replaced by a verified one: clears every mark and records the new inode.
+    pub(crate) fn replace_blob(&self, id: i64, new: &NewBlob<'_>) -> Result<()> {
+        self.execute(
+            "UPDATE blobs SET form = 0, state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4,
+                              probe = coalesce(?5, probe)
+             WHERE id = ?1",
+            params![
+                id,
+                new.mtime.map(|mtime| mtime.seconds),
+                new.mtime.map(|mtime| mtime.nanoseconds),
+                new.unsynced,
+                new.probe,
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// The blob's bytes were read and are right.
+    pub(crate) fn confirm_blob(
+        &self,
+        id: i64,
+        mtime: Option<Mtime>,
+        unsynced: Option<&str>,
+    ) -> Result<()> {
+        self.execute(
+            "UPDATE blobs SET state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4 WHERE id = ?1",
+            params![
+                id,
+                mtime.map(|mtime| mtime.seconds),
+                mtime.map(|mtime| mtime.nanoseconds),
+                unsynced
+            ],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn mark_blob(&self, id: i64, state: BlobState) -> Result<()> {
+        let state = match state {
+            BlobState::Good => 0,
+            BlobState::Damaged => 1,
+            BlobState::Missing => 2,
+        };
+        self.execute(
+            "UPDATE blobs SET state = ?2 WHERE id = ?1",
+            params![id, state],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn reference_blob(&self, snapshot: i64, blob: i64) -> Result<()> {
+        self.execute(
+            "INSERT OR IGNORE INTO blob_references (snapshot, blob) VALUES (?1, ?2)",
+            [snapshot, blob],
+        )?;
+        Ok(())
+    }
+
+    /// Blobs of a snapshot that are not known to have reached the disk.
+    pub(crate) fn unsynced_blobs(&self, snapshot: i64) -> Result<Vec<(i64, Checksum)>> {
+        self.all(
+            "SELECT b.id, b.checksum FROM blob_references r JOIN blobs b ON b.id = r.blob
+             WHERE r.snapshot = ?1 AND b.unsynced IS NOT NULL",
+            [snapshot],
+            |row| Ok((row.get(0)?, checksum(row, 1)?)),
+        )
+    }
+
+    pub(crate) fn mark_synced(&self, blobs: &[i64]) -> Result<()> {
+        for id in blobs {
+            self.execute("UPDATE blobs SET unsynced = NULL WHERE id = ?1", [id])?;
+        }
+        Ok(())
+    }
+
+    /// A sync failed: what the disk holds of these is unknown, so they are read before they are next used.
+    pub(crate) fn mark_suspect(&self, blobs: &[i64], mark: &str) -> Result<()> {
+        for id in blobs {
+            self.execute(
+                "UPDATE blobs SET unsynced = ?2 WHERE id = ?1",
+                params![id, mark],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the rows of a snapshot's blobs that no other snapshot needs, and says what they were called.
+    pub(crate) fn doom_blobs_of(&self, snapshot: i64) -> Result<Vec<Doomed>> {
+        let found = self.all(
+            "SELECT b.id, b.checksum FROM blob_references r JOIN blobs b ON b.id = r.blob
+             WHERE r.snapshot = ?1
+               AND NOT EXISTS (SELECT 1 FROM blob_references o WHERE o.blob = r.blob AND o.snapshot <> ?1)",
+            [snapshot],
+            |row| Ok((row.get::<_, i64>(0)?, checksum(row, 1)?)),
+        )?;
+        self.execute(
+            "DELETE FROM blob_references WHERE snapshot = ?1",
+            [snapshot],
+        )?;
+        found
+            .into_iter()
+            .map(|(id, checksum)| self.doom_blob(id, checksum))
+            .collect()
+    }
+
+    fn doom_blob(&self, id: i64, checksum: Checksum) -> Result<Doomed> {
+        let views = self.all(
+            "SELECT attributes FROM views WHERE blob = ?1",
+            [id],
+            |row| row.get(0),
+        )?;
+        self.execute("DELETE FROM blobs WHERE id = ?1", [id])?;
+        Ok(Doomed { checksum, views })
+    }
+
+    /// The views that count under `boot`, of all blobs of a snapshot: (blob, attributes).
+    pub(crate) fn views_of_snapshot(
+        &self,
+        snapshot: i64,
+        boot: &str,
+    ) -> Result<Vec<(i64, [u8; 16])>> {
+        self.all(
+            "SELECT v.blob, v.attributes FROM blob_references r JOIN views v ON v.blob = r.blob
+             WHERE r.snapshot = ?1 AND v.boot = ?2",
+            params![snapshot, boot],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+    }
+
+    pub(crate) fn views_of_blob(&self, blob: i64) -> Result<Vec<[u8; 16]>> {
+        self.all(
+            "SELECT attributes FROM views WHERE blob = ?1",
+            [blob],
+            |row| row.get(0),
+        )
+    }
+
+    pub(crate) fn put_view(&self, blob: i64, attributes: &[u8; 16], boot: &str) -> Result<()> {
+        self.execute(
+            "INSERT INTO views (blob, attributes, boot) VALUES (?1, ?2, ?3)
+             ON CONFLICT (blob, attributes) DO UPDATE SET boot = excluded.boot",
+            params![blob, attributes, boot],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn delete_view(&self, blob: i64, attributes: &[u8; 16]) -> Result<()> {
+        self.execute(
+            "DELETE FROM views WHERE blob = ?1 AND attributes = ?2",
+            params![blob, attributes],
+        )?;
+        Ok(())
+    }
+
+    /// Whether a name under `storage/content` is a blob's.
+    pub(crate) fn has_blob(&self, checksum: &Checksum) -> Result<bool> {
+        let found = self.first(
+            "SELECT 1 FROM blobs WHERE checksum = ?1",
+            [checksum.as_bytes()],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// Whether a name under `storage/snapshot` is a view's.
+    pub(crate) fn has_view(&self, checksum: &Checksum, attributes: &[u8; 16]) -> Result<bool> {
+        let found = self.first(
+            "SELECT 1 FROM views v JOIN blobs b ON b.id = v.blob WHERE b.checksum = ?1 AND v.attributes = ?2",
+            params![checksum.as_bytes(), attributes],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// Number of blobs, their logical bytes, and the bytes of data the store keeps for them.
+    pub(crate) fn blob_totals(&self) -> Result<(u64, u64, u64)> {
+        self.first(
+            "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(data_size), 0) FROM blobs",
+            [],
+            |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?, unsigned(row, 2)?)),
+        )
+        .map(Option::unwrap_or_default)
+    }
+}

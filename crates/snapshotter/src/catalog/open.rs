@@ -1,0 +1,111 @@
+//! Opening, creating and migrating the catalog.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Catalog, Sync, Txn, sqlite_error};
+use crate::words::error::{Error, ErrorKind, Result};
+
+/// The schema this release writes.
+pub(crate) const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// Compiled statements kept a connection: more than there are, so none is ever compiled twice.
+const STATEMENTS: usize = 64;
+
+impl Catalog {
+    /// Opens the catalog at `path`, creating it where there is none and `may_create` allows it.
+    ///
+    /// # Errors
+    /// `Unsupported` for a newer schema; whatever `may_create` says; the operating system's.
+    pub(crate) fn open(
+        path: &Path,
+        busy_timeout: Duration,
+        may_create: impl FnOnce() -> Result<()>,
+    ) -> Result<Self> {
+        let fail = |error| sqlite_error(path, error);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.busy_timeout(busy_timeout).map_err(fail)?;
+        use_wal(&connection, busy_timeout).map_err(fail)?;
+        configure(&connection).map_err(fail)?;
+        let catalog = Self {
+            connection: Mutex::new(connection),
+            path: path.to_owned(),
+        };
+        catalog.migrate(may_create)?;
+        Ok(catalog)
+    }
+
+    fn migrate(&self, may_create: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.read(|txn| txn.schema_version())? == SCHEMA_VERSION {
+            return Ok(());
+        }
+        // Looked at again under the lock: another process may have been creating it.
+        self.write(Sync::Full, |txn| match txn.schema_version()? {
+            SCHEMA_VERSION => Ok(()),
+            0 => {
+                may_create()?;
+                txn.create_schema()
+            }
+            newer => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the catalog {} has schema {newer}; this release knows {SCHEMA_VERSION}",
+                    self.path.display()
+                ),
+            )
+            .with_path(&self.path)
+            .with_hint("use the release that wrote it, or a newer one")),
+        })
+    }
+}
+
+impl Txn<'_> {
+    fn schema_version(&self) -> Result<i64> {
+        self.inner
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|error| self.error(error))
+    }
+
+    fn create_schema(&self) -> Result<()> {
+        self.inner
+            .execute_batch(SCHEMA)
+            .and_then(|()| {
+                self.inner
+                    .pragma_update(None, "user_version", SCHEMA_VERSION)
+            })
+            .map_err(|error| self.error(error))
+    }
+}
+
+/// Switching to WAL needs the file for itself and does not wait by the busy timeout, so two first openers retry here.
+fn use_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        let result = connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()));
+        match result {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && Instant::now() < until =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // The log is cut back to this after a checkpoint, so one huge transaction does not keep its disk space.
+    connection.pragma_update(None, "journal_size_limit", 16 << 20)
+}

@@ -1,0 +1,229 @@
+//! Rows of snapshots and their artifacts.
+
+use rusqlite::{Row, params};
+
+use super::{Result, Txn, bad_column, signed, unsigned};
+use crate::words::digest::Sha256;
+use crate::words::error::{Error, ErrorKind};
+use crate::words::reference::Reference;
+
+/// A visible snapshot's row.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) id: i64,
+    pub(crate) reference: Reference,
+    pub(crate) manifest_digest: Sha256,
+    pub(crate) state: State,
+    pub(crate) pinned: bool,
+    pub(crate) created_at: i64,
+    pub(crate) last_accessed_at: i64,
+    pub(crate) totals: Totals,
+}
+
+/// How far a snapshot has travelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Unpublished = 1,
+    Published = 2,
+    Fetched = 3,
+}
+
+/// What a snapshot amounts to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) files: u64,
+    pub(crate) logical_bytes: u64,
+    pub(crate) data_bytes: u64,
+}
+
+/// What a pending snapshot becomes when it is complete.
+#[derive(Debug)]
+pub(crate) struct Finished<'a> {
+    pub(crate) state: State,
+    pub(crate) manifest: &'a [u8],
+    pub(crate) document: &'a [u8],
+    pub(crate) totals: Totals,
+    pub(crate) now: i64,
+}
+
+macro_rules! visible {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, version, manifest_digest, state, pinned, created_at, last_accessed_at, files, \
+             logical_bytes, data_bytes FROM snapshots WHERE state > 0 AND removed = 0",
+            $rest
+        )
+    };
+}
+
+fn snapshot(row: &Row<'_>) -> rusqlite::Result<Snapshot> {
+    let name: String = row.get(1)?;
+    let version: String = row.get(2)?;
+    Ok(Snapshot {
+        id: row.get(0)?,
+        reference: Reference::new(&name, &version).map_err(|error| bad_column(1, error))?,
+        manifest_digest: Sha256::from_bytes(row.get(3)?),
+        state: match row.get(4)? {
+            2_i64 => State::Published,
+            3 => State::Fetched,
+            _ => State::Unpublished,
+        },
+        pinned: row.get(5)?,
+        created_at: row.get(6)?,
+        last_accessed_at: row.get(7)?,
+        totals: Totals {
+            files: unsigned(row, 8)?,
+            logical_bytes: unsigned(row, 9)?,
+            data_bytes: unsigned(row, 10)?,
+        },
+    })
+}
+
+impl Txn<'_> {
+    /// All visible snapshots in the order of their names, newest version of a name first.
+    pub(crate) fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        self.all(
+            visible!(" ORDER BY name, created_at DESC, id DESC"),
+            [],
+            snapshot,
+        )
+    }
+
+    /// The snapshot a reference names, where it is here.
+    pub(crate) fn find(&self, reference: &Reference) -> Result<Option<Snapshot>> {
+        let Some(version) = reference.version() else {
+            return self.find_by_digest(reference);
+        };
+        let found = self.first(
+            visible!(" AND name = ?1 AND version = ?2"),
+            [reference.name(), version],
+            snapshot,
+        )?;
+        Ok(found.filter(|snapshot| {
+            reference
+                .manifest_digest()
+                .is_none_or(|digest| digest == snapshot.manifest_digest)
+        }))
+    }
+
+    fn find_by_digest(&self, reference: &Reference) -> Result<Option<Snapshot>> {
+        let Some(digest) = reference.manifest_digest() else {
+            return Ok(None);
+        };
+        self.first(
+            visible!(" AND name = ?1 AND manifest_digest = ?2 ORDER BY created_at DESC LIMIT 1"),
+            params![reference.name(), digest.as_bytes()],
+            snapshot,
+        )
+    }
+
+    /// The snapshot a reference names, or an error that says what is wrong with it.
+    pub(crate) fn resolve(&self, reference: &Reference) -> Result<Snapshot> {
+        self.find(reference)?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("there is no snapshot {reference}"),
+            )
+            .with_reference(reference)
+        })
+    }
+
+    /// Refuses a name that is taken.
+    pub(crate) fn require_new(&self, reference: &Reference) -> Result<()> {
+        match self.find(reference)? {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("the snapshot {reference} already exists"),
+            )
+            .with_reference(reference)
+            .with_hint("versions are immutable: choose another version, or remove this one first")),
+        }
+    }
+
+    /// A row to which a capture or fetch attaches its blobs; nobody sees it.
+    pub(crate) fn insert_pending(&self, reference: &Reference, now: i64) -> Result<i64> {
+        self.insert(
+            "INSERT INTO snapshots (name, version, state, created_at, last_accessed_at) VALUES (?1, ?2, 0, ?3, ?3)",
+            params![reference.name(), reference.version(), now],
+        )
+    }
+
+    /// Makes a pending snapshot visible.
+    pub(crate) fn finish_snapshot(&self, id: i64, finished: &Finished<'_>) -> Result<()> {
+        let digest = Sha256::of(finished.manifest);
+        self.execute(
+            "UPDATE snapshots SET state = ?2, manifest_digest = ?3, created_at = ?4, last_accessed_at = ?4,
+                                  files = ?5, logical_bytes = ?6, data_bytes = ?7
+             WHERE id = ?1",
+            params![
+                id,
+                finished.state as i64,
+                digest.as_bytes(),
+                finished.now,
+                signed(finished.totals.files),
+                signed(finished.totals.logical_bytes),
+                signed(finished.totals.data_bytes),
+            ],
+        )?;
+        self.execute(
+            "INSERT INTO artifacts (snapshot, manifest, document) VALUES (?1, ?2, ?3)",
+            params![id, finished.manifest, finished.document],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn document(&self, snapshot: i64) -> Result<Vec<u8>> {
+        self.artifact(
+            "SELECT document FROM artifacts WHERE snapshot = ?1",
+            snapshot,
+        )
+    }
+
+    pub(crate) fn manifest(&self, snapshot: i64) -> Result<Vec<u8>> {
+        self.artifact(
+            "SELECT manifest FROM artifacts WHERE snapshot = ?1",
+            snapshot,
+        )
+    }
+
+    fn artifact(&self, sql: &str, snapshot: i64) -> Result<Vec<u8>> {
+        self.first(sql, [snapshot], |row| row.get(0))?
+            .ok_or_else(|| Error::damaged("a snapshot's row has no document").with_path(self.path))
+    }
+
+    pub(crate) fn touch(&self, snapshot: i64, now: i64) -> Result<()> {
+        self.execute(
+            "UPDATE snapshots SET last_accessed_at = ?2 WHERE id = ?1",
+            [snapshot, now],
+        )?;
+        Ok(())
+    }
+
+    /// Takes the name away; the row goes with its last lease.
+    pub(crate) fn mark_removed(&self, snapshot: i64) -> Result<()> {
+        self.execute("UPDATE snapshots SET removed = 1 WHERE id = ?1", [snapshot])?;
+        Ok(())
+    }
+
+    pub(crate) fn delete_snapshot(&self, snapshot: i64) -> Result<()> {
+        self.execute("DELETE FROM snapshots WHERE id = ?1", [snapshot])?;
+        Ok(())
+    }
+
+    /// Names of the snapshots that need a blob.
+    pub(crate) fn snapshots_of_blob(&self, blob: i64) -> Result<Vec<Reference>> {
+        let found = self.all(
+            "SELECT s.name, s.version FROM blob_references r JOIN snapshots s ON s.id = r.snapshot
+             WHERE r.blob = ?1 AND s.state > 0 AND s.removed = 0 ORDER BY s.name, s.version",
+            [blob],
+            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
+        )?;
+        found
+            .iter()
+            .map(|(name, version)| {
+                Reference::new(name, version).map_err(|error| self.error(bad_column(0, error)))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,230 @@
+//! Configuration: plain data, checked once when a handle is opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::words::error::{Error, Result};
+
+/// How a [`Snapshotter`](crate::Snapshotter) works. Field names and defaults follow the Go library where it has them.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where snapshots are kept. Made (0700) if it is not there. Must be on a local filesystem; on the one the
+    /// snapshotted and restored files are on, read-only files are hardlinked instead of copied.
+    pub root_dir: PathBuf,
+    /// How many files all snapshot calls of a handle work on at once. Default 5.
+    pub snapshot_concurrency: usize,
+    /// How many files all restore and verify calls of a handle work on at once. Default 5.
+    pub restore_concurrency: usize,
+    /// When a snapshot call returns. Default [`Durability::Full`].
+    pub durability: Durability,
+    /// How long a call waits for another process that holds the catalog before it fails with
+    /// [`Busy`](crate::ErrorKind::Busy). Default 30 seconds.
+    pub busy_timeout: Duration,
+    /// Lets read-only restores that differ in the modification time alone share one inode, so that such a file comes
+    /// back with the time it had in another snapshot. Default `false`.
+    pub relaxed_times: bool,
+    /// When the disk is cleaned up.
+    pub gc: Gc,
+}
+
+/// When a snapshot call returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Durability {
+    /// When the snapshot would survive a power cut.
+    #[default]
+    Full,
+    /// When the snapshot would survive the death of this process. It is synced in the background; after a power cut
+    /// before that, its bytes are hashed before their first use, and what was lost is reported as damaged.
+    Background,
+}
+
+/// Garbage collection. **These fields are checked and kept, and nothing acts on them yet:** snapshots are removed by
+/// [`remove`](crate::Snapshotter::remove) alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Gc {
+    /// Time between two looks at the disk. Default 5 minutes.
+    pub interval: Duration,
+    /// Collection starts when the filesystem is this full, in percent. Default 90.
+    pub disk_high_threshold_percent: f64,
+    /// Collection stops when the filesystem is no fuller than this, in percent. Default 70.
+    pub disk_low_threshold_percent: f64,
+    /// Snapshots looked at in one go. Default 10.
+    pub batch_size: usize,
+    /// Snapshots used within this time are kept. Default 5 minutes.
+    pub min_retention_period: Duration,
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(300),
+            disk_high_threshold_percent: 90.0,
+            disk_low_threshold_percent: 70.0,
+            batch_size: 10,
+            min_retention_period: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, with snapshots kept under `root_dir`.
+    #[must_use]
+    pub fn new(root_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            root_dir: root_dir.into(),
+            snapshot_concurrency: 5,
+            restore_concurrency: 5,
+            durability: Durability::default(),
+            busy_timeout: Duration::from_secs(30),
+            relaxed_times: false,
+            gc: Gc::default(),
+        }
+    }
+
+    /// Sets [`snapshot_concurrency`](Self::snapshot_concurrency).
+    #[must_use]
+    pub fn snapshot_concurrency(mut self, files: usize) -> Self {
+        self.snapshot_concurrency = files;
+        self
+    }
+
+    /// Sets [`restore_concurrency`](Self::restore_concurrency).
+    #[must_use]
+    pub fn restore_concurrency(mut self, files: usize) -> Self {
+        self.restore_concurrency = files;
+        self
+    }
+
+    /// Sets [`durability`](Self::durability).
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets [`busy_timeout`](Self::busy_timeout).
+    #[must_use]
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
+        self
+    }
+
+    /// Sets [`relaxed_times`](Self::relaxed_times).
+    #[must_use]
+    pub fn relaxed_times(mut self, relaxed: bool) -> Self {
+        self.relaxed_times = relaxed;
+        self
+    }
+
+    /// Sets [`gc`](Self::gc).
+    #[must_use]
+    pub fn gc(mut self, gc: Gc) -> Self {
+        self.gc = gc;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let positive = |count: usize, field: &str| {
+            require(
+                (1..=1024).contains(&count),
+                field,
+                "must be between 1 and 1024",
+            )
+        };
+        require(
+            !self.root_dir.as_os_str().is_empty(),
+            "root_dir",
+            "must not be empty",
+        )?;
+        positive(self.snapshot_concurrency, "snapshot_concurrency")?;
+        positive(self.restore_concurrency, "restore_concurrency")?;
+        require(
+            i32::try_from(self.busy_timeout.as_millis()).is_ok(),
+            "busy_timeout",
+            "must be at most 24 days",
+        )?;
+        self.gc.validate()
+    }
+}
+
+impl Gc {
+    fn validate(&self) -> Result<()> {
+        let percent = |value: f64, field: &str| {
+            require(
+                value > 0.0 && value <= 100.0,
+                field,
+                "must be above 0 and at most 100",
+            )
+        };
+        require(
+            !self.interval.is_zero(),
+            "gc.interval",
+            "must be longer than zero",
+        )?;
+        percent(
+            self.disk_high_threshold_percent,
+            "gc.disk_high_threshold_percent",
+        )?;
+        percent(
+            self.disk_low_threshold_percent,
+            "gc.disk_low_threshold_percent",
+        )?;
+        require(
+            self.disk_low_threshold_percent <= self.disk_high_threshold_percent,
+            "gc.disk_low_threshold_percent",
+            "must not be above gc.disk_high_threshold_percent",
+        )?;
+        require(self.batch_size > 0, "gc.batch_size", "must be at least 1")
+    }
+}
+
+fn require(holds: bool, field: &str, rule: &str) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{field} {rule}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::new("/var/lib/snapshotter").validate().unwrap();
+    }
+
+    #[test]
+    fn a_bad_field_is_named() {
+        let good = || Config::new("/r");
+        let gc = |change: fn(&mut Gc)| {
+            let mut gc = Gc::default();
+            change(&mut gc);
+            good().gc(gc)
+        };
+        let cases = [
+            (Config::new(""), "root_dir"),
+            (good().snapshot_concurrency(0), "snapshot_concurrency"),
+            (good().restore_concurrency(5000), "restore_concurrency"),
+            (good().busy_timeout(Duration::MAX), "busy_timeout"),
+            (gc(|gc| gc.interval = Duration::ZERO), "gc.interval"),
+            (gc(|gc| gc.batch_size = 0), "gc.batch_size"),
+            (
+                gc(|gc| gc.disk_high_threshold_percent = f64::NAN),
+                "gc.disk_high_threshold_percent",
+            ),
+            (
+                gc(|gc| gc.disk_low_threshold_percent = 95.0),
+                "gc.disk_low_threshold_percent",
+            ),
+        ];
+        for (config, field) in cases {
+            let error = config.validate().unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);
+            assert!(error.to_string().starts_with(field), "{error}");
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! An open directory and the operations on names in it.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+
+use super::hook::step;
+use crate::words::entry::Mtime;
+use crate::words::error::{At, Result};
+
+/// An open directory. Names given to its methods are single components.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What the filesystem says of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) kind: Kind,
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
+    pub(crate) nlink: u64,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size: u64,
+    pub(crate) allocated: u64,
+    pub(crate) mtime: Mtime,
+    pub(crate) ctime: Mtime,
+}
+
+/// What sort of inode it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+    Symlink,
+    Socket,
+    Fifo,
+    Device,
+}
+
+impl Kind {
+    fn of(file_type: FileType) -> Self {
+        match file_type {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Directory,
+            FileType::Symlink => Self::Symlink,
+            FileType::Socket => Self::Socket,
+            FileType::Fifo => Self::Fifo,
+            _ => Self::Device,
+        }
+    }
+}
+
+impl Stat {
+    #[expect(
+        clippy::unnecessary_cast,
+        clippy::cast_lossless,
+        reason = "the widths of stat's fields differ between architectures"
+    )]
+    fn of(stat: &rustix::fs::Stat) -> Self {
+        Self {
+            kind: Kind::of(FileType::from_raw_mode(stat.st_mode)),
+            dev: stat.st_dev as u64,
+            ino: stat.st_ino as u64,
+            nlink: stat.st_nlink as u64,
+            mode: stat.st_mode & 0o777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            allocated: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+            mtime: mtime_of(stat.st_mtime as i64, stat.st_mtime_nsec as u64),
+            ctime: mtime_of(stat.st_ctime as i64, stat.st_ctime_nsec as u64),
+        }
+    }
+
+    /// Reads an open file's.
+    pub(crate) fn of_file(file: impl AsFd) -> io::Result<Self> {
+        Ok(Self::of(&rustix::fs::fstat(file)?))
+    }
+
+    /// Which inode it is.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
+
+    /// Whether an earlier look saw the same bytes, as far as the inode tells.
+    pub(crate) fn unchanged_since(&self, earlier: &Self) -> bool {
+        self.same_bytes_since(earlier) && self.ctime == earlier.ctime
+    }
+
+    /// Like [`Stat::unchanged_since`], blind to changes of names and attributes.
+    pub(crate) fn same_bytes_since(&self, earlier: &Self) -> bool {
+        self.size == earlier.size && self.mtime == earlier.mtime
+    }
+}
+
+fn mtime_of(seconds: i64, nanoseconds: u64) -> Mtime {
+    Mtime {
+        seconds,
+        nanoseconds: u32::try_from(nanoseconds).unwrap_or(0),
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+impl Dir {
+    pub(super) fn new(fd: OwnedFd, path: PathBuf) -> Self {
+        Self { fd, path }
+    }
+
+    /// Opens a directory the caller named: symlinks in the path are the caller's own and are followed.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let fd = rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())
+            .at("open the directory", path)?;
+        Ok(Self::new(fd, path.to_owned()))
+    }
+
+    /// Makes a directory and its missing parents, then opens it.
+    pub(crate) fn create_all(path: &Path, mode: u32) -> Result<Self> {
+        match Self::open(path) {
+            Err(error) if error.kind() == crate::ErrorKind::NotFound => {}
+            result => return result,
+        }
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            Self::create_all(parent, mode)?;
+        }
+        match make_dir(CWD, path.as_os_str(), mode) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(error).at("create the directory", path)
+            }
+            _ => Self::open(path),
+        }
+    }
+
+    /// Where it was when it was opened: for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a name in it is: for messages.
+    pub(crate) fn path_of(&self, name: &OsStr) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Opens a directory in this one; a symlink is refused.
+    pub(crate) fn open_dir(&self, name: &OsStr) -> Result<Self> {
+        let path = self.path_of(name);
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
+            .at("open the directory", &path)?;
+        Ok(Self::new(fd, path))
+    }
+
+    /// Makes a directory in this one if it is not there, then opens it.
+    pub(crate) fn ensure_dir(&self, name: &OsStr, mode: u32) -> Result<Self> {
+        match make_dir(&self.fd, name, mode) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(error).at("create the directory", self.path_of(name))
+            }
+            _ => self.open_dir(name),
+        }
+    }
+
+    /// Makes a directory; says whether it was this call that made it.
+    pub(crate) fn make_dir(&self, name: &OsStr, mode: u32) -> io::Result<bool> {
+        match make_dir(&self.fd, name, mode) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a file for reading; a symlink is refused and a fifo does not block.
+    pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<File> {
+        Ok(rustix::fs::openat(&self.fd, name, READ, Mode::empty())?.into())
+    }
+
+    /// Creates a file that must not exist yet.
+    pub(crate) fn create_file(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+        step("create")?;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))?.into())
+    }
+
+    /// Creates a file that has no name yet: a crash leaves nothing of it.
+    pub(crate) fn create_unnamed(&self, mode: u32) -> io::Result<File> {
+        step("create")?;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, ".", flags, Mode::from_raw_mode(mode))?.into())
+    }
+
+    /// Gives an open file (perhaps an unnamed one) a name that must not exist yet.
+    pub(crate) fn link_file(&self, file: &File, name: &OsStr) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        step("link")?;
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, source, &self.fd, name, AtFlags::SYMLINK_FOLLOW)?;
+        Ok(())
+    }
+
+    /// Gives a file a second name that must not exist yet; a symlink is not followed.
+    pub(crate) fn link(&self, name: &OsStr, to: &Self, to_name: &OsStr) -> io::Result<()> {
+        step("link")?;
+        rustix::fs::linkat(&self.fd, name, &to.fd, to_name, AtFlags::empty())?;
+        Ok(())
+    }
+
+    /// Renames, replacing what is there.
+    pub(crate) fn rename(&self, name: &OsStr, to: &Self, to_name: &OsStr) -> io::Result<()> {
+        step("rename")?;
+        rustix::fs::renameat(&self.fd, name, &to.fd, to_name)?;
+        Ok(())
+    }
+
+    /// Renames unless something is there.
+    pub(crate) fn rename_new(&self, name: &OsStr, to: &Self, to_name: &OsStr) -> io::Result<()> {
+        step("rename")?;
+        rustix::fs::renameat_with(&self.fd, name, &to.fd, to_name, RenameFlags::NOREPLACE)?;
+        Ok(())
+    }
+
+    /// Removes a name that is not a directory's.
+    pub(crate) fn unlink(&self, name: &OsStr) -> io::Result<()> {
+        step("unlink")?;
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?;
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
+        step("rmdir")?;
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?;
+        Ok(())
+    }
+
+    /// Makes a symlink that must not exist yet.
+    pub(crate) fn symlink(&self, name: &OsStr, target: &OsStr) -> io::Result<()> {
+        step("symlink")?;
+        rustix::fs::symlinkat(target, &self.fd, name)?;
+        Ok(())
+    }
+
+    /// Where a symlink points.
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<Vec<u8>> {
+        Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes())
+    }
+
+    /// What is at a name; a symlink is not followed.
+    pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
+        Ok(Stat::of(&rustix::fs::statat(
+            &self.fd,
+            name,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?))
+    }
+
+    /// What is at a name, or `None` where nothing is.
+    pub(crate) fn stat_if_any(&self, name: &OsStr) -> io::Result<Option<Stat>> {
+        match self.stat(name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Calls `each` with every name in it, in the filesystem's order, until it fails.
+    pub(crate) fn for_each_name(&self, mut each: impl FnMut(&OsStr) -> Result<()>) -> Result<()> {
+        let entries = rustix::fs::Dir::read_from(&self.fd).at("list the directory", &self.path)?;
+        for entry in entries {
+            let entry = entry.at("list the directory", &self.path)?;
+            if let Some(name) = proper_name(entry.file_name()) {
+                each(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every name in it, in byte order.
+    pub(crate) fn names(&self) -> Result<Vec<std::ffi::OsString>> {
+        let mut names = Vec::new();
+        self.for_each_name(|name| {
+            names.push(name.to_owned());
+            Ok(())
+        })?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Whether it has no entries.
+    pub(crate) fn is_empty(&self) -> Result<bool> {
+        Ok(self.names()?.is_empty())
+    }
+
+    /// Removes everything below a name, which is a directory or nothing.
+    pub(crate) fn remove_tree(&self, name: &OsStr) -> Result<()> {
+        let dir = match self.open_dir(name) {
+            Err(error) if error.kind() == crate::ErrorKind::NotFound => return Ok(()),
+            result => result?,
+        };
+        for inner in dir.names()? {
+            let path = dir.path_of(&inner);
+            let Some(stat) = dir.stat_if_any(&inner).at("examine", &path)? else {
+                continue;
+            };
+            if stat.kind == Kind::Directory {
+                dir.remove_tree(&inner)?;
+            } else {
+                ignore_absent(dir.unlink(&inner)).at("remove", &path)?;
+            }
+        }
+        ignore_absent(self.remove_dir(name)).at("remove the directory", self.path_of(name))
+    }
+
+    /// Makes the names in it durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        step("sync")
+            .and_then(|()| Ok(rustix::fs::fsync(&self.fd)?))
+            .at("sync the directory", &self.path)
+    }
+
+    /// Makes everything on its filesystem durable: waits for everybody's dirty pages.
+    pub(crate) fn sync_filesystem(&self) -> Result<()> {
+        step("syncfs")
+            .and_then(|()| Ok(rustix::fs::syncfs(&self.fd)?))
+            .at("sync the filesystem of", &self.path)
+    }
+}
+
+/// Treats "was not there" as success: somebody else removed it first.
+pub(crate) fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Makes a file's bytes and length durable. A read-only descriptor will do.
+pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+    step("fsync")?;
+    Ok(rustix::fs::fsync(file)?)
+}
+
+fn make_dir(at: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
+    step("mkdir")?;
+    Ok(rustix::fs::mkdirat(at, name, Mode::from_raw_mode(mode))?)
+}
+
+fn proper_name(name: &CStr) -> Option<&OsStr> {
+    let bytes = name.to_bytes();
+    (bytes != b"." && bytes != b"..").then(|| OsStr::from_bytes(bytes))
+}

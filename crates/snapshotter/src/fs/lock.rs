@@ -1,0 +1,74 @@
+//! The lock that says an owner is alive.
+//!
+//! `flock` belongs to the open file, so it goes when the last descriptor does: with the process, however it dies, and
+//! not before. (`fcntl` locks go when *any* descriptor of the file is closed.) A name can be unlinked and made again
+//! between opening and locking, so a lock counts only while the locked inode is still the one at its name.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::{Dir, Stat};
+
+/// A held lock; dropping it lets go.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Makes a new lock file and locks it; `None` when a reaper was quicker, so that another name is to be tried.
+pub(crate) fn create(dir: &Dir, name: &OsStr) -> io::Result<Option<Lock>> {
+    let file = dir.create_file(name, 0o600)?;
+    hold(dir, name, file)
+}
+
+/// Locks a file somebody else made; `None` while its owner lives, and when it has just been removed.
+pub(crate) fn take_over(dir: &Dir, name: &OsStr) -> io::Result<Option<Lock>> {
+    match dir.open_file(name) {
+        Ok(file) => hold(dir, name, file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn hold(dir: &Dir, name: &OsStr, file: File) -> io::Result<Option<Lock>> {
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let locked = Stat::of_file(&file)?;
+    let named = dir.stat_if_any(name)?;
+    let same = named.is_some_and(|named| named.identity() == locked.identity());
+    Ok(same.then_some(Lock { _file: file }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_lock_cannot_be_taken_and_a_dropped_one_can() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temporary.path()).unwrap();
+        let name = OsStr::new("owner");
+        let lock = create(&dir, name).unwrap().unwrap();
+        assert!(take_over(&dir, name).unwrap().is_none());
+        drop(lock);
+        assert!(take_over(&dir, name).unwrap().is_some());
+        assert!(take_over(&dir, OsStr::new("nobody")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_lock_on_an_inode_that_lost_its_name_does_not_count() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temporary.path()).unwrap();
+        let name = OsStr::new("owner");
+        let opened = dir.create_file(name, 0o600).unwrap();
+        dir.unlink(name).unwrap();
+        assert!(hold(&dir, name, opened).unwrap().is_none());
+    }
+}

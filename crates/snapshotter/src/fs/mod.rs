@@ -1,0 +1,54 @@
+//! Everything that touches a filesystem, and the only home of `rustix`, `libc` and `unsafe`.
+//!
+//! Names are always relative to an open [`Dir`], so that a directory renamed or replaced underneath cannot redirect a
+//! call; every change passes [`hook::step`]; every error carries its path.
+
+pub(crate) mod attributes;
+pub(crate) mod beneath;
+pub(crate) mod dir;
+pub mod hook;
+pub(crate) mod lock;
+pub(crate) mod place;
+pub(crate) mod scan;
+pub(crate) mod space;
+
+pub(crate) use dir::{Dir, Stat};
+
+use std::io;
+
+/// Sixteen random hexadecimal digits: owners, slots, temporaries and trash are named so.
+///
+/// # Errors
+/// When the operating system gives no random bytes.
+pub(crate) fn random_name() -> io::Result<String> {
+    let mut bytes = [0_u8; 8];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}
+
+/// Whether this process may give files to other owners and read every attribute.
+pub(crate) fn is_privileged() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The user and group new files of this process belong to.
+pub(crate) fn own_ids() -> (u32, u32) {
+    (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
+}
+
+/// The running system's boot: what was written but not synced under another one may be lost.
+///
+/// # Errors
+/// When `/proc` does not tell; callers then treat every unsynced blob as suspect.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
+}

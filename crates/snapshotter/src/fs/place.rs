@@ -1,0 +1,125 @@
+//! Sharing a file's bytes instead of copying them: reflinks, and the check before a hardlink.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use super::hook::step;
+
+/// Makes `to`, an empty file on the same filesystem, share all blocks of `from` until one is written.
+///
+/// # Errors
+/// `EOPNOTSUPP`, `EXDEV` and the like where the filesystem cannot; [`cannot_share`] knows them.
+pub(crate) fn reflink(from: &File, to: &File) -> io::Result<()> {
+    step("reflink")?;
+    Ok(rustix::fs::ioctl_ficlone(to, from)?)
+}
+
+/// Whether an error of a link or reflink means "not between these two", so that the next placement is to be tried.
+pub(crate) fn cannot_share(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EXDEV
+                | libc::EPERM
+                | libc::EACCES
+                | libc::EMLINK
+                | libc::EOPNOTSUPP
+                | libc::ENOTTY
+                | libc::EINVAL
+                | libc::ENOSYS
+                | libc::ETXTBSY
+        )
+    )
+}
+
+/// Whether anybody could write a file through a descriptor or mapping opened before now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writers {
+    /// Nobody has it open for writing or mapped writable.
+    None,
+    /// Somebody has.
+    Some,
+    /// The kernel would not say: another user's file, or a filesystem without leases.
+    Unknown,
+}
+
+/// Asks by taking and dropping a read lease, which the kernel grants only when no writer exists (fcntl(2), "Leases").
+///
+/// A writer that opens the file in between waits for the moment the lease is held. The signal meant for the lease
+/// holder is set to one that is ignored by default, because the default one would kill the process.
+pub(crate) fn writers(file: &File) -> Writers {
+    let taken = set_signal(file).and_then(|()| set_lease(file, libc::F_RDLCK));
+    match taken {
+        Ok(()) => match set_lease(file, libc::F_UNLCK) {
+            Ok(()) => Writers::None,
+            Err(_) => Writers::Unknown,
+        },
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Writers::Some,
+        Err(_) => Writers::Unknown,
+    }
+}
+
+const F_SETSIG: libc::c_int = 10;
+
+#[expect(unsafe_code, reason = "rustix has no F_SETSIG")]
+fn set_signal(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the argument is a plain integer.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) })
+}
+
+#[expect(unsafe_code, reason = "rustix has no F_SETLEASE")]
+fn set_lease(file: &File, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the argument is a plain integer.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Gives a file `len` bytes of disk space without writing them.
+pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    step("allocate")?;
+    Ok(rustix::fs::fallocate(
+        file,
+        rustix::fs::FallocateFlags::empty(),
+        0,
+        len,
+    )?)
+}
+
+/// Starts writing a range of dirty pages to the disk without waiting, so that a later sync finds little left to do.
+#[expect(unsafe_code, reason = "rustix has no sync_file_range")]
+pub(crate) fn start_writeback(file: &File, offset: u64, len: u64) {
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else {
+        return;
+    };
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the other arguments are plain integers.
+    // A failure loses only the head start: the sync that follows reports real errors.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::OpenOptions;
+
+    #[test]
+    fn a_writer_is_seen_and_its_absence_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "bytes").unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!(writers(&file), Writers::None);
+        let writer = OpenOptions::new().write(true).open(&path).unwrap();
+        assert_eq!(writers(&file), Writers::Some);
+        drop(writer);
+        assert_eq!(writers(&file), Writers::None);
+    }
+}

@@ -1,0 +1,51 @@
+//! How much a filesystem can take, and whether it is one that a store can live on.
+
+use std::io;
+
+use super::Dir;
+
+/// A filesystem's size and what is left of it for this process, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) total: u64,
+    pub(crate) available: u64,
+}
+
+/// Asks the filesystem a directory is on.
+pub(crate) fn of(dir: &Dir) -> io::Result<Space> {
+    let stat = rustix::fs::fstatvfs(dir)?;
+    Ok(Space {
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        available: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
+}
+
+/// Filesystem types (statfs(2), `linux/magic.h`) on which locks and shared memory maps do not reach other machines.
+const NETWORK: [(u64, &str); 11] = [
+    (0x6969, "nfs"),
+    (0x517B, "smb"),
+    (0xFF53_4D42, "cifs"),
+    (0xFE53_4D42, "smb2"),
+    (0x00C3_6400, "ceph"),
+    (0x0BD0_0BD3, "lustre"),
+    (0x5346_414F, "afs"),
+    (0x0102_1997, "9p"),
+    (0x7375_7245, "coda"),
+    (0x1983_0326, "beegfs"),
+    (0x4750_4653, "gpfs"),
+];
+
+/// The name of the network filesystem a directory is on, if it is on one.
+pub(crate) fn network_filesystem(dir: &Dir) -> io::Result<Option<&'static str>> {
+    let stat = rustix::fs::fstatfs(dir)?;
+    #[expect(
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast,
+        reason = "the type's width and sign differ between architectures; magic numbers are 32 bits"
+    )]
+    let kind = (stat.f_type as u64) & 0xFFFF_FFFF;
+    Ok(NETWORK
+        .iter()
+        .find(|(magic, _)| *magic == kind)
+        .map(|(_, name)| *name))
+}

@@ -1,0 +1,279 @@
+//! Looking at what is stored, and taking it away: list, inspect, usage, remove.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::catalog::{Snapshot, State, Sync};
+use crate::format::artifact::Manifest;
+use crate::format::document::{Document, FileEntry};
+use crate::fs::space;
+use crate::store::Store;
+use crate::words::digest::{Checksum, Digest, Sha256};
+use crate::words::entry::{Attributes, Mtime};
+use crate::words::error::{At, Error, Result};
+use crate::words::reference::Reference;
+
+/// A snapshot in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotSummary {
+    /// Its name and version.
+    pub reference: Reference,
+    /// SHA-256 of its manifest: its identity.
+    pub manifest_digest: Sha256,
+    /// How far it has travelled.
+    pub state: SnapshotState,
+    /// Whether a person said it must be kept.
+    pub pinned: bool,
+    /// When it was taken, or fetched.
+    pub created_at: SystemTime,
+    /// When it was taken or last restored.
+    pub last_accessed_at: SystemTime,
+    /// Regular files, second names of one inode included.
+    pub files: u64,
+    /// Sizes of the files, holes included, each inode once, in bytes.
+    pub logical_bytes: u64,
+    /// Bytes of data in them, holes excluded.
+    pub data_bytes: u64,
+}
+
+/// How far a snapshot has travelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SnapshotState {
+    /// Taken here, and nowhere else.
+    Unpublished,
+    /// Taken here, and complete in a registry.
+    Published,
+    /// Fetched from a registry.
+    Fetched,
+}
+
+impl SnapshotState {
+    /// The state as scripts know it: `snake_case`, stable.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unpublished => "unpublished",
+            Self::Published => "published",
+            Self::Fetched => "fetched",
+        }
+    }
+}
+
+/// Everything a snapshot says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotDetails {
+    /// What a list says of it.
+    pub summary: SnapshotSummary,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its regular files, by path.
+    pub files: Vec<FileDetails>,
+    /// Its directories, by path.
+    pub directories: Vec<PathDetails>,
+    /// Its symbolic links, by path.
+    pub symlinks: Vec<SymlinkDetails>,
+    /// The document, byte for byte as it is (or would be) in a registry.
+    pub document: Vec<u8>,
+    /// The manifest, byte for byte.
+    pub manifest: Vec<u8>,
+}
+
+/// A regular file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileDetails {
+    /// Path and attributes.
+    pub entry: PathDetails,
+    /// Its format v1 address.
+    pub digest: Digest,
+    /// BLAKE3 of the same bytes; missing in snapshots of the Go library.
+    pub checksum: Option<Checksum>,
+    /// Whether it was promised not to change.
+    pub read_only: bool,
+    /// Its size, holes included, in bytes.
+    pub size: u64,
+    /// The file it is a second name of.
+    pub hardlink_of: Option<PathBuf>,
+}
+
+/// A symbolic link of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SymlinkDetails {
+    /// Path and attributes.
+    pub entry: PathDetails,
+    /// Where it points.
+    pub target: PathBuf,
+}
+
+/// A path of a snapshot and its attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathDetails {
+    /// Relative to the base directory.
+    pub relative_path: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time; years before 1970 included.
+    pub modified: SystemTime,
+    /// Extended attributes.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+/// What a store holds and what its filesystem can still take, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Sizes of all files of all snapshots, holes included, as if nothing were shared.
+    pub logical_bytes: u64,
+    /// Bytes of data in them, holes excluded, as if nothing were shared.
+    pub data_bytes: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Bytes of data the store keeps. A hardlinked file's are counted, though they cost nothing while its other name
+    /// exists.
+    pub stored_bytes: u64,
+    /// Size of the filesystem the root is on.
+    pub filesystem_bytes: u64,
+    /// What this process could still write there.
+    pub available_bytes: u64,
+}
+
+pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
+    let snapshots = store.catalog.read(|txn| txn.snapshots())?;
+    Ok(snapshots.into_iter().map(summary).collect())
+}
+
+pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDetails> {
+    let (snapshot, document, manifest) = store.catalog.read(|txn| {
+        let snapshot = txn.resolve(reference)?;
+        let document = txn.document(snapshot.id)?;
+        let manifest = txn.manifest(snapshot.id)?;
+        Ok((snapshot, document, manifest))
+    })?;
+    let invalid = |what: &str, error: &dyn std::error::Error| {
+        Error::damaged(format!("the snapshot's {what} is not valid: {error}"))
+            .with_reference(reference)
+    };
+    let parsed = Document::parse(&document).map_err(|error| invalid("document", &error))?;
+    let annotations = Manifest::parse(&manifest)
+        .map_err(|error| invalid("manifest", &error))?
+        .annotations;
+    Ok(SnapshotDetails {
+        summary: summary(snapshot),
+        annotations,
+        files: parsed.files.iter().map(file).collect(),
+        directories: parsed
+            .directories
+            .iter()
+            .map(|entry| path(entry.path.as_path(), &entry.attributes))
+            .collect(),
+        symlinks: parsed
+            .symlinks
+            .iter()
+            .map(|entry| SymlinkDetails {
+                entry: path(entry.path.as_path(), &entry.attributes),
+                target: Path::new(crate::snapshot::os_name(&entry.target)).to_owned(),
+            })
+            .collect(),
+        document,
+        manifest,
+    })
+}
+
+/// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its
+/// blobs when the restore ends.
+pub(crate) fn remove(store: &Store, reference: &Reference) -> Result<()> {
+    let doomed = store.with_reserve(|| {
+        store.catalog.write(Sync::Full, |txn| {
+            let snapshot = txn.resolve(reference)?;
+            txn.mark_removed(snapshot.id)?;
+            txn.doom_abandoned(&[snapshot.id])
+        })
+    })?;
+    store.with_reserve(|| store.sweep_doomed(&doomed))
+}
+
+pub(crate) fn usage(store: &Store) -> Result<Usage> {
+    let (snapshots, (blobs, _, stored_bytes)) = store
+        .catalog
+        .read(|txn| Ok((txn.snapshots()?, txn.blob_totals()?)))?;
+    let space = space::of(&store.root.dir).at("examine", store.root.dir.path())?;
+    Ok(Usage {
+        snapshots: snapshots.len() as u64,
+        logical_bytes: snapshots.iter().map(|s| s.totals.logical_bytes).sum(),
+        data_bytes: snapshots.iter().map(|s| s.totals.data_bytes).sum(),
+        blobs,
+        stored_bytes,
+        filesystem_bytes: space.total,
+        available_bytes: space.available,
+    })
+}
+
+fn summary(snapshot: Snapshot) -> SnapshotSummary {
+    SnapshotSummary {
+        reference: snapshot.reference,
+        manifest_digest: snapshot.manifest_digest,
+        state: match snapshot.state {
+            State::Unpublished => SnapshotState::Unpublished,
+            State::Published => SnapshotState::Published,
+            State::Fetched => SnapshotState::Fetched,
+        },
+        pinned: snapshot.pinned,
+        created_at: time(snapshot.created_at),
+        last_accessed_at: time(snapshot.last_accessed_at),
+        files: snapshot.totals.files,
+        logical_bytes: snapshot.totals.logical_bytes,
+        data_bytes: snapshot.totals.data_bytes,
+    }
+}
+
+fn time(nanoseconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+}
+
+/// Documents hold the years 0 to 9999, which Linux's `SystemTime` can represent.
+fn system_time(mtime: Mtime) -> SystemTime {
+    let since = Duration::from_secs(mtime.seconds.unsigned_abs());
+    let whole = if mtime.seconds < 0 {
+        SystemTime::UNIX_EPOCH - since
+    } else {
+        SystemTime::UNIX_EPOCH + since
+    };
+    whole + Duration::from_nanos(mtime.nanoseconds.into())
+}
+
+fn file(entry: &FileEntry) -> FileDetails {
+    FileDetails {
+        entry: path(entry.path.as_path(), &entry.attributes),
+        digest: entry.content.digest(),
+        checksum: entry.content.checksum(),
+        read_only: entry.read_only,
+        size: entry.size,
+        hardlink_of: entry
+            .hardlink_of
+            .as_ref()
+            .map(|path| path.as_path().to_owned()),
+    }
+}
+
+fn path(relative_path: &Path, attributes: &Attributes) -> PathDetails {
+    PathDetails {
+        relative_path: relative_path.to_owned(),
+        mode: attributes.mode,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        modified: system_time(attributes.mtime),
+        xattrs: attributes.xattrs.clone(),
+    }
+}

@@ -1,0 +1,102 @@
+//! Snapshot and restore sets of files: VM and process checkpoints, sparse memory dumps, disk images, directories.
+//!
+//! A [`Snapshotter`] keeps snapshots under one directory, its root. [`snapshot`](Snapshotter::snapshot) takes the files
+//! below a base directory and stores each file's bytes once, under their BLAKE3; [`restore`](Snapshotter::restore) puts
+//! them somewhere else, exactly as they were, or says what it cannot. Holes stay holes, hardlinks hardlinks, times keep
+//! their nanoseconds. Files promised to be read-only are hardlinked in and out where the filesystem allows it, so that
+//! resuming a checkpoint copies nothing.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let checkpoint = dir.path().join("vm-1");
+//! # std::fs::create_dir(&checkpoint)?;
+//! # std::fs::write(checkpoint.join("memory"), vec![7; 100_000])?;
+//! # std::fs::write(checkpoint.join("disk.img"), "blocks")?;
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! use snapshotter::{Config, File, RestoreRequest, SnapshotRequest, Snapshotter};
+//!
+//! let snapshotter = Snapshotter::open(Config::new(dir.path().join("store"))).await?;
+//!
+//! // Pause the VM, then:
+//! let taken = snapshotter
+//!     .snapshot(
+//!         &SnapshotRequest::new("sandboxes/vm-1", "v1", &checkpoint)
+//!             .file(File::new("memory").read_only(true))
+//!             .file(File::new("disk.img")),
+//!     )
+//!     .await?;
+//! println!("{}: {} files, {} bytes new", taken.reference, taken.files, taken.stored_bytes);
+//!
+//! // Somewhere else, some other time:
+//! let request = RestoreRequest::new("sandboxes/vm-1:v1".parse()?, dir.path().join("vm-2"));
+//! let restored = snapshotter.restore(&request).await?;
+//! assert_eq!(restored.files, 2);
+//! snapshotter.close().await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })
+//! # }
+//! ```
+//!
+//! # What it is not
+//!
+//! Not a containerd snapshotter plugin and not a CSI snapshotter: it knows files, not container layers or volumes. It
+//! does not pause what writes the files; a file that changes while it is read is an error.
+//!
+//! The library never prints, never reads the environment and never looks into the home directory. It logs through
+//! [`tracing`] and tells an [`Observer`] how it gets on.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "snapshotter needs Linux: openat2, O_TMPFILE, FICLONE, F_SETLEASE and SEEK_DATA have no portable counterpart"
+);
+
+mod activity;
+mod catalog;
+mod config;
+mod format;
+mod fs;
+mod inspect;
+mod restore;
+mod snapshot;
+mod snapshotter;
+mod store;
+mod verify;
+mod words;
+
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    //! The parsers, for the fuzz targets: not part of the API.
+    pub mod format {
+        //! What crosses the wire.
+        pub use crate::format::{artifact, document, spf};
+    }
+    pub mod words {
+        //! Pure values.
+        pub use crate::words::{digest, entry, extent, reference, relpath};
+    }
+}
+
+#[cfg(feature = "test-hook")]
+#[doc(hidden)]
+pub mod hook {
+    //! Stops the world at the Nth change: for tests alone.
+    pub use crate::fs::hook::{Action, arm, count};
+}
+
+pub use config::{Config, Durability, Gc};
+pub use inspect::{
+    FileDetails, PathDetails, SnapshotDetails, SnapshotState, SnapshotSummary, SymlinkDetails,
+    Usage,
+};
+pub use restore::{RestoreReport, RestoreRequest};
+pub use snapshot::{File, LinkMode, SnapshotReport, SnapshotRequest};
+pub use snapshotter::Snapshotter;
+pub use verify::{BadBlob, VerifyReport, VerifyRequest};
+pub use words::digest::{Checksum, Digest, DigestError, Sha256};
+pub use words::error::{Error, ErrorKind, Result};
+pub use words::progress::{
+    Event, Observer, Placement, PlacementCount, Placements, Warning, WarningKind,
+};
+pub use words::reference::{Reference, ReferenceError};

@@ -1,0 +1,173 @@
+//! Directories: made before their contents, given their attributes after them.
+
+use std::collections::HashSet;
+use std::io;
+
+use super::Context;
+use super::plan::{Plan, PlannedDirectory};
+use crate::fs::dir::Kind;
+use crate::fs::{Dir, attributes, beneath};
+use crate::snapshot::os_name;
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::progress::WarningKind;
+use crate::words::relpath::RelPath;
+
+/// A directory nobody but us looks into until it is complete.
+const UNFINISHED: u32 = 0o700;
+
+/// A parent the snapshot says nothing of.
+const PLAIN: u32 = 0o755;
+
+/// Opens a directory below the output; `None` is the output itself.
+pub(super) fn open(output: &Dir, path: Option<&RelPath>) -> Result<Dir> {
+    match path {
+        Some(path) => beneath::open_dir(output, path).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => not_a_directory(output, path).with_source(error),
+            _ => error,
+        }),
+        None => Dir::open(output.path()),
+    }
+}
+
+/// Makes the directories that are missing and returns which those were.
+pub(super) fn make(context: &Context<'_>, plan: &Plan) -> Result<HashSet<RelPath>> {
+    let mut made = HashSet::new();
+    for directory in &plan.directories {
+        context.activity.check()?;
+        let path = &directory.path;
+        let parent = open(context.output, path.parent().as_ref())?;
+        let name = os_name(path.file_name());
+        let mode = if directory.attributes.is_some() {
+            UNFINISHED
+        } else {
+            PLAIN
+        };
+        if parent
+            .make_dir(name, mode)
+            .at("create the directory", parent.path_of(name))?
+        {
+            made.insert(path.clone());
+        } else {
+            require_directory(context, &parent, path)?;
+        }
+    }
+    Ok(made)
+}
+
+fn require_directory(context: &Context<'_>, parent: &Dir, path: &RelPath) -> Result<()> {
+    let name = os_name(path.file_name());
+    let stat = parent.stat(name).at("examine", parent.path_of(name))?;
+    if stat.kind == Kind::Directory {
+        return Ok(());
+    }
+    Err(not_a_directory(context.output, path))
+}
+
+fn not_a_directory(output: &Dir, path: &RelPath) -> Error {
+    let path = output.path().join(path);
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "{} must be a directory and is something else",
+            path.display()
+        ),
+    )
+    .with_path(path)
+    .with_hint("move it away, or restore into another directory")
+}
+
+/// Sets the attributes of directories, the deepest first, since changing what is inside moves their times. Those that
+/// were there before and were not asked for keep theirs.
+pub(super) fn finish(context: &Context<'_>, plan: &Plan, made: &HashSet<RelPath>) -> Result<()> {
+    for directory in plan.directories.iter().rev() {
+        let new = made.contains(&directory.path);
+        let wanted = new || (directory.selected && !context.no_clobber);
+        if wanted {
+            set_attributes(context, directory)?;
+        }
+    }
+    Ok(())
+}
+
+fn set_attributes(context: &Context<'_>, directory: &PlannedDirectory) -> Result<()> {
+    let Some(wanted) = &directory.attributes else {
+        return Ok(());
+    };
+    let dir = open(context.output, Some(&directory.path))?;
+    let unset = attributes::set(&dir, wanted, context.privileged);
+    warn_unset(context, &directory.path, unset);
+    Ok(())
+}
+
+/// Attributes are best effort: what could not be set is in the report.
+pub(super) fn warn_unset(context: &Context<'_>, path: &RelPath, unset: Vec<attributes::Unset>) {
+    for attributes::Unset { what, error } in unset {
+        context.activity.warn(
+            WarningKind::Attribute,
+            Some(path.as_path()),
+            format!("{what} could not be set: {error}"),
+        );
+    }
+}
+
+/// Refuses, before anything is written, to replace what exists.
+pub(super) fn refuse_existing(context: &Context<'_>, plan: &Plan) -> Result<()> {
+    let paths = plan
+        .groups
+        .iter()
+        .flat_map(|group| group.files.iter().map(|file| &file.entry.path))
+        .chain(plan.links.iter().map(|link| &link.path))
+        .chain(plan.symlinks.iter().map(|symlink| &symlink.path));
+    let mut parent: Option<(Option<RelPath>, Option<Dir>)> = None;
+    for path in paths {
+        let of = path.parent();
+        if parent.as_ref().is_none_or(|(open, _)| *open != of) {
+            let dir = open_if_any(context.output, of.as_ref())?;
+            parent = Some((of, dir));
+        }
+        if let Some((_, Some(dir))) = &parent {
+            let name = os_name(path.file_name());
+            let found = dir.stat_if_any(name).at("examine", dir.path_of(name))?;
+            if found.is_some() {
+                return Err(exists(&dir.path_of(name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_if_any(output: &Dir, path: Option<&RelPath>) -> Result<Option<Dir>> {
+    match open(output, path) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The error of `no_clobber`.
+pub(super) fn exists(path: &std::path::Path) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("{} exists and was not to be replaced", path.display()),
+    )
+    .with_path(path)
+    .with_hint("restore without no_clobber, or into another directory")
+}
+
+/// Puts a path on the error of giving a file its final name.
+pub(super) fn published(result: io::Result<()>, dir: &Dir, name: &[u8]) -> Result<()> {
+    let path = dir.path_of(os_name(name));
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(&path)),
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{} is a directory and a file must replace it",
+                path.display()
+            ),
+        )
+        .with_path(path)
+        .with_hint("move it away, or restore into another directory")),
+        result => result.at("create", path),
+    }
+}

@@ -1,0 +1,490 @@
+//! Blobs into files.
+//!
+//! Read-only files become hardlinks of a view, so that all restores on a node share its pages; writable ones are cloned
+//! or copied. A copy is hashed while it is made and gets its name only if the hash is right. Nothing is ever written
+//! through an inode that was there before.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+
+use super::directories::{self, published, warn_unset};
+use super::plan::{Group, Link, Plan, PlannedFile};
+use super::temporary::{self, Temporary};
+use super::{Context, Restored};
+use crate::catalog::Blob;
+use crate::format::document::SymlinkEntry;
+use crate::fs::dir::Kind;
+use crate::fs::place::{cannot_share, reflink};
+use crate::fs::{Dir, Stat, attributes, own_ids, space};
+use crate::snapshot::{LinkMode, os_name};
+use crate::store::stream::{Hashing, Output, holes_are_zero, pass};
+use crate::store::{KnownViews, Linkable, OpenBlob, Wanted, require_space};
+use crate::words::digest::{Checksum, Digest};
+use crate::words::entry::Attributes;
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::progress::{Event, Placement, Placements, WarningKind};
+use crate::words::relpath::RelPath;
+
+/// Copies of at least this many bytes are checked against the free space first.
+const LARGE: u64 = 1 << 20;
+
+/// Makes everything in a plan.
+pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<Restored> {
+    let blobs = Blobs::load(context, snapshot)?;
+    let files = || plan.groups.iter().flat_map(|group| &group.files);
+    // Looked up before anything is made: a document that names unknown content fails with nothing done.
+    let mut restored = Restored {
+        files: (files().count() + plan.links.len()) as u64,
+        directories: plan
+            .directories
+            .iter()
+            .filter(|directory| directory.attributes.is_some())
+            .count() as u64,
+        symlinks: plan.symlinks.len() as u64,
+        ..Restored::default()
+    };
+    for file in files() {
+        let blob = blobs.of(file)?;
+        restored.logical_bytes += blob.size;
+        restored.data_bytes += blob.data_size;
+    }
+    context.activity.tell(|| Event::Planned {
+        files: files().count() as u64,
+        bytes: restored.data_bytes,
+    });
+    if context.no_clobber {
+        directories::refuse_existing(context, plan)?;
+    }
+    let made = directories::make(context, plan)?;
+    let placing = Placing {
+        context,
+        blobs: &blobs,
+        known: context.store.known_views(snapshot)?,
+        placements: Mutex::default(),
+    };
+    context.limit.for_each(plan.groups.len(), |index| {
+        placing.group(&plan.groups[index])
+    })?;
+    for link in &plan.links {
+        placing.link(link)?;
+    }
+    for symlink in &plan.symlinks {
+        make_symlink(context, symlink)?;
+    }
+    directories::finish(context, plan, &made)?;
+    restored.placements = placing
+        .placements
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    Ok(restored)
+}
+
+/// The blobs a snapshot references, as its entries name them.
+struct Blobs {
+    by_checksum: HashMap<Checksum, Blob>,
+    by_digest: HashMap<Digest, Checksum>,
+}
+
+impl Blobs {
+    fn load(context: &Context<'_>, snapshot: i64) -> Result<Self> {
+        let blobs = context
+            .store
+            .catalog
+            .read(|txn| txn.blobs_of_snapshot(snapshot))?;
+        Ok(Self {
+            by_digest: blobs
+                .iter()
+                .map(|blob| (blob.digest, blob.checksum))
+                .collect(),
+            by_checksum: blobs
+                .into_iter()
+                .map(|blob| (blob.checksum, blob))
+                .collect(),
+        })
+    }
+
+    /// An entry without a checksum was written by the Go library, whose snapshots cannot hold two files of one digest.
+    fn of(&self, file: &PlannedFile) -> Result<&Blob> {
+        let content = &file.entry.content;
+        let checksum = content
+            .checksum()
+            .or_else(|| self.by_digest.get(&content.digest()).copied());
+        checksum
+            .and_then(|checksum| self.by_checksum.get(&checksum))
+            .filter(|blob| blob.digest == content.digest() && blob.size == file.entry.size)
+            .ok_or_else(|| {
+                Error::damaged(format!(
+                    "the snapshot's document and its blobs disagree about {}",
+                    file.entry.path
+                ))
+                .with_path(file.entry.path.as_path())
+            })
+    }
+}
+
+struct Placing<'a> {
+    context: &'a Context<'a>,
+    blobs: &'a Blobs,
+    known: KnownViews,
+    placements: Mutex<Placements>,
+}
+
+/// A file about to be placed, with all that is known of it.
+struct Job<'a> {
+    planned: &'a PlannedFile,
+    blob: &'a Blob,
+    opened: OpenBlob,
+    wanted: Wanted,
+}
+
+impl Job<'_> {
+    fn name(&self) -> &std::ffi::OsStr {
+        os_name(self.planned.entry.path.file_name())
+    }
+}
+
+impl<'a> Placing<'a> {
+    fn group(&self, group: &'a Group) -> Result<()> {
+        let parent = directories::open(self.context.output, group.parent.as_ref())?;
+        let device = Stat::of_file(&parent).at("examine", parent.path())?.dev;
+        let mut jobs = Vec::with_capacity(group.files.len());
+        for planned in &group.files {
+            jobs.push(self.open(planned)?);
+        }
+        let mut sources = self.views(&jobs, device)?;
+        for (job, source) in jobs.iter().zip(&mut sources) {
+            self.context.activity.check()?;
+            let placement = self
+                .place(&parent, job, source.take())
+                .map_err(|error| error.with_path(parent.path_of(job.name())))?;
+            self.count(job, placement);
+        }
+        Ok(())
+    }
+
+    fn open(&self, planned: &'a PlannedFile) -> Result<Job<'a>> {
+        let blob = self.blobs.of(planned)?;
+        let opened = self
+            .context
+            .store
+            .open_good(blob, self.context.activity)
+            .map_err(|error| blame(error, planned))?;
+        Ok(Job {
+            planned,
+            blob,
+            opened,
+            wanted: Wanted::new(
+                self.effective(&planned.entry.attributes),
+                self.context.relaxed_times,
+            ),
+        })
+    }
+
+    /// Who may not give files away gets them under its own name.
+    fn effective(&self, attributes: &Attributes) -> Attributes {
+        let mut attributes = attributes.clone();
+        if !self.context.privileged {
+            (attributes.uid, attributes.gid) = own_ids();
+        }
+        attributes
+    }
+
+    fn count(&self, job: &Job<'_>, placement: Placement) {
+        self.placements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count(placement, job.blob.data_size);
+        // Copies have told of their bytes while they ran.
+        if placement != Placement::Copy {
+            let _ = self.context.activity.advance(job.blob.data_size);
+        }
+        self.context.activity.tell(|| Event::FileFinished {
+            path: job.planned.entry.path.as_path().to_owned(),
+            placement,
+        });
+    }
+
+    /// The inodes that the read-only files of a group can be hardlinks of; missing views are made, in one commit.
+    fn views(&self, jobs: &[Job<'_>], device: u64) -> Result<Vec<Option<Linkable<'a>>>> {
+        let store = self.context.store;
+        let mut sources = Vec::with_capacity(jobs.len());
+        let mut missing = Vec::new();
+        for (index, job) in jobs.iter().enumerate() {
+            let mut source = None;
+            if self.wants_link(job, device) {
+                source = store.find_view(job.blob, &job.opened, &job.wanted, &self.known)?;
+                if source.is_none() {
+                    missing.push(index);
+                }
+            }
+            sources.push(source);
+        }
+        let mut made = Vec::with_capacity(missing.len());
+        for &index in &missing {
+            made.push(self.make_view(&jobs[index])?);
+        }
+        store.commit_views(&mut made)?;
+        for (&index, view) in missing.iter().zip(&made) {
+            sources[index] = Some(store.committed_view(view)?);
+        }
+        Ok(sources)
+    }
+
+    fn make_view(&self, job: &Job<'_>) -> Result<crate::store::NewView<'a>> {
+        let context = self.context;
+        context
+            .store
+            .make_view(
+                job.blob,
+                &job.opened,
+                &job.wanted,
+                context.privileged,
+                context.activity,
+            )
+            .map_err(|error| blame(error, job.planned))
+    }
+
+    fn wants_link(&self, job: &Job<'_>, device: u64) -> bool {
+        job.planned.entry.read_only
+            && device == self.context.store.root.device
+            && matches!(self.context.link_mode, LinkMode::Auto | LinkMode::Hardlink)
+    }
+
+    fn place(
+        &self,
+        parent: &Dir,
+        job: &Job<'_>,
+        source: Option<Linkable<'a>>,
+    ) -> Result<Placement> {
+        if let Some(source) = source {
+            if let Some(placement) = self.hardlink(parent, job, source)? {
+                return Ok(placement);
+            }
+        } else if job.planned.entry.read_only && self.context.link_mode == LinkMode::Hardlink {
+            self.warn(
+                job,
+                "not hardlinked: the output is on another filesystem than the store",
+            );
+        }
+        if self.is_present(parent, job)? {
+            return Ok(Placement::Present);
+        }
+        self.write(parent, job)
+    }
+
+    fn warn(&self, job: &Job<'_>, message: &str) {
+        self.context.activity.warn(
+            WarningKind::LinkMode,
+            Some(job.planned.entry.path.as_path()),
+            message,
+        );
+    }
+
+    /// Links the output to a view. `None`: not possible, try the next way.
+    fn hardlink(
+        &self,
+        parent: &Dir,
+        job: &Job<'_>,
+        source: Linkable<'a>,
+    ) -> Result<Option<Placement>> {
+        let mut source = source;
+        loop {
+            let error = match self.link_to(parent, job, &source) {
+                Ok(placement) => return Ok(Some(placement)),
+                Err(error) => error,
+            };
+            match error.raw_os_error() {
+                // The inode's links are used up: a fresh one takes over.
+                Some(libc::EMLINK) => {
+                    let mut fresh = [self.make_view(job)?];
+                    self.context.store.commit_views(&mut fresh)?;
+                    source = self.context.store.committed_view(&fresh[0])?;
+                }
+                _ if cannot_share(&error) => {
+                    if self.context.link_mode == LinkMode::Hardlink {
+                        self.warn(job, &format!("not hardlinked: {error}"));
+                    }
+                    return Ok(None);
+                }
+                _ => {
+                    published(Err(error), parent, job.planned.entry.path.file_name())?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn link_to(&self, parent: &Dir, job: &Job<'_>, source: &Linkable<'a>) -> io::Result<Placement> {
+        let name = job.name();
+        match source.dir.link(&source.name, parent, name) {
+            Ok(()) => return Ok(Placement::Hardlink),
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists && !self.context.no_clobber => {}
+            Err(error) => return Err(error),
+        }
+        let there = parent.stat_if_any(name)?;
+        if there.is_some_and(|there| there.identity() == source.stat.identity()) {
+            return Ok(Placement::Present);
+        }
+        temporary::replace(parent, name, |temporary| {
+            source.dir.link(&source.name, parent, temporary)
+        })?;
+        Ok(Placement::Hardlink)
+    }
+
+    /// Whether the output has the file already: equal bytes and attributes, and an inode that is nobody else's.
+    fn is_present(&self, parent: &Dir, job: &Job<'_>) -> Result<bool> {
+        let name = job.name();
+        let path = || parent.path_of(name);
+        let Some(stat) = parent.stat_if_any(name).at("examine", path())? else {
+            return Ok(false);
+        };
+        if self.context.no_clobber {
+            return Err(directories::exists(&path()));
+        }
+        if stat.kind != Kind::File || stat.size != job.blob.size {
+            return Ok(false);
+        }
+        if stat.nlink != 1 + self.names_of(&stat, &job.planned.others) {
+            return Ok(false);
+        }
+        let file = parent.open_file(name).at("open", path())?;
+        let same = Stat::of_file(&file).at("examine", path())?.identity() == stat.identity();
+        Ok(same
+            && job.wanted.matches(&file, &stat).at("examine", path())?
+            && self.has_bytes(&file, job).at("read", path())?)
+    }
+
+    /// How many of these paths in the output are names of an inode.
+    fn names_of(&self, stat: &Stat, paths: &[RelPath]) -> u64 {
+        let is_name = |path: &&RelPath| {
+            let parent = directories::open(self.context.output, path.parent().as_ref()).ok();
+            let found = parent.and_then(|dir| dir.stat(os_name(path.file_name())).ok());
+            found.is_some_and(|found| found.identity() == stat.identity())
+        };
+        paths.iter().filter(is_name).count() as u64
+    }
+
+    fn has_bytes(&self, file: &File, job: &Job<'_>) -> io::Result<bool> {
+        let map = self
+            .context
+            .store
+            .extents(job.blob)
+            .map_err(io::Error::other)?;
+        let progress = |_| self.context.activity.advance(0);
+        match pass(file, &map, Output::None, Hashing::Checksum, &progress) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            result => Ok(result?.checksum == job.blob.checksum && holes_are_zero(file, &map)?),
+        }
+    }
+
+    /// Makes a file of its own: cloned where the filesystem can, else copied and verified.
+    fn write(&self, parent: &Dir, job: &Job<'_>) -> Result<Placement> {
+        let path = || parent.path_of(job.name());
+        let temporary = Temporary::create(parent, &self.context.no_unnamed).at("create", path())?;
+        let placement = self.fill(parent, job, temporary.file())?;
+        let unset = attributes::set(
+            temporary.file(),
+            &job.wanted.attributes,
+            self.context.privileged,
+        );
+        warn_unset(self.context, &job.planned.entry.path, unset);
+        let result = temporary.publish(job.name(), self.context.no_clobber);
+        published(result, parent, job.planned.entry.path.file_name())?;
+        Ok(placement)
+    }
+
+    fn fill(&self, parent: &Dir, job: &Job<'_>, file: &File) -> Result<Placement> {
+        let context = self.context;
+        if context.link_mode != LinkMode::Copy && !context.no_reflink.load(Ordering::Relaxed) {
+            match reflink(&job.opened.file, file) {
+                Ok(()) => return Ok(Placement::Reflink),
+                Err(error) if cannot_share(&error) => {
+                    context.no_reflink.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error).at("clone", parent.path_of(job.name())),
+            }
+        }
+        if context.link_mode == LinkMode::Reflink {
+            self.warn(job, "copied: the filesystem cannot reflink it");
+        }
+        if job.blob.data_size >= LARGE {
+            let space = space::of(parent).at("examine", parent.path())?;
+            require_space(space.available, job.blob.data_size)?;
+        }
+        let sync_soon = false;
+        context
+            .store
+            .copy_verified(
+                job.blob,
+                &job.opened,
+                Output::File { file, sync_soon },
+                context.activity,
+            )
+            .map_err(|error| blame(error, job.planned))?;
+        Ok(Placement::Copy)
+    }
+
+    /// Makes a further name of a file just placed.
+    fn link(&self, link: &Link) -> Result<()> {
+        self.context.activity.check()?;
+        let output = self.context.output;
+        let from = directories::open(output, link.of.parent().as_ref())?;
+        let to = directories::open(output, link.path.parent().as_ref())?;
+        let (of, name) = (os_name(link.of.file_name()), os_name(link.path.file_name()));
+        let wanted = from.stat(of).at("examine", from.path_of(of))?;
+        let there = to.stat_if_any(name).at("examine", to.path_of(name))?;
+        if there.is_some_and(|there| there.identity() == wanted.identity()) {
+            return Ok(());
+        }
+        if there.is_some() && self.context.no_clobber {
+            return Err(directories::exists(&to.path_of(name)));
+        }
+        let result = match there {
+            None => from.link(of, &to, name),
+            Some(_) => temporary::replace(&to, name, |temporary| from.link(of, &to, temporary)),
+        };
+        published(result, &to, link.path.file_name())
+    }
+}
+
+/// An error about a blob is an error about the file that needs it.
+fn blame(error: Error, planned: &PlannedFile) -> Error {
+    if error.kind() != ErrorKind::Damaged {
+        return error;
+    }
+    Error::damaged(format!("{} cannot be restored", planned.entry.path))
+        .with_path(planned.entry.path.as_path())
+        .with_hint(error.hint().unwrap_or_default().to_owned())
+        .with_source(error)
+}
+
+fn make_symlink(context: &Context<'_>, entry: &SymlinkEntry) -> Result<()> {
+    context.activity.check()?;
+    let parent = directories::open(context.output, entry.path.parent().as_ref())?;
+    let name = os_name(entry.path.file_name());
+    let target = os_name(&entry.target);
+    let there = parent
+        .stat_if_any(name)
+        .at("examine", parent.path_of(name))?;
+    let result = match there {
+        None => parent.symlink(name, target),
+        Some(_) if context.no_clobber => return Err(directories::exists(&parent.path_of(name))),
+        Some(stat) if stat.kind == Kind::Symlink && is_link_to(&parent, entry)? => Ok(()),
+        Some(_) => temporary::replace(&parent, name, |temporary| parent.symlink(temporary, target)),
+    };
+    published(result, &parent, entry.path.file_name())?;
+    let unset = attributes::set_symlink(&parent, name, &entry.attributes, context.privileged);
+    warn_unset(context, &entry.path, unset);
+    Ok(())
+}
+
+fn is_link_to(parent: &Dir, entry: &SymlinkEntry) -> Result<bool> {
+    let name = os_name(entry.path.file_name());
+    let path: PathBuf = parent.path_of(name);
+    Ok(parent.read_link(name).at("read the link", path)? == entry.target)
+}

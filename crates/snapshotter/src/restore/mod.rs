@@ -1,0 +1,230 @@
+//! Restoring a snapshot: resolve → plan → materialize.
+
+mod directories;
+mod materialize;
+mod plan;
+mod temporary;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crate::activity::{Activity, Limit};
+use crate::catalog::{Snapshot, Sync};
+use crate::format::document::Document;
+use crate::fs::{Dir, is_privileged};
+use crate::snapshot::LinkMode;
+use crate::store::{Store, now};
+use crate::words::digest::Sha256;
+use crate::words::error::{Error, Result};
+use crate::words::progress::{Placements, Warning};
+use crate::words::reference::Reference;
+
+/// Which snapshot to restore, and where to.
+///
+/// ```
+/// use snapshotter::RestoreRequest;
+///
+/// let request = RestoreRequest::new("sandboxes/vm-1:v3".parse()?, "/run/vm-2")
+///     .path("memory")
+///     .no_clobber(true);
+/// assert_eq!(request.reference.version(), Some("v3"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestoreRequest {
+    /// The snapshot.
+    pub reference: Reference,
+    /// Where to put it. Made if it is not there. Symlinks on the way to it are followed; none below it is.
+    pub output_dir: PathBuf,
+    /// What to restore, relative to `output_dir`; a directory stands for all its descendants. Empty: everything.
+    pub paths: Vec<PathBuf>,
+    /// How bytes get out of the store.
+    pub link_mode: LinkMode,
+    /// Refuses to replace anything that exists, before anything is written. Default `false`: files are replaced, each
+    /// atomically, and what is already right is left as it is.
+    pub no_clobber: bool,
+}
+
+impl RestoreRequest {
+    /// A restore of everything in a snapshot.
+    #[must_use]
+    pub fn new(reference: Reference, output_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            reference,
+            output_dir: output_dir.into(),
+            paths: Vec::new(),
+            link_mode: LinkMode::default(),
+            no_clobber: false,
+        }
+    }
+
+    /// Adds a path to restore; the first one replaces "everything".
+    #[must_use]
+    pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.paths.push(path.into());
+        self
+    }
+
+    /// Adds paths to restore.
+    #[must_use]
+    pub fn paths<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        self.paths.extend(paths.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets [`link_mode`](Self::link_mode).
+    #[must_use]
+    pub fn link_mode(mut self, link_mode: LinkMode) -> Self {
+        self.link_mode = link_mode;
+        self
+    }
+
+    /// Sets [`no_clobber`](Self::no_clobber).
+    #[must_use]
+    pub fn no_clobber(mut self, no_clobber: bool) -> Self {
+        self.no_clobber = no_clobber;
+        self
+    }
+}
+
+/// What a restore call did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestoreReport {
+    /// The snapshot, with its manifest's digest.
+    pub reference: Reference,
+    /// SHA-256 of the manifest.
+    pub manifest_digest: Sha256,
+    /// Regular files restored, second names of one inode included.
+    pub files: u64,
+    /// Directories restored.
+    pub directories: u64,
+    /// Symbolic links restored.
+    pub symlinks: u64,
+    /// Sizes of the files, holes included, each inode once, in bytes.
+    pub logical_bytes: u64,
+    /// Bytes of data in them, holes excluded, each inode once.
+    pub data_bytes: u64,
+    /// How the bytes got into the output.
+    pub placements: Placements,
+    /// How long the call took.
+    pub duration: Duration,
+    /// What the caller may care about.
+    pub warnings: Vec<Warning>,
+}
+
+/// What a restore works with.
+struct Context<'a> {
+    store: &'a Store,
+    limit: &'a Limit,
+    activity: &'a Activity,
+    output: &'a Dir,
+    link_mode: LinkMode,
+    no_clobber: bool,
+    relaxed_times: bool,
+    privileged: bool,
+    /// Set once the filesystem said it cannot.
+    no_reflink: AtomicBool,
+    no_unnamed: AtomicBool,
+}
+
+/// Restores a snapshot. Blocks.
+pub(crate) fn run(
+    store: &Store,
+    limit: &Limit,
+    relaxed_times: bool,
+    request: &RestoreRequest,
+    activity: Activity,
+) -> Result<RestoreReport> {
+    let started = Instant::now();
+    let operation = store.owner.next_operation();
+    let leased = lease(store, operation, &request.reference)?;
+    let result = restore(store, limit, relaxed_times, request, &leased, &activity);
+    let released = store.release(operation);
+    let restored = result.map_err(|error| error.with_reference(&request.reference))?;
+    if let Err(error) = released {
+        tracing::warn!(%error, "a finished restore's lease stays until this handle is closed");
+    }
+    let digest = leased.snapshot.manifest_digest;
+    Ok(RestoreReport {
+        reference: leased.snapshot.reference.with_digest(digest),
+        manifest_digest: digest,
+        files: restored.files,
+        directories: restored.directories,
+        symlinks: restored.symlinks,
+        logical_bytes: restored.logical_bytes,
+        data_bytes: restored.data_bytes,
+        placements: restored.placements,
+        duration: started.elapsed(),
+        warnings: activity.into_warnings(),
+    })
+}
+
+/// A snapshot that cannot go away while this call runs.
+struct Leased {
+    snapshot: Snapshot,
+    document: Vec<u8>,
+}
+
+fn lease(store: &Store, operation: i64, reference: &Reference) -> Result<Leased> {
+    store.with_reserve(|| {
+        store.catalog.write(Sync::Normal, |txn| {
+            let snapshot = txn.resolve(reference)?;
+            txn.insert_lease(store.owner.name(), operation, snapshot.id)?;
+            txn.touch(snapshot.id, now())?;
+            let document = txn.document(snapshot.id)?;
+            Ok(Leased { snapshot, document })
+        })
+    })
+}
+
+/// The figures of a report.
+#[derive(Debug, Default)]
+struct Restored {
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    logical_bytes: u64,
+    data_bytes: u64,
+    placements: Placements,
+}
+
+fn restore(
+    store: &Store,
+    limit: &Limit,
+    relaxed_times: bool,
+    request: &RestoreRequest,
+    leased: &Leased,
+    activity: &Activity,
+) -> Result<Restored> {
+    let document = Document::parse(&leased.document).map_err(|error| {
+        Error::damaged(format!("the snapshot's document is not valid: {error}")).with_source(error)
+    })?;
+    let plan = plan::plan(document, &request.paths)?;
+    let output = open_output(&request.output_dir)?;
+    let context = Context {
+        store,
+        limit,
+        activity,
+        output: &output,
+        link_mode: request.link_mode,
+        no_clobber: request.no_clobber,
+        relaxed_times,
+        privileged: is_privileged(),
+        no_reflink: AtomicBool::new(false),
+        no_unnamed: AtomicBool::new(false),
+    };
+    materialize::all(&context, leased.snapshot.id, &plan)
+}
+
+fn open_output(path: &Path) -> Result<Dir> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::invalid("output_dir must not be empty"));
+    }
+    Dir::create_all(path, 0o755).map_err(|error| match error.kind() {
+        crate::ErrorKind::InvalidInput => error.with_hint("output_dir must be a directory"),
+        _ => error,
+    })
+}

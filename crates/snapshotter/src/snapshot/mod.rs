@@ -1,0 +1,382 @@
+//! Taking a snapshot: walk (plan) → capture → describe → finish.
+
+mod capture;
+mod describe;
+mod walk;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::activity::{Activity, Limit};
+use crate::catalog::{Finished, State, Sync};
+use crate::config::Durability;
+use crate::fs::Dir;
+use crate::store::{Store, now};
+use crate::words::digest::Sha256;
+use crate::words::error::{Error, Result};
+use crate::words::progress::{Event, Placements, Warning};
+use crate::words::reference::Reference;
+
+/// What to take a snapshot of, and what to call it.
+///
+/// ```
+/// use snapshotter::{File, LinkMode, SnapshotRequest};
+///
+/// let request = SnapshotRequest::new("sandboxes/vm-1", "v3", "/run/vm-1")
+///     .file(File::new("memory").read_only(true))
+///     .file(File::new("disk.img"))
+///     .annotation("kernel", "6.18")
+///     .link_mode(LinkMode::Auto);
+/// assert_eq!(request.files.len(), 2);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotRequest {
+    /// Repository path components: lower-case letters, digits and single separators, joined by `/`.
+    pub name: String,
+    /// A tag: up to 128 letters, digits, `_`, `.` and `-`, the first a letter, digit or `_`. Immutable once taken.
+    pub version: String,
+    /// The directory that paths are relative to. Symlinks on the way to it are followed; none below it is.
+    pub base_dir: PathBuf,
+    /// What to take. Empty: everything below `base_dir`, writable.
+    pub files: Vec<File>,
+    /// How files get into the store.
+    pub link_mode: LinkMode,
+    /// Free text that travels in the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A file or directory to take a snapshot of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct File {
+    /// Relative to the base directory. A directory stands for all its descendants, `.` for the base directory itself;
+    /// where both a directory and something in it are listed, the nearer one decides.
+    pub relative_path: PathBuf,
+    /// The caller's promise that the file's bytes will not be changed in place any more. It is then hardlinked instead
+    /// of copied, in and out, and all restores of it share one inode and page cache.
+    pub read_only: bool,
+}
+
+impl File {
+    /// A writable file, or a directory of such.
+    #[must_use]
+    pub fn new(relative_path: impl Into<PathBuf>) -> Self {
+        Self {
+            relative_path: relative_path.into(),
+            read_only: false,
+        }
+    }
+
+    /// Sets [`read_only`](Self::read_only).
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+}
+
+/// How bytes get into the store and out of it: the first way to try. What is not possible is followed by the next
+/// cheaper one, and the report says what was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LinkMode {
+    /// Read-only files: hardlink, else reflink, else copy. Writable ones: reflink, else copy.
+    #[default]
+    Auto,
+    /// The same, with a warning for each read-only file that could not be hardlinked.
+    Hardlink,
+    /// Reflink, else copy with a warning.
+    Reflink,
+    /// Always copy.
+    Copy,
+}
+
+impl SnapshotRequest {
+    /// A snapshot of everything below `base_dir`.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        version: impl Into<String>,
+        base_dir: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            version: version.into(),
+            base_dir: base_dir.into(),
+            files: Vec::new(),
+            link_mode: LinkMode::default(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a file or directory; the first one replaces "everything".
+    #[must_use]
+    pub fn file(mut self, file: File) -> Self {
+        self.files.push(file);
+        self
+    }
+
+    /// Adds files or directories.
+    #[must_use]
+    pub fn files(mut self, files: impl IntoIterator<Item = File>) -> Self {
+        self.files.extend(files);
+        self
+    }
+
+    /// Sets [`link_mode`](Self::link_mode).
+    #[must_use]
+    pub fn link_mode(mut self, link_mode: LinkMode) -> Self {
+        self.link_mode = link_mode;
+        self
+    }
+
+    /// Adds an annotation.
+    #[must_use]
+    pub fn annotation(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.annotations.insert(key.into(), value.into());
+        self
+    }
+}
+
+/// What a snapshot call did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotReport {
+    /// The snapshot, with its manifest's digest: its identity.
+    pub reference: Reference,
+    /// SHA-256 of the manifest.
+    pub manifest_digest: Sha256,
+    /// Regular files, second names of one inode included.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Sizes of the regular files, holes included, each inode once, in bytes.
+    pub logical_bytes: u64,
+    /// Bytes of data in them, holes excluded, each inode once.
+    pub data_bytes: u64,
+    /// Bytes of data the store did not have before.
+    pub stored_bytes: u64,
+    /// Blobs the store did not have before.
+    pub blobs_stored: u64,
+    /// Blobs it had.
+    pub blobs_reused: u64,
+    /// How the bytes got into the store.
+    pub placements: Placements,
+    /// How long the call took.
+    pub duration: Duration,
+    /// What the caller may care about.
+    pub warnings: Vec<Warning>,
+}
+
+/// What a capture works with.
+pub(crate) struct Context<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) limit: &'a Limit,
+    pub(crate) activity: &'a Activity,
+    pub(crate) base: &'a Dir,
+    pub(crate) link_mode: LinkMode,
+    pub(crate) durable: bool,
+}
+
+/// Takes a snapshot. Blocks.
+pub(crate) fn run(
+    store: &Arc<Store>,
+    limit: &Limit,
+    durability: Durability,
+    request: &SnapshotRequest,
+    activity: Activity,
+) -> Result<SnapshotReport> {
+    let started = Instant::now();
+    let reference = Reference::new(&request.name, &request.version)
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    check_annotations(&request.annotations)?;
+    let base = open_base(&request.base_dir)?;
+    let operation = store.owner.next_operation();
+    let snapshot = begin(store, operation, &reference)?;
+    let context = Context {
+        store,
+        limit,
+        activity: &activity,
+        base: &base,
+        link_mode: request.link_mode,
+        durable: durability == Durability::Full,
+    };
+    let result = complete(&context, snapshot, operation, request);
+    if result.is_err() {
+        abandon(store, operation);
+    }
+    let taken = result.map_err(|error| error.with_reference(&reference))?;
+    if !context.durable {
+        store.sync_later(snapshot);
+    }
+    Ok(taken.report(reference, started.elapsed(), activity.into_warnings()))
+}
+
+/// Registers the pending snapshot that keeps the blobs until it is finished, leased by this call.
+fn begin(store: &Store, operation: i64, reference: &Reference) -> Result<i64> {
+    store.with_reserve(|| {
+        store.catalog.write(Sync::Normal, |txn| {
+            txn.require_new(reference)?;
+            let snapshot = txn.insert_pending(reference, now())?;
+            txn.insert_lease(store.owner.name(), operation, snapshot)?;
+            Ok(snapshot)
+        })
+    })
+}
+
+fn complete(
+    context: &Context<'_>,
+    snapshot: i64,
+    operation: i64,
+    request: &SnapshotRequest,
+) -> Result<Taken> {
+    let plan = walk::plan(context, &request.files)?;
+    context.activity.tell(|| Event::Planned {
+        files: plan.files.len() as u64,
+        bytes: plan.allocated(),
+    });
+    let captured = capture::all(context, snapshot, &plan)?;
+    context.activity.tell(|| Event::Syncing);
+    let described = describe::describe(&plan, &captured, &request.annotations)?;
+    let reference = Reference::new(&request.name, &request.version)
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    finish(
+        context, snapshot, operation, &reference, &captured, &described,
+    )?;
+    Ok(Taken::new(&plan, &captured, &described))
+}
+
+/// Makes the blobs durable (unless that is for later), then the snapshot visible in one transaction.
+fn finish(
+    context: &Context<'_>,
+    snapshot: i64,
+    operation: i64,
+    reference: &Reference,
+    captured: &capture::Captured,
+    described: &describe::Described,
+) -> Result<()> {
+    let store = context.store;
+    let (sync, synced) = if context.durable {
+        (Sync::Full, store.make_durable(snapshot, &captured.synced)?)
+    } else {
+        (Sync::Normal, Vec::new())
+    };
+    // The last moment to give up: from here on the snapshot exists.
+    context.activity.check()?;
+    store.catalog.write(sync, |txn| {
+        txn.require_new(reference)?;
+        txn.mark_synced(&synced)?;
+        txn.finish_snapshot(
+            snapshot,
+            &Finished {
+                state: State::Unpublished,
+                manifest: &described.manifest,
+                document: &described.document,
+                totals: described.totals,
+                now: now(),
+            },
+        )?;
+        txn.release_operation(store.owner.name(), operation)?;
+        Ok(())
+    })
+}
+
+/// Ends a failed call: what it ingested and nobody else needs goes at once. What cannot go now goes with the owner.
+fn abandon(store: &Store, operation: i64) {
+    if let Err(error) = store.with_reserve(|| store.release(operation)) {
+        tracing::warn!(%error, "a failed snapshot's blobs stay until this handle is closed");
+    }
+}
+
+fn open_base(path: &Path) -> Result<Dir> {
+    Dir::open(path).map_err(|error| match error.kind() {
+        crate::ErrorKind::NotFound => error.with_hint("base_dir must be an existing directory"),
+        _ => error,
+    })
+}
+
+fn check_annotations(annotations: &BTreeMap<String, String>) -> Result<()> {
+    if annotations.keys().any(String::is_empty) {
+        return Err(Error::invalid("annotations must not have an empty key"));
+    }
+    Ok(())
+}
+
+/// The figures of a report.
+struct Taken {
+    manifest_digest: Sha256,
+    totals: crate::catalog::Totals,
+    directories: u64,
+    symlinks: u64,
+    stored_bytes: u64,
+    blobs_stored: u64,
+    blobs_reused: u64,
+    placements: Placements,
+}
+
+impl Taken {
+    fn new(
+        plan: &walk::Plan,
+        captured: &capture::Captured,
+        described: &describe::Described,
+    ) -> Self {
+        let mut placements = Placements::default();
+        let mut stored: HashSet<i64> = HashSet::new();
+        let mut reused: HashSet<i64> = HashSet::new();
+        let mut stored_bytes = 0;
+        for file in &captured.files {
+            placements.count(file.placement, file.data_size);
+            if file.stored {
+                stored.insert(file.blob);
+                stored_bytes += file.data_size;
+            } else {
+                reused.insert(file.blob);
+            }
+        }
+        Self {
+            manifest_digest: Sha256::of(&described.manifest),
+            totals: described.totals,
+            directories: plan.directories.len() as u64,
+            symlinks: plan.symlinks.len() as u64,
+            stored_bytes,
+            blobs_stored: stored.len() as u64,
+            blobs_reused: reused.difference(&stored).count() as u64,
+            placements,
+        }
+    }
+
+    fn report(
+        self,
+        reference: Reference,
+        duration: Duration,
+        warnings: Vec<Warning>,
+    ) -> SnapshotReport {
+        SnapshotReport {
+            reference: reference.with_digest(self.manifest_digest),
+            manifest_digest: self.manifest_digest,
+            files: self.totals.files,
+            directories: self.directories,
+            symlinks: self.symlinks,
+            logical_bytes: self.totals.logical_bytes,
+            data_bytes: self.totals.data_bytes,
+            stored_bytes: self.stored_bytes,
+            blobs_stored: self.blobs_stored,
+            blobs_reused: self.blobs_reused,
+            placements: self.placements,
+            duration,
+            warnings,
+        }
+    }
+}
+
+/// A path's last component, which every relative path has.
+pub(crate) fn os_name(name: &[u8]) -> &OsStr {
+    use std::os::unix::ffi::OsStrExt;
+    OsStr::from_bytes(name)
+}

@@ -1,0 +1,300 @@
+//! What there is to take: the requested paths turned into files, directories and symlinks.
+//!
+//! Nothing is read but directories. Paths are opened beneath the base directory without following any symlink, so the
+//! walk stays inside it, also while somebody changes it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Context, File, os_name};
+use crate::fs::dir::Kind;
+use crate::fs::{Dir, Stat, attributes, beneath};
+use crate::words::entry::Attributes;
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::progress::WarningKind;
+use crate::words::relpath::RelPath;
+
+/// Entries a document can hold.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// What a snapshot consists of, each list in the byte order of its paths.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) files: Vec<PlannedFile>,
+    pub(super) directories: Vec<(RelPath, Attributes)>,
+    pub(super) symlinks: Vec<PlannedSymlink>,
+}
+
+/// A regular file: one inode.
+#[derive(Debug)]
+pub(super) struct PlannedFile {
+    pub(super) path: RelPath,
+    /// Its further names in the snapshot.
+    pub(super) others: Vec<RelPath>,
+    pub(super) read_only: bool,
+    pub(super) stat: Stat,
+}
+
+#[derive(Debug)]
+pub(super) struct PlannedSymlink {
+    pub(super) path: RelPath,
+    pub(super) target: Vec<u8>,
+    pub(super) attributes: Attributes,
+}
+
+impl Plan {
+    /// Bytes the files occupy: what there is to read, about.
+    pub(super) fn allocated(&self) -> u64 {
+        self.files
+            .iter()
+            .map(|file| file.stat.allocated.min(file.stat.size))
+            .sum()
+    }
+}
+
+/// Turns a request's files into a plan.
+pub(super) fn plan(context: &Context<'_>, files: &[File]) -> Result<Plan> {
+    let selection = Selection::new(files)?;
+    let mut walk = Walk {
+        context,
+        selection: &selection,
+        plan: Plan::default(),
+        pending: Vec::new(),
+    };
+    for start in selection.starts() {
+        walk.start(start)?;
+    }
+    while let Some(directory) = walk.pending.pop() {
+        context.activity.check()?;
+        walk.list(directory.as_ref())?;
+    }
+    let mut plan = walk.plan;
+    selection.require_all_found(context.base)?;
+    plan.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    plan.directories.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    plan.symlinks.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    plan.files = join_hardlinks(plan.files);
+    Ok(plan)
+}
+
+/// The requested paths and the promise made for each. The base directory itself is `None`.
+struct Selection(BTreeMap<Option<RelPath>, bool>);
+
+impl Selection {
+    fn new(files: &[File]) -> Result<Self> {
+        let mut selected = BTreeMap::new();
+        for file in files {
+            let path = selected_path(file)?;
+            match selected.insert(path, file.read_only) {
+                Some(other) if other != file.read_only => {
+                    return Err(Error::invalid(format!(
+                        "files lists {} both as read-only and as writable",
+                        file.relative_path.display()
+                    ))
+                    .with_path(&file.relative_path));
+                }
+                _ => {}
+            }
+        }
+        if selected.is_empty() {
+            selected.insert(None, false);
+        }
+        Ok(Self(selected))
+    }
+
+    /// The paths that no other selected path contains: where walking starts.
+    fn starts(&self) -> impl Iterator<Item = Option<&RelPath>> {
+        self.0.keys().map(Option::as_ref).filter(|path| {
+            path.is_none_or(|path| !self.0.contains_key(&None) && !self.contains_ancestor(path))
+        })
+    }
+
+    fn contains_ancestor(&self, path: &RelPath) -> bool {
+        let mut parent = path.parent();
+        while let Some(path) = parent {
+            parent = path.parent();
+            if self.0.contains_key(&Some(path)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The promise of the nearest selected path at or above this one.
+    fn read_only(&self, path: &RelPath) -> bool {
+        let mut at = Some(path.clone());
+        loop {
+            if let Some(read_only) = self.0.get(&at) {
+                return *read_only;
+            }
+            match at {
+                Some(path) => at = path.parent(),
+                None => return false,
+            }
+        }
+    }
+
+    /// A selected path inside a selected directory was not started from: it must exist all the same.
+    fn require_all_found(&self, base: &Dir) -> Result<()> {
+        for path in self.0.keys().flatten() {
+            if self.0.contains_key(&None) || self.contains_ancestor(path) {
+                stat_beneath(base, path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn selected_path(file: &File) -> Result<Option<RelPath>> {
+    let given = &file.relative_path;
+    let is_base = given
+        .components()
+        .all(|component| component == std::path::Component::CurDir);
+    if is_base && !given.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    RelPath::normalize(given).map(Some).map_err(|error| {
+        Error::invalid(format!("files: {error}"))
+            .with_path(given)
+            .with_hint("paths are relative to base_dir and stay inside it")
+    })
+}
+
+struct Walk<'a> {
+    context: &'a Context<'a>,
+    selection: &'a Selection,
+    plan: Plan,
+    pending: Vec<Option<RelPath>>,
+}
+
+impl Walk<'_> {
+    fn start(&mut self, path: Option<&RelPath>) -> Result<()> {
+        let Some(path) = path else {
+            self.pending.push(None);
+            return Ok(());
+        };
+        let (parent, stat) = stat_beneath(self.context.base, path)?;
+        self.take(&parent, path.clone(), &stat)
+    }
+
+    fn list(&mut self, path: Option<&RelPath>) -> Result<()> {
+        let base = self.context.base;
+        let opened;
+        let dir = match path {
+            Some(path) => {
+                opened = beneath::open_dir(base, path)?;
+                &opened
+            }
+            None => base,
+        };
+        let stat = Stat::of_file(dir).at("examine", dir.path())?;
+        if stat.identity()
+            == (
+                self.context.store.root.device,
+                self.context.store.root.inode,
+            )
+        {
+            self.skip(path, "the directory is the store itself");
+            return Ok(());
+        }
+        if let Some(path) = path {
+            let attributes =
+                attributes::of_file(dir, &stat).at("read the attributes of", dir.path())?;
+            self.plan.directories.push((path.clone(), attributes));
+        }
+        dir.for_each_name(|name| {
+            use std::os::unix::ffi::OsStrExt;
+            let name = name.as_bytes();
+            let child = match path {
+                Some(path) => path.join(name),
+                None => RelPath::from_bytes(name),
+            }
+            .map_err(|error| {
+                Error::invalid(error.to_string()).with_path(dir.path_of(os_name(name)))
+            })?;
+            // A name that is gone by now was not there when the snapshot was taken.
+            match dir
+                .stat_if_any(os_name(name))
+                .at("examine", dir.path_of(os_name(name)))?
+            {
+                Some(stat) => self.take(dir, child, &stat),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn take(&mut self, parent: &Dir, path: RelPath, stat: &Stat) -> Result<()> {
+        let entries =
+            self.plan.files.len() + self.plan.directories.len() + self.plan.symlinks.len();
+        if entries + self.pending.len() >= MAX_ENTRIES {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("a snapshot cannot have more than {MAX_ENTRIES} entries"),
+            )
+            .with_hint("take several snapshots, each of a part"));
+        }
+        match stat.kind {
+            Kind::File => self.plan.files.push(PlannedFile {
+                read_only: self.selection.read_only(&path),
+                path,
+                others: Vec::new(),
+                stat: *stat,
+            }),
+            Kind::Directory => self.pending.push(Some(path)),
+            Kind::Symlink => self.take_symlink(parent, path, stat)?,
+            Kind::Socket => self.skip(Some(&path), "a socket cannot be restored"),
+            Kind::Fifo => self.skip(Some(&path), "a fifo holds no bytes to restore"),
+            Kind::Device => self.skip(Some(&path), "a device belongs to its host"),
+        }
+        Ok(())
+    }
+
+    fn take_symlink(&mut self, parent: &Dir, path: RelPath, stat: &Stat) -> Result<()> {
+        let name = os_name(path.file_name());
+        let target = parent
+            .read_link(name)
+            .at("read the link", parent.path_of(name))?;
+        self.plan.symlinks.push(PlannedSymlink {
+            path,
+            target,
+            attributes: attributes::of_stat(stat),
+        });
+        Ok(())
+    }
+
+    fn skip(&self, path: Option<&RelPath>, why: &str) {
+        let path = path.map(RelPath::as_path);
+        self.context
+            .activity
+            .warn(WarningKind::Skipped, path, format!("skipped: {why}"));
+    }
+}
+
+/// What is at a path below the base directory, and its parent, opened.
+fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
+    let parent = match path.parent() {
+        Some(parent) => beneath::open_dir(base, &parent)?,
+        None => Dir::open(base.path())?,
+    };
+    let name = os_name(path.file_name());
+    let stat = parent.stat(name).at("examine", parent.path_of(name))?;
+    Ok((parent, stat))
+}
+
+/// Makes files that are names of one inode one file with further names.
+fn join_hardlinks(files: Vec<PlannedFile>) -> Vec<PlannedFile> {
+    let mut first: HashMap<(u64, u64), usize> = HashMap::new();
+    let mut joined: Vec<PlannedFile> = Vec::with_capacity(files.len());
+    for file in files {
+        if file.stat.nlink > 1 {
+            if let Some(&index) = first.get(&file.stat.identity()) {
+                // The promise must hold for every name: the bytes are the same.
+                joined[index].read_only &= file.read_only;
+                joined[index].others.push(file.path);
+                continue;
+            }
+            first.insert(file.stat.identity(), joined.len());
+        }
+        joined.push(file);
+    }
+    joined
+}

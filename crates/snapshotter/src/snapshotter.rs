@@ -1,0 +1,417 @@
+//! The handle people hold.
+//!
+//! Every call runs to its end on a blocking thread of its own; the future only waits for it. Dropping the future tells
+//! the call to stop, and the call cleans up after itself, so a cancelled call leaves nothing behind whichever await it
+//! was dropped at.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::activity::{Activity, Limit};
+use crate::config::Config;
+use crate::inspect::{self, SnapshotDetails, SnapshotSummary, Usage};
+use crate::restore::{self, RestoreReport, RestoreRequest};
+use crate::snapshot::{self, SnapshotReport, SnapshotRequest};
+use crate::store::Store;
+use crate::verify::{self, VerifyReport, VerifyRequest};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::progress::Observer;
+use crate::words::reference::Reference;
+
+/// An open store of snapshots. Clones share it; all methods may be called at once from any thread.
+///
+/// Methods are async and must be called inside a Tokio runtime; the work is done on its blocking threads. Dropping a
+/// returned future cancels the call.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # std::fs::create_dir(dir.path().join("vm"))?;
+/// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use snapshotter::{Config, RestoreRequest, SnapshotRequest, Snapshotter};
+///
+/// let snapshotter = Snapshotter::open(Config::new(dir.path().join("store"))).await?;
+/// let taken = snapshotter
+///     .snapshot(&SnapshotRequest::new("vm", "v1", dir.path().join("vm")))
+///     .await?;
+/// snapshotter
+///     .restore(&RestoreRequest::new(taken.reference, dir.path().join("copy")))
+///     .await?;
+/// assert_eq!(std::fs::read(dir.path().join("copy/memory"))?, b"bytes");
+/// snapshotter.close().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Snapshotter {
+    inner: Arc<Inner>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+struct Inner {
+    config: Config,
+    snapshots: Limit,
+    restores: Limit,
+    /// `None` once closed.
+    store: RwLock<Option<Arc<Store>>>,
+}
+
+impl std::fmt::Debug for Snapshotter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshotter")
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Snapshotter {
+    /// Opens a root, making it if it is not there, and cleans up after processes that died in it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a configuration field (named); `PermissionDenied` where the root cannot be written;
+    /// `Unsupported` on a network filesystem, for a newer store or a Go library's root; `Damaged` when the store has
+    /// lost its catalog; `Busy` when another process keeps the catalog locked.
+    pub async fn open(config: Config) -> Result<Self> {
+        config.validate()?;
+        let store = {
+            let config = config.clone();
+            blocking(move || Store::open(&config.root_dir, config.busy_timeout)).await?
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                snapshots: Limit::new(config.snapshot_concurrency),
+                restores: Limit::new(config.restore_concurrency),
+                store: RwLock::new(Some(Arc::new(store))),
+                config,
+            }),
+            observer: None,
+        })
+    }
+
+    /// The same store, with calls that tell `observer` how they get on.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/state"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// use snapshotter::{Config, Event, Observer, SnapshotRequest, Snapshotter};
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// #[derive(Default)]
+    /// struct Bytes(AtomicU64);
+    /// impl Observer for Bytes {
+    ///     fn event(&self, event: &Event) {
+    ///         if let Event::Progressed { bytes } = event {
+    ///             self.0.fetch_add(*bytes, Ordering::Relaxed);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let bytes = Arc::new(Bytes::default());
+    /// let snapshotter = Snapshotter::open(Config::new(dir.path().join("store"))).await?;
+    /// snapshotter
+    ///     .observed_by(bytes.clone())
+    ///     .snapshot(&SnapshotRequest::new("vm", "v1", dir.path().join("vm")))
+    ///     .await?;
+    /// assert_eq!(bytes.0.load(Ordering::Relaxed), 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn observed_by(&self, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            observer: Some(observer),
+        }
+    }
+
+    /// Takes a snapshot.
+    ///
+    /// Nothing is visible unless the call succeeds; with [`Durability::Full`](crate::Durability::Full) the snapshot is
+    /// then on the disk. A cancelled or failed call gives back what it stored.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// use snapshotter::{File, SnapshotRequest};
+    ///
+    /// let request = SnapshotRequest::new("vm", "v1", dir.path().join("vm"))
+    ///     .file(File::new("memory").read_only(true));
+    /// let report = snapshotter.snapshot(&request).await?;
+    /// assert_eq!((report.files, report.blobs_stored), (1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` for a request that makes no sense; `NotFound` for a path that is not there; `AlreadyExists` when
+    /// the version exists; `Busy` when a file keeps changing while it is read; `NoSpace`; `PermissionDenied`;
+    /// `Unsupported` beyond the format's limits.
+    #[tracing::instrument(skip_all, fields(name = request.name, version = request.version), err(Debug))]
+    pub async fn snapshot(&self, request: &SnapshotRequest) -> Result<SnapshotReport> {
+        let request = request.clone();
+        self.run(move |inner, store, activity| {
+            let durability = inner.config.durability;
+            snapshot::run(store, &inner.snapshots, durability, &request, activity)
+        })
+        .await
+    }
+
+    /// Restores a snapshot.
+    ///
+    /// Each file appears under its name whole or not at all; a failed or cancelled call leaves those that were done.
+    /// Nothing outside `output_dir` is touched, whatever the snapshot says. The output is not synced to disk.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// # snapshotter.snapshot(&snapshotter::SnapshotRequest::new("vm", "v1", dir.path().join("vm"))).await?;
+    /// use snapshotter::RestoreRequest;
+    ///
+    /// let request = RestoreRequest::new("vm:v1".parse()?, dir.path().join("copy"));
+    /// let report = snapshotter.restore(&request).await?;
+    /// assert_eq!(report.files, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` for the snapshot or a path in it; `AlreadyExists` for what may not be replaced; `Damaged`, with the
+    /// path, for a file whose stored bytes have changed or gone; `NoSpace`; `PermissionDenied`.
+    #[tracing::instrument(skip_all, fields(reference = %request.reference), err(Debug))]
+    pub async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport> {
+        let request = request.clone();
+        self.run(move |inner, store, activity| {
+            let relaxed = inner.config.relaxed_times;
+            restore::run(store, &inner.restores, relaxed, &request, activity)
+        })
+        .await
+    }
+
+    /// All snapshots, by name, the newest version of each name first.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// for snapshot in snapshotter.list().await? {
+    ///     println!("{} {} bytes", snapshot.reference, snapshot.logical_bytes);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub async fn list(&self) -> Result<Vec<SnapshotSummary>> {
+        self.run(|_, store, _| inspect::list(store)).await
+    }
+
+    /// Everything a snapshot says of itself.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// # snapshotter.snapshot(&snapshotter::SnapshotRequest::new("vm", "v1", dir.path().join("vm"))).await?;
+    /// let details = snapshotter.inspect(&"vm:v1".parse()?).await?;
+    /// assert_eq!(details.files[0].size, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound`; `Damaged` when its records are not valid.
+    pub async fn inspect(&self, reference: &Reference) -> Result<SnapshotDetails> {
+        let reference = reference.clone();
+        self.run(move |_, store, _| inspect::inspect(store, &reference))
+            .await
+    }
+
+    /// Removes a snapshot and gives back the space nothing else needs.
+    ///
+    /// Its name is free at once. A restore of it that is running goes on unharmed, and the space comes back after it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// # snapshotter.snapshot(&snapshotter::SnapshotRequest::new("vm", "v1", dir.path().join("vm"))).await?;
+    /// snapshotter.remove(&"vm:v1".parse()?).await?;
+    /// assert_eq!(snapshotter.usage().await?.stored_bytes, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound`; the catalog's.
+    #[tracing::instrument(skip_all, fields(reference = %reference), err(Debug))]
+    pub async fn remove(&self, reference: &Reference) -> Result<()> {
+        let reference = reference.clone();
+        self.run(move |_, store, _| inspect::remove(store, &reference))
+            .await
+    }
+
+    /// Reads stored blobs and compares them with what they were. Damage is reported and remembered, not an error.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// use snapshotter::VerifyRequest;
+    ///
+    /// let report = snapshotter.verify(&VerifyRequest::all()).await?;
+    /// assert!(report.damaged.is_empty() && report.missing.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` for a snapshot that is not there; the catalog's and the filesystem's.
+    #[tracing::instrument(skip_all, err(Debug))]
+    pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyReport> {
+        let request = request.clone();
+        self.run(move |inner, store, activity| {
+            verify::run(store, &inner.restores, &request, &activity)
+        })
+        .await
+    }
+
+    /// What the store holds and what its filesystem can still take.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// assert_eq!(snapshotter.usage().await?.snapshots, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The catalog's and the filesystem's.
+    pub async fn usage(&self) -> Result<Usage> {
+        self.run(|_, store, _| inspect::usage(store)).await
+    }
+
+    /// Closes the store for this handle and its clones: waits for running calls and background syncs, then gives its
+    /// leases and staging back. Later calls fail with `Cancelled`. Dropping the last clone does the same, blocking.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// snapshotter.close().await?;
+    /// assert!(snapshotter.list().await.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The catalog's and the filesystem's; the store is closed all the same.
+    pub async fn close(&self) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.close()).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner, &Arc<Store>, Activity) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _guard = CancelOnDrop(Arc::clone(&cancelled));
+        let activity = Activity::new(cancelled, self.observer.clone());
+        let inner = Arc::clone(&self.inner);
+        let span = tracing::Span::current();
+        blocking(move || {
+            let _entered = span.enter();
+            let store = inner.store()?;
+            work(&inner, &store, activity)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn store(&self) -> Result<Arc<Store>> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        store.clone().ok_or_else(|| {
+            Error::new(ErrorKind::Cancelled, "the store has been closed")
+                .with_path(&self.config.root_dir)
+        })
+    }
+
+    /// The last running call closes the store if it outlives this: its drop does what is done here.
+    fn close(&self) -> Result<()> {
+        let taken = self
+            .store
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut store) = taken else {
+            return Ok(());
+        };
+        loop {
+            store.finish_background();
+            match Arc::try_unwrap(store) {
+                Ok(store) => return store.close(),
+                Err(shared) => store = shared,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+/// Tells a call to stop when its future is dropped; when the call is over, nobody listens any more.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::new(
+            ErrorKind::Cancelled,
+            "the runtime is shutting down",
+        )),
+    }
+}

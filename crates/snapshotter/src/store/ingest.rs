@@ -1,0 +1,214 @@
+//! Taking files in: slots in staging, and the commit that gives them their names.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::layout::content_name;
+use super::stream::Hashes;
+use super::{Store, now};
+use crate::catalog::{Blob, BlobState, NewBlob, Sync, Txn};
+use crate::fs::dir::ignore_absent;
+use crate::fs::{Dir, space};
+use crate::words::entry::Mtime;
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::extent::ExtentMap;
+
+/// A file in this owner's staging. Dropping it removes the file, unless it was given its name in the store.
+#[derive(Debug)]
+pub(crate) struct Slot<'s> {
+    dir: &'s Dir,
+    name: OsString,
+    named: bool,
+}
+
+impl Slot<'_> {
+    /// Gives the file its name in the store. The caller holds the names lock.
+    pub(super) fn rename_to(&mut self, dir: &Dir, name: &OsStr) -> Result<()> {
+        self.dir
+            .rename(&self.name, dir, name)
+            .at("store", dir.path_of(name))?;
+        self.named = true;
+        Ok(())
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if self.named {
+            return;
+        }
+        // What stays is in the owner's staging, which goes with the owner.
+        if let Err(error) = ignore_absent(self.dir.unlink(&self.name)) {
+            tracing::debug!(%error, "a staging file could not be removed");
+        }
+    }
+}
+
+/// A file whose bytes are known, about to become a blob.
+#[derive(Debug)]
+pub(crate) struct Ingest<'s> {
+    /// Where the bytes are; `None`: they were seen to equal a stored blob's and not copied.
+    pub(crate) slot: Option<Slot<'s>>,
+    pub(crate) hashes: Hashes,
+    pub(crate) map: ExtentMap,
+    /// The inode's modification time, where it can be trusted to betray a later change.
+    pub(crate) mtime: Option<Mtime>,
+    pub(crate) probe: Option<[u8; 32]>,
+}
+
+/// What became of an [`Ingest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ingested {
+    /// The slot became the blob.
+    Stored(i64),
+    /// The store had the bytes already.
+    Reused(i64),
+    /// There was no slot, and the stored blob has gone or gone bad meanwhile.
+    Gone,
+}
+
+/// Bytes set aside for a copy in progress.
+#[derive(Debug)]
+pub(crate) struct SpaceClaim<'s> {
+    store: &'s Store,
+    bytes: u64,
+}
+
+impl Drop for SpaceClaim<'_> {
+    fn drop(&mut self) {
+        self.store.copying.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    /// An empty file in staging.
+    pub(crate) fn create_slot(&self) -> Result<(Slot<'_>, File)> {
+        let dir = self.owner.staging(&self.root)?;
+        let name = self.owner.slot_name();
+        let file = dir
+            .create_file(&name, 0o600)
+            .at("create", dir.path_of(&name))?;
+        let named = false;
+        Ok((Slot { dir, name, named }, file))
+    }
+
+    /// A second name, in staging, of a file of the caller's.
+    pub(crate) fn link_slot(&self, file: &File) -> Result<io::Result<Slot<'_>>> {
+        let dir = self.owner.staging(&self.root)?;
+        let name = self.owner.slot_name();
+        let named = false;
+        Ok(dir
+            .link_file(file, &name)
+            .map(|()| Slot { dir, name, named }))
+    }
+
+    /// Checks that the filesystem can take a copy, counting the copies already running in this handle.
+    pub(crate) fn claim_space(&self, bytes: u64) -> Result<SpaceClaim<'_>> {
+        let running = self.copying.fetch_add(bytes, Ordering::Relaxed);
+        let claim = SpaceClaim { store: self, bytes };
+        let space = space::of(&self.root.dir).at("examine", self.root.dir.path())?;
+        require_space(space.available, running.saturating_add(bytes))
+            .map_err(|error| error.with_path(self.root.dir.path()))?;
+        Ok(claim)
+    }
+
+    /// Gives files their names and rows, and references them from a pending snapshot; one outcome an item.
+    pub(crate) fn commit(&self, snapshot: i64, items: &mut [Ingest<'_>]) -> Result<Vec<Ingested>> {
+        let result = self.catalog.write(Sync::Normal, |txn| {
+            items
+                .iter_mut()
+                .map(|item| self.commit_one(txn, snapshot, item))
+                .collect()
+        });
+        if result.is_err() {
+            self.sweep_failed(items);
+        }
+        result
+    }
+
+    fn commit_one(&self, txn: &Txn<'_>, snapshot: i64, item: &mut Ingest<'_>) -> Result<Ingested> {
+        let found = txn.blob_by_checksum(&item.hashes.checksum)?;
+        let ingested = match found {
+            Some(blob) if self.looks_good(&blob)? => Ingested::Reused(blob.id),
+            found => self.commit_slot(txn, found.as_ref(), item)?,
+        };
+        if let Ingested::Stored(blob) | Ingested::Reused(blob) = ingested {
+            txn.reference_blob(snapshot, blob)?;
+        }
+        Ok(ingested)
+    }
+
+    fn commit_slot(
+        &self,
+        txn: &Txn<'_>,
+        found: Option<&Blob>,
+        item: &mut Ingest<'_>,
+    ) -> Result<Ingested> {
+        let Some(slot) = &mut item.slot else {
+            return Ok(Ingested::Gone);
+        };
+        let name = content_name(&item.hashes.checksum);
+        slot.rename_to(&self.root.content, &name)?;
+        let new = NewBlob {
+            checksum: item.hashes.checksum,
+            digest: item.hashes.digest,
+            map: &item.map,
+            mtime: item.mtime,
+            unsynced: self.unsynced_mark(),
+            probe: item.probe,
+            now: now(),
+        };
+        let id = match found {
+            Some(blob) => {
+                txn.replace_blob(blob.id, &new)?;
+                blob.id
+            }
+            None => txn.insert_blob(&new)?,
+        };
+        Ok(Ingested::Stored(id))
+    }
+
+    /// Whether a blob's file is what its row says, as far as the inode tells.
+    pub(crate) fn looks_good(&self, blob: &Blob) -> Result<bool> {
+        if blob.state != BlobState::Good || self.is_suspect(blob.unsynced.as_deref()) {
+            return Ok(false);
+        }
+        let name = content_name(&blob.checksum);
+        let stat = self
+            .root
+            .content
+            .stat_if_any(&name)
+            .at("examine", self.root.content.path_of(&name))?;
+        Ok(stat.is_some_and(|stat| stat.size == blob.size && Some(stat.mtime) == blob.mtime))
+    }
+
+    /// Files that got a name in a transaction that failed have one without a row.
+    fn sweep_failed(&self, items: &[Ingest<'_>]) {
+        let named = items
+            .iter()
+            .filter(|item| item.slot.as_ref().is_some_and(|slot| slot.named))
+            .map(|item| content_name(&item.hashes.checksum));
+        if let Err(error) = self.sweep_content(&named.collect::<Vec<_>>()) {
+            tracing::debug!(%error, "names of a failed commit wait for the next whole sweep");
+        }
+    }
+}
+
+/// Refuses to start what cannot fit.
+pub(crate) fn require_space(available: u64, needed: u64) -> Result<()> {
+    if needed <= available {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    Err(Error::new(
+        ErrorKind::NoSpace,
+        format!(
+            "{} MiB are needed and {} MiB are free",
+            mib(needed),
+            mib(available)
+        ),
+    )
+    .with_hint("remove snapshots that are no longer needed, or choose a larger filesystem"))
+}

@@ -1,0 +1,182 @@
+//! The names under a root, and opening or making it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::fs::{Dir, is_privileged, space};
+use crate::words::digest::Checksum;
+use crate::words::error::{At, Error, ErrorKind, Result};
+
+/// The open directories of a root.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) dir: Dir,
+    pub(crate) content: Dir,
+    pub(crate) views: Dir,
+    pub(crate) staging: Dir,
+    pub(crate) trash: Dir,
+    pub(crate) leases: Dir,
+    pub(crate) metadata: Dir,
+    /// The device the store is on: files on another can be neither hardlinked nor reflinked.
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+/// Memory dumps hold secrets: nobody but the owner of the root looks inside.
+const PRIVATE: u32 = 0o700;
+
+impl Root {
+    /// Opens a root, making what is missing of its directories.
+    ///
+    /// # Errors
+    /// `Unsupported` on a network filesystem and for a Go library's root; `PermissionDenied` where it cannot be written.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let dir = Dir::create_all(path, PRIVATE).map_err(|error| in_root(error, path))?;
+        refuse_network_filesystem(&dir)?;
+        Self::open_directories(dir).map_err(|error| in_root(error, path))
+    }
+
+    fn open_directories(dir: Dir) -> Result<Self> {
+        let metadata = dir.ensure_dir(OsStr::new("metadata"), PRIVATE)?;
+        let storage = dir.ensure_dir(OsStr::new("storage"), PRIVATE)?;
+        let algorithm = OsStr::new("blake3");
+        let under_storage = |name: &str| {
+            storage
+                .ensure_dir(OsStr::new(name), PRIVATE)?
+                .ensure_dir(algorithm, PRIVATE)
+        };
+        let stat = crate::fs::Stat::of_file(&dir).at("examine", dir.path())?;
+        Ok(Self {
+            content: under_storage("content")?,
+            views: under_storage("snapshot")?,
+            staging: dir.ensure_dir(OsStr::new("staging"), PRIVATE)?,
+            trash: dir.ensure_dir(OsStr::new("trash"), PRIVATE)?,
+            leases: dir.ensure_dir(OsStr::new("leases"), PRIVATE)?,
+            metadata,
+            device: stat.dev,
+            inode: stat.ino,
+            dir,
+        })
+    }
+
+    /// Where the catalog is.
+    pub(crate) fn catalog_path(&self) -> PathBuf {
+        self.metadata.path_of(OsStr::new("catalog.db"))
+    }
+
+    /// Refuses to start a catalog over a store that has lost its own, or over somebody else's root.
+    pub(crate) fn require_unused(&self) -> Result<()> {
+        let path = self.dir.path();
+        let go = OsStr::new("snapshotter.db");
+        if self.metadata.stat_if_any(go).at("examine", path)?.is_some() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{} is a root of the Go library", path.display()),
+            )
+            .with_path(path)
+            .with_hint("choose another root: snapshots travel between the two through the registry, not on disk"));
+        }
+        if self.content.is_empty()? && self.views.is_empty()? {
+            return Ok(());
+        }
+        Err(Error::damaged(format!("the store {} has lost its catalog", path.display()))
+            .with_path(path)
+            .with_hint("put metadata/catalog.db back from a backup, or choose another root and take the snapshots anew"))
+    }
+}
+
+fn in_root(error: Error, path: &Path) -> Error {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return error;
+    }
+    let hint = if is_privileged() {
+        "the filesystem is mounted read-only, or refuses root: choose another root_dir"
+    } else {
+        "choose a root_dir this user can write, or run as the user that owns it"
+    };
+    Error::new(
+        ErrorKind::PermissionDenied,
+        format!("the root {} cannot be written", path.display()),
+    )
+    .with_path(path)
+    .with_source(error)
+    .with_hint(hint)
+}
+
+fn refuse_network_filesystem(dir: &Dir) -> Result<()> {
+    let Some(name) = space::network_filesystem(dir).at("examine", dir.path())? else {
+        return Ok(());
+    };
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "the root {} is on {name}, a network filesystem",
+            dir.path().display()
+        ),
+    )
+    .with_path(dir.path())
+    .with_hint("locks and shared memory do not reach other machines there: choose a local disk"))
+}
+
+/// A plain blob's name under `storage/content/blake3`.
+pub(crate) fn content_name(checksum: &Checksum) -> OsString {
+    checksum.hex().into()
+}
+
+/// A view's name under `storage/snapshot/blake3`.
+pub(crate) fn view_name(checksum: &Checksum, attributes: &[u8; 16]) -> OsString {
+    let mut name = checksum.hex();
+    name.push('.');
+    for byte in attributes {
+        use std::fmt::Write;
+        let _ = write!(name, "{byte:02x}");
+    }
+    name.into()
+}
+
+/// The blob a name under `storage/content/blake3` stands for; `None`: no blob is called that.
+pub(crate) fn parse_content_name(name: &OsStr) -> Option<Checksum> {
+    checksum_of_hex(name.to_str()?)
+}
+
+/// The view a name under `storage/snapshot/blake3` stands for.
+pub(crate) fn parse_view_name(name: &OsStr) -> Option<(Checksum, [u8; 16])> {
+    let (checksum, attributes) = name.to_str()?.split_once('.')?;
+    if attributes.len() != 32 || !is_lower_hex(attributes) {
+        return None;
+    }
+    let bits = u128::from_str_radix(attributes, 16).ok()?;
+    Some((checksum_of_hex(checksum)?, bits.to_be_bytes()))
+}
+
+fn checksum_of_hex(hex: &str) -> Option<Checksum> {
+    format!("blake3:{hex}").parse().ok()
+}
+
+fn is_lower_hex(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_others_are_nobodys() {
+        let checksum = Checksum::from_bytes([0xab; 32]);
+        let attributes = [0x0f; 16];
+        assert_eq!(parse_content_name(&content_name(&checksum)), Some(checksum));
+        assert_eq!(
+            parse_view_name(&view_name(&checksum, &attributes)),
+            Some((checksum, attributes))
+        );
+        for odd in ["", "abc", "..", "AB", &"g".repeat(64)] {
+            assert_eq!(parse_content_name(OsStr::new(odd)), None, "{odd}");
+        }
+        let upper = format!("{}.{}", checksum.hex(), "0F".repeat(16));
+        assert_eq!(parse_view_name(OsStr::new(&upper)), None);
+        let signed = format!("{}.+{}", checksum.hex(), "0".repeat(31));
+        assert_eq!(parse_view_name(OsStr::new(&signed)), None);
+    }
+}

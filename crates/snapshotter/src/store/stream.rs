@@ -1,0 +1,400 @@
+//! One pass over a file's data: read, hash and copy, each byte once.
+//!
+//! The unit of work is a *piece*: an aligned part of the file's SPF1 stream, header and descriptors included, with the
+//! data read straight into its place. Hashes then always see full aligned pieces (BLAKE3 builds its tree in whole
+//! subtrees), whatever the extents are. Reading and hashing overlap: one thread reads (and writes), another hashes.
+//! With nothing to write, reading and XXH3 share a thread, because reading alone would leave it idle.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::hash::Hasher;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use twox_hash::XxHash3_64;
+
+use crate::format::spf;
+use crate::fs::place::start_writeback;
+use crate::words::digest::{Checksum, Digest};
+use crate::words::extent::ExtentMap;
+
+/// Bytes of a piece. Large enough to make threads and system calls cheap, small enough to stay in a core's cache.
+pub(crate) const PIECE: usize = 1 << 20;
+
+/// Pieces in flight: one being read, one being hashed, and slack for uneven speeds.
+const PIECES: usize = 4;
+
+/// Streams up to this long are not worth a second thread, in bytes.
+const SMALL: u64 = 256 << 10;
+
+/// Dirty bytes after which writing to disk is started ahead of the sync.
+const WRITEBACK: u64 = 8 << 20;
+
+/// Which hashes a pass computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hashing {
+    /// Digest and checksum: a capture.
+    Both,
+    /// The checksum alone: a verification.
+    Checksum,
+}
+
+/// Where a pass puts the data it reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Output<'a> {
+    /// Nowhere.
+    None,
+    /// Into a file that is all hole; `sync_soon` starts the writing to disk early.
+    File { file: &'a File, sync_soon: bool },
+}
+
+/// What a pass found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hashes {
+    /// Zero where it was not asked for.
+    pub(crate) digest: Digest,
+    pub(crate) checksum: Checksum,
+}
+
+/// Reads the mapped data of `file` once. `progress` hears of every piece's data bytes and can stop the pass.
+///
+/// # Errors
+/// The operating system's; `UnexpectedEof` when the file is shorter than its map; what `progress` says.
+pub(crate) fn pass(
+    file: &File,
+    map: &ExtentMap,
+    output: Output<'_>,
+    hashing: Hashing,
+    progress: &(dyn Fn(u64) -> io::Result<()> + Sync),
+) -> io::Result<Hashes> {
+    let mut source = Source::new(file, map);
+    let mut sink = Sink::new(output, progress);
+    if let Output::File { file, .. } = output {
+        crate::fs::hook::step("write")?;
+        file.set_len(map.size())?;
+    }
+    if map.stream_size() <= SMALL {
+        pass_alone(&mut source, &mut sink, hashing)
+    } else {
+        pass_overlapped(&mut source, &mut sink, hashing)
+    }
+}
+
+thread_local! {
+    static SMALL_PIECE: RefCell<Piece> = RefCell::new(Piece::new(SMALL as usize));
+}
+
+fn pass_alone(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    hashing: Hashing,
+) -> io::Result<Hashes> {
+    SMALL_PIECE.with_borrow_mut(|piece| {
+        source.fill(piece)?;
+        sink.take(piece)?;
+        let mut hashers = Hashers::default();
+        if hashing == Hashing::Both {
+            hashers.digest.write(piece.bytes());
+        }
+        hashers.checksum.update(piece.bytes());
+        Ok(hashers.finish())
+    })
+}
+
+fn pass_overlapped(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    hashing: Hashing,
+) -> io::Result<Hashes> {
+    // The idle thread takes XXH3 along; a writing one has enough to do.
+    let digest_here = hashing == Hashing::Both && !sink.writes();
+    let digest_there = hashing == Hashing::Both && sink.writes();
+    let (full_sender, full) = sync_channel::<Piece>(PIECES);
+    let (empty_sender, empty) = sync_channel::<Piece>(PIECES);
+    for _ in 0..PIECES {
+        // The channel has room for all of them and its receiver lives here.
+        let _ = empty_sender.send(Piece::new(PIECE));
+    }
+    std::thread::scope(|scope| {
+        let there = scope.spawn(move || hash_pieces(&full, &empty_sender, digest_there));
+        let here = read_pieces(source, sink, digest_here, &full_sender, &empty);
+        drop(full_sender);
+        let there = there
+            .join()
+            .map_err(|_| io::Error::other("hashing panicked"))?;
+        let here = here?;
+        Ok(Hashes {
+            digest: if digest_here { here } else { there.digest },
+            checksum: there.checksum,
+        })
+    })
+}
+
+fn read_pieces(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    digest: bool,
+    full: &SyncSender<Piece>,
+    empty: &Receiver<Piece>,
+) -> io::Result<Digest> {
+    let gone = || io::Error::other("the hashing thread is gone");
+    let mut hasher = XxHash3_64::new();
+    loop {
+        let mut piece = empty.recv().map_err(|_| gone())?;
+        source.fill(&mut piece)?;
+        if piece.bytes().is_empty() {
+            return Ok(Digest::from_u64(hasher.finish()));
+        }
+        if digest {
+            hasher.write(piece.bytes());
+        }
+        sink.take(&piece)?;
+        full.send(piece).map_err(|_| gone())?;
+    }
+}
+
+fn hash_pieces(full: &Receiver<Piece>, empty: &SyncSender<Piece>, digest: bool) -> Hashes {
+    let mut hashers = Hashers::default();
+    while let Ok(piece) = full.recv() {
+        if digest {
+            hashers.digest.write(piece.bytes());
+        }
+        hashers.checksum.update(piece.bytes());
+        // The reader may have stopped on an error: then nobody wants the piece back.
+        let _ = empty.send(piece);
+    }
+    hashers.finish()
+}
+
+#[derive(Default)]
+struct Hashers {
+    digest: XxHash3_64,
+    checksum: blake3::Hasher,
+}
+
+impl Hashers {
+    fn finish(self) -> Hashes {
+        Hashes {
+            digest: Digest::from_u64(self.digest.finish()),
+            checksum: Checksum::from_bytes(*self.checksum.finalize().as_bytes()),
+        }
+    }
+}
+
+/// An aligned part of a stream, and which of its bytes belong where in the file.
+struct Piece {
+    buffer: Vec<u8>,
+    len: usize,
+    data: Vec<Segment>,
+}
+
+#[derive(Clone, Copy)]
+struct Segment {
+    file_offset: u64,
+    start: usize,
+    len: usize,
+}
+
+impl Piece {
+    fn new(capacity: usize) -> Self {
+        Self {
+            buffer: vec![0; capacity],
+            len: 0,
+            data: Vec::new(),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    fn room(&self) -> usize {
+        self.buffer.len() - self.len
+    }
+}
+
+/// Produces a file's SPF1 stream piece by piece.
+struct Source<'a> {
+    file: &'a File,
+    map: &'a ExtentMap,
+    /// Header or descriptor bytes that did not fit the last piece.
+    pending: Vec<u8>,
+    /// Index of the extent being read, and how many of its bytes were.
+    extent: usize,
+    within: u64,
+    opened: bool,
+}
+
+impl<'a> Source<'a> {
+    fn new(file: &'a File, map: &'a ExtentMap) -> Self {
+        Self {
+            file,
+            map,
+            pending: spf::header(map.size(), map.extents().len() as u64).to_vec(),
+            extent: 0,
+            within: 0,
+            opened: false,
+        }
+    }
+
+    /// Fills a piece to the brim, or to the end of the stream.
+    fn fill(&mut self, piece: &mut Piece) -> io::Result<()> {
+        piece.len = 0;
+        piece.data.clear();
+        while piece.room() > 0 {
+            if !self.pending.is_empty() {
+                self.fill_pending(piece);
+            } else if let Some(extent) = self.map.extents().get(self.extent) {
+                if !self.opened {
+                    self.pending.extend(spf::descriptor(*extent));
+                    self.opened = true;
+                    continue;
+                }
+                self.fill_data(piece, extent.offset, extent.len)?;
+            } else {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_pending(&mut self, piece: &mut Piece) {
+        let take = self.pending.len().min(piece.room());
+        piece.buffer[piece.len..piece.len + take].copy_from_slice(&self.pending[..take]);
+        piece.len += take;
+        self.pending.drain(..take);
+    }
+
+    fn fill_data(&mut self, piece: &mut Piece, offset: u64, len: u64) -> io::Result<()> {
+        let left = usize::try_from(len - self.within).unwrap_or(usize::MAX);
+        let segment = Segment {
+            file_offset: offset + self.within,
+            start: piece.len,
+            len: left.min(piece.room()),
+        };
+        let place = &mut piece.buffer[segment.start..segment.start + segment.len];
+        self.file.read_exact_at(place, segment.file_offset)?;
+        piece.data.push(segment);
+        piece.len += segment.len;
+        self.within += segment.len as u64;
+        if self.within == len {
+            self.extent += 1;
+            self.within = 0;
+            self.opened = false;
+        }
+        Ok(())
+    }
+}
+
+/// Where the data of pieces goes, and who hears of it.
+struct Sink<'a> {
+    output: Output<'a>,
+    progress: &'a (dyn Fn(u64) -> io::Result<()> + Sync),
+    dirty: u64,
+}
+
+impl<'a> Sink<'a> {
+    fn new(output: Output<'a>, progress: &'a (dyn Fn(u64) -> io::Result<()> + Sync)) -> Self {
+        Self {
+            output,
+            progress,
+            dirty: 0,
+        }
+    }
+
+    fn writes(&self) -> bool {
+        matches!(self.output, Output::File { .. })
+    }
+
+    fn take(&mut self, piece: &Piece) -> io::Result<()> {
+        let mut taken = 0;
+        for segment in &piece.data {
+            taken += segment.len as u64;
+            if let Output::File { file, sync_soon } = self.output {
+                let bytes = &piece.buffer[segment.start..segment.start + segment.len];
+                file.write_all_at(bytes, segment.file_offset)?;
+                if sync_soon {
+                    self.wrote(file, *segment);
+                }
+            }
+        }
+        (self.progress)(taken)
+    }
+
+    fn wrote(&mut self, file: &File, segment: Segment) {
+        self.dirty += segment.len as u64;
+        if self.dirty >= WRITEBACK {
+            start_writeback(file, 0, segment.file_offset + segment.len as u64);
+            self.dirty = 0;
+        }
+    }
+}
+
+/// Whether every byte outside the map reads as zero: a hole that was written into is found here.
+pub(crate) fn holes_are_zero(file: &File, map: &ExtentMap) -> io::Result<bool> {
+    let found = crate::fs::scan::extents(file, map.size())?;
+    let mut buffer = vec![0; SMALL as usize];
+    let mut written = found.extents().iter().peekable();
+    let mut holes = map.holes().peekable();
+    while let (Some(extent), Some(hole)) = (written.peek(), holes.peek()) {
+        let (extent_end, hole_end) = (extent.offset + extent.len, hole.offset + hole.len);
+        let from = hole.offset.max(extent.offset);
+        if !is_zero(file, from, hole_end.min(extent_end), &mut buffer)? {
+            return Ok(false);
+        }
+        if hole_end <= extent_end {
+            holes.next();
+        } else {
+            written.next();
+        }
+    }
+    Ok(true)
+}
+
+fn is_zero(file: &File, from: u64, to: u64, buffer: &mut [u8]) -> io::Result<bool> {
+    let mut at = from;
+    while at < to {
+        let len = usize::try_from(to - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+        file.read_exact_at(&mut buffer[..len], at)?;
+        if buffer[..len].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += len as u64;
+    }
+    Ok(true)
+}
+
+/// Files smaller than this are copied without asking whether they look like a known one, in bytes.
+pub(crate) const PROBED: u64 = 1 << 20;
+
+const PAGES: u64 = 64;
+const PAGE: u64 = 4096;
+
+/// What a file looks like from afar: BLAKE3 of its size, its extents and 64 pages spread evenly over its data.
+///
+/// Two files that look alike are *probably* equal: worth hashing before copying, never worth trusting.
+pub(crate) fn probe(file: &File, map: &ExtentMap) -> io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&map.encode());
+    let mut page = [0_u8; PAGE as usize];
+    let step = (map.data_size() / PAGES).max(PAGE);
+    let mut extents = map.extents().iter();
+    let mut passed = 0;
+    let mut current = extents.next();
+    for index in 0..PAGES {
+        let wanted = index * step;
+        while let Some(extent) = current
+            && wanted >= passed + extent.len
+        {
+            passed += extent.len;
+            current = extents.next();
+        }
+        let Some(extent) = current else { break };
+        let within = wanted - passed;
+        let len = (extent.len - within).min(PAGE) as usize;
+        file.read_exact_at(&mut page[..len], extent.offset + within)?;
+        hasher.update(&page[..len]);
+    }
+    Ok(*hasher.finalize().as_bytes())
+}

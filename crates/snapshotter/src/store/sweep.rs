@@ -1,0 +1,108 @@
+//! Taking names away: only those without a row, only under the names lock, through the trash.
+//!
+//! Deleting the row comes first and is committed; then the sweep looks at the rows again under the lock and moves names
+//! without one to this owner's trash, where they are unlinked after the commit. Whoever ingested the same bytes in
+//! between made a row, and keeps the name. Nothing returns from the trash.
+
+use std::ffi::{OsStr, OsString};
+
+use super::Store;
+use super::layout::{content_name, parse_content_name, parse_view_name, view_name};
+use crate::catalog::{Doomed, Sync, Txn};
+use crate::fs::dir::ignore_absent;
+use crate::fs::{Dir, random_name};
+use crate::words::error::{At, Result};
+
+/// Names looked at under one hold of the lock, so that others get their turn.
+const BATCH: usize = 512;
+
+impl Store {
+    /// Sweeps the names of blobs whose rows were just deleted.
+    pub(crate) fn sweep_doomed(&self, doomed: &[Doomed]) -> Result<()> {
+        let content: Vec<OsString> = doomed
+            .iter()
+            .map(|blob| content_name(&blob.checksum))
+            .collect();
+        let views: Vec<OsString> = doomed
+            .iter()
+            .flat_map(|blob| {
+                blob.views
+                    .iter()
+                    .map(|attributes| view_name(&blob.checksum, attributes))
+            })
+            .collect();
+        self.sweep_views(&views)?;
+        self.sweep_content(&content)?;
+        Ok(())
+    }
+
+    /// Sweeps every name under `storage/`; says how many were litter.
+    pub(crate) fn sweep_all(&self) -> Result<u64> {
+        let views = self.root.views.names()?;
+        let content = self.root.content.names()?;
+        Ok(self.sweep_views(&views)? + self.sweep_content(&content)?)
+    }
+
+    /// Sweeps those of these names under `storage/content` that have no row.
+    pub(crate) fn sweep_content(&self, names: &[OsString]) -> Result<u64> {
+        self.sweep(&self.root.content, names, |txn, name| {
+            parse_content_name(name).map_or(Ok(false), |checksum| txn.has_blob(&checksum))
+        })
+    }
+
+    /// Sweeps those of these names under `storage/snapshot` that have no row.
+    pub(crate) fn sweep_views(&self, names: &[OsString]) -> Result<u64> {
+        self.sweep(&self.root.views, names, |txn, name| {
+            parse_view_name(name).map_or(Ok(false), |(checksum, attributes)| {
+                txn.has_view(&checksum, &attributes)
+            })
+        })
+    }
+
+    fn sweep(
+        &self,
+        dir: &Dir,
+        names: &[OsString],
+        has_row: impl Fn(&Txn<'_>, &OsStr) -> Result<bool>,
+    ) -> Result<u64> {
+        let mut swept = 0;
+        for batch in names.chunks(BATCH) {
+            let trash = self.owner.trash(&self.root)?;
+            let mut moved = Vec::new();
+            let result = self.catalog.write(Sync::Normal, |txn| {
+                for name in batch {
+                    if !has_row(txn, name)? {
+                        moved.extend(throw_away(dir, name, trash)?);
+                    }
+                }
+                Ok(())
+            });
+            // What was moved has no row, whether or not the transaction, which changed nothing, went through.
+            for name in &moved {
+                self.empty_trash(trash, name)?;
+            }
+            result?;
+            swept += moved.len() as u64;
+        }
+        Ok(swept)
+    }
+
+    fn empty_trash(&self, trash: &Dir, name: &OsStr) -> Result<()> {
+        match ignore_absent(trash.unlink(name)) {
+            // Somebody made a directory under storage/: it is as much litter as a file.
+            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => trash.remove_tree(name),
+            result => result.at("remove", trash.path_of(name)),
+        }
+    }
+}
+
+fn throw_away(dir: &Dir, name: &OsStr, trash: &Dir) -> Result<Option<OsString>> {
+    let to: OsString = random_name()
+        .at("read random bytes for", trash.path())?
+        .into();
+    match dir.rename(name, trash, &to) {
+        Ok(()) => Ok(Some(to)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at("move to the trash", dir.path_of(name)),
+    }
+}

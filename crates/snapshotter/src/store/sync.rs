@@ -1,0 +1,105 @@
+//! Making blobs durable, now or in the background.
+//!
+//! The order is: bytes, then the directory that names them, then the row that says so. A few files are synced one by
+//! one; for many, one `syncfs` is cheaper, although it waits for everybody's dirty pages. A blob whose mark is not
+//! cleared is hashed before it is used under another boot, so a lost sync is never served.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+use super::Store;
+use super::layout::content_name;
+use crate::catalog::Sync;
+use crate::fs::dir::sync_file;
+use crate::words::digest::Checksum;
+use crate::words::error::{At, Result};
+
+/// Up to this many files are synced one by one.
+const FEW: usize = 16;
+
+impl Store {
+    /// Makes a snapshot's blobs durable and returns those whose marks can be cleared. The files of `done` have been
+    /// synced already; their names have not.
+    pub(crate) fn make_durable(&self, snapshot: i64, done: &HashSet<i64>) -> Result<Vec<i64>> {
+        let unsynced = self.catalog.read(|txn| txn.unsynced_blobs(snapshot))?;
+        let ids: Vec<i64> = unsynced.iter().map(|(id, _)| *id).collect();
+        let left: Vec<Checksum> = unsynced
+            .into_iter()
+            .filter(|(id, _)| !done.contains(id))
+            .map(|(_, checksum)| checksum)
+            .collect();
+        let result = self.sync_blobs(&left);
+        if result.is_err() {
+            let mark = self.failed_mark();
+            self.catalog
+                .write(Sync::Normal, |txn| txn.mark_suspect(&ids, &mark))?;
+        }
+        result.map(|()| ids)
+    }
+
+    fn sync_blobs(&self, blobs: &[Checksum]) -> Result<()> {
+        if blobs.len() > FEW {
+            return self.root.content.sync_filesystem();
+        }
+        for checksum in blobs {
+            self.sync_blob(checksum)?;
+        }
+        self.root.content.sync()
+    }
+
+    fn sync_blob(&self, checksum: &Checksum) -> Result<()> {
+        let name = content_name(checksum);
+        let path = || self.root.content.path_of(&name);
+        match self.root.content.open_file(&name) {
+            Ok(file) => sync_file(&file).at("sync", path()),
+            // Removed meanwhile: there is nothing to keep.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).at("open", path()),
+        }
+    }
+
+    /// Makes a snapshot durable on a thread of its own; [`Store::close`] waits for it.
+    pub(crate) fn sync_later(self: &Arc<Self>, snapshot: i64) {
+        let store = Arc::clone(self);
+        let started = std::thread::Builder::new()
+            .name("snapshotter-sync".to_owned())
+            .spawn(move || store.sync_now(snapshot));
+        match started {
+            Ok(thread) => {
+                let mut background = self
+                    .background
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                background.retain(|thread| !thread.is_finished());
+                background.push(thread);
+            }
+            Err(error) => tracing::warn!(%error, "a background sync could not be started"),
+        }
+    }
+
+    fn sync_now(&self, snapshot: i64) {
+        let result = self
+            .make_durable(snapshot, &HashSet::new())
+            .and_then(|ids| self.catalog.write(Sync::Full, |txn| txn.mark_synced(&ids)));
+        if let Err(error) = result {
+            tracing::warn!(%error, "a background sync failed: its blobs are hashed before they are next used");
+        }
+    }
+
+    pub(crate) fn finish_background(&self) {
+        let threads = std::mem::take(
+            &mut *self
+                .background
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let own = std::thread::current().id();
+        for thread in threads {
+            // The last handle may be dropped by such a thread: it cannot wait for itself.
+            if thread.thread().id() != own {
+                let _ = thread.join();
+            }
+        }
+    }
+}

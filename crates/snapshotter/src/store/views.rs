@@ -1,0 +1,247 @@
+//! Inodes with a blob's bytes and exactly the attributes a read-only restore wants.
+//!
+//! Attributes belong to the inode, so files that differ in them cannot be hardlinks of one. The blob's own inode is its
+//! first view; for any other attributes a further inode is made once and kept. A view is a cache: it is looked at on
+//! each use and made anew when anything about it has drifted, when its links are used up, or after a reboot (it is never
+//! synced). The blob's bytes stay the truth.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io;
+
+use super::check::OpenBlob;
+use super::layout::{content_name, view_name};
+use super::stream::{Hashing, Output, pass};
+use super::{Slot, Store};
+use crate::activity::Activity;
+use crate::catalog::{Blob, Sync};
+use crate::fs::{Dir, Stat, attributes, place};
+use crate::words::entry::{Attributes, Mtime};
+use crate::words::error::{At, Result};
+
+/// The attributes a restored file is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) attributes: Attributes,
+    pub(crate) fingerprint: [u8; 16],
+    /// Views that differ in the modification time alone may share an inode.
+    pub(crate) any_time: bool,
+}
+
+impl Wanted {
+    pub(crate) fn new(attributes: Attributes, any_time: bool) -> Self {
+        let named = if any_time {
+            Attributes {
+                mtime: Mtime::default(),
+                ..attributes.clone()
+            }
+            .fingerprint()
+        } else {
+            attributes.fingerprint()
+        };
+        Self {
+            fingerprint: named,
+            attributes,
+            any_time,
+        }
+    }
+
+    /// Whether an inode has exactly these attributes.
+    pub(crate) fn matches(&self, file: &std::fs::File, stat: &Stat) -> io::Result<bool> {
+        let wanted = &self.attributes;
+        if stat.mode != wanted.mode
+            || (stat.uid, stat.gid) != (wanted.uid, wanted.gid)
+            || (!self.any_time && stat.mtime != wanted.mtime)
+        {
+            return Ok(false);
+        }
+        Ok(attributes::of_file(file, stat)?.xattrs == wanted.xattrs)
+    }
+}
+
+/// The views a restore knows to exist, so that it need not ask for each file.
+#[derive(Debug, Default)]
+pub(crate) struct KnownViews(HashSet<(i64, [u8; 16])>);
+
+/// An inode to link to: a directory of the store and a name in it.
+#[derive(Debug)]
+pub(crate) struct Linkable<'s> {
+    pub(crate) dir: &'s Dir,
+    pub(crate) name: OsString,
+    pub(crate) stat: Stat,
+}
+
+/// A further inode, ready to become a view.
+#[derive(Debug)]
+pub(crate) struct NewView<'s> {
+    slot: Slot<'s>,
+    blob: i64,
+    name: OsString,
+    fingerprint: [u8; 16],
+}
+
+impl Store {
+    pub(crate) fn known_views(&self, snapshot: i64) -> Result<KnownViews> {
+        let found = self
+            .catalog
+            .read(|txn| txn.views_of_snapshot(snapshot, self.unsynced_mark()))?;
+        Ok(KnownViews(found.into_iter().collect()))
+    }
+
+    /// An existing inode with the wanted attributes: a view, or the blob's own.
+    pub(crate) fn find_view(
+        &self,
+        blob: &Blob,
+        opened: &OpenBlob,
+        wanted: &Wanted,
+        known: &KnownViews,
+    ) -> Result<Option<Linkable<'_>>> {
+        if known.0.contains(&(blob.id, wanted.fingerprint))
+            && let Some(view) = self.open_view(blob, wanted)?
+        {
+            return Ok(Some(view));
+        }
+        let own = wanted
+            .matches(&opened.file, &opened.stat)
+            .at("examine", self.root.content.path())?;
+        Ok(own.then(|| Linkable {
+            dir: &self.root.content,
+            name: content_name(&blob.checksum),
+            stat: opened.stat,
+        }))
+    }
+
+    fn open_view(&self, blob: &Blob, wanted: &Wanted) -> Result<Option<Linkable<'_>>> {
+        let dir = &self.root.views;
+        let name = view_name(&blob.checksum, &wanted.fingerprint);
+        let file = match dir.open_file(&name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).at("open", dir.path_of(&name)),
+        };
+        let stat = Stat::of_file(&file).at("examine", dir.path_of(&name))?;
+        // The exact time is checked below, also under `any_time`: a view's own time never moves.
+        let fits = stat.size == blob.size
+            && wanted
+                .matches(&file, &stat)
+                .at("examine", dir.path_of(&name))?;
+        Ok(fits.then_some(Linkable { dir, name, stat }))
+    }
+
+    /// Makes a further inode with a blob's bytes and the wanted attributes.
+    pub(crate) fn make_view(
+        &self,
+        blob: &Blob,
+        opened: &OpenBlob,
+        wanted: &Wanted,
+        privileged: bool,
+        activity: &Activity,
+    ) -> Result<NewView<'_>> {
+        let (slot, file) = self.create_slot()?;
+        let path = self.root.views.path();
+        match place::reflink(&opened.file, &file) {
+            Err(error) if place::cannot_share(&error) => {
+                self.copy_verified(
+                    blob,
+                    opened,
+                    Output::File {
+                        file: &file,
+                        sync_soon: false,
+                    },
+                    activity,
+                )?;
+            }
+            result => result.at("make a view in", path)?,
+        }
+        if let Some(unset) = attributes::set(&file, &wanted.attributes, privileged)
+            .into_iter()
+            .next()
+        {
+            return Err(unset.error).at(&format!("set {} of a view in", unset.what), path);
+        }
+        Ok(NewView {
+            slot,
+            blob: blob.id,
+            name: view_name(&blob.checksum, &wanted.fingerprint),
+            fingerprint: wanted.fingerprint,
+        })
+    }
+
+    /// Gives views their names and rows; a view that was there loses its name to the new one.
+    pub(crate) fn commit_views(&self, views: &mut [NewView<'_>]) -> Result<()> {
+        if views.is_empty() {
+            return Ok(());
+        }
+        self.catalog.write(Sync::Normal, |txn| {
+            for view in &mut *views {
+                view.slot.rename_to(&self.root.views, &view.name)?;
+                txn.put_view(view.blob, &view.fingerprint, self.unsynced_mark())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The inode behind a view just committed.
+    pub(crate) fn committed_view(&self, view: &NewView<'_>) -> Result<Linkable<'_>> {
+        let dir = &self.root.views;
+        let stat = dir
+            .stat(&view.name)
+            .at("examine", dir.path_of(&view.name))?;
+        Ok(Linkable {
+            dir,
+            name: view.name.clone(),
+            stat,
+        })
+    }
+
+    /// Reads a view and says whether its bytes are the blob's.
+    pub(crate) fn view_is_right(
+        &self,
+        blob: &Blob,
+        attributes: &[u8; 16],
+        activity: &Activity,
+    ) -> Result<bool> {
+        let dir = &self.root.views;
+        let name = view_name(&blob.checksum, attributes);
+        let file = match dir.open_file(&name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error).at("open", dir.path_of(&name)),
+        };
+        let stat = Stat::of_file(&file).at("examine", dir.path_of(&name))?;
+        let map = self.extents(blob)?;
+        self.is_right(blob, &map, &OpenBlob { file, stat }, activity)
+    }
+
+    /// Takes a view's row and name away. Files restored from it keep their inode.
+    pub(crate) fn drop_view(&self, blob: &Blob, attributes: &[u8; 16]) -> Result<()> {
+        self.catalog
+            .write(Sync::Full, |txn| txn.delete_view(blob.id, attributes))?;
+        self.sweep_views(&[view_name(&blob.checksum, attributes)])?;
+        Ok(())
+    }
+
+    /// Copies a blob's data and checks it in the same pass.
+    ///
+    /// # Errors
+    /// `Damaged` when the bytes are not what they were; the row is marked then.
+    pub(crate) fn copy_verified(
+        &self,
+        blob: &Blob,
+        opened: &OpenBlob,
+        output: Output<'_>,
+        activity: &Activity,
+    ) -> Result<()> {
+        let map = self.extents(blob)?;
+        let progress = |bytes| activity.advance(bytes);
+        let result = pass(&opened.file, &map, output, Hashing::Checksum, &progress);
+        activity.check()?;
+        let short = matches!(&result, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof);
+        let path = || self.root.content.path_of(&content_name(&blob.checksum));
+        if short || result.at("copy", path())?.checksum != blob.checksum {
+            self.mark_unless_replaced(blob, opened)?;
+            return Err(super::check::damaged(blob));
+        }
+        Ok(())
+    }
+}

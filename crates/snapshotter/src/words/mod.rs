@@ -1,0 +1,9 @@
+//! The words every part speaks: pure values, no I/O.
+
+pub mod digest;
+pub mod entry;
+pub mod error;
+pub mod extent;
+pub mod progress;
+pub mod reference;
+pub mod relpath;

@@ -1,0 +1,131 @@
+//! What an operation tells while it runs and after it: events for an [`Observer`], [`Warning`]s and [`Placements`] for
+//! reports. The library itself never prints.
+
+use std::path::PathBuf;
+
+/// Hears how an operation gets on. Called from worker threads, so it must be quick and must not block; a bar is drawn
+/// by whoever listens, not here.
+pub trait Observer: Send + Sync {
+    /// One event. Unknown variants are to be ignored: more will come.
+    fn event(&self, event: &Event);
+}
+
+/// One step of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The work is known: this many regular files with this many bytes of data (holes not counted).
+    Planned {
+        /// Regular files, each inode once.
+        files: u64,
+        /// Bytes of data that will be read or placed.
+        bytes: u64,
+    },
+    /// This many more bytes were hashed, copied or placed.
+    Progressed {
+        /// Bytes since the last event.
+        bytes: u64,
+    },
+    /// A file is done.
+    FileFinished {
+        /// Its path relative to the base or output directory.
+        path: PathBuf,
+        /// How its bytes got where they are.
+        placement: Placement,
+    },
+    /// All files are in; what remains is making them durable.
+    Syncing,
+}
+
+/// How a file's bytes got into the store or the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Placement {
+    /// A second name of the same inode: no bytes moved, and the page cache is shared.
+    Hardlink,
+    /// The filesystem shares the blocks until one side is written.
+    Reflink,
+    /// The bytes were copied.
+    Copy,
+    /// Nothing was done: equal bytes (and, on restore, attributes) were there already.
+    Present,
+}
+
+/// How many files, and how many bytes of data, were placed in one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlacementCount {
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of data, holes not counted.
+    pub bytes: u64,
+}
+
+/// What was done with each file, by [`Placement`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Placements {
+    /// See [`Placement::Hardlink`].
+    pub hardlink: PlacementCount,
+    /// See [`Placement::Reflink`].
+    pub reflink: PlacementCount,
+    /// See [`Placement::Copy`].
+    pub copy: PlacementCount,
+    /// See [`Placement::Present`].
+    pub present: PlacementCount,
+}
+
+impl Placements {
+    pub(crate) fn count(&mut self, placement: Placement, bytes: u64) {
+        let count = match placement {
+            Placement::Hardlink => &mut self.hardlink,
+            Placement::Reflink => &mut self.reflink,
+            Placement::Copy => &mut self.copy,
+            Placement::Present => &mut self.present,
+        };
+        count.files += 1;
+        count.bytes += bytes;
+    }
+}
+
+/// Something that did not stop the operation but that its caller may care about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Warning {
+    /// What sort of thing it is.
+    pub kind: WarningKind,
+    /// The file it is about, relative to the base or output directory.
+    pub path: Option<PathBuf>,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// The sorts of [`Warning`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WarningKind {
+    /// A socket, fifo or device was left out of the snapshot.
+    Skipped,
+    /// The wanted link mode was not possible; the report's placements say what was used.
+    LinkMode,
+    /// A file promised to be read-only is open for writing, or that could not be ruled out, so it was not hardlinked.
+    Writer,
+    /// An owner, mode, time or extended attribute could not be read or set.
+    Attribute,
+    /// Something was not made durable, or not cleaned up, and will be later.
+    Deferred,
+}
+
+impl WarningKind {
+    /// The kind as scripts know it: `snake_case`, stable.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skipped => "skipped",
+            Self::LinkMode => "link_mode",
+            Self::Writer => "writer",
+            Self::Attribute => "attribute",
+            Self::Deferred => "deferred",
+        }
+    }
+}

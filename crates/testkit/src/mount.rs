@@ -1,0 +1,271 @@
+//! Filesystems of one's own, in a file through a loop device or in memory. What a machine can't
+//! give is a [`Skip`], never a silent pass: see [`report_skip`].
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use tempfile::TempDir;
+
+/// Set to 1, this makes a test that can't have its filesystem fail.
+pub const REQUIRE: &str = "TESTKIT_REQUIRE_MOUNTS";
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a test can't run here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip(String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Says loudly, past the capture of a test's output, that a test was skipped.
+///
+/// # Panics
+/// If the environment has `TESTKIT_REQUIRE_MOUNTS=1`.
+#[track_caller]
+pub fn report_skip(why: impl fmt::Display) {
+    assert!(
+        std::env::var_os(REQUIRE).is_none_or(|value| value != "1"),
+        "{REQUIRE}=1, but: {why}"
+    );
+    let thread = std::thread::current();
+    let line = format!("skipped: {}: {why}\n", thread.name().unwrap_or("a test"));
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    let _ = std::io::stdout().write_all(line.as_bytes());
+}
+
+/// What was asked for, or nothing after [`report_skip`]:
+/// `let Some(mount) = or_skip(LoopMount::new(..)) else { return };`
+///
+/// # Panics
+/// As [`report_skip`] does.
+#[track_caller]
+pub fn or_skip<T>(asked: Result<T, Skip>) -> Option<T> {
+    asked.map_err(report_skip).ok()
+}
+
+/// Reports why and returns from the test.
+#[macro_export]
+macro_rules! skip {
+    ($($why:tt)+) => {{
+        $crate::mount::report_skip(format_args!($($why)+));
+        return;
+    }};
+}
+
+/// Which filesystem. All have blocks of 4 KiB unless `mkfs` is told otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Has reflinks; takes at least 300 MiB.
+    Xfs,
+    /// Has no reflinks.
+    Ext4,
+    /// Has reflinks; takes at least 110 MiB.
+    Btrfs,
+}
+
+impl Kind {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Xfs => "mkfs.xfs",
+            Self::Ext4 => "mkfs.ext4",
+            Self::Btrfs => "mkfs.btrfs",
+        }
+    }
+
+    /// Quiet, over whatever is there. For ext4, blocks of 4 KiB, which it has by itself only from
+    /// 512 MiB on, and none of them kept for root, who runs the tests.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Xfs | Self::Btrfs => &["-q", "-f"],
+            Self::Ext4 => &["-q", "-F", "-m", "0", "-b", "4096"],
+        }
+    }
+}
+
+/// A filesystem in a sparse temporary file, mounted until this is dropped.
+#[derive(Debug)]
+pub struct LoopMount {
+    mounted: Mounted,
+}
+
+impl LoopMount {
+    /// Makes and mounts one of `size` bytes, with these mount options (`"noatime"`) besides.
+    ///
+    /// # Errors
+    /// If this machine can't: says why.
+    pub fn new(kind: Kind, size: u64, options: &[&str]) -> Result<Self, Skip> {
+        Self::formatted(kind, size, &[], options)
+    }
+
+    /// As [`LoopMount::new`], with arguments for `mkfs` (`["-b", "size=1024"]`).
+    ///
+    /// # Errors
+    /// If this machine can't: says why.
+    pub fn formatted(kind: Kind, size: u64, mkfs: &[&str], options: &[&str]) -> Result<Self, Skip> {
+        need_root()?;
+        let home = Home::new()?;
+        let image = home.dir.path().join("image");
+        File::create_new(&image)
+            .and_then(|file| file.set_len(size))
+            .map_err(skip_of("the image"))?;
+        run(Command::new(kind.program())
+            .args(kind.arguments())
+            .args(mkfs)
+            .arg(&image))?;
+        let options = [&["loop"], options].concat().join(",");
+        mount(&[
+            "-o".as_ref(),
+            options.as_ref(),
+            image.as_ref(),
+            home.point.as_ref(),
+        ])?;
+        Ok(Self {
+            mounted: Mounted(home),
+        })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mounted.0.point
+    }
+}
+
+/// A filesystem in memory, mounted until this is dropped.
+#[derive(Debug)]
+pub struct TmpfsMount {
+    mounted: Mounted,
+}
+
+impl TmpfsMount {
+    /// Mounts one of at most `size` bytes.
+    ///
+    /// # Errors
+    /// If this machine can't: says why.
+    pub fn new(size: u64) -> Result<Self, Skip> {
+        Self::with_options(size, &[])
+    }
+
+    /// As [`TmpfsMount::new`], with these mount options (`"nr_inodes=100"`) besides.
+    ///
+    /// # Errors
+    /// If this machine can't: says why.
+    pub fn with_options(size: u64, options: &[&str]) -> Result<Self, Skip> {
+        need_root()?;
+        let home = Home::new()?;
+        let options = [&[format!("size={size}").as_str()], options]
+            .concat()
+            .join(",");
+        let how = ["-t", "tmpfs", "-o", &options, "testkit"].map(OsStr::new);
+        mount(&[&how[..], &[home.point.as_ref()]].concat())?;
+        Ok(Self {
+            mounted: Mounted(home),
+        })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mounted.0.point
+    }
+}
+
+/// A temporary directory with the mount point in it, nothing mounted.
+#[derive(Debug)]
+struct Home {
+    dir: TempDir,
+    point: PathBuf,
+}
+
+impl Home {
+    fn new() -> Result<Self, Skip> {
+        let dir =
+            TempDir::with_prefix("testkit-mount-").map_err(skip_of("a temporary directory"))?;
+        let point = dir.path().join("mounted");
+        std::fs::create_dir(&point).map_err(skip_of("the mount point"))?;
+        Ok(Self { dir, point })
+    }
+}
+
+/// The same with something mounted on the mount point. The kernel frees the loop device, which
+/// `mount` set up to go with its last user.
+#[derive(Debug)]
+struct Mounted(Home);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let point = &self.0.point;
+        if unmount(point, UnmountFlags::NOFOLLOW) == Err(Errno::BUSY) {
+            let _ = unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        }
+    }
+}
+
+fn need_root() -> Result<(), Skip> {
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(Skip("mounting takes root".into()))
+    }
+}
+
+/// Runs `mount`; where another process took the loop device first, again.
+fn mount(arguments: &[&OsStr]) -> Result<(), Skip> {
+    let start = Instant::now();
+    loop {
+        match run(Command::new("mount").args(arguments)) {
+            Err(Skip(why)) if was_race(&why) && start.elapsed() < PATIENCE => {
+                sleep(Duration::from_millis(50))
+            }
+            result => return result,
+        }
+    }
+}
+
+fn was_race(why: &str) -> bool {
+    [
+        "failed to setup loop device",
+        "busy",
+        "temporarily unavailable",
+        "could not find any free loop",
+    ]
+    .iter()
+    .any(|symptom| why.contains(symptom))
+}
+
+fn run(command: &mut Command) -> Result<(), Skip> {
+    let program: OsString = command.get_program().into();
+    let output = command
+        .env("LC_ALL", "C")
+        .output()
+        .map_err(skip_of(&program.to_string_lossy()))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(failure(&program, &output))
+    }
+}
+
+fn failure(program: &OsStr, output: &Output) -> Skip {
+    let said = String::from_utf8_lossy(&output.stderr);
+    Skip(format!(
+        "{}: {}: {}",
+        program.display(),
+        output.status,
+        said.trim()
+    ))
+}
+
+fn skip_of(what: &str) -> impl FnOnce(std::io::Error) -> Skip {
+    move |error| Skip(format!("{what}: {error}"))
+}

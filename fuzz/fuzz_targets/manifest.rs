@@ -1,0 +1,28 @@
+//! What parses, and has a document of ours, builds again and parses to the same.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use snapshotter::fuzzing::format::artifact::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use snapshotter::fuzzing::words::digest::Sha256;
+
+const DOCUMENT: &[u8] = b"{\"files\":[]}";
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(manifest) = Manifest::parse(bytes) else {
+        return;
+    };
+    assert_eq!(manifest.config.to_string().parse(), Ok(manifest.config));
+    let built = match Manifest::build(DOCUMENT, &manifest.layers, &manifest.annotations) {
+        Ok(built) => built,
+        Err(ManifestError::DoesNotFit { bytes, .. }) => return assert!(bytes > MAX_MANIFEST_BYTES),
+        Err(error) => panic!("{error}"),
+    };
+    let again = Manifest::parse(&built).expect("what was built parses");
+    assert_eq!(again.config, Sha256::of(DOCUMENT));
+    assert_eq!(again.config_size, DOCUMENT.len() as u64);
+    assert_eq!(again.layers, manifest.layers);
+    assert_eq!(again.annotations, manifest.annotations);
+    let twice =
+        Manifest::build(DOCUMENT, &again.layers, &again.annotations).expect("it was built before");
+    assert_eq!(twice, built);
+});

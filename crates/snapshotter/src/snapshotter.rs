@@ -158,7 +158,7 @@ impl Snapshotter {
     /// `InvalidInput` for a request that makes no sense; `NotFound` for a path that is not there; `AlreadyExists` when
     /// the version exists; `Busy` when a file keeps changing while it is read; `NoSpace`; `PermissionDenied`;
     /// `Unsupported` beyond the format's limits.
-    #[tracing::instrument(skip_all, fields(name = request.name, version = request.version), err(Debug))]
+    #[tracing::instrument(skip_all, fields(name = request.name, version = request.version))]
     pub async fn snapshot(&self, request: &SnapshotRequest) -> Result<SnapshotReport> {
         let request = request.clone();
         self.run(move |inner, store, activity| {
@@ -194,7 +194,7 @@ impl Snapshotter {
     /// # Errors
     /// `NotFound` for the snapshot or a path in it; `AlreadyExists` for what may not be replaced; `Damaged`, with the
     /// path, for a file whose stored bytes have changed or gone; `NoSpace`; `PermissionDenied`.
-    #[tracing::instrument(skip_all, fields(reference = %request.reference), err(Debug))]
+    #[tracing::instrument(skip_all, fields(reference = %request.reference))]
     pub async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport> {
         let request = request.clone();
         self.run(move |inner, store, activity| {
@@ -271,7 +271,7 @@ impl Snapshotter {
     ///
     /// # Errors
     /// `NotFound`; the catalog's.
-    #[tracing::instrument(skip_all, fields(reference = %reference), err(Debug))]
+    #[tracing::instrument(skip_all, fields(reference = %reference))]
     pub async fn remove(&self, reference: &Reference) -> Result<()> {
         let reference = reference.clone();
         self.run(move |_, store, _| inspect::remove(store, &reference))
@@ -296,7 +296,7 @@ impl Snapshotter {
     ///
     /// # Errors
     /// `NotFound` for a snapshot that is not there; the catalog's and the filesystem's.
-    #[tracing::instrument(skip_all, err(Debug))]
+    #[tracing::instrument(skip_all)]
     pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyReport> {
         let request = request.clone();
         self.run(move |inner, store, activity| {

@@ -14,6 +14,13 @@ pub(crate) const SCHEMA_VERSION: i64 = 1;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
+/// The page cache, in KiB: the rows of tens of thousands of blobs, so that a large snapshot does not read them back.
+const CACHE_KIB: i64 = 16 << 10;
+
+/// The log is copied into the database when it has this many pages (64 MiB). Each time costs a sync, which on ext4 waits
+/// for the data of all files written meanwhile, so it must not happen in the middle of a snapshot of small files.
+const CHECKPOINT_PAGES: i64 = 16 << 10;
+
 /// Compiled statements kept a connection: more than there are, so none is ever compiled twice.
 const STATEMENTS: usize = 64;
 
@@ -106,6 +113,8 @@ fn use_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     // The log is cut back to this after a checkpoint, so one huge transaction does not keep its disk space.
-    connection.pragma_update(None, "journal_size_limit", 16 << 20)
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)
 }

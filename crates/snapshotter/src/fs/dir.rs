@@ -155,6 +155,13 @@ impl Dir {
         }
     }
 
+    /// Opens it once more: the same inode, whatever is at its path by now.
+    pub(crate) fn reopen(&self) -> Result<Self> {
+        let fd = rustix::fs::openat(&self.fd, ".", DIRECTORY, Mode::empty())
+            .at("open the directory", &self.path)?;
+        Ok(Self::new(fd, self.path.clone()))
+    }
+
     /// Where it was when it was opened: for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -25,7 +25,7 @@ pub(super) fn open(output: &Dir, path: Option<&RelPath>) -> Result<Dir> {
             ErrorKind::InvalidInput => not_a_directory(output, path).with_source(error),
             _ => error,
         }),
-        None => Dir::open(output.path()),
+        None => output.reopen(),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::fs::place::{cannot_share, reflink};
 use crate::fs::{Dir, Stat, attributes, own_ids, space};
 use crate::snapshot::{LinkMode, os_name};
 use crate::store::stream::{Hashing, Output, holes_are_zero, pass};
-use crate::store::{KnownViews, Linkable, OpenBlob, Wanted, require_space};
+use crate::store::{KnownViews, Linkable, NewView, OpenBlob, Wanted, require_space};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -145,6 +145,11 @@ impl Job<'_> {
     fn name(&self) -> &std::ffi::OsStr {
         os_name(self.planned.entry.path.file_name())
     }
+
+    /// What a view of it is called by.
+    fn view(&self) -> (i64, [u8; 16]) {
+        (self.blob.id, self.wanted.fingerprint)
+    }
 }
 
 impl<'a> Placing<'a> {
@@ -223,18 +228,28 @@ impl<'a> Placing<'a> {
             }
             sources.push(source);
         }
-        let mut made = Vec::with_capacity(missing.len());
+        // Files alike in bytes and attributes share one new view.
+        let mut made: Vec<NewView<'_>> = Vec::new();
+        let mut position = HashMap::new();
         for &index in &missing {
-            made.push(self.make_view(&jobs[index])?);
+            let job = &jobs[index];
+            let next = made.len();
+            let at = *position.entry(job.view()).or_insert(next);
+            if at == next {
+                made.push(self.make_view(job)?);
+            }
         }
         store.commit_views(&mut made)?;
-        for (&index, view) in missing.iter().zip(&made) {
-            sources[index] = Some(store.committed_view(view)?);
+        for &index in &missing {
+            sources[index] = Some(store.committed_view(&made[position[&jobs[index].view()]])?);
+        }
+        for view in &made {
+            self.known.add(view);
         }
         Ok(sources)
     }
 
-    fn make_view(&self, job: &Job<'_>) -> Result<crate::store::NewView<'a>> {
+    fn make_view(&self, job: &Job<'_>) -> Result<NewView<'a>> {
         let context = self.context;
         context
             .store

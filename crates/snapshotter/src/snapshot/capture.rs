@@ -51,7 +51,7 @@ struct Staged<'s> {
 }
 
 /// Files are committed in batches of this many, or as soon as one of at least [`LARGE`] bytes is ready.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 
 /// Files from this size on are synced by the thread that wrote them, while others are still read, in bytes.
 const LARGE: u64 = 1 << 20;

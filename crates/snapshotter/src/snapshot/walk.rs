@@ -273,7 +273,7 @@ impl Walk<'_> {
 fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
     let parent = match path.parent() {
         Some(parent) => beneath::open_dir(base, &parent)?,
-        None => Dir::open(base.path())?,
+        None => base.reopen()?,
     };
     let name = os_name(path.file_name());
     let stat = parent.stat(name).at("examine", parent.path_of(name))?;

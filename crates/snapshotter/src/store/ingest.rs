@@ -85,8 +85,7 @@ impl Drop for SpaceClaim<'_> {
 impl Store {
     /// An empty file in staging.
     pub(crate) fn create_slot(&self) -> Result<(Slot<'_>, File)> {
-        let dir = self.owner.staging(&self.root)?;
-        let name = self.owner.slot_name();
+        let (dir, name) = self.owner.slot(&self.root)?;
         let file = dir
             .create_file(&name, 0o600)
             .at("create", dir.path_of(&name))?;
@@ -96,8 +95,7 @@ impl Store {
 
     /// A second name, in staging, of a file of the caller's.
     pub(crate) fn link_slot(&self, file: &File) -> Result<io::Result<Slot<'_>>> {
-        let dir = self.owner.staging(&self.root)?;
-        let name = self.owner.slot_name();
+        let (dir, name) = self.owner.slot(&self.root)?;
         let named = false;
         Ok(dir
             .link_file(file, &name)

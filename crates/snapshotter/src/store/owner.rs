@@ -16,12 +16,15 @@ use crate::fs::lock::{self, Lock};
 use crate::fs::{Dir, random_name};
 use crate::words::error::{At, Error, ErrorKind, Result};
 
+/// Slots are spread over this many directories, because the kernel lets one thread at a time change a directory.
+const SHARDS: usize = 8;
+
 /// A live owner: this handle.
 #[derive(Debug)]
 pub(crate) struct Owner {
     name: String,
     _lock: Lock,
-    staging: OnceLock<Dir>,
+    staging: OnceLock<Vec<Dir>>,
     trash: OnceLock<Dir>,
     slots: AtomicU64,
     operations: AtomicI64,
@@ -61,27 +64,31 @@ impl Owner {
         self.operations.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The directory of this owner's ingest slots, made when first needed.
-    pub(crate) fn staging(&self, root: &Root) -> Result<&Dir> {
-        self.own_dir(&self.staging, &root.staging)
+    /// A directory for an ingest slot, and a name no slot of this owner had before. The directories are made when first
+    /// needed.
+    pub(crate) fn slot(&self, root: &Root) -> Result<(&Dir, OsString)> {
+        let dirs = match self.staging.get() {
+            Some(dirs) => dirs,
+            None => {
+                let own = root.staging.ensure_dir(OsStr::new(&self.name), 0o700)?;
+                let dirs: Result<Vec<Dir>> = (0..SHARDS)
+                    .map(|shard| own.ensure_dir(OsStr::new(&format!("{shard:x}")), 0o700))
+                    .collect();
+                let dirs = dirs?;
+                self.staging.get_or_init(|| dirs)
+            }
+        };
+        let number = self.slots.fetch_add(1, Ordering::Relaxed);
+        Ok((&dirs[number as usize % SHARDS], format!("{number:x}").into()))
     }
 
     /// The directory where this owner puts swept names, made when first needed.
     pub(crate) fn trash(&self, root: &Root) -> Result<&Dir> {
-        self.own_dir(&self.trash, &root.trash)
-    }
-
-    fn own_dir<'a>(&self, cell: &'a OnceLock<Dir>, parent: &Dir) -> Result<&'a Dir> {
-        if let Some(dir) = cell.get() {
+        if let Some(dir) = self.trash.get() {
             return Ok(dir);
         }
-        let dir = parent.ensure_dir(OsStr::new(&self.name), 0o700)?;
-        Ok(cell.get_or_init(|| dir))
-    }
-
-    /// A name no slot of this owner had before.
-    pub(crate) fn slot_name(&self) -> OsString {
-        format!("{:x}", self.slots.fetch_add(1, Ordering::Relaxed)).into()
+        let dir = root.trash.ensure_dir(OsStr::new(&self.name), 0o700)?;
+        Ok(self.trash.get_or_init(|| dir))
     }
 }
 

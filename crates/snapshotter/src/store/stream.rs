@@ -72,7 +72,10 @@ pub(crate) fn pass(
     let mut sink = Sink::new(output, progress);
     if let Output::File { file, .. } = output {
         crate::fs::hook::step("write")?;
-        file.set_len(map.size())?;
+        // Writing the last extent sets the length, unless a hole follows it.
+        if map.extents().last().is_none_or(|last| last.end() < map.size()) {
+            file.set_len(map.size())?;
+        }
     }
     if map.stream_size() <= SMALL {
         pass_alone(&mut source, &mut sink, hashing)

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use super::check::OpenBlob;
 use super::layout::{content_name, view_name};
@@ -59,9 +60,22 @@ impl Wanted {
     }
 }
 
-/// The views a restore knows to exist, so that it need not ask for each file.
+/// The views a restore knows to exist, so that it need not ask for each file, nor make one twice.
 #[derive(Debug, Default)]
-pub(crate) struct KnownViews(HashSet<(i64, [u8; 16])>);
+pub(crate) struct KnownViews(Mutex<HashSet<(i64, [u8; 16])>>);
+
+impl KnownViews {
+    fn contains(&self, blob: &Blob, wanted: &Wanted) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(&(blob.id, wanted.fingerprint))
+    }
+
+    /// A view that was just committed.
+    pub(crate) fn add(&self, view: &NewView<'_>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert((view.blob, view.fingerprint));
+    }
+}
 
 /// An inode to link to: a directory of the store and a name in it.
 #[derive(Debug)]
@@ -85,7 +99,7 @@ impl Store {
         let found = self
             .catalog
             .read(|txn| txn.views_of_snapshot(snapshot, self.unsynced_mark()))?;
-        Ok(KnownViews(found.into_iter().collect()))
+        Ok(KnownViews(Mutex::new(found.into_iter().collect())))
     }
 
     /// An existing inode with the wanted attributes: a view, or the blob's own.
@@ -96,7 +110,7 @@ impl Store {
         wanted: &Wanted,
         known: &KnownViews,
     ) -> Result<Option<Linkable<'_>>> {
-        if known.0.contains(&(blob.id, wanted.fingerprint))
+        if known.contains(blob, wanted)
             && let Some(view) = self.open_view(blob, wanted)?
         {
             return Ok(Some(view));
@@ -120,7 +134,6 @@ impl Store {
             Err(error) => return Err(error).at("open", dir.path_of(&name)),
         };
         let stat = Stat::of_file(&file).at("examine", dir.path_of(&name))?;
-        // The exact time is checked below, also under `any_time`: a view's own time never moves.
         let fits = stat.size == blob.size
             && wanted
                 .matches(&file, &stat)

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Catalog, Sync, Txn, sqlite_error};
@@ -20,6 +21,9 @@ const CACHE_KIB: i64 = 16 << 10;
 /// The log is copied into the database when it has this many pages (64 MiB). Each time costs a sync, which on ext4 waits
 /// for the data of all files written meanwhile, so it must not happen in the middle of a snapshot of small files.
 const CHECKPOINT_PAGES: i64 = 16 << 10;
+
+/// A log shorter than this is left for the next opener, who reads it in about a millisecond, in bytes.
+const SHORT_LOG: u64 = 1 << 20;
 
 /// Compiled statements kept a connection: more than there are, so none is ever compiled twice.
 const STATEMENTS: usize = 64;
@@ -49,6 +53,24 @@ impl Catalog {
         };
         catalog.migrate(may_create)?;
         Ok(catalog)
+    }
+
+    /// Copies the log into the database if it has grown and nobody else is reading, so that the next opener does not have
+    /// to read it. Best effort: it is only ever a matter of time.
+    pub(crate) fn shorten_log(&self) {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let size = std::fs::symlink_metadata(&log).map_or(0, |metadata| metadata.len());
+        if size < SHORT_LOG {
+            return;
+        }
+        let connection = self.lock();
+        let shortened = connection
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        if let Err(error) = shortened {
+            tracing::debug!(%error, "the catalog's log was not shortened");
+        }
     }
 
     fn migrate(&self, may_create: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -111,6 +133,8 @@ fn use_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> 
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    // Closing would copy the log and sync twice, which waits for other people's data: see `Catalog::shorten_log`.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;

@@ -33,7 +33,7 @@ pub(crate) fn of_file(file: impl AsFd, stat: &Stat) -> io::Result<Attributes> {
 /// The attributes that `stat` alone tells: all of a symlink's.
 pub(crate) fn of_stat(stat: &Stat) -> Attributes {
     Attributes {
-        mode: stat.mode,
+        mode: stat.mode & 0o777,
         uid: stat.uid,
         gid: stat.gid,
         mtime: stat.mtime,
@@ -43,12 +43,13 @@ pub(crate) fn of_stat(stat: &Stat) -> Attributes {
 
 fn xattrs(file: impl AsFd) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut found = BTreeMap::new();
+    let privileged = super::is_privileged();
     for name in xattr_names(&file)?.split(|byte| *byte == 0) {
         // A name that is not UTF-8 has no place in a document, and no filesystem tool makes one.
         let Ok(name) = std::str::from_utf8(name) else {
             continue;
         };
-        if !is_wanted(name) {
+        if !is_wanted(name, privileged) {
             continue;
         }
         if let Some(value) = xattr_value(&file, name)? {
@@ -58,9 +59,8 @@ fn xattrs(file: impl AsFd) -> io::Result<BTreeMap<String, Vec<u8>>> {
     Ok(found)
 }
 
-fn is_wanted(name: &str) -> bool {
-    name.starts_with("user.")
-        || (!name.is_empty() && super::is_privileged() && !POLICY.contains(&name))
+fn is_wanted(name: &str, privileged: bool) -> bool {
+    name.starts_with("user.") || (!name.is_empty() && privileged && !POLICY.contains(&name))
 }
 
 /// The kernel's limit for a list of names and for a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`), in bytes.
@@ -104,6 +104,11 @@ pub(crate) fn set(file: impl AsFd, wanted: &Attributes, privileged: bool) -> Vec
         let owner = step("chown").and_then(|()| set_owner(file, wanted));
         note(&mut unset, "the owner", owner);
     }
+    note(
+        &mut unset,
+        "inherited attributes",
+        remove_unwanted(file, wanted, privileged),
+    );
     for (name, value) in &wanted.xattrs {
         let result = step("setxattr").and_then(|()| {
             Ok(rustix::fs::fsetxattr(
@@ -155,6 +160,21 @@ pub(crate) fn set_symlink(
     });
     note(&mut unset, "the modification time", time);
     unset
+}
+
+/// A directory's default access list, for one, goes on to what is made in it.
+fn remove_unwanted(file: impl AsFd, wanted: &Attributes, privileged: bool) -> io::Result<()> {
+    for name in xattr_names(&file)?.split(|byte| *byte == 0) {
+        let Ok(name) = std::str::from_utf8(name) else {
+            continue;
+        };
+        let ours = is_wanted(name, privileged) || name.starts_with("system.posix_acl_");
+        if ours && !wanted.xattrs.contains_key(name) {
+            step("removexattr")?;
+            rustix::fs::fremovexattr(&file, name)?;
+        }
+    }
+    Ok(())
 }
 
 fn set_owner(file: impl AsFd, wanted: &Attributes) -> io::Result<()> {

@@ -27,6 +27,7 @@ pub(crate) struct Stat {
     pub(crate) dev: u64,
     pub(crate) ino: u64,
     pub(crate) nlink: u64,
+    /// Permission bits, and setuid, setgid and sticky, which no snapshot keeps.
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -63,7 +64,6 @@ impl Kind {
 impl Stat {
     #[expect(
         clippy::unnecessary_cast,
-        clippy::cast_lossless,
         reason = "the widths of stat's fields differ between architectures"
     )]
     fn of(stat: &rustix::fs::Stat) -> Self {
@@ -72,7 +72,7 @@ impl Stat {
             dev: stat.st_dev as u64,
             ino: stat.st_ino as u64,
             nlink: stat.st_nlink as u64,
-            mode: stat.st_mode & 0o777,
+            mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
             size: u64::try_from(stat.st_size).unwrap_or(0),

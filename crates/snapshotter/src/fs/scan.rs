@@ -8,26 +8,21 @@ use std::io;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use crate::words::extent::{Extent, ExtentMap, MAX_EXTENTS};
+use crate::words::extent::{Extent, ExtentMap};
 
 /// The extents of a file of `size` bytes, clamped to it. A filesystem that cannot tell has one extent.
 ///
 /// # Errors
-/// The operating system's, and `Unsupported` for a file with more than [`MAX_EXTENTS`].
+/// The operating system's, and `Unsupported` for a file with more extents than a map can have.
 pub(crate) fn extents(file: &File, size: u64) -> io::Result<ExtentMap> {
-    let mut found = Vec::new();
+    let unsupported = |error| io::Error::new(io::ErrorKind::Unsupported, error);
+    let mut map = ExtentMap::hole(size).map_err(unsupported)?;
     let mut from = 0;
     while let Some(extent) = next(file, from, size)? {
-        if found.len() as u64 == MAX_EXTENTS {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!("the file has more than {MAX_EXTENTS} extents"),
-            ));
-        }
-        from = extent.offset + extent.len;
-        found.push(extent);
+        from = extent.end();
+        map.push(extent).map_err(unsupported)?;
     }
-    ExtentMap::new(size, found).map_err(io::Error::other)
+    Ok(map)
 }
 
 fn next(file: &File, from: u64, size: u64) -> io::Result<Option<Extent>> {

@@ -40,7 +40,6 @@ pub(crate) fn network_filesystem(dir: &Dir) -> io::Result<Option<&'static str>> 
     let stat = rustix::fs::fstatfs(dir)?;
     #[expect(
         clippy::cast_sign_loss,
-        clippy::unnecessary_cast,
         reason = "the type's width and sign differ between architectures; magic numbers are 32 bits"
     )]
     let kind = (stat.f_type as u64) & 0xFFFF_FFFF;

@@ -5,6 +5,7 @@
 //! through an inode that was there before.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -16,13 +17,13 @@ use super::plan::{Group, Link, Plan, PlannedFile};
 use super::temporary::{self, Temporary};
 use super::{Context, Restored};
 use crate::catalog::Blob;
-use crate::format::document::SymlinkEntry;
+use crate::format::document::{FileEntry, SymlinkEntry};
 use crate::fs::dir::Kind;
 use crate::fs::place::{cannot_share, reflink};
 use crate::fs::{Dir, Stat, attributes, own_ids, space};
 use crate::snapshot::{LinkMode, os_name};
 use crate::store::stream::{Hashing, Output, holes_are_zero, pass};
-use crate::store::{KnownViews, Linkable, NewView, OpenBlob, Wanted, require_space};
+use crate::store::{KnownViews, Linkable, NewView, OpenBlob, Told, Wanted, require_space};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -182,18 +183,26 @@ impl<'a> Placing<'a> {
             planned,
             blob,
             opened,
-            wanted: Wanted::new(
-                self.effective(&planned.entry.attributes),
-                self.context.relaxed_times,
-            ),
+            wanted: Wanted::new(self.effective(&planned.entry), self.context.relaxed_times),
         })
     }
 
-    /// Who may not give files away gets them under its own name.
-    fn effective(&self, attributes: &Attributes) -> Attributes {
-        let mut attributes = attributes.clone();
+    /// What this process may set: without privileges, files are its own and have `user.*` attributes only.
+    fn effective(&self, entry: &FileEntry) -> Attributes {
+        let mut attributes = entry.attributes.clone();
         if !self.context.privileged {
             (attributes.uid, attributes.gid) = own_ids();
+            let before = attributes.xattrs.len();
+            attributes
+                .xattrs
+                .retain(|name, _| name.starts_with("user."));
+            if attributes.xattrs.len() < before {
+                self.context.activity.warn(
+                    WarningKind::Attribute,
+                    Some(entry.path.as_path()),
+                    "extended attributes outside user.* need privileges and were left out",
+                );
+            }
         }
         attributes
     }
@@ -230,18 +239,20 @@ impl<'a> Placing<'a> {
         }
         // Files alike in bytes and attributes share one new view.
         let mut made: Vec<NewView<'_>> = Vec::new();
-        let mut position = HashMap::new();
+        let mut places: HashMap<_, Option<usize>> = HashMap::new();
         for &index in &missing {
             let job = &jobs[index];
-            let next = made.len();
-            let at = *position.entry(job.view()).or_insert(next);
-            if at == next {
-                made.push(self.make_view(job)?);
+            if let Entry::Vacant(place) = places.entry(job.view()) {
+                let view = self.make_view(job)?;
+                place.insert(view.is_some().then_some(made.len()));
+                made.extend(view);
             }
         }
         store.commit_views(&mut made)?;
         for &index in &missing {
-            sources[index] = Some(store.committed_view(&made[position[&jobs[index].view()]])?);
+            if let Some(place) = places[&jobs[index].view()] {
+                sources[index] = Some(store.committed_view(&made[place])?);
+            }
         }
         for view in &made {
             self.known.add(view);
@@ -249,7 +260,7 @@ impl<'a> Placing<'a> {
         Ok(sources)
     }
 
-    fn make_view(&self, job: &Job<'_>) -> Result<NewView<'a>> {
+    fn make_view(&self, job: &Job<'_>) -> Result<Option<NewView<'a>>> {
         let context = self.context;
         context
             .store
@@ -315,9 +326,13 @@ impl<'a> Placing<'a> {
             match error.raw_os_error() {
                 // The inode's links are used up: a fresh one takes over.
                 Some(libc::EMLINK) => {
-                    let mut fresh = [self.make_view(job)?];
+                    let Some(fresh) = self.make_view(job)? else {
+                        return Ok(None);
+                    };
+                    let mut fresh = [fresh];
                     self.context.store.commit_views(&mut fresh)?;
                     source = self.context.store.committed_view(&fresh[0])?;
+                    self.known.add(&fresh[0]);
                 }
                 _ if cannot_share(&error) => {
                     if self.context.link_mode == LinkMode::Hardlink {
@@ -439,6 +454,7 @@ impl<'a> Placing<'a> {
                 &job.opened,
                 Output::File { file, sync_soon },
                 context.activity,
+                Told::Here,
             )
             .map_err(|error| blame(error, job.planned))?;
         Ok(Placement::Copy)

@@ -10,7 +10,7 @@ use super::stream::Hashes;
 use super::{Store, now};
 use crate::catalog::{Blob, BlobState, NewBlob, Sync, Txn};
 use crate::fs::dir::ignore_absent;
-use crate::fs::{Dir, space};
+use crate::fs::{Dir, Stat, space};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
@@ -130,6 +130,10 @@ impl Store {
         let found = txn.blob_by_checksum(&item.hashes.checksum)?;
         let ingested = match found {
             Some(blob) if self.looks_good(&blob)? => Ingested::Reused(blob.id),
+            Some(blob) if self.is_same_inode(&blob, item)? => {
+                txn.confirm_blob(blob.id, item.mtime, Some(self.unsynced_mark()))?;
+                Ingested::Reused(blob.id)
+            }
             found => self.commit_slot(txn, found.as_ref(), item)?,
         };
         if let Ingested::Stored(blob) | Ingested::Reused(blob) = ingested {
@@ -148,6 +152,11 @@ impl Store {
             return Ok(Ingested::Gone);
         };
         let name = content_name(&item.hashes.checksum);
+        // Bytes that were only not vouched for are not new.
+        let had = match found {
+            Some(blob) => blob.state == BlobState::Good && self.stat_content(blob)?.is_some(),
+            None => false,
+        };
         slot.rename_to(&self.root.content, &name)?;
         let new = NewBlob {
             checksum: item.hashes.checksum,
@@ -165,7 +174,31 @@ impl Store {
             }
             None => txn.insert_blob(&new)?,
         };
-        Ok(Ingested::Stored(id))
+        Ok(if had {
+            Ingested::Reused(id)
+        } else {
+            Ingested::Stored(id)
+        })
+    }
+
+    /// Whether the slot is a further name of the blob's own inode: a rename over it would do nothing.
+    fn is_same_inode(&self, blob: &Blob, item: &Ingest<'_>) -> Result<bool> {
+        let (Some(slot), Some(stored)) = (&item.slot, self.stat_content(blob)?) else {
+            return Ok(false);
+        };
+        let slot = slot
+            .dir
+            .stat(&slot.name)
+            .at("examine", slot.dir.path_of(&slot.name))?;
+        Ok(slot.identity() == stored.identity())
+    }
+
+    fn stat_content(&self, blob: &Blob) -> Result<Option<Stat>> {
+        let name = content_name(&blob.checksum);
+        self.root
+            .content
+            .stat_if_any(&name)
+            .at("examine", self.root.content.path_of(&name))
     }
 
     /// Whether a blob's file is what its row says, as far as the inode tells.
@@ -173,12 +206,7 @@ impl Store {
         if blob.state != BlobState::Good || self.is_suspect(blob.unsynced.as_deref()) {
             return Ok(false);
         }
-        let name = content_name(&blob.checksum);
-        let stat = self
-            .root
-            .content
-            .stat_if_any(&name)
-            .at("examine", self.root.content.path_of(&name))?;
+        let stat = self.stat_content(blob)?;
         Ok(stat.is_some_and(|stat| stat.size == blob.size && Some(stat.mtime) == blob.mtime))
     }
 

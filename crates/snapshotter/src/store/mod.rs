@@ -16,11 +16,11 @@ mod views;
 
 pub(crate) use check::{OpenBlob, settled};
 pub(crate) use ingest::{Ingest, Ingested, Slot, require_space};
-pub(crate) use views::{KnownViews, Linkable, NewView, Wanted};
+pub(crate) use views::{KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +39,7 @@ pub(crate) struct Store {
     boot: String,
     copying: AtomicU64,
     background: Mutex<Vec<JoinHandle<()>>>,
+    closed: AtomicBool,
 }
 
 impl Store {
@@ -53,6 +54,7 @@ impl Store {
             catalog,
             copying: AtomicU64::new(0),
             background: Mutex::default(),
+            closed: AtomicBool::new(false),
         };
         store.make_reserve();
         for owner in store.reap_dead_owners()? {
@@ -61,10 +63,15 @@ impl Store {
         Ok(store)
     }
 
-    /// Waits for background syncs and gives the owner's leases, staging and lock file up.
+    /// Waits for background syncs and gives the owner's leases, staging and lock file up. Only the first call does.
     pub(crate) fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         self.finish_background();
-        self.forget_owner(self.owner.name())
+        let forgotten = self.forget_owner(self.owner.name());
+        self.catalog.shorten_log();
+        forgotten
     }
 
     /// Ends one call's leases, deleting and sweeping what only they kept.
@@ -97,7 +104,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // Closing twice is harmless; what fails here is the next opener's to clean up.
+        // What fails here is the next opener's to clean up.
         if let Err(error) = self.close() {
             tracing::debug!(%error, "the store was not closed cleanly");
         }

@@ -79,7 +79,10 @@ impl Owner {
             }
         };
         let number = self.slots.fetch_add(1, Ordering::Relaxed);
-        Ok((&dirs[number as usize % SHARDS], format!("{number:x}").into()))
+        Ok((
+            &dirs[number as usize % SHARDS],
+            format!("{number:x}").into(),
+        ))
     }
 
     /// The directory where this owner puts swept names, made when first needed.

@@ -73,7 +73,11 @@ pub(crate) fn pass(
     if let Output::File { file, .. } = output {
         crate::fs::hook::step("write")?;
         // Writing the last extent sets the length, unless a hole follows it.
-        if map.extents().last().is_none_or(|last| last.end() < map.size()) {
+        if map
+            .extents()
+            .last()
+            .is_none_or(|last| last.end() < map.size())
+        {
             file.set_len(map.size())?;
         }
     }

@@ -20,6 +20,15 @@ use crate::fs::{Dir, Stat, attributes, place};
 use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, Result};
 
+/// When the observer hears of a copy's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// While they are copied.
+    Here,
+    /// By whoever uses the copy.
+    Later,
+}
+
 /// The attributes a restored file is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -141,7 +150,7 @@ impl Store {
         Ok(fits.then_some(Linkable { dir, name, stat }))
     }
 
-    /// Makes a further inode with a blob's bytes and the wanted attributes.
+    /// Makes a further inode with a blob's bytes and the wanted attributes; `None` where the store cannot have those.
     pub(crate) fn make_view(
         &self,
         blob: &Blob,
@@ -149,7 +158,7 @@ impl Store {
         wanted: &Wanted,
         privileged: bool,
         activity: &Activity,
-    ) -> Result<NewView<'_>> {
+    ) -> Result<Option<NewView<'_>>> {
         let (slot, file) = self.create_slot()?;
         let path = self.root.views.path();
         match place::reflink(&opened.file, &file) {
@@ -162,22 +171,21 @@ impl Store {
                         sync_soon: false,
                     },
                     activity,
+                    Told::Later,
                 )?;
             }
             result => result.at("make a view in", path)?,
         }
-        if let Some(unset) = attributes::set(&file, &wanted.attributes, privileged)
-            .into_iter()
-            .next()
-        {
-            return Err(unset.error).at(&format!("set {} of a view in", unset.what), path);
+        if let Some(unset) = attributes::set(&file, &wanted.attributes, privileged).first() {
+            tracing::debug!(what = unset.what, error = %unset.error, "no view with these attributes");
+            return Ok(None);
         }
-        Ok(NewView {
+        Ok(Some(NewView {
             slot,
             blob: blob.id,
             name: view_name(&blob.checksum, &wanted.fingerprint),
             fingerprint: wanted.fingerprint,
-        })
+        }))
     }
 
     /// Gives views their names and rows; a view that was there loses its name to the new one.
@@ -244,9 +252,10 @@ impl Store {
         opened: &OpenBlob,
         output: Output<'_>,
         activity: &Activity,
+        told: Told,
     ) -> Result<()> {
         let map = self.extents(blob)?;
-        let progress = |bytes| activity.advance(bytes);
+        let progress = |bytes| activity.advance(if told == Told::Here { bytes } else { 0 });
         let result = pass(&opened.file, &map, output, Hashing::Checksum, &progress);
         activity.check()?;
         let short = matches!(&result, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof);

@@ -8,7 +8,6 @@ use time::{Date, Month, OffsetDateTime};
 
 use super::digest::excerpt;
 
-const NANOSECONDS: i128 = 1_000_000_000;
 const DAY_SECONDS: i64 = 86_400;
 const UNIX_EPOCH_JULIAN_DAY: i64 = 2_440_588;
 
@@ -46,30 +45,6 @@ pub struct Mtime {
 }
 
 impl Mtime {
-    /// From nanoseconds after 1970; what 64 bits of seconds can't hold becomes the nearest that they can.
-    pub fn from_nanoseconds(nanoseconds: i128) -> Self {
-        let seconds = nanoseconds.div_euclid(NANOSECONDS);
-        match i64::try_from(seconds) {
-            Ok(seconds) => Self {
-                seconds,
-                nanoseconds: nanoseconds.rem_euclid(NANOSECONDS) as u32,
-            },
-            Err(_) if seconds < 0 => Self {
-                seconds: i64::MIN,
-                nanoseconds: 0,
-            },
-            Err(_) => Self {
-                seconds: i64::MAX,
-                nanoseconds: 999_999_999,
-            },
-        }
-    }
-
-    /// Nanoseconds after 1970.
-    pub fn as_nanoseconds(self) -> i128 {
-        i128::from(self.seconds) * NANOSECONDS + i128::from(self.nanoseconds)
-    }
-
     /// RFC 3339 in UTC (`Z`), with as many fraction digits as it takes.
     ///
     /// # Errors
@@ -335,19 +310,6 @@ mod tests {
     }
 
     #[test]
-    fn nanoseconds_saturate() {
-        assert_eq!(
-            Mtime::from_nanoseconds(-1),
-            Mtime {
-                seconds: -1,
-                nanoseconds: 999_999_999
-            }
-        );
-        assert_eq!(Mtime::from_nanoseconds(i128::MIN).seconds, i64::MIN);
-        assert_eq!(Mtime::from_nanoseconds(i128::MAX).seconds, i64::MAX);
-    }
-
-    #[test]
     fn fingerprints_tell_every_field() {
         let base = Attributes::default();
         let xattrs = |pairs: &[(&str, &str)]| {
@@ -410,7 +372,6 @@ mod tests {
         fn times_round_trip(seconds in FIRST..=LAST, nanoseconds in 0_u32..1_000_000_000) {
             let mtime = Mtime { seconds, nanoseconds };
             prop_assert_eq!(Mtime::parse_rfc3339(&mtime.to_rfc3339().unwrap()), Ok(mtime));
-            prop_assert_eq!(Mtime::from_nanoseconds(mtime.as_nanoseconds()), mtime);
         }
 
         #[test]

@@ -111,6 +111,7 @@ impl ExtentMap {
     ///
     /// # Errors
     /// When the size is above [`MAX_SIZE`].
+    #[cfg(test)]
     pub fn dense(size: u64) -> Result<Self, ExtentError> {
         let extent = (size > 0).then_some(Extent {
             offset: 0,

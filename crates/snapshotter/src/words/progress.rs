@@ -14,11 +14,12 @@ pub trait Observer: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The work is known: this many regular files with this many bytes of data (holes not counted).
+    /// The work is known.
     Planned {
         /// Regular files, each inode once.
         files: u64,
-        /// Bytes of data that will be read or placed.
+        /// Bytes of data that will be read or placed, holes not counted. For a snapshot, which does not know the holes yet,
+        /// about: what the filesystem says the files occupy.
         bytes: u64,
     },
     /// This many more bytes were hashed, copied or placed.

@@ -80,14 +80,6 @@ impl RelPath {
         Ok(Self(bytes.into_boxed_slice()))
     }
 
-    /// Like [`RelPath::from_bytes`], just as strict.
-    ///
-    /// # Errors
-    /// As [`RelPath::from_bytes`].
-    pub fn from_path(path: &Path) -> Result<Self, RelPathError> {
-        Self::from_bytes(path.as_os_str().as_bytes())
-    }
-
     /// Takes a path as people type it: `.` components, repeated and trailing slashes are dropped.
     ///
     /// # Errors
@@ -260,10 +252,6 @@ mod tests {
         ];
         for text in refused {
             assert!(RelPath::from_bytes(text).is_err(), "{text:?} was accepted");
-            assert!(
-                RelPath::from_path(Path::new(text)).is_err(),
-                "{text:?} was accepted as a Path"
-            );
         }
     }
 

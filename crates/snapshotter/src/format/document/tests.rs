@@ -138,7 +138,8 @@ fn golden_index_agrees() {
             input["mode"].as_u64()
         );
         assert_eq!(
-            entry.attributes.mtime.as_nanoseconds(),
+            i128::from(entry.attributes.mtime.seconds) * 1_000_000_000
+                + i128::from(entry.attributes.mtime.nanoseconds),
             i128::from(input["mtime_ns"].as_i64().unwrap())
         );
     }

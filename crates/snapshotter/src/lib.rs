@@ -91,12 +91,11 @@ pub use inspect::{
     Usage,
 };
 pub use restore::{RestoreReport, RestoreRequest};
-pub use snapshot::{File, LinkMode, SnapshotReport, SnapshotRequest};
+pub use snapshot::{File, SnapshotReport, SnapshotRequest};
 pub use snapshotter::Snapshotter;
 pub use verify::{BadBlob, VerifyReport, VerifyRequest};
 pub use words::digest::{Checksum, Digest, DigestError, Sha256};
 pub use words::error::{Error, ErrorKind, Result};
-pub use words::progress::{
-    Event, Observer, Placement, PlacementCount, Placements, Warning, WarningKind,
-};
+pub use words::placement::{LinkMode, Placement, PlacementCount, Placements};
+pub use words::progress::{Event, Observer, Warning, WarningKind};
 pub use words::reference::{Reference, ReferenceError};

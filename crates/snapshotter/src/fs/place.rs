@@ -1,10 +1,13 @@
 //! Sharing a file's bytes instead of copying them: reflinks, and the check before a hardlink.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::hook::step;
+use crate::words::placement::LinkMode;
 
 /// Makes `to`, an empty file on the same filesystem, share all blocks of `from` until one is written.
 ///
@@ -30,6 +33,52 @@ pub(crate) fn cannot_share(error: &io::Error) -> bool {
                 | libc::ENOSYS
                 | libc::ETXTBSY
         )
+    )
+}
+
+/// Files with less data than this are copied even where they could be cloned: a clone first waits for the source to be
+/// written to disk, and shares little, in bytes.
+const WORTH_CLONING: u64 = 64 << 10;
+
+/// Remembers which devices cannot clone, so that each is asked once.
+#[derive(Debug, Default)]
+pub(crate) struct Cloning(Mutex<HashSet<u64>>);
+
+impl Cloning {
+    /// Whether cloning a file of `bytes` to or from a device is worth a try.
+    pub(crate) fn is_worth_it(&self, device: u64, bytes: u64, mode: LinkMode) -> bool {
+        let wanted = match mode {
+            LinkMode::Copy => false,
+            LinkMode::Reflink => true,
+            LinkMode::Auto | LinkMode::Hardlink => bytes >= WORTH_CLONING,
+        };
+        wanted && !self.lock().contains(&device)
+    }
+
+    /// Clones; `false`: not between these two.
+    pub(crate) fn clone(&self, device: u64, from: &File, to: &File) -> io::Result<bool> {
+        match reflink(from, to) {
+            Ok(()) => Ok(true),
+            Err(error) if cannot_share(&error) => {
+                if is_for_good(&error) {
+                    self.lock().insert(device);
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the answer is about the filesystems and not about the file.
+fn is_for_good(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EXDEV | libc::EOPNOTSUPP | libc::ENOTTY | libc::ENOSYS)
     )
 }
 

@@ -9,7 +9,6 @@ use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use super::directories::{self, published, warn_unset};
@@ -19,15 +18,16 @@ use super::{Context, Restored};
 use crate::catalog::Blob;
 use crate::format::document::{FileEntry, SymlinkEntry};
 use crate::fs::dir::Kind;
-use crate::fs::place::{cannot_share, reflink};
+use crate::fs::place::cannot_share;
 use crate::fs::{Dir, Stat, attributes, own_ids, space};
-use crate::snapshot::{LinkMode, os_name};
+use crate::snapshot::os_name;
 use crate::store::stream::{Hashing, Output, holes_are_zero, pass};
 use crate::store::{KnownViews, Linkable, NewView, OpenBlob, Told, Wanted, require_space};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
-use crate::words::progress::{Event, Placement, Placements, WarningKind};
+use crate::words::placement::{LinkMode, Placement, Placements};
+use crate::words::progress::{Event, WarningKind};
 use crate::words::relpath::RelPath;
 
 /// Copies of at least this many bytes are checked against the free space first.
@@ -140,6 +140,8 @@ struct Job<'a> {
     blob: &'a Blob,
     opened: OpenBlob,
     wanted: Wanted,
+    /// The device of the directory it goes to.
+    device: u64,
 }
 
 impl Job<'_> {
@@ -159,7 +161,7 @@ impl<'a> Placing<'a> {
         let device = Stat::of_file(&parent).at("examine", parent.path())?.dev;
         let mut jobs = Vec::with_capacity(group.files.len());
         for planned in &group.files {
-            jobs.push(self.open(planned)?);
+            jobs.push(self.open(planned, device)?);
         }
         let mut sources = self.views(&jobs, device)?;
         for (job, source) in jobs.iter().zip(&mut sources) {
@@ -172,7 +174,7 @@ impl<'a> Placing<'a> {
         Ok(())
     }
 
-    fn open(&self, planned: &'a PlannedFile) -> Result<Job<'a>> {
+    fn open(&self, planned: &'a PlannedFile, device: u64) -> Result<Job<'a>> {
         let blob = self.blobs.of(planned)?;
         let opened = self
             .context
@@ -430,14 +432,14 @@ impl<'a> Placing<'a> {
 
     fn fill(&self, parent: &Dir, job: &Job<'_>, file: &File) -> Result<Placement> {
         let context = self.context;
-        if context.link_mode != LinkMode::Copy && !context.no_reflink.load(Ordering::Relaxed) {
-            match reflink(&job.opened.file, file) {
-                Ok(()) => return Ok(Placement::Reflink),
-                Err(error) if cannot_share(&error) => {
-                    context.no_reflink.store(true, Ordering::Relaxed);
-                }
-                Err(error) => return Err(error).at("clone", parent.path_of(job.name())),
-            }
+        let device = job.device;
+        let cloning = &context.cloning;
+        if cloning.is_worth_it(device, job.blob.data_size, context.link_mode)
+            && cloning
+                .clone(device, &job.opened.file, file)
+                .at("clone", parent.path_of(job.name()))?
+        {
+            return Ok(Placement::Reflink);
         }
         if context.link_mode == LinkMode::Reflink {
             self.warn(job, "copied: the filesystem cannot reflink it");

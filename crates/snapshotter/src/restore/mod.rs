@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use crate::activity::{Activity, Limit};
 use crate::catalog::{Snapshot, Sync};
 use crate::format::document::Document;
+use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
-use crate::snapshot::LinkMode;
 use crate::store::{Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
-use crate::words::progress::{Placements, Warning};
+use crate::words::placement::{LinkMode, Placements};
+use crate::words::progress::Warning;
 use crate::words::reference::Reference;
 
 /// Which snapshot to restore, and where to.
@@ -125,8 +126,8 @@ struct Context<'a> {
     no_clobber: bool,
     relaxed_times: bool,
     privileged: bool,
+    cloning: Cloning,
     /// Set once the filesystem said it cannot.
-    no_reflink: AtomicBool,
     no_unnamed: AtomicBool,
 }
 
@@ -213,7 +214,7 @@ fn restore(
         no_clobber: request.no_clobber,
         relaxed_times,
         privileged: is_privileged(),
-        no_reflink: AtomicBool::new(false),
+        cloning: Cloning::default(),
         no_unnamed: AtomicBool::new(false),
     };
     materialize::all(&context, leased.snapshot.id, &plan)

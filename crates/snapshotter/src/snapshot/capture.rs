@@ -6,20 +6,20 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::Context;
 use super::walk::{Plan, PlannedFile};
-use super::{Context, LinkMode};
 use crate::fs::dir::{Kind, sync_file};
-use crate::fs::place::{Writers, cannot_share, reflink, writers};
+use crate::fs::place::{Cloning, Writers, cannot_share, writers};
 use crate::fs::{Stat, attributes, beneath, is_privileged, scan};
 use crate::store::stream::{Hashes, Hashing, Output, PROBED, pass, probe};
 use crate::store::{Ingest, Ingested, settled};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
-use crate::words::progress::{Event, Placement, WarningKind};
+use crate::words::placement::{LinkMode, Placement};
+use crate::words::progress::{Event, WarningKind};
 
 /// What a plan's files became, in its order.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<C
     let capture = Capture {
         context,
         snapshot,
-        no_reflink: AtomicBool::new(false),
+        cloning: Cloning::default(),
         staged: Mutex::default(),
         done: Mutex::new(vec![None; plan.files.len()]),
         synced: Mutex::default(),
@@ -77,8 +77,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<C
 struct Capture<'a> {
     context: &'a Context<'a>,
     snapshot: i64,
-    /// Set once the filesystem said it cannot.
-    no_reflink: AtomicBool,
+    cloning: Cloning,
     staged: Mutex<Vec<Staged<'a>>>,
     done: Mutex<Vec<Option<CapturedFile>>>,
     synced: Mutex<HashSet<i64>>,
@@ -276,8 +275,8 @@ impl<'a> Capture<'a> {
         {
             return Ok(attempt);
         }
-        if mode != LinkMode::Copy
-            && !self.no_reflink.load(Ordering::Relaxed)
+        let occupied = reading.before.allocated;
+        if self.cloning.is_worth_it(reading.before.dev, occupied, mode)
             && let Some(attempt) = reading.by_reflink()?
         {
             return Ok(attempt);
@@ -403,13 +402,12 @@ impl<'c, 'a> Reading<'c, 'a> {
     /// Clones the file's blocks, then hashes the clone, which nobody else can change.
     fn by_reflink(&self) -> Result<Option<Attempt<'a>>> {
         let (slot, clone) = self.capture.context.store.create_slot()?;
-        match reflink(&self.file, &clone) {
-            Ok(()) => {}
-            Err(error) if cannot_share(&error) => {
-                self.capture.no_reflink.store(true, Ordering::Relaxed);
-                return Ok(None);
-            }
-            Err(error) => return Err(error).at("clone", self.path()),
+        let cloning = &self.capture.cloning;
+        if !cloning
+            .clone(self.before.dev, &self.file, &clone)
+            .at("clone", self.path())?
+        {
+            return Ok(None);
         }
         let after = Stat::of_file(&self.file).at("examine", self.path())?;
         let cloned = Stat::of_file(&clone).at("examine", self.path())?;

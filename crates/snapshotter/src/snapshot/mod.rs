@@ -17,7 +17,8 @@ use crate::fs::Dir;
 use crate::store::{Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
-use crate::words::progress::{Event, Placements, Warning};
+use crate::words::placement::{LinkMode, Placements};
+use crate::words::progress::{Event, Warning};
 use crate::words::reference::Reference;
 
 /// What to take a snapshot of, and what to call it.
@@ -77,22 +78,6 @@ impl File {
         self.read_only = read_only;
         self
     }
-}
-
-/// How bytes get into the store and out of it: the first way to try. What is not possible is followed by the next
-/// cheaper one, and the report says what was used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum LinkMode {
-    /// Read-only files: hardlink, else reflink, else copy. Writable ones: reflink, else copy.
-    #[default]
-    Auto,
-    /// The same, with a warning for each read-only file that could not be hardlinked.
-    Hardlink,
-    /// Reflink, else copy with a warning.
-    Reflink,
-    /// Always copy.
-    Copy,
 }
 
 impl SnapshotRequest {

@@ -4,6 +4,7 @@ pub mod digest;
 pub mod entry;
 pub mod error;
 pub mod extent;
+pub mod placement;
 pub mod progress;
 pub mod reference;
 pub mod relpath;

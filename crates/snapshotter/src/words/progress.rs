@@ -1,7 +1,8 @@
-//! What an operation tells while it runs and after it: events for an [`Observer`], [`Warning`]s and [`Placements`] for
-//! reports. The library itself never prints.
+//! What an operation tells while it runs and after it: events for an [`Observer`] and [`Warning`]s for reports. The library itself never prints.
 
 use std::path::PathBuf;
+
+use super::placement::Placement;
 
 /// Hears how an operation gets on. Called from worker threads, so it must be quick and must not block; a bar is drawn
 /// by whoever listens, not here.
@@ -36,57 +37,6 @@ pub enum Event {
     },
     /// All files are in; what remains is making them durable.
     Syncing,
-}
-
-/// How a file's bytes got into the store or the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Placement {
-    /// A second name of the same inode: no bytes moved, and the page cache is shared.
-    Hardlink,
-    /// The filesystem shares the blocks until one side is written.
-    Reflink,
-    /// The bytes were copied.
-    Copy,
-    /// Nothing was done: equal bytes (and, on restore, attributes) were there already.
-    Present,
-}
-
-/// How many files, and how many bytes of data, were placed in one way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PlacementCount {
-    /// Regular files.
-    pub files: u64,
-    /// Bytes of data, holes not counted.
-    pub bytes: u64,
-}
-
-/// What was done with each file, by [`Placement`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Placements {
-    /// See [`Placement::Hardlink`].
-    pub hardlink: PlacementCount,
-    /// See [`Placement::Reflink`].
-    pub reflink: PlacementCount,
-    /// See [`Placement::Copy`].
-    pub copy: PlacementCount,
-    /// See [`Placement::Present`].
-    pub present: PlacementCount,
-}
-
-impl Placements {
-    pub(crate) fn count(&mut self, placement: Placement, bytes: u64) {
-        let count = match placement {
-            Placement::Hardlink => &mut self.hardlink,
-            Placement::Reflink => &mut self.reflink,
-            Placement::Copy => &mut self.copy,
-            Placement::Present => &mut self.present,
-        };
-        count.files += 1;
-        count.bytes += bytes;
-    }
 }
 
 /// Something that did not stop the operation but that its caller may care about.

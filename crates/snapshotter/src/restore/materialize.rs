@@ -163,7 +163,7 @@ impl<'a> Placing<'a> {
         for planned in &group.files {
             jobs.push(self.open(planned, device)?);
         }
-        let mut sources = self.views(&jobs, device)?;
+        let mut sources = self.views(&jobs)?;
         for (job, source) in jobs.iter().zip(&mut sources) {
             self.context.activity.check()?;
             let placement = self
@@ -182,6 +182,7 @@ impl<'a> Placing<'a> {
             .open_good(blob, self.context.activity)
             .map_err(|error| blame(error, planned))?;
         Ok(Job {
+            device,
             planned,
             blob,
             opened,
@@ -225,13 +226,13 @@ impl<'a> Placing<'a> {
     }
 
     /// The inodes that the read-only files of a group can be hardlinks of; missing views are made, in one commit.
-    fn views(&self, jobs: &[Job<'_>], device: u64) -> Result<Vec<Option<Linkable<'a>>>> {
+    fn views(&self, jobs: &[Job<'_>]) -> Result<Vec<Option<Linkable<'a>>>> {
         let store = self.context.store;
         let mut sources = Vec::with_capacity(jobs.len());
         let mut missing = Vec::new();
         for (index, job) in jobs.iter().enumerate() {
             let mut source = None;
-            if self.wants_link(job, device) {
+            if self.wants_link(job) {
                 source = store.find_view(job.blob, &job.opened, &job.wanted, &self.known)?;
                 if source.is_none() {
                     missing.push(index);
@@ -276,9 +277,9 @@ impl<'a> Placing<'a> {
             .map_err(|error| blame(error, job.planned))
     }
 
-    fn wants_link(&self, job: &Job<'_>, device: u64) -> bool {
+    fn wants_link(&self, job: &Job<'_>) -> bool {
         job.planned.entry.read_only
-            && device == self.context.store.root.device
+            && job.device == self.context.store.root.device
             && matches!(self.context.link_mode, LinkMode::Auto | LinkMode::Hardlink)
     }
 

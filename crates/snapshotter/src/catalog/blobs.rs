@@ -33,6 +33,9 @@ pub(crate) enum BlobState {
     Missing,
 }
 
+/// What a view is of: the blob's row, and the fingerprint of the attributes.
+pub(crate) type ViewKey = (i64, [u8; 16]);
+
 /// A blob about to get a row.
 #[derive(Debug)]
 pub(crate) struct NewBlob<'a> {
@@ -296,17 +299,23 @@ impl Txn<'_> {
         Ok(Doomed { checksum, views })
     }
 
-    /// The views that count under `boot`, of all blobs of a snapshot: (blob, attributes).
+    /// The views that count under `boot`, of all blobs of a snapshot, and their modification times.
     pub(crate) fn views_of_snapshot(
         &self,
         snapshot: i64,
         boot: &str,
-    ) -> Result<Vec<(i64, [u8; 16])>> {
+    ) -> Result<Vec<(ViewKey, Mtime)>> {
         self.all(
-            "SELECT v.blob, v.attributes FROM blob_references r JOIN views v ON v.blob = r.blob
+            "SELECT v.blob, v.attributes, v.mtime_seconds, v.mtime_nanoseconds FROM blob_references r JOIN views v ON v.blob = r.blob
              WHERE r.snapshot = ?1 AND v.boot = ?2",
             params![snapshot, boot],
-            |row| Ok((row.get(0)?, row.get(1)?)),
+            |row| {
+                let mtime = Mtime {
+                    seconds: row.get(2)?,
+                    nanoseconds: row.get(3)?,
+                };
+                Ok(((row.get(0)?, row.get(1)?), mtime))
+            },
         )
     }
 
@@ -318,11 +327,13 @@ impl Txn<'_> {
         )
     }
 
-    pub(crate) fn put_view(&self, blob: i64, attributes: &[u8; 16], boot: &str) -> Result<()> {
+    pub(crate) fn put_view(&self, view: &ViewKey, mtime: Mtime, boot: &str) -> Result<()> {
         self.execute(
-            "INSERT INTO views (blob, attributes, boot) VALUES (?1, ?2, ?3)
-             ON CONFLICT (blob, attributes) DO UPDATE SET boot = excluded.boot",
-            params![blob, attributes, boot],
+            "INSERT INTO views (blob, attributes, mtime_seconds, mtime_nanoseconds, boot) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (blob, attributes) DO UPDATE
+             SET mtime_seconds = excluded.mtime_seconds, mtime_nanoseconds = excluded.mtime_nanoseconds,
+                 boot = excluded.boot",
+            params![view.0, view.1, mtime.seconds, mtime.nanoseconds, boot],
         )?;
         Ok(())
     }

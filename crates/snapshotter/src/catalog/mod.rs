@@ -11,7 +11,7 @@ mod leases;
 mod open;
 mod snapshots;
 
-pub(crate) use blobs::{Blob, BlobState, Doomed, NewBlob};
+pub(crate) use blobs::{Blob, BlobState, Doomed, NewBlob, ViewKey};
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
 
 use std::path::{Path, PathBuf};

@@ -25,6 +25,8 @@ CREATE INDEX blobs_unsynced ON blobs (id) WHERE unsynced IS NOT NULL;
 CREATE TABLE views (
     blob       INTEGER NOT NULL REFERENCES blobs (id) ON DELETE CASCADE,
     attributes BLOB    NOT NULL CHECK (length(attributes) = 16),             -- fingerprint of the attributes
+    mtime_seconds     INTEGER NOT NULL,                -- the inode's, when its bytes were right
+    mtime_nanoseconds INTEGER NOT NULL,
     boot       TEXT    NOT NULL,                       -- a view is never synced, so it counts under this boot only
     PRIMARY KEY (blob, attributes)
 ) STRICT, WITHOUT ROWID;

@@ -480,8 +480,11 @@ impl<'a> Placing<'a> {
         }
         let result = match there {
             None => from.link(of, &to, name),
-            Some(_) => temporary::replace(&to, name, |temporary| from.link(of, &to, temporary)),
+            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
         };
+        let result = self.context.or_replace(result, || {
+            temporary::replace(&to, name, |temporary| from.link(of, &to, temporary))
+        });
         published(result, &to, link.path.file_name())
     }
 }
@@ -509,8 +512,11 @@ fn make_symlink(context: &Context<'_>, entry: &SymlinkEntry) -> Result<()> {
         None => parent.symlink(name, target),
         Some(_) if context.no_clobber => return Err(directories::exists(&parent.path_of(name))),
         Some(stat) if stat.kind == Kind::Symlink && is_link_to(&parent, entry)? => Ok(()),
-        Some(_) => temporary::replace(&parent, name, |temporary| parent.symlink(temporary, target)),
+        Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
     };
+    let result = context.or_replace(result, || {
+        temporary::replace(&parent, name, |temporary| parent.symlink(temporary, target))
+    });
     published(result, &parent, entry.path.file_name())?;
     let unset = attributes::set_symlink(&parent, name, &entry.attributes, context.privileged);
     warn_unset(context, &entry.path, unset);

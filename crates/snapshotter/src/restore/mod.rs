@@ -5,6 +5,7 @@ mod materialize;
 mod plan;
 mod temporary;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -129,6 +130,22 @@ struct Context<'a> {
     cloning: Cloning,
     /// Set once the filesystem said it cannot.
     no_unnamed: AtomicBool,
+}
+
+impl Context<'_> {
+    /// Replaces what is in the way, perhaps only since it was looked for, unless that is forbidden.
+    fn or_replace(
+        &self,
+        result: io::Result<()>,
+        replace: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !self.no_clobber => {
+                replace()
+            }
+            result => result,
+        }
+    }
 }
 
 /// Restores a snapshot. Blocks.

@@ -15,6 +15,7 @@ use super::stream::{Hashing, Output, holes_are_zero, pass};
 use crate::activity::Activity;
 use crate::catalog::{Blob, BlobState, Sync};
 use crate::fs::Stat;
+use crate::fs::dir::Kind;
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
@@ -82,10 +83,12 @@ impl Store {
         let file = match self.root.content.open_file(&name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A symlink, put there by somebody: not the file that is missing.
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
             Err(error) => return Err(error).at("open", path()),
         };
         let stat = Stat::of_file(&file).at("examine", path())?;
-        Ok(Some(OpenBlob { file, stat }))
+        Ok((stat.kind == Kind::File).then_some(OpenBlob { file, stat }))
     }
 
     /// Reads all of a blob; records and returns whether it is what it was.
@@ -180,7 +183,8 @@ impl Store {
                 .content
                 .stat_if_any(&name)
                 .at("examine", self.root.content.path_of(&name))?;
-            if txn.blob(blob.id)?.is_some() && stat.is_none() {
+            let is_file = stat.is_some_and(|stat| stat.kind == Kind::File);
+            if txn.blob(blob.id)?.is_some() && !is_file {
                 txn.mark_blob(blob.id, BlobState::Missing)?;
             }
             Ok(())

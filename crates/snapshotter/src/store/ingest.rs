@@ -9,7 +9,7 @@ use super::layout::content_name;
 use super::stream::Hashes;
 use super::{Store, now};
 use crate::catalog::{Blob, BlobState, NewBlob, Sync, Txn};
-use crate::fs::dir::ignore_absent;
+use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::{Dir, Stat, space};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -152,11 +152,15 @@ impl Store {
             return Ok(Ingested::Gone);
         };
         let name = content_name(&item.hashes.checksum);
-        // Bytes that were only not vouched for are not new.
-        let had = match found {
-            Some(blob) => blob.state == BlobState::Good && self.stat_content(blob)?.is_some(),
-            None => false,
+        let there = match found {
+            Some(blob) => self.stat_content(blob)?,
+            None => None,
         };
+        // Bytes that were only not vouched for are not new.
+        let had = there.is_some() && found.is_some_and(|blob| blob.state == BlobState::Good);
+        if there.is_some_and(|there| there.kind == Kind::Directory) {
+            self.throw_away(&self.root.content, &name)?;
+        }
         slot.rename_to(&self.root.content, &name)?;
         let new = NewBlob {
             checksum: item.hashes.checksum,
@@ -207,7 +211,9 @@ impl Store {
             return Ok(false);
         }
         let stat = self.stat_content(blob)?;
-        Ok(stat.is_some_and(|stat| stat.size == blob.size && Some(stat.mtime) == blob.mtime))
+        Ok(stat.is_some_and(|stat| {
+            stat.kind == Kind::File && stat.size == blob.size && Some(stat.mtime) == blob.mtime
+        }))
     }
 
     /// Files that got a name in a transaction that failed have one without a row.

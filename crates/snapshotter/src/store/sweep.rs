@@ -67,19 +67,18 @@ impl Store {
     ) -> Result<u64> {
         let mut swept = 0;
         for batch in names.chunks(BATCH) {
-            let trash = self.owner.trash(&self.root)?;
             let mut moved = Vec::new();
             let result = self.catalog.write(Sync::Normal, |txn| {
                 for name in batch {
                     if !has_row(txn, name)? {
-                        moved.extend(throw_away(dir, name, trash)?);
+                        moved.extend(self.throw_away(dir, name)?);
                     }
                 }
                 Ok(())
             });
             // What was moved has no row, whether or not the transaction, which changed nothing, went through.
             for name in &moved {
-                self.empty_trash(trash, name)?;
+                self.empty_trash(name)?;
             }
             result?;
             swept += moved.len() as u64;
@@ -87,22 +86,26 @@ impl Store {
         Ok(swept)
     }
 
-    fn empty_trash(&self, trash: &Dir, name: &OsStr) -> Result<()> {
+    fn empty_trash(&self, name: &OsStr) -> Result<()> {
+        let trash = self.owner.trash(&self.root)?;
         match ignore_absent(trash.unlink(name)) {
             // Somebody made a directory under storage/: it is as much litter as a file.
             Err(error) if error.raw_os_error() == Some(libc::EISDIR) => trash.remove_tree(name),
             result => result.at("remove", trash.path_of(name)),
         }
     }
-}
 
-fn throw_away(dir: &Dir, name: &OsStr, trash: &Dir) -> Result<Option<OsString>> {
-    let to: OsString = random_name()
-        .at("read random bytes for", trash.path())?
-        .into();
-    match dir.rename(name, trash, &to) {
-        Ok(()) => Ok(Some(to)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).at("move to the trash", dir.path_of(name)),
+    /// Moves a name to the trash and returns what it is called there; `None`: it was gone. The caller holds the names
+    /// lock.
+    pub(super) fn throw_away(&self, dir: &Dir, name: &OsStr) -> Result<Option<OsString>> {
+        let trash = self.owner.trash(&self.root)?;
+        let to: OsString = random_name()
+            .at("read random bytes for", trash.path())?
+            .into();
+        match dir.rename(name, trash, &to) {
+            Ok(()) => Ok(Some(to)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at("move to the trash", dir.path_of(name)),
+        }
     }
 }

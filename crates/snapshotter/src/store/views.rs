@@ -5,7 +5,7 @@
 //! each use and made anew when anything about it has drifted, when its links are used up, or after a reboot (it is never
 //! synced). The blob's bytes stay the truth.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ use super::layout::{content_name, view_name};
 use super::stream::{Hashing, Output, pass};
 use super::{Slot, Store};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Sync};
+use crate::catalog::{Blob, Sync, ViewKey};
 use crate::fs::{Dir, Stat, attributes, place};
 use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, Result};
@@ -71,18 +71,18 @@ impl Wanted {
 
 /// The views a restore knows to exist, so that it need not ask for each file, nor make one twice.
 #[derive(Debug, Default)]
-pub(crate) struct KnownViews(Mutex<HashSet<(i64, [u8; 16])>>);
+pub(crate) struct KnownViews(Mutex<HashMap<ViewKey, Mtime>>);
 
 impl KnownViews {
-    fn contains(&self, blob: &Blob, wanted: &Wanted) -> bool {
+    fn mtime(&self, blob: &Blob, wanted: &Wanted) -> Option<Mtime> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.contains(&(blob.id, wanted.fingerprint))
+        known.get(&(blob.id, wanted.fingerprint)).copied()
     }
 
     /// A view that was just committed.
     pub(crate) fn add(&self, view: &NewView<'_>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert((view.blob, view.fingerprint));
+        known.insert(view.key, view.mtime);
     }
 }
 
@@ -98,9 +98,9 @@ pub(crate) struct Linkable<'s> {
 #[derive(Debug)]
 pub(crate) struct NewView<'s> {
     slot: Slot<'s>,
-    blob: i64,
+    key: ViewKey,
     name: OsString,
-    fingerprint: [u8; 16],
+    mtime: Mtime,
 }
 
 impl Store {
@@ -119,8 +119,8 @@ impl Store {
         wanted: &Wanted,
         known: &KnownViews,
     ) -> Result<Option<Linkable<'_>>> {
-        if known.contains(blob, wanted)
-            && let Some(view) = self.open_view(blob, wanted)?
+        if let Some(mtime) = known.mtime(blob, wanted)
+            && let Some(view) = self.open_view(blob, wanted, mtime)?
         {
             return Ok(Some(view));
         }
@@ -134,7 +134,12 @@ impl Store {
         }))
     }
 
-    fn open_view(&self, blob: &Blob, wanted: &Wanted) -> Result<Option<Linkable<'_>>> {
+    fn open_view(
+        &self,
+        blob: &Blob,
+        wanted: &Wanted,
+        mtime: Mtime,
+    ) -> Result<Option<Linkable<'_>>> {
         let dir = &self.root.views;
         let name = view_name(&blob.checksum, &wanted.fingerprint);
         let file = match dir.open_file(&name) {
@@ -144,6 +149,7 @@ impl Store {
         };
         let stat = Stat::of_file(&file).at("examine", dir.path_of(&name))?;
         let fits = stat.size == blob.size
+            && stat.mtime == mtime
             && wanted
                 .matches(&file, &stat)
                 .at("examine", dir.path_of(&name))?;
@@ -182,9 +188,9 @@ impl Store {
         }
         Ok(Some(NewView {
             slot,
-            blob: blob.id,
+            key: (blob.id, wanted.fingerprint),
             name: view_name(&blob.checksum, &wanted.fingerprint),
-            fingerprint: wanted.fingerprint,
+            mtime: Stat::of_file(&file).at("examine", path)?.mtime,
         }))
     }
 
@@ -196,7 +202,7 @@ impl Store {
         self.catalog.write(Sync::Normal, |txn| {
             for view in &mut *views {
                 view.slot.rename_to(&self.root.views, &view.name)?;
-                txn.put_view(view.blob, &view.fingerprint, self.unsynced_mark())?;
+                txn.put_view(&view.key, view.mtime, self.unsynced_mark())?;
             }
             Ok(())
         })

@@ -109,19 +109,8 @@ pub(crate) fn set(file: impl AsFd, wanted: &Attributes, privileged: bool) -> Vec
         "inherited attributes",
         remove_unwanted(file, wanted, privileged),
     );
-    for (name, value) in &wanted.xattrs {
-        let result = step("setxattr").and_then(|()| {
-            Ok(rustix::fs::fsetxattr(
-                file,
-                name.as_str(),
-                value,
-                XattrFlags::empty(),
-            )?)
-        });
-        note(&mut unset, name, result);
-    }
-    let mode = step("chmod")
-        .and_then(|()| Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(wanted.mode))?));
+    set_xattrs(file, wanted, privileged, &mut unset);
+    let mode = step("chmod").and_then(|()| set_mode(file, wanted.mode));
     note(&mut unset, "the mode", mode);
     let time =
         step("utimens").and_then(|()| Ok(rustix::fs::futimens(file, &modified_at(wanted.mtime))?));
@@ -160,6 +149,31 @@ pub(crate) fn set_symlink(
     });
     note(&mut unset, "the modification time", time);
     unset
+}
+
+/// Sets those that differ. What its owner may not write takes none, so it is made writable for as long as that takes.
+fn set_xattrs(file: impl AsFd, wanted: &Attributes, privileged: bool, unset: &mut Vec<Unset>) {
+    let differs = |name: &str, value: &[u8]| !matches!(xattr_value(&file, name), Ok(Some(found)) if found == value);
+    let mut writable = privileged;
+    for (name, value) in &wanted.xattrs {
+        if !differs(name, value) {
+            continue;
+        }
+        if !writable {
+            writable = true;
+            let mode = step("chmod").and_then(|()| set_mode(&file, wanted.mode | 0o200));
+            note(unset, "the mode", mode);
+        }
+        let result = step("setxattr").and_then(|()| {
+            let flags = XattrFlags::empty();
+            Ok(rustix::fs::fsetxattr(&file, name.as_str(), value, flags)?)
+        });
+        note(unset, name, result);
+    }
+}
+
+fn set_mode(file: impl AsFd, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
 }
 
 /// A directory's default access list, for one, goes on to what is made in it.

@@ -385,7 +385,11 @@ impl<'a> Placing<'a> {
         if stat.nlink != 1 + self.names_of(&stat, &job.planned.others) {
             return Ok(false);
         }
-        let file = parent.open_file(name).at("open", path())?;
+        let file = match parent.open_file(name) {
+            // What cannot be read cannot be compared: it is replaced.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+            result => result.at("open", path())?,
+        };
         let same = Stat::of_file(&file).at("examine", path())?.identity() == stat.identity();
         Ok(same
             && job.wanted.matches(&file, &stat).at("examine", path())?

@@ -149,6 +149,20 @@ pub struct Usage {
     pub available_bytes: u64,
 }
 
+/// What removing a snapshot gave back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoveReport {
+    /// The snapshot.
+    pub reference: Reference,
+    /// SHA-256 of its manifest.
+    pub manifest_digest: Sha256,
+    /// Blobs that nothing else needed. None yet, if the snapshot is being restored: they go when that ends.
+    pub blobs_removed: u64,
+    /// Bytes of data in them. The filesystem gets back less where another name keeps a hardlinked file.
+    pub freed_bytes: u64,
+}
+
 pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
     let snapshots = store.catalog.read(|txn| txn.snapshots())?;
     Ok(snapshots.into_iter().map(summary).collect())
@@ -193,15 +207,40 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
 
 /// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its
 /// blobs when the restore ends.
-pub(crate) fn remove(store: &Store, reference: &Reference) -> Result<()> {
-    let doomed = store.with_reserve(|| {
+pub(crate) fn remove(store: &Store, reference: &Reference) -> Result<RemoveReport> {
+    let (snapshot, doomed) = store.with_reserve(|| {
         store.catalog.write(Sync::Full, |txn| {
             let snapshot = txn.resolve(reference)?;
             txn.mark_removed(snapshot.id)?;
-            txn.doom_abandoned(&[snapshot.id])
+            let doomed = txn.doom_abandoned(&[snapshot.id])?;
+            Ok((snapshot, doomed))
         })
     })?;
-    store.with_reserve(|| store.sweep_doomed(&doomed))
+    store.with_reserve(|| store.sweep_doomed(&doomed))?;
+    let freed = doomed.iter().map(|blob| blob.data_size);
+    Ok(RemoveReport::new(snapshot, freed))
+}
+
+/// What [`remove`] would report.
+pub(crate) fn plan_removal(store: &Store, reference: &Reference) -> Result<RemoveReport> {
+    let (snapshot, exclusive) = store.catalog.read(|txn| {
+        let snapshot = txn.resolve(reference)?;
+        let exclusive = txn.exclusive_blobs(snapshot.id)?;
+        Ok((snapshot, exclusive))
+    })?;
+    let freed = exclusive.iter().map(|blob| blob.data_size);
+    Ok(RemoveReport::new(snapshot, freed))
+}
+
+impl RemoveReport {
+    fn new(snapshot: Snapshot, freed: impl Iterator<Item = u64> + Clone) -> Self {
+        Self {
+            reference: snapshot.reference,
+            manifest_digest: snapshot.manifest_digest,
+            blobs_removed: freed.clone().count() as u64,
+            freed_bytes: freed.sum(),
+        }
+    }
 }
 
 pub(crate) fn usage(store: &Store) -> Result<Usage> {

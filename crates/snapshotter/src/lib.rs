@@ -54,6 +54,7 @@ compile_error!(
 mod activity;
 mod catalog;
 mod config;
+mod diagnose;
 mod format;
 mod fs;
 mod inspect;
@@ -86,12 +87,13 @@ pub mod hook {
 }
 
 pub use config::{Config, Durability, Gc};
+pub use diagnose::{Capability, Diagnosis, OutputDiagnosis};
 pub use inspect::{
-    FileDetails, PathDetails, SnapshotDetails, SnapshotState, SnapshotSummary, SymlinkDetails,
-    Usage,
+    FileDetails, PathDetails, RemoveReport, SnapshotDetails, SnapshotState, SnapshotSummary,
+    SymlinkDetails, Usage,
 };
-pub use restore::{RestoreReport, RestoreRequest};
-pub use snapshot::{File, SnapshotReport, SnapshotRequest};
+pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
+pub use snapshot::{EntryKind, File, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest};
 pub use snapshotter::Snapshotter;
 pub use verify::{BadBlob, VerifyReport, VerifyRequest};
 pub use words::digest::{Checksum, Digest, DigestError, Sha256};

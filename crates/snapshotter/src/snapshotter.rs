@@ -4,14 +4,16 @@
 //! the call to stop, and the call cleans up after itself, so a cancelled call leaves nothing behind whichever await it
 //! was dropped at.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::activity::{Activity, Limit};
 use crate::config::Config;
-use crate::inspect::{self, SnapshotDetails, SnapshotSummary, Usage};
-use crate::restore::{self, RestoreReport, RestoreRequest};
-use crate::snapshot::{self, SnapshotReport, SnapshotRequest};
+use crate::diagnose::{self, Diagnosis};
+use crate::inspect::{self, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
+use crate::restore::{self, RestorePlan, RestoreReport, RestoreRequest};
+use crate::snapshot::{self, SnapshotPlan, SnapshotReport, SnapshotRequest};
 use crate::store::Store;
 use crate::verify::{self, VerifyReport, VerifyRequest};
 use crate::words::error::{Error, ErrorKind, Result};
@@ -272,9 +274,117 @@ impl Snapshotter {
     /// # Errors
     /// `NotFound`; the catalog's.
     #[tracing::instrument(skip_all, fields(reference = %reference))]
-    pub async fn remove(&self, reference: &Reference) -> Result<()> {
+    pub async fn remove(&self, reference: &Reference) -> Result<RemoveReport> {
         let reference = reference.clone();
         self.run(move |_, store, _| inspect::remove(store, &reference))
+            .await
+    }
+
+    /// What a snapshot would take, without taking it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// use snapshotter::SnapshotRequest;
+    ///
+    /// let plan = snapshotter
+    ///     .plan_snapshot(&SnapshotRequest::new("vm", "v1", dir.path().join("vm")))
+    ///     .await?;
+    /// assert_eq!((plan.files, plan.logical_bytes, plan.exists), (1, 5, false));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`snapshot`](Self::snapshot) that reading directories can find.
+    pub async fn plan_snapshot(&self, request: &SnapshotRequest) -> Result<SnapshotPlan> {
+        let request = request.clone();
+        self.run(move |inner, store, activity| {
+            snapshot::plan(store, &inner.snapshots, &request, activity)
+        })
+        .await
+    }
+
+    /// What a restore would make, without making it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// # snapshotter.snapshot(&snapshotter::SnapshotRequest::new("vm", "v1", dir.path().join("vm"))).await?;
+    /// use snapshotter::RestoreRequest;
+    ///
+    /// let request = RestoreRequest::new("vm:v1".parse()?, dir.path().join("copy"));
+    /// let plan = snapshotter.plan_restore(&request).await?;
+    /// assert_eq!((plan.files, plan.existing.len()), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`restore`](Self::restore) that the catalog and the output's names can find.
+    pub async fn plan_restore(&self, request: &RestoreRequest) -> Result<RestorePlan> {
+        let request = request.clone();
+        self.run(move |_, store, _| restore::preview(store, &request))
+            .await
+    }
+
+    /// What removing a snapshot would give back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// # snapshotter.snapshot(&snapshotter::SnapshotRequest::new("vm", "v1", dir.path().join("vm"))).await?;
+    /// let plan = snapshotter.plan_removal(&"vm:v1".parse()?).await?;
+    /// assert_eq!((plan.blobs_removed, plan.freed_bytes), (1, 5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound`; the catalog's.
+    pub async fn plan_removal(&self, reference: &Reference) -> Result<RemoveReport> {
+        let reference = reference.clone();
+        self.run(move |_, store, _| inspect::plan_removal(store, &reference))
+            .await
+    }
+
+    /// What this machine, the root's filesystem and, where given, an existing output directory can do together. Makes
+    /// and removes small files in both.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// let diagnosis = snapshotter.diagnose(Some(dir.path())).await?;
+    /// assert!(diagnosis.output.is_some_and(|output| output.same_filesystem));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` and `PermissionDenied` for the directory; the filesystem's.
+    pub async fn diagnose(&self, output_dir: Option<&Path>) -> Result<Diagnosis> {
+        let output_dir = output_dir.map(Path::to_owned);
+        self.run(move |_, store, _| diagnose::run(store, output_dir.as_deref()))
             .await
     }
 

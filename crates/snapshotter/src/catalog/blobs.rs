@@ -48,10 +48,19 @@ pub(crate) struct NewBlob<'a> {
     pub(crate) now: i64,
 }
 
+/// A blob that one snapshot alone needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExclusiveBlob {
+    pub(crate) id: i64,
+    pub(crate) checksum: Checksum,
+    pub(crate) data_size: u64,
+}
+
 /// A blob whose row was deleted, with the names it may have under `storage/`.
 #[derive(Clone, Debug)]
 pub(crate) struct Doomed {
     pub(crate) checksum: Checksum,
+    pub(crate) data_size: u64,
     pub(crate) views: Vec<[u8; 16]>,
 }
 
@@ -270,33 +279,44 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Deletes the rows of a snapshot's blobs that no other snapshot needs, and says what they were called.
-    pub(crate) fn doom_blobs_of(&self, snapshot: i64) -> Result<Vec<Doomed>> {
-        let found = self.all(
-            "SELECT b.id, b.checksum FROM blob_references r JOIN blobs b ON b.id = r.blob
+    /// A snapshot's blobs that no other snapshot needs.
+    pub(crate) fn exclusive_blobs(&self, snapshot: i64) -> Result<Vec<ExclusiveBlob>> {
+        self.all(
+            "SELECT b.id, b.checksum, b.data_size FROM blob_references r JOIN blobs b ON b.id = r.blob
              WHERE r.snapshot = ?1
                AND NOT EXISTS (SELECT 1 FROM blob_references o WHERE o.blob = r.blob AND o.snapshot <> ?1)",
             [snapshot],
-            |row| Ok((row.get::<_, i64>(0)?, checksum(row, 1)?)),
-        )?;
+            |row| {
+                Ok(ExclusiveBlob {
+                    id: row.get(0)?,
+                    checksum: checksum(row, 1)?,
+                    data_size: unsigned(row, 2)?,
+                })
+            },
+        )
+    }
+
+    /// Deletes the rows of a snapshot's blobs that no other snapshot needs, and says what they were called.
+    pub(crate) fn doom_blobs_of(&self, snapshot: i64) -> Result<Vec<Doomed>> {
+        let exclusive = self.exclusive_blobs(snapshot)?;
         self.execute(
             "DELETE FROM blob_references WHERE snapshot = ?1",
             [snapshot],
         )?;
-        found
+        exclusive
             .into_iter()
-            .map(|(id, checksum)| self.doom_blob(id, checksum))
+            .map(|blob| self.doom_blob(&blob))
             .collect()
     }
 
-    fn doom_blob(&self, id: i64, checksum: Checksum) -> Result<Doomed> {
-        let views = self.all(
-            "SELECT attributes FROM views WHERE blob = ?1",
-            [id],
-            |row| row.get(0),
-        )?;
-        self.execute("DELETE FROM blobs WHERE id = ?1", [id])?;
-        Ok(Doomed { checksum, views })
+    fn doom_blob(&self, blob: &ExclusiveBlob) -> Result<Doomed> {
+        let views = self.views_of_blob(blob.id)?;
+        self.execute("DELETE FROM blobs WHERE id = ?1", [blob.id])?;
+        Ok(Doomed {
+            checksum: blob.checksum,
+            data_size: blob.data_size,
+            views,
+        })
     }
 
     /// The views that count under `boot`, of all blobs of a snapshot, and their modification times.
@@ -324,6 +344,20 @@ impl Txn<'_> {
             "SELECT attributes FROM views WHERE blob = ?1",
             [blob],
             |row| row.get(0),
+        )
+    }
+
+    /// The modification time of a view that counts under `boot`.
+    pub(crate) fn view_mtime(&self, view: &ViewKey, boot: &str) -> Result<Option<Mtime>> {
+        self.first(
+            "SELECT mtime_seconds, mtime_nanoseconds FROM views WHERE blob = ?1 AND attributes = ?2 AND boot = ?3",
+            params![view.0, view.1, boot],
+            |row| {
+                Ok(Mtime {
+                    seconds: row.get(0)?,
+                    nanoseconds: row.get(1)?,
+                })
+            },
         )
     }
 

@@ -43,6 +43,11 @@ pub(crate) fn open_dir(base: &Dir, path: &RelPath) -> Result<Dir> {
     Ok(Dir::new(fd, whole))
 }
 
+/// Whether the kernel, and what is between it and us, has `openat2`.
+pub(crate) fn has_openat2(dir: &Dir) -> bool {
+    rustix::fs::openat2(dir, ".", DIRECTORY, Mode::empty(), ResolveFlags::BENEATH).is_ok()
+}
+
 fn open(base: &Dir, path: &RelPath, flags: OFlags) -> io::Result<OwnedFd> {
     if HAVE_OPENAT2.load(Ordering::Relaxed) {
         match open_in_one(base, path, flags) {

@@ -205,6 +205,12 @@ impl Dir {
         Ok(rustix::fs::openat(&self.fd, name, READ, Mode::empty())?.into())
     }
 
+    /// Opens a file for writing; a symlink is refused.
+    pub(crate) fn open_writable(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
+    }
+
     /// Creates a file that must not exist yet.
     pub(crate) fn create_file(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         step("create")?;

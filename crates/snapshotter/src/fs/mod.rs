@@ -43,6 +43,13 @@ pub(crate) fn own_ids() -> (u32, u32) {
     )
 }
 
+/// Files this process may have open.
+pub(crate) fn open_files_limit() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX)
+}
+
 /// The running system's boot: what was written but not synced under another one may be lost.
 ///
 /// # Errors

@@ -141,6 +141,12 @@ pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
     )?)
 }
 
+/// Gives a file's disk space beyond `len` back.
+pub(crate) fn shrink(file: &File, len: u64) -> io::Result<()> {
+    step("shrink")?;
+    file.set_len(len)
+}
+
 /// Starts writing a range of dirty pages to the disk without waiting, so that a later sync finds little left to do.
 #[expect(unsafe_code, reason = "rustix has no sync_file_range")]
 pub(crate) fn start_writeback(file: &File, offset: u64, len: u64) {

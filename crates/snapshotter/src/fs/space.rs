@@ -35,16 +35,43 @@ const NETWORK: [(u64, &str); 11] = [
     (0x4750_4653, "gpfs"),
 ];
 
+/// The common local ones.
+const LOCAL: [(u64, &str); 10] = [
+    (0xEF53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683E, "btrfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x794C_7630, "overlay"),
+    (0x2FC1_2FC1, "zfs"),
+    (0xF2F5_2010, "f2fs"),
+    (0xCA45_1A4E, "bcachefs"),
+    (0x6573_5546, "fuse"),
+    (0x8584_58F6, "ramfs"),
+];
+
 /// The name of the network filesystem a directory is on, if it is on one.
 pub(crate) fn network_filesystem(dir: &Dir) -> io::Result<Option<&'static str>> {
-    let stat = rustix::fs::fstatfs(dir)?;
-    #[expect(
-        clippy::cast_sign_loss,
-        reason = "the type's width and sign differ between architectures; magic numbers are 32 bits"
-    )]
-    let kind = (stat.f_type as u64) & 0xFFFF_FFFF;
-    Ok(NETWORK
+    Ok(name_of(magic(dir)?, &NETWORK))
+}
+
+/// The name of the filesystem a directory is on, or its number.
+pub(crate) fn filesystem(dir: &Dir) -> io::Result<String> {
+    let magic = magic(dir)?;
+    let name = name_of(magic, &LOCAL).or_else(|| name_of(magic, &NETWORK));
+    Ok(name.map_or_else(|| format!("{magic:#x}"), str::to_owned))
+}
+
+fn name_of(magic: u64, table: &[(u64, &'static str)]) -> Option<&'static str> {
+    table
         .iter()
-        .find(|(magic, _)| *magic == kind)
-        .map(|(_, name)| *name))
+        .find(|(number, _)| *number == magic)
+        .map(|(_, name)| *name)
+}
+
+#[expect(
+    clippy::cast_sign_loss,
+    reason = "the type's width and sign differ between architectures; magic numbers are 32 bits"
+)]
+fn magic(dir: &Dir) -> io::Result<u64> {
+    Ok((rustix::fs::fstatfs(dir)?.f_type as u64) & 0xFFFF_FFFF)
 }

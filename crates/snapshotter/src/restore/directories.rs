@@ -112,14 +112,8 @@ pub(super) fn warn_unset(context: &Context<'_>, path: &RelPath, unset: Vec<attri
 
 /// Refuses, before anything is written, to replace what exists.
 pub(super) fn refuse_existing(context: &Context<'_>, plan: &Plan) -> Result<()> {
-    let paths = plan
-        .groups
-        .iter()
-        .flat_map(|group| group.files.iter().map(|file| &file.entry.path))
-        .chain(plan.links.iter().map(|link| &link.path))
-        .chain(plan.symlinks.iter().map(|symlink| &symlink.path));
     let mut parent: Option<(Option<RelPath>, Option<Dir>)> = None;
-    for path in paths {
+    for path in plan.names() {
         let of = path.parent();
         if parent.as_ref().is_none_or(|(open, _)| *open != of) {
             let dir = open_if_any(context.output, of.as_ref())?;

@@ -22,7 +22,9 @@ use crate::fs::place::cannot_share;
 use crate::fs::{Dir, Stat, attributes, own_ids, space};
 use crate::snapshot::os_name;
 use crate::store::stream::{Hashing, Output, holes_are_zero, pass};
-use crate::store::{KnownViews, Linkable, NewView, OpenBlob, Told, Wanted, require_space};
+use crate::store::{
+    Existing, KnownViews, Linkable, NewView, OpenBlob, Told, Wanted, require_space,
+};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -32,6 +34,9 @@ use crate::words::relpath::RelPath;
 
 /// Copies of at least this many bytes are checked against the free space first.
 const LARGE: u64 = 1 << 20;
+
+/// How often a link is tried whose source was replaced in the same moment.
+const ATTEMPTS: u32 = 16;
 
 /// Makes everything in a plan.
 pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<Restored> {
@@ -63,6 +68,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
     let made = directories::make(context, plan)?;
     let placing = Placing {
         context,
+        plan,
         blobs: &blobs,
         known: context.store.known_views(snapshot)?,
         placements: Mutex::default(),
@@ -129,6 +135,7 @@ impl Blobs {
 
 struct Placing<'a> {
     context: &'a Context<'a>,
+    plan: &'a Plan,
     blobs: &'a Blobs,
     known: KnownViews,
     placements: Mutex<Placements>,
@@ -251,7 +258,7 @@ impl<'a> Placing<'a> {
                 made.extend(view);
             }
         }
-        store.commit_views(&mut made)?;
+        store.commit_views(&mut made, Existing::Keep)?;
         for &index in &missing {
             if let Some(place) = places[&jobs[index].view()] {
                 sources[index] = Some(store.committed_view(&made[place])?);
@@ -318,36 +325,55 @@ impl<'a> Placing<'a> {
         &self,
         parent: &Dir,
         job: &Job<'_>,
-        source: Linkable<'a>,
+        mut source: Linkable<'a>,
     ) -> Result<Option<Placement>> {
-        let mut source = source;
+        let mut left = ATTEMPTS;
         loop {
             let error = match self.link_to(parent, job, &source) {
                 Ok(placement) => return Ok(Some(placement)),
                 Err(error) => error,
             };
-            match error.raw_os_error() {
+            let next = match error.raw_os_error() {
                 // The inode's links are used up: a fresh one takes over.
-                Some(libc::EMLINK) => {
-                    let Some(fresh) = self.make_view(job)? else {
-                        return Ok(None);
-                    };
-                    let mut fresh = [fresh];
-                    self.context.store.commit_views(&mut fresh)?;
-                    source = self.context.store.committed_view(&fresh[0])?;
-                    self.known.add(&fresh[0]);
+                Some(libc::EMLINK) => self.new_source(job, Existing::Replace)?,
+                // The inode lost its name to a fresh one between being looked up and being linked.
+                Some(libc::ENOENT) if left > 0 => {
+                    left -= 1;
+                    self.source_again(job)?
                 }
                 _ if cannot_share(&error) => {
                     if self.context.link_mode == LinkMode::Hardlink {
                         self.warn(job, &format!("not hardlinked: {error}"));
                     }
-                    return Ok(None);
+                    None
                 }
                 _ => {
                     published(Err(error), parent, job.planned.entry.path.file_name())?;
-                    return Ok(None);
+                    None
                 }
+            };
+            match next {
+                Some(next) => source = next,
+                None => return Ok(None),
             }
+        }
+    }
+
+    fn new_source(&self, job: &Job<'_>, existing: Existing) -> Result<Option<Linkable<'a>>> {
+        let store = self.context.store;
+        let Some(view) = self.make_view(job)? else {
+            return Ok(None);
+        };
+        let mut views = [view];
+        store.commit_views(&mut views, existing)?;
+        self.known.add(&views[0]);
+        store.committed_view(&views[0]).map(Some)
+    }
+
+    fn source_again(&self, job: &Job<'_>) -> Result<Option<Linkable<'a>>> {
+        match self.context.store.current_view(job.blob, &job.wanted)? {
+            Some(view) => Ok(Some(view)),
+            None => self.new_source(job, Existing::Keep),
         }
     }
 
@@ -419,8 +445,16 @@ impl<'a> Placing<'a> {
         }
     }
 
-    /// Makes a file of its own: cloned where the filesystem can, else copied and verified.
+    /// Makes a file of its own and gives it its name.
     fn write(&self, parent: &Dir, job: &Job<'_>) -> Result<Placement> {
+        let (temporary, placement) = self.make(parent, job)?;
+        let result = temporary.publish(job.name(), self.context.no_clobber);
+        published(result, parent, job.planned.entry.path.file_name())?;
+        Ok(placement)
+    }
+
+    /// Makes a complete file without a final name: cloned where the filesystem can, else copied and verified.
+    fn make<'d>(&self, parent: &'d Dir, job: &Job<'_>) -> Result<(Temporary<'d>, Placement)> {
         let path = || parent.path_of(job.name());
         let temporary = Temporary::create(parent, &self.context.no_unnamed).at("create", path())?;
         let placement = self.fill(parent, job, temporary.file())?;
@@ -430,9 +464,7 @@ impl<'a> Placing<'a> {
             self.context.privileged,
         );
         warn_unset(self.context, &job.planned.entry.path, unset);
-        let result = temporary.publish(job.name(), self.context.no_clobber);
-        published(result, parent, job.planned.entry.path.file_name())?;
-        Ok(placement)
+        Ok((temporary, placement))
     }
 
     fn fill(&self, parent: &Dir, job: &Job<'_>, file: &File) -> Result<Placement> {
@@ -467,9 +499,20 @@ impl<'a> Placing<'a> {
         Ok(Placement::Copy)
     }
 
-    /// Makes a further name of a file just placed.
+    /// Makes a further name of a file just placed. Another restore into the same directory may replace that file in
+    /// between.
     fn link(&self, link: &Link) -> Result<()> {
         self.context.activity.check()?;
+        let mut left = ATTEMPTS;
+        loop {
+            match self.try_link(link) {
+                Err(error) if error.kind() == ErrorKind::NotFound && left > 0 => left -= 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn try_link(&self, link: &Link) -> Result<()> {
         let output = self.context.output;
         let from = directories::open(output, link.of.parent().as_ref())?;
         let to = directories::open(output, link.path.parent().as_ref())?;
@@ -479,9 +522,6 @@ impl<'a> Placing<'a> {
         if there.is_some_and(|there| there.identity() == wanted.identity()) {
             return Ok(());
         }
-        if there.is_some() && self.context.no_clobber {
-            return Err(directories::exists(&to.path_of(name)));
-        }
         let result = match there {
             None => from.link(of, &to, name),
             Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -489,7 +529,33 @@ impl<'a> Placing<'a> {
         let result = self.context.or_replace(result, || {
             temporary::replace(&to, name, |temporary| from.link(of, &to, temporary))
         });
-        published(result, &to, link.path.file_name())
+        match result {
+            Err(error) if error.raw_os_error() == Some(libc::EMLINK) => self.separate(&link.of),
+            result => published(result, &to, link.path.file_name()),
+        }
+    }
+
+    /// A view had room for the first name and not for all: the file gets an inode of its own, and all its names that.
+    fn separate(&self, path: &RelPath) -> Result<()> {
+        let planned = self
+            .plan
+            .groups
+            .iter()
+            .flat_map(|group| &group.files)
+            .find(|file| file.entry.path == *path)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "a name without its file"))?;
+        let parent = directories::open(self.context.output, path.parent().as_ref())?;
+        let device = Stat::of_file(&parent).at("examine", parent.path())?.dev;
+        let (temporary, _) = self.make(&parent, &self.open(planned, device)?)?;
+        let of = os_name(path.file_name());
+        published(temporary.publish(of, false), &parent, path.file_name())?;
+        for other in &planned.others {
+            let to = directories::open(self.context.output, other.parent().as_ref())?;
+            let name = os_name(other.file_name());
+            let result = temporary::replace(&to, name, |temporary| parent.link(of, &to, temporary));
+            published(result, &to, other.file_name())?;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,11 @@
 mod directories;
 mod materialize;
 mod plan;
+mod preview;
 mod temporary;
+
+pub use preview::RestorePlan;
+pub(crate) use preview::run as preview;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -160,7 +164,7 @@ pub(crate) fn run(
     let operation = store.owner.next_operation();
     let leased = lease(store, operation, &request.reference)?;
     let result = restore(store, limit, relaxed_times, request, &leased, &activity);
-    let released = store.release(operation);
+    let released = store.with_slice(|| store.release(operation));
     let restored = result.map_err(|error| error.with_reference(&request.reference))?;
     if let Err(error) = released {
         tracing::warn!(%error, "a finished restore's lease stays until this handle is closed");
@@ -187,7 +191,7 @@ struct Leased {
 }
 
 fn lease(store: &Store, operation: i64, reference: &Reference) -> Result<Leased> {
-    store.with_reserve(|| {
+    store.with_slice(|| {
         store.catalog.write(Sync::Normal, |txn| {
             let snapshot = txn.resolve(reference)?;
             txn.insert_lease(store.owner.name(), operation, snapshot.id)?;
@@ -217,9 +221,7 @@ fn restore(
     leased: &Leased,
     activity: &Activity,
 ) -> Result<Restored> {
-    let document = Document::parse(&leased.document).map_err(|error| {
-        Error::damaged(format!("the snapshot's document is not valid: {error}")).with_source(error)
-    })?;
+    let document = parse(&leased.document)?;
     let plan = plan::plan(document, &request.paths)?;
     let output = open_output(&request.output_dir)?;
     let context = Context {
@@ -235,6 +237,12 @@ fn restore(
         no_unnamed: AtomicBool::new(false),
     };
     materialize::all(&context, leased.snapshot.id, &plan)
+}
+
+fn parse(document: &[u8]) -> Result<Document> {
+    Document::parse(document).map_err(|error| {
+        Error::damaged(format!("the snapshot's document is not valid: {error}")).with_source(error)
+    })
 }
 
 fn open_output(path: &Path) -> Result<Dir> {

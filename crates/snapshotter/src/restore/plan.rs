@@ -21,6 +21,17 @@ pub(super) struct Plan {
     pub(super) symlinks: Vec<SymlinkEntry>,
 }
 
+impl Plan {
+    /// Every path that will be a file or a symlink.
+    pub(super) fn names(&self) -> impl Iterator<Item = &RelPath> {
+        self.groups
+            .iter()
+            .flat_map(|group| group.files.iter().map(|file| &file.entry.path))
+            .chain(self.links.iter().map(|link| &link.path))
+            .chain(self.symlinks.iter().map(|symlink| &symlink.path))
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct PlannedDirectory {
     pub(super) path: RelPath,

@@ -2,7 +2,12 @@
 
 mod capture;
 mod describe;
+mod globs;
+mod plan;
 mod walk;
+
+pub(crate) use plan::run as plan;
+pub use plan::{EntryKind, PlannedEntry, SnapshotPlan};
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -18,7 +23,7 @@ use crate::store::{Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
-use crate::words::progress::{Event, Warning};
+use crate::words::progress::{Event, Warning, WarningKind};
 use crate::words::reference::Reference;
 
 /// What to take a snapshot of, and what to call it.
@@ -44,6 +49,13 @@ pub struct SnapshotRequest {
     pub base_dir: PathBuf,
     /// What to take. Empty: everything below `base_dir`, writable.
     pub files: Vec<File>,
+    /// Patterns of paths to treat as read-only too: `*` stays within a component, `**` crosses them, and a directory
+    /// means everything below it.
+    pub read_only: Vec<String>,
+    /// Patterns of paths to leave out, in the same form.
+    pub exclude: Vec<String>,
+    /// Replaces the version if it exists. Default `false`: versions are immutable.
+    pub force: bool,
     /// How files get into the store.
     pub link_mode: LinkMode,
     /// Free text that travels in the manifest.
@@ -93,6 +105,9 @@ impl SnapshotRequest {
             version: version.into(),
             base_dir: base_dir.into(),
             files: Vec::new(),
+            read_only: Vec::new(),
+            exclude: Vec::new(),
+            force: false,
             link_mode: LinkMode::default(),
             annotations: BTreeMap::new(),
         }
@@ -112,6 +127,27 @@ impl SnapshotRequest {
         self
     }
 
+    /// Adds a pattern to [`read_only`](Self::read_only).
+    #[must_use]
+    pub fn read_only(mut self, glob: impl Into<String>) -> Self {
+        self.read_only.push(glob.into());
+        self
+    }
+
+    /// Adds a pattern to [`exclude`](Self::exclude).
+    #[must_use]
+    pub fn exclude(mut self, glob: impl Into<String>) -> Self {
+        self.exclude.push(glob.into());
+        self
+    }
+
+    /// Sets [`force`](Self::force).
+    #[must_use]
+    pub fn force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
+
     /// Sets [`link_mode`](Self::link_mode).
     #[must_use]
     pub fn link_mode(mut self, link_mode: LinkMode) -> Self {
@@ -124,6 +160,12 @@ impl SnapshotRequest {
     pub fn annotation(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.annotations.insert(key.into(), value.into());
         self
+    }
+}
+
+impl SnapshotRequest {
+    fn reference(&self) -> Result<Reference> {
+        Reference::new(&self.name, &self.version).map_err(|error| Error::invalid(error.to_string()))
     }
 }
 
@@ -178,12 +220,11 @@ pub(crate) fn run(
     activity: Activity,
 ) -> Result<SnapshotReport> {
     let started = Instant::now();
-    let reference = Reference::new(&request.name, &request.version)
-        .map_err(|error| Error::invalid(error.to_string()))?;
+    let reference = request.reference()?;
     check_annotations(&request.annotations)?;
     let base = open_base(&request.base_dir)?;
     let operation = store.owner.next_operation();
-    let snapshot = begin(store, operation, &reference)?;
+    let snapshot = begin(store, operation, &reference, request.force)?;
     let context = Context {
         store,
         limit,
@@ -204,14 +245,14 @@ pub(crate) fn run(
 }
 
 /// Registers the pending snapshot that keeps the blobs until it is finished, leased by this call.
-fn begin(store: &Store, operation: i64, reference: &Reference) -> Result<i64> {
-    store.with_reserve(|| {
-        store.catalog.write(Sync::Normal, |txn| {
+fn begin(store: &Store, operation: i64, reference: &Reference, force: bool) -> Result<i64> {
+    store.catalog.write(Sync::Normal, |txn| {
+        if !force {
             txn.require_new(reference)?;
-            let snapshot = txn.insert_pending(reference, now())?;
-            txn.insert_lease(store.owner.name(), operation, snapshot)?;
-            Ok(snapshot)
-        })
+        }
+        let snapshot = txn.insert_pending(reference, now())?;
+        txn.insert_lease(store.owner.name(), operation, snapshot)?;
+        Ok(snapshot)
     })
 }
 
@@ -221,7 +262,7 @@ fn complete(
     operation: i64,
     request: &SnapshotRequest,
 ) -> Result<Taken> {
-    let plan = walk::plan(context, &request.files)?;
+    let plan = walk::plan(context, request)?;
     context.activity.tell(|| Event::Planned {
         files: plan.files.len() as u64,
         bytes: plan.allocated(),
@@ -229,11 +270,7 @@ fn complete(
     let captured = capture::all(context, snapshot, &plan)?;
     context.activity.tell(|| Event::Syncing);
     let described = describe::describe(&plan, &captured, &request.annotations)?;
-    let reference = Reference::new(&request.name, &request.version)
-        .map_err(|error| Error::invalid(error.to_string()))?;
-    finish(
-        context, snapshot, operation, &reference, &captured, &described,
-    )?;
+    finish(context, snapshot, operation, request, &captured, &described)?;
     Ok(Taken::new(&plan, &captured, &described))
 }
 
@@ -242,20 +279,34 @@ fn finish(
     context: &Context<'_>,
     snapshot: i64,
     operation: i64,
-    reference: &Reference,
+    request: &SnapshotRequest,
     captured: &capture::Captured,
     described: &describe::Described,
 ) -> Result<()> {
     let store = context.store;
-    let (sync, synced) = if context.durable {
-        (Sync::Full, store.make_durable(snapshot, &captured.synced)?)
+    let reference = request.reference()?;
+    let synced = if context.durable {
+        store.make_durable(snapshot, &captured.synced)?
     } else {
-        (Sync::Normal, Vec::new())
+        Vec::new()
+    };
+    // A forced snapshot may unlink what it replaces.
+    let sync = if context.durable || request.force {
+        Sync::Full
+    } else {
+        Sync::Normal
     };
     // The last moment to give up: from here on the snapshot exists.
     context.activity.check()?;
-    store.catalog.write(sync, |txn| {
-        txn.require_new(reference)?;
+    let replaced = store.catalog.write(sync, |txn| {
+        let mut replaced = Vec::new();
+        if request.force
+            && let Some(old) = txn.find(&reference)?
+        {
+            txn.mark_removed(old.id)?;
+            replaced = txn.doom_abandoned(&[old.id])?;
+        }
+        txn.require_new(&reference)?;
         txn.mark_synced(&synced)?;
         txn.finish_snapshot(
             snapshot,
@@ -268,13 +319,21 @@ fn finish(
             },
         )?;
         txn.release_operation(store.owner.name(), operation)?;
-        Ok(())
-    })
+        Ok(replaced)
+    })?;
+    if let Err(error) = store.sweep_doomed(&replaced) {
+        context.activity.warn(
+            WarningKind::Deferred,
+            None,
+            format!("what the snapshot replaced could not be removed yet: {error}"),
+        );
+    }
+    Ok(())
 }
 
 /// Ends a failed call: what it ingested and nobody else needs goes at once. What cannot go now goes with the owner.
 fn abandon(store: &Store, operation: i64) {
-    if let Err(error) = store.with_reserve(|| store.release(operation)) {
+    if let Err(error) = store.with_slice(|| store.release(operation)) {
         tracing::warn!(%error, "a failed snapshot's blobs stay until this handle is closed");
     }
 }

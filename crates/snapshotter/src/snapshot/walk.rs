@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Context, File, os_name};
+use super::globs::Globs;
+use super::{Context, File, SnapshotRequest, os_name};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
 use crate::words::entry::Attributes;
@@ -52,11 +53,13 @@ impl Plan {
 }
 
 /// Turns a request's files into a plan.
-pub(super) fn plan(context: &Context<'_>, files: &[File]) -> Result<Plan> {
-    let selection = Selection::new(files)?;
+pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<Plan> {
+    let selection = Selection::new(&request.files)?;
     let mut walk = Walk {
         context,
         selection: &selection,
+        read_only: Globs::new("read_only", &request.read_only)?,
+        exclude: Globs::new("exclude", &request.exclude)?,
         plan: Plan::default(),
         pending: Vec::new(),
     };
@@ -162,6 +165,8 @@ fn selected_path(file: &File) -> Result<Option<RelPath>> {
 struct Walk<'a> {
     context: &'a Context<'a>,
     selection: &'a Selection,
+    read_only: Globs,
+    exclude: Globs,
     plan: Plan,
     pending: Vec<Option<RelPath>>,
 }
@@ -173,6 +178,9 @@ impl Walk<'_> {
             return Ok(());
         };
         let (parent, stat) = stat_beneath(self.context.base, path)?;
+        if self.exclude.covers(path) {
+            return Ok(());
+        }
         self.take(&parent, path.clone(), &stat)
     }
 
@@ -223,6 +231,9 @@ impl Walk<'_> {
     }
 
     fn take(&mut self, parent: &Dir, path: RelPath, stat: &Stat) -> Result<()> {
+        if self.exclude.matches(&path) {
+            return Ok(());
+        }
         let entries =
             self.plan.files.len() + self.plan.directories.len() + self.plan.symlinks.len();
         if entries + self.pending.len() >= MAX_ENTRIES {
@@ -241,7 +252,7 @@ impl Walk<'_> {
         }
         match stat.kind {
             Kind::File => self.plan.files.push(PlannedFile {
-                read_only: self.selection.read_only(&path),
+                read_only: self.selection.read_only(&path) || self.read_only.covers(&path),
                 path,
                 others: Vec::new(),
                 stat: *stat,

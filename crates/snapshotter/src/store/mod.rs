@@ -16,7 +16,7 @@ mod views;
 
 pub(crate) use check::{OpenBlob, settled};
 pub(crate) use ingest::{Ingest, Ingested, Slot, require_space};
-pub(crate) use views::{KnownViews, Linkable, NewView, Told, Wanted};
+pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;
 use std::sync::Mutex;

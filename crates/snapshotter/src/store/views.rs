@@ -82,7 +82,7 @@ impl KnownViews {
     /// A view that was just committed.
     pub(crate) fn add(&self, view: &NewView<'_>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(view.key, view.mtime);
+        known.insert(view.key(), view.mtime);
     }
 }
 
@@ -98,9 +98,28 @@ pub(crate) struct Linkable<'s> {
 #[derive(Debug)]
 pub(crate) struct NewView<'s> {
     slot: Slot<'s>,
-    key: ViewKey,
-    name: OsString,
+    blob: Blob,
+    wanted: Wanted,
     mtime: Mtime,
+}
+
+impl NewView<'_> {
+    fn key(&self) -> ViewKey {
+        (self.blob.id, self.wanted.fingerprint)
+    }
+
+    fn name(&self) -> OsString {
+        view_name(&self.blob.checksum, &self.wanted.fingerprint)
+    }
+}
+
+/// What becomes of a view that is there already and right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// It stays: somebody was quicker, and whoever linked to it goes on sharing it.
+    Keep,
+    /// Its links are used up.
+    Replace,
 }
 
 impl Store {
@@ -188,21 +207,29 @@ impl Store {
         }
         Ok(Some(NewView {
             slot,
-            key: (blob.id, wanted.fingerprint),
-            name: view_name(&blob.checksum, &wanted.fingerprint),
+            blob: blob.clone(),
+            wanted: wanted.clone(),
             mtime: Stat::of_file(&file).at("examine", path)?.mtime,
         }))
     }
 
-    /// Gives views their names and rows; a view that was there loses its name to the new one.
-    pub(crate) fn commit_views(&self, views: &mut [NewView<'_>]) -> Result<()> {
+    /// Gives views their names and rows, unless somebody was quicker.
+    pub(crate) fn commit_views(&self, views: &mut [NewView<'_>], existing: Existing) -> Result<()> {
         if views.is_empty() {
             return Ok(());
         }
         self.catalog.write(Sync::Normal, |txn| {
             for view in &mut *views {
-                view.slot.rename_to(&self.root.views, &view.name)?;
-                txn.put_view(&view.key, view.mtime, self.unsynced_mark())?;
+                if existing == Existing::Keep
+                    && let Some(mtime) = txn.view_mtime(&view.key(), self.unsynced_mark())?
+                    && self.open_view(&view.blob, &view.wanted, mtime)?.is_some()
+                {
+                    view.mtime = mtime;
+                    continue;
+                }
+                let name = view.name();
+                view.slot.rename_to(&self.root.views, &name)?;
+                txn.put_view(&view.key(), view.mtime, self.unsynced_mark())?;
             }
             Ok(())
         })
@@ -211,14 +238,25 @@ impl Store {
     /// The inode behind a view just committed.
     pub(crate) fn committed_view(&self, view: &NewView<'_>) -> Result<Linkable<'_>> {
         let dir = &self.root.views;
-        let stat = dir
-            .stat(&view.name)
-            .at("examine", dir.path_of(&view.name))?;
-        Ok(Linkable {
-            dir,
-            name: view.name.clone(),
-            stat,
-        })
+        let name = view.name();
+        let stat = dir.stat(&name).at("examine", dir.path_of(&name))?;
+        Ok(Linkable { dir, name, stat })
+    }
+
+    /// A view as the catalog has it now: what was known may have been replaced meanwhile.
+    pub(crate) fn current_view(
+        &self,
+        blob: &Blob,
+        wanted: &Wanted,
+    ) -> Result<Option<Linkable<'_>>> {
+        let key = (blob.id, wanted.fingerprint);
+        let mtime = self
+            .catalog
+            .read(|txn| txn.view_mtime(&key, self.unsynced_mark()))?;
+        match mtime {
+            Some(mtime) => self.open_view(blob, wanted, mtime),
+            None => Ok(None),
+        }
     }
 
     /// Reads a view and says whether its bytes are the blob's.

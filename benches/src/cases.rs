@@ -1,0 +1,50 @@
+//! What is measured.
+
+mod large;
+mod small;
+
+use std::path::Path;
+
+use testkit::compare::{Options, compare_with};
+
+use crate::Result;
+use crate::measure::Bench;
+
+/// A kind of source and all comparisons with it.
+pub(crate) struct Case {
+    /// What its rows' names begin with.
+    pub(crate) name: &'static str,
+    /// Runs it.
+    pub(crate) run: fn(&mut Bench) -> Result<()>,
+}
+
+/// All cases. Small files come first, when no other case has removed any file yet.
+pub(crate) const ALL: [Case; 3] = [
+    Case {
+        name: small::NAME,
+        run: small::run,
+    },
+    Case {
+        name: large::DENSE,
+        run: large::dense,
+    },
+    Case {
+        name: large::SPARSE,
+        run: large::sparse,
+    },
+];
+
+const MIB: u64 = 1 << 20;
+
+const FULL: &str = "full";
+const BACKGROUND: &str = "background";
+const NOT_SYNCED: &str = "not synced";
+
+/// That a restored tree has the source's files and bytes.
+fn check(source: &Path, output: &Path) -> Result<()> {
+    let differences = compare_with(source, output, &Options::contents());
+    match differences.first() {
+        None => Ok(()),
+        Some(first) => Err(format!("restored wrongly: {first}").into()),
+    }
+}

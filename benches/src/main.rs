@@ -1,0 +1,75 @@
+//! Measures Snapshotter against `cp` on this machine and writes the tables as Markdown.
+//!
+//! `cargo run --release -p snapshotter-benches` does all of it. Every measured operation is a whole process: this
+//! binary, run again with the subcommand of [`operation`], or `cp` and `sync` themselves, all started the same way. How
+//! it is made fair is in [`report`]'s text, which ends up above the tables.
+
+mod cases;
+mod machine;
+mod measure;
+mod operation;
+mod options;
+mod process;
+mod report;
+mod settle;
+
+use std::process::ExitCode;
+
+use options::{Command, Options};
+
+/// What goes wrong here is for people to read; nothing is handled by kind.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("snapshotter-benches: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<()> {
+    match options::parse(std::env::args().skip(1))? {
+        Command::Help => {
+            say(options::HELP);
+            Ok(())
+        }
+        Command::Operation(operation) => operation.run(),
+        Command::All(options) => all(&options),
+    }
+}
+
+/// Runs every case that was asked for. How fast something was is no reason to fail.
+fn all(options: &Options) -> Result<()> {
+    let work = settle::WorkDir::create(&options.dir)?;
+    let machine = machine::Machine::look(work.path())?;
+    let mut bench = measure::Bench::new(options, work.path())?;
+    let started = std::time::Instant::now();
+    for case in cases::ALL {
+        if bench.wants_case(case.name) {
+            (case.run)(&mut bench)?;
+        }
+    }
+    let text = report::markdown(&machine, options, &bench, started.elapsed());
+    match &options.output {
+        Some(path) => {
+            std::fs::write(path, &text).map_err(|error| format!("{}: {error}", path.display()))?
+        }
+        None => print(&text),
+    }
+    work.remove()
+}
+
+/// Tells how it gets on.
+#[expect(clippy::print_stderr, reason = "progress is for the person who waits")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Gives the result.
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+fn print(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,258 @@
+//! Comparisons: runs of two sides in turn, and the numbers that come of them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Result;
+use crate::operation::{Operation, Outcome};
+use crate::options::Options;
+use crate::{process, say, settle};
+
+/// All measured so far, and how to measure.
+pub(crate) struct Bench {
+    /// Where to work.
+    pub(crate) dir: PathBuf,
+    /// Divides every size.
+    pub(crate) divisor: u64,
+    /// The finished comparisons.
+    pub(crate) rows: Vec<Row>,
+    /// What stores were found to allocate.
+    pub(crate) stores: Vec<StoreSize>,
+    runs: usize,
+    only: Option<String>,
+}
+
+/// What was said of a comparison before it was run.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    /// The case: `dense-1g`.
+    pub(crate) case: &'static str,
+    /// The operation.
+    pub(crate) title: &'static str,
+    /// What is on the disk when ours returns.
+    pub(crate) durability: &'static str,
+    /// The peer; empty where there is none.
+    pub(crate) peer: &'static str,
+    /// What to reach.
+    pub(crate) target: Target,
+    /// Bytes of data the operation is about.
+    pub(crate) data: u64,
+    /// Most memory ours may use, in bytes.
+    pub(crate) memory: u64,
+}
+
+/// What a comparison is to reach.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Target {
+    /// At most this many times the peer's time.
+    Ratio(f64),
+    /// At most this many seconds.
+    Seconds(f64),
+}
+
+/// One finished comparison.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// What it was.
+    pub(crate) spec: Spec,
+    /// The peer's seconds, in the order of the runs; empty where there is none.
+    pub(crate) peer: Vec<f64>,
+    /// Our seconds, in the order of the runs.
+    pub(crate) ours: Vec<f64>,
+    /// What our processes said.
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+/// What a store takes on the disk.
+#[derive(Debug)]
+pub(crate) struct StoreSize {
+    /// The case.
+    pub(crate) case: &'static str,
+    /// How the snapshot was taken.
+    pub(crate) title: &'static str,
+    /// Bytes allocated below the store's `storage/`.
+    pub(crate) allocated: u64,
+    /// Bytes allocated for the source.
+    pub(crate) source: u64,
+}
+
+/// One side of a comparison; both functions are given the number of the run, 0 for the warm-up.
+pub(crate) struct Side<'a, C> {
+    /// Brings everything into place.
+    pub(crate) prepare: Box<dyn Fn(usize) -> Result<()> + 'a>,
+    /// What is measured.
+    pub(crate) command: Box<dyn Fn(usize) -> C + 'a>,
+}
+
+impl<'a, C> Side<'a, C> {
+    /// A side of a comparison.
+    pub(crate) fn new(
+        prepare: impl Fn(usize) -> Result<()> + 'a,
+        command: impl Fn(usize) -> C + 'a,
+    ) -> Self {
+        Self {
+            prepare: Box::new(prepare),
+            command: Box::new(command),
+        }
+    }
+}
+
+impl Bench {
+    /// Nothing measured yet.
+    pub(crate) fn new(options: &Options, dir: &Path) -> Result<Self> {
+        Ok(Self {
+            dir: dir.into(),
+            divisor: options.divisor,
+            rows: Vec::new(),
+            stores: Vec::new(),
+            runs: options.runs,
+            only: options.only.clone(),
+        })
+    }
+
+    /// Whether any row of a case was asked for.
+    pub(crate) fn wants_case(&self, case: &str) -> bool {
+        self.only
+            .as_ref()
+            .is_none_or(|only| case.contains(only.as_str()) || only.starts_with(case))
+    }
+
+    /// Whether a row was asked for.
+    pub(crate) fn wants(&self, spec: &Spec) -> bool {
+        self.only
+            .as_ref()
+            .is_none_or(|only| spec.name().contains(only.as_str()))
+    }
+
+    /// Runs a comparison: one pair unmeasured, then peer, ours, peer, ours… `false`: it was not asked for.
+    pub(crate) fn compare(
+        &mut self,
+        spec: Spec,
+        peer: Option<&Side<'_, Vec<Command>>>,
+        ours: &Side<'_, Operation>,
+    ) -> Result<bool> {
+        if !self.wants(&spec) {
+            return Ok(false);
+        }
+        let mut row = Row {
+            spec,
+            peer: Vec::new(),
+            ours: Vec::new(),
+            outcomes: Vec::new(),
+        };
+        for run in 0..=self.runs {
+            row.run(run, peer, ours)?;
+        }
+        say(&row.summary());
+        self.rows.push(row);
+        Ok(true)
+    }
+}
+
+impl Spec {
+    /// The name that `--only` looks at.
+    pub(crate) fn name(&self) -> String {
+        format!("{}: {}", self.case, self.title)
+    }
+}
+
+impl Row {
+    fn run(
+        &mut self,
+        run: usize,
+        peer: Option<&Side<'_, Vec<Command>>>,
+        ours: &Side<'_, Operation>,
+    ) -> Result<()> {
+        if let Some(peer) = peer {
+            (peer.prepare)(run)?;
+            let mut commands = (peer.command)(run);
+            settle::refresh_pages();
+            let (seconds, _) = process::timed(&mut commands)?;
+            if run > 0 {
+                self.peer.push(seconds);
+            }
+        }
+        (ours.prepare)(run)?;
+        let command = (ours.command)(run).command()?;
+        settle::refresh_pages();
+        let (seconds, outcome) = process::timed_operation(command)?;
+        if run > 0 {
+            self.ours.push(seconds);
+            self.outcomes.push(outcome);
+        }
+        Ok(())
+    }
+
+    /// The ratio of the medians.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        (!self.peer.is_empty()).then(|| median(&self.ours) / median(&self.peer))
+    }
+
+    /// The median of the ratios of each pair.
+    pub(crate) fn pair_ratio(&self) -> Option<f64> {
+        let pairs = self.ours.iter().zip(&self.peer);
+        let ratios: Vec<f64> = pairs.map(|(ours, peer)| ours / peer).collect();
+        (!ratios.is_empty()).then(|| median(&ratios))
+    }
+
+    /// Whether both ways to look at it reach the target.
+    pub(crate) fn reached(&self) -> bool {
+        match self.spec.target {
+            Target::Seconds(most) => median(&self.ours) <= most,
+            Target::Ratio(most) => [self.ratio(), self.pair_ratio()]
+                .iter()
+                .all(|ratio| ratio.is_some_and(|ratio| ratio <= most)),
+        }
+    }
+
+    /// The most memory any run used, in bytes.
+    pub(crate) fn peak(&self) -> u64 {
+        self.most(|outcome| outcome.peak)
+    }
+
+    /// The most that any run has of something.
+    pub(crate) fn most(&self, of: impl Fn(&Outcome) -> u64) -> u64 {
+        self.outcomes.iter().map(of).max().unwrap_or_default()
+    }
+
+    fn summary(&self) -> String {
+        format!(
+            "{:60} {:.3} s, peer {:.3} s, ratio {:.2} / {:.2} {:?} {}",
+            self.spec.name(),
+            median(&self.ours),
+            median(&self.peer),
+            self.ratio().unwrap_or(f64::NAN),
+            self.pair_ratio().unwrap_or(f64::NAN),
+            self.spec.target,
+            if self.reached() {
+                "reached"
+            } else {
+                "NOT reached"
+            },
+        )
+    }
+}
+
+/// The middle value, or the mean of the middle two; not a number where there is none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        len if len % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(&[]).is_nan());
+    }
+}

@@ -1,0 +1,185 @@
+//! One operation of the library as a process: open a root, do it, close, say what it took.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+use snapshotter::{
+    Config, Durability, File, Placements, RestoreRequest, SnapshotRequest, Snapshotter,
+};
+
+use crate::Result;
+
+/// What a measured child does. It travels as JSON in one argument.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Operation {
+    /// The store.
+    pub(crate) root: PathBuf,
+    /// The snapshot's version.
+    pub(crate) version: String,
+    /// What is done.
+    pub(crate) action: Action,
+}
+
+/// What is done with a snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Action {
+    /// Take it.
+    Snapshot {
+        /// The directory to take.
+        source: PathBuf,
+        /// Whether its files are promised not to change.
+        read_only: bool,
+        /// Whether to wait until it is on the disk.
+        durable: bool,
+    },
+    /// Restore it into this directory.
+    Restore(PathBuf),
+}
+
+/// What a child says of itself when it is done.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// How long the call itself took, without opening and closing, in seconds.
+    pub(crate) call: f64,
+    /// Bytes it asked the kernel to read, from any file.
+    pub(crate) read: u64,
+    /// Bytes it asked the kernel to write, to any file.
+    pub(crate) written: u64,
+    /// Bytes that had to come from the disk.
+    pub(crate) fetched: u64,
+    /// Peak of its resident memory, in bytes.
+    pub(crate) peak: u64,
+    /// Files that were hardlinked.
+    pub(crate) hardlinked: u64,
+    /// Files that were copied.
+    pub(crate) copied: u64,
+    /// Files that were there already.
+    pub(crate) present: u64,
+}
+
+const NAME: &str = "bench";
+
+impl Operation {
+    /// Takes a snapshot.
+    pub(crate) fn snapshot(root: &Path, version: &str, source: &Path) -> Self {
+        Self {
+            root: root.into(),
+            version: version.into(),
+            action: Action::Snapshot {
+                source: source.into(),
+                read_only: false,
+                durable: true,
+            },
+        }
+    }
+
+    /// The same of files that are promised not to change; for a snapshot.
+    pub(crate) fn read_only(mut self, value: bool) -> Self {
+        if let Action::Snapshot { read_only, .. } = &mut self.action {
+            *read_only = value;
+        }
+        self
+    }
+
+    /// The same, returning before all is on the disk; for a snapshot.
+    pub(crate) fn background(mut self) -> Self {
+        if let Action::Snapshot { durable, .. } = &mut self.action {
+            *durable = false;
+        }
+        self
+    }
+
+    /// Restores a snapshot.
+    pub(crate) fn restore(root: &Path, version: &str, output: &Path) -> Self {
+        Self {
+            root: root.into(),
+            version: version.into(),
+            action: Action::Restore(output.into()),
+        }
+    }
+
+    /// The reverse of what [`Operation::command`] passes on.
+    pub(crate) fn parse(argument: &str) -> Result<Self> {
+        Ok(serde_json::from_str(argument)?)
+    }
+
+    /// The command that does it.
+    pub(crate) fn command(&self) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("operation").arg(serde_json::to_string(self)?);
+        Ok(command)
+    }
+
+    /// Does it, and prints the [`Outcome`].
+    pub(crate) fn run(&self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let mut outcome = runtime.block_on(self.perform())?;
+        drop(runtime);
+        outcome.look()?;
+        crate::print(&serde_json::to_string(&outcome)?);
+        Ok(())
+    }
+
+    async fn perform(&self) -> snapshotter::Result<Outcome> {
+        let durability = match self.action {
+            Action::Snapshot { durable: false, .. } => Durability::Background,
+            _ => Durability::Full,
+        };
+        let config = Config::new(&self.root).durability(durability);
+        let snapshotter = Snapshotter::open(config).await?;
+        let outcome = self.call(&snapshotter).await?;
+        snapshotter.close().await?;
+        Ok(outcome)
+    }
+
+    async fn call(&self, snapshotter: &Snapshotter) -> snapshotter::Result<Outcome> {
+        match &self.action {
+            Action::Snapshot {
+                source, read_only, ..
+            } => {
+                let files = File::new(".").read_only(*read_only);
+                let request = SnapshotRequest::new(NAME, &self.version, source).file(files);
+                let report = snapshotter.snapshot(&request).await?;
+                Ok(Outcome::of(report.duration, &report.placements))
+            }
+            Action::Restore(output) => {
+                let reference = format!("{NAME}:{}", self.version).parse();
+                let reference = reference.expect("versions here are plain words");
+                let request = RestoreRequest::new(reference, output);
+                let report = snapshotter.restore(&request).await?;
+                Ok(Outcome::of(report.duration, &report.placements))
+            }
+        }
+    }
+}
+
+impl Outcome {
+    fn of(call: std::time::Duration, placements: &Placements) -> Self {
+        Self {
+            call: call.as_secs_f64(),
+            hardlinked: placements.hardlink.files,
+            copied: placements.copy.files,
+            present: placements.present.files,
+            ..Self::default()
+        }
+    }
+
+    /// Adds what the kernel knows of this process.
+    fn look(&mut self) -> Result<()> {
+        let io = fs::read_to_string("/proc/self/io")?;
+        self.read = number(&io, "rchar:")?;
+        self.written = number(&io, "wchar:")?;
+        self.fetched = number(&io, "read_bytes:")?;
+        self.peak = number(&fs::read_to_string("/proc/self/status")?, "VmHWM:")? * 1024;
+        Ok(())
+    }
+}
+
+/// The number on the line that starts with `name`.
+pub(crate) fn number(text: &str, name: &str) -> Result<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let word = line.and_then(|line| line.split_whitespace().next());
+    Ok(word.ok_or_else(|| format!("no {name} in /proc"))?.parse()?)
+}

@@ -1,0 +1,105 @@
+//! Bringing the machine into the same state before every run.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+use crate::operation::number;
+
+/// The directory everything happens in, removed at the very end.
+pub(crate) struct WorkDir(PathBuf);
+
+impl WorkDir {
+    /// Makes it. Something left there by an earlier run that did not get to its end is an error, because removing many
+    /// files makes ext4 slow for minutes afterwards.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::create_dir(path).map_err(|error| {
+            format!(
+                "{}: {error}; if it is left over from an earlier run, remove it and wait five minutes: ext4 makes files slowly after many were removed",
+                path.display()
+            )
+        })?;
+        Ok(Self(path.canonicalize()?))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Removes it and all in it.
+    pub(crate) fn remove(self) -> Result<()> {
+        Ok(fs::remove_dir_all(&self.0)?)
+    }
+}
+
+/// Anonymous memory to take and give back, in bytes.
+const FRESH: usize = 2560 << 20;
+
+/// Makes the kernel's free pages ones that the host has backed.
+///
+/// A virtual machine may give free memory back to its host, and the first touch of such a page then costs ten times
+/// what it should: a run would be judged by the memory it was given. This touches more memory than any run uses and
+/// frees it right before, so that the run is given that.
+pub(crate) fn refresh_pages() {
+    let memory = vec![1_u8; FRESH];
+    drop(std::hint::black_box(memory));
+}
+
+/// Removes what an earlier run left under `path`, if anything.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", path.display()).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes everything to disk, so that no run pays for what another left behind.
+pub(crate) fn sync() {
+    rustix::fs::sync();
+}
+
+/// Reads every file under `path` until nothing comes from the disk any more.
+pub(crate) fn warm(path: &Path) -> Result<()> {
+    for _ in 0..5 {
+        let before = fetched()?;
+        read_all(path)?;
+        if fetched()? == before {
+            return Ok(());
+        }
+    }
+    Err(format!("{} does not stay in the page cache", path.display()).into())
+}
+
+fn fetched() -> Result<u64> {
+    number(&fs::read_to_string("/proc/self/io")?, "read_bytes:")
+}
+
+fn read_all(path: &Path) -> Result<()> {
+    let mut buffer = vec![0; 1 << 18];
+    for (name, metadata) in testkit::fsstat::entries(path)? {
+        if metadata.is_file() {
+            let file = path.join(name);
+            // Holes cost nothing to keep in memory and a lot to read.
+            for (offset, len) in testkit::extents::of_path(&file)? {
+                read_part(&file, offset, len, &mut buffer)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_part(path: &Path, offset: u64, len: u64, buffer: &mut [u8]) -> Result<()> {
+    use std::io::Seek;
+    let mut file = File::open(path)?;
+    file.seek(io::SeekFrom::Start(offset))?;
+    let mut part = file.take(len);
+    while part.read(buffer)? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! What a restore would make, without making it: the same plan, and a look at what is in the way.
+
+use std::path::PathBuf;
+
+use super::plan::{Plan, plan};
+use super::{RestoreRequest, directories, parse};
+use crate::ErrorKind;
+use crate::fs::Dir;
+use crate::snapshot::{EntryKind, PlannedEntry};
+use crate::store::Store;
+use crate::words::digest::Sha256;
+use crate::words::error::{At, Result};
+use crate::words::reference::Reference;
+use crate::words::relpath::RelPath;
+
+/// What a restore would make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestorePlan {
+    /// The snapshot, with its manifest's digest.
+    pub reference: Reference,
+    /// SHA-256 of the manifest.
+    pub manifest_digest: Sha256,
+    /// What would be made, by path.
+    pub entries: Vec<PlannedEntry>,
+    /// Files and symbolic links that are in the output already: replaced unless they are right, or refused by
+    /// `no_clobber`.
+    pub existing: Vec<PathBuf>,
+    /// Regular files, second names of one inode included.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Sizes of the files, holes included, each inode once, in bytes.
+    pub logical_bytes: u64,
+}
+
+/// Plans and reports. Blocks.
+pub(crate) fn run(store: &Store, request: &RestoreRequest) -> Result<RestorePlan> {
+    let (snapshot, document) = store.catalog.read(|txn| {
+        let snapshot = txn.resolve(&request.reference)?;
+        let document = txn.document(snapshot.id)?;
+        Ok((snapshot, document))
+    })?;
+    let plan = plan(parse(&document)?, &request.paths)?;
+    let files = || plan.groups.iter().flat_map(|group| &group.files);
+    Ok(RestorePlan {
+        reference: snapshot.reference.with_digest(snapshot.manifest_digest),
+        manifest_digest: snapshot.manifest_digest,
+        existing: existing(request, &plan)?,
+        files: (files().count() + plan.links.len()) as u64,
+        directories: plan.directories.len() as u64,
+        symlinks: plan.symlinks.len() as u64,
+        logical_bytes: files().map(|file| file.entry.size).sum(),
+        entries: entries(&plan),
+    })
+}
+
+fn existing(request: &RestoreRequest, plan: &Plan) -> Result<Vec<PathBuf>> {
+    let output = match Dir::open(&request.output_dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result?,
+    };
+    let mut found = Vec::new();
+    for path in plan.names() {
+        if exists(&output, path)? {
+            found.push(path.as_path().to_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn exists(output: &Dir, path: &RelPath) -> Result<bool> {
+    let dir = match directories::open(output, path.parent().as_ref()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        result => result?,
+    };
+    let name = crate::snapshot::os_name(path.file_name());
+    let stat = dir.stat_if_any(name).at("examine", dir.path_of(name))?;
+    Ok(stat.is_some())
+}
+
+fn entries(plan: &Plan) -> Vec<PlannedEntry> {
+    let mut entries = Vec::new();
+    for file in plan.groups.iter().flat_map(|group| &group.files) {
+        let entry = &file.entry;
+        for path in std::iter::once(&entry.path).chain(&file.others) {
+            let path = path.as_path();
+            entries.push(PlannedEntry::new(
+                path,
+                EntryKind::File,
+                entry.read_only,
+                entry.size,
+            ));
+        }
+    }
+    for directory in &plan.directories {
+        let path = directory.path.as_path();
+        entries.push(PlannedEntry::new(path, EntryKind::Directory, false, 0));
+    }
+    for symlink in &plan.symlinks {
+        let path = symlink.path.as_path();
+        entries.push(PlannedEntry::new(path, EntryKind::Symlink, false, 0));
+    }
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    entries
+}

@@ -8,7 +8,7 @@ use crate::activity::{Activity, Limit};
 use crate::catalog::{Blob, BlobState, Sync};
 use crate::store::Store;
 use crate::words::digest::{Checksum, Digest};
-use crate::words::error::Result;
+use crate::words::error::{ErrorKind, Result};
 use crate::words::reference::Reference;
 
 /// What to verify.
@@ -199,7 +199,14 @@ impl Check<'_> {
 
     fn judge(&self, blob: &Blob) -> Result<Verdict> {
         let still_there = || self.store.catalog.read(|txn| txn.blob(blob.id));
-        let Some(opened) = self.store.open_blob(blob)? else {
+        let opened = match self.store.open_blob(blob) {
+            // A hardlinked file whose owner took the right to read it away.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Ok(Verdict::Damaged);
+            }
+            result => result?,
+        };
+        let Some(opened) = opened else {
             self.store.found_missing(blob)?;
             return Ok(match still_there()? {
                 Some(_) => Verdict::Missing,

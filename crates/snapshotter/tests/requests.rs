@@ -1238,3 +1238,117 @@ async fn a_background_snapshot_is_synced_when_the_handle_is_closed() {
     assert_eq!(store.list().await.unwrap().len(), 2);
     assert_sound(&store).await;
 }
+
+#[tokio::test]
+async fn directories_inside_the_store_are_refused() {
+    let place = Place::new();
+    let base = place.write("base", &Tree::new().file("file", "bytes"));
+    let store = place.open().await;
+    take(&store, "v1", &base).await;
+    for inside in ["", "storage", "storage/content/blake3"] {
+        let inside = place.path("store").join(inside);
+        let error = store.snapshot(&all("v2", &inside)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        let error = store.restore(&to("v1", &inside)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("inside the store"), "{error}");
+    }
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn excluded_paths_are_left_out_and_read_only_patterns_are_promises() {
+    let place = Place::new();
+    let tree = Tree::new()
+        .file("memory", "m")
+        .file("disk.img", "d")
+        .file("cache/a/b", "c")
+        .file("logs/x.log", "l")
+        .file("logs/keep", "k");
+    let base = place.write("base", &tree);
+    let store = place.open().await;
+    let request = all("v1", &base)
+        .exclude("cache")
+        .exclude("**/*.log")
+        .read_only("mem*");
+    let plan = store.plan_snapshot(&request).await.unwrap();
+    let taken = store.snapshot(&request).await.unwrap();
+    assert_eq!((plan.files, taken.files), (3, 3));
+    let details = store.inspect(&taken.reference).await.unwrap();
+    let found: Vec<_> = details
+        .files
+        .iter()
+        .map(|file| (file.entry.relative_path.to_str().unwrap(), file.read_only))
+        .collect();
+    let wanted = [("disk.img", false), ("logs/keep", false), ("memory", true)];
+    assert_eq!(found, wanted);
+    assert_eq!(details.directories.len(), 1);
+}
+
+#[tokio::test]
+async fn force_replaces_a_version_and_gives_back_what_only_it_needed() {
+    let place = Place::new();
+    let old = place.write("old", &Tree::new().file("file", "old").file("same", "s"));
+    let new = place.write("new", &Tree::new().file("file", "new!").file("same", "s"));
+    let store = place.open().await;
+    take(&store, "v1", &old).await;
+    let refused = store.snapshot(&all("v1", &new)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    let taken = store.snapshot(&all("v1", &new).force(true)).await.unwrap();
+    assert_eq!((taken.blobs_stored, taken.blobs_reused), (1, 1));
+    let usage = store.usage().await.unwrap();
+    assert_eq!(
+        (usage.snapshots, usage.blobs, usage.stored_bytes),
+        (1, 2, 5)
+    );
+    let output = place.fresh();
+    store.restore(&to("v1", &output)).await.unwrap();
+    assert_same(&new, &output);
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn plans_change_nothing_and_say_what_would_be_done() {
+    let place = Place::new();
+    let base = place.write(
+        "base",
+        &Tree::new().file("d/file", "bytes").symlink("l", "d"),
+    );
+    let store = place.open().await;
+    let plan = store.plan_snapshot(&all("v1", &base)).await.unwrap();
+    assert_eq!((plan.files, plan.directories, plan.symlinks), (1, 1, 1));
+    assert!(!plan.exists);
+    assert_eq!(store.usage().await.unwrap().blobs, 0);
+    take(&store, "v1", &base).await;
+    assert!(store.plan_snapshot(&all("v1", &base)).await.unwrap().exists);
+    let output = place.path("output");
+    let plan = store.plan_restore(&to("v1", &output)).await.unwrap();
+    assert_eq!(
+        (plan.files, plan.entries.len(), plan.existing.len()),
+        (1, 3, 0)
+    );
+    assert!(!output.exists());
+    store.restore(&to("v1", &output)).await.unwrap();
+    let plan = store.plan_restore(&to("v1", &output)).await.unwrap();
+    assert_eq!(plan.existing, [Path::new("d/file"), Path::new("l")]);
+    let reference = "test:v1".parse().unwrap();
+    let planned = store.plan_removal(&reference).await.unwrap();
+    assert_eq!((planned.blobs_removed, planned.freed_bytes), (1, 5));
+    assert_eq!(store.remove(&reference).await.unwrap(), planned);
+}
+
+#[tokio::test]
+async fn a_diagnosis_is_what_a_restore_then_does() {
+    let place = Place::new();
+    let base = place.write("base", &Tree::new().file("file", "bytes"));
+    let store = place.open().await;
+    let request = all("v1", &base).file(File::new("file").read_only(true));
+    store.snapshot(&request).await.unwrap();
+    let output = place.fresh();
+    std::fs::create_dir_all(&output).unwrap();
+    let found = store.diagnose(Some(&output)).await.unwrap().output.unwrap();
+    assert_eq!(std::fs::read_dir(&output).unwrap().count(), 0);
+    let given = store.restore(&to("v1", &output)).await.unwrap();
+    let linked = given.placements.hardlink.files == 1;
+    assert_eq!(found.hardlink == snapshotter::Capability::Yes, linked);
+}

@@ -162,6 +162,23 @@ impl Dir {
         Ok(Self::new(fd, self.path.clone()))
     }
 
+    /// Whether it is a directory, or in it however deep.
+    pub(crate) fn is_within(&self, identity: (u64, u64)) -> io::Result<bool> {
+        let mut at = Stat::of_file(&self.fd)?.identity();
+        let mut dir = rustix::fs::openat(&self.fd, ".", DIRECTORY, Mode::empty())?;
+        loop {
+            if at == identity {
+                return Ok(true);
+            }
+            dir = rustix::fs::openat(&dir, "..", DIRECTORY, Mode::empty())?;
+            let above = Stat::of_file(&dir)?.identity();
+            if above == at {
+                return Ok(false);
+            }
+            at = above;
+        }
+    }
+
     /// Where it was when it was opened: for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -223,7 +223,7 @@ fn restore(
 ) -> Result<Restored> {
     let document = parse(&leased.document)?;
     let plan = plan::plan(document, &request.paths)?;
-    let output = open_output(&request.output_dir)?;
+    let output = open_output(store, &request.output_dir)?;
     let context = Context {
         store,
         limit,
@@ -245,12 +245,14 @@ fn parse(document: &[u8]) -> Result<Document> {
     })
 }
 
-fn open_output(path: &Path) -> Result<Dir> {
+fn open_output(store: &Store, path: &Path) -> Result<Dir> {
     if path.as_os_str().is_empty() {
         return Err(Error::invalid("output_dir must not be empty"));
     }
-    Dir::create_all(path, 0o755).map_err(|error| match error.kind() {
+    let output = Dir::create_all(path, 0o755).map_err(|error| match error.kind() {
         crate::ErrorKind::InvalidInput => error.with_hint("output_dir must be a directory"),
         _ => error,
-    })
+    })?;
+    store.root.require_outside("output_dir", &output)?;
+    Ok(output)
 }

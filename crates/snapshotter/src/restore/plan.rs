@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use crate::format::document::{Document, FileEntry, SymlinkEntry};
+use crate::snapshot::is_base;
 use crate::words::entry::Attributes;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::relpath::RelPath;
@@ -108,6 +109,9 @@ struct Selection(Vec<(RelPath, PathBuf)>);
 
 impl Selection {
     fn new(paths: &[PathBuf]) -> Result<Self> {
+        if paths.iter().any(|given| is_base(given)) {
+            return Ok(Self(Vec::new()));
+        }
         let selected = paths.iter().map(|given| {
             let path = RelPath::normalize(given).map_err(|error| {
                 Error::invalid(format!("paths: {error}"))

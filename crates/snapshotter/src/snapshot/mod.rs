@@ -222,7 +222,7 @@ pub(crate) fn run(
     let started = Instant::now();
     let reference = request.reference()?;
     check_annotations(&request.annotations)?;
-    let base = open_base(&request.base_dir)?;
+    let base = open_base(store, &request.base_dir)?;
     let operation = store.owner.next_operation();
     let snapshot = begin(store, operation, &reference, request.force)?;
     let context = Context {
@@ -338,11 +338,13 @@ fn abandon(store: &Store, operation: i64) {
     }
 }
 
-fn open_base(path: &Path) -> Result<Dir> {
-    Dir::open(path).map_err(|error| match error.kind() {
+fn open_base(store: &Store, path: &Path) -> Result<Dir> {
+    let base = Dir::open(path).map_err(|error| match error.kind() {
         crate::ErrorKind::NotFound => error.with_hint("base_dir must be an existing directory"),
         _ => error,
-    })
+    })?;
+    store.root.require_outside("base_dir", &base)?;
+    Ok(base)
 }
 
 fn check_annotations(annotations: &BTreeMap<String, String>) -> Result<()> {
@@ -417,6 +419,13 @@ impl Taken {
             warnings,
         }
     }
+}
+
+/// Whether a path people typed is the base directory itself: `.`, `./` and the like.
+pub(crate) fn is_base(given: &Path) -> bool {
+    let mut components = given.components();
+    !given.as_os_str().is_empty()
+        && components.all(|component| component == std::path::Component::CurDir)
 }
 
 /// A path's last component, which every relative path has.

@@ -84,7 +84,7 @@ pub(crate) fn run(
     activity: Activity,
 ) -> Result<SnapshotPlan> {
     let reference = request.reference()?;
-    let base = open_base(&request.base_dir)?;
+    let base = open_base(store, &request.base_dir)?;
     let exists = store.catalog.read(|txn| txn.find(&reference))?.is_some();
     let context = Context {
         store,

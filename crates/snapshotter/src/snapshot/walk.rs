@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::globs::Globs;
-use super::{Context, File, SnapshotRequest, os_name};
+use super::{Context, File, SnapshotRequest, is_base, os_name};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
 use crate::words::entry::Attributes;
@@ -149,10 +149,7 @@ impl Selection {
 
 fn selected_path(file: &File) -> Result<Option<RelPath>> {
     let given = &file.relative_path;
-    let is_base = given
-        .components()
-        .all(|component| component == std::path::Component::CurDir);
-    if is_base && !given.as_os_str().is_empty() {
+    if is_base(given) {
         return Ok(None);
     }
     RelPath::normalize(given).map(Some).map_err(|error| {

@@ -47,8 +47,13 @@ impl Store {
     /// `Damaged` when the file is missing or its bytes changed; the row is marked then.
     pub(crate) fn open_good(&self, blob: &Blob, activity: &Activity) -> Result<OpenBlob> {
         self.require_usable(blob)?;
-        let Some(opened) = self.open_blob(blob)? else {
-            return Err(self.found_missing(blob)?);
+        let opened = match self.open_blob(blob) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Err(self.found_missing(blob)?),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(damaged(blob).with_source(error));
+            }
+            Err(error) => return Err(error),
         };
         let vouched = opened.stat.size == blob.size
             && Some(opened.stat.mtime) == blob.mtime

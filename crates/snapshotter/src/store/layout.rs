@@ -59,6 +59,20 @@ impl Root {
         })
     }
 
+    /// Refuses a directory of the caller's that is inside the root: what is done there would be done to the store.
+    pub(crate) fn require_outside(&self, field: &str, dir: &Dir) -> Result<()> {
+        // A parent that may not be looked at is not ours.
+        if dir.is_within((self.device, self.inode)).unwrap_or(false) {
+            return Err(Error::invalid(format!(
+                "{field} {} is inside the store {}",
+                dir.path().display(),
+                self.dir.path().display()
+            ))
+            .with_path(dir.path()));
+        }
+        Ok(())
+    }
+
     /// Where the catalog is.
     pub(crate) fn catalog_path(&self) -> PathBuf {
         self.metadata.path_of(OsStr::new("catalog.db"))
@@ -81,7 +95,7 @@ impl Root {
         }
         Err(Error::damaged(format!("the store {} has lost its catalog", path.display()))
             .with_path(path)
-            .with_hint("put metadata/catalog.db back from a backup, or choose another root and take the snapshots anew"))
+            .with_hint("put metadata/ back from a backup, or choose another root and take the snapshots anew"))
     }
 }
 

@@ -16,7 +16,7 @@ use snapshotter::{Config, Error, ErrorKind, Warning};
 use support_b::children::{ends_well, part, playing, start, stopped, tell, told, told_number};
 use support_b::outside::{
     assert_at_rest, assert_nothing_partial, assert_nothing_temporary, assert_rows_and_files_agree,
-    assert_rows_have_files, blobs, names, remove_temporaries,
+    assert_rows_have_files, blobs, catalog, names, remove_temporaries,
 };
 use support_b::{Handle, checkpoint, keepsake, request, unless_busy};
 use tempfile::TempDir;
@@ -57,6 +57,14 @@ impl Verb {
 
     fn name(self) -> String {
         format!("{self:?}")
+    }
+
+    fn told() -> Self {
+        let told = told("VERB");
+        let found = Self::ALL
+            .into_iter()
+            .find(|verb| Path::new(&verb.name()) == told);
+        found.expect("a verb")
     }
 
     /// The whole life of a process that does this. One file at a time, so that the steps have one order.
@@ -121,6 +129,7 @@ fn children_start_here() {
         "first" => live_once_in_a_new_root(),
         "full disk" => without_space_at_every_step(),
         "full disk at birth" => without_space_for_a_new_root(),
+        "full disk, handle kept" => without_space_and_with_the_handle_kept(),
         part => panic!("nobody plays {part}"),
     }
 }
@@ -173,7 +182,7 @@ struct Scene {
 impl Scene {
     /// With `kept:v1` alone in the store.
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = quick_dir();
         let at = |name: &str| dir.path().join(name);
         let scene = Self {
             source: at("source"),
@@ -302,6 +311,15 @@ impl Scene {
         assert_rows_and_files_agree(&stage.paths.root);
         listed
     }
+}
+
+/// Memory, where there is enough of it: thousands of syncs of a busy disk say nothing about interleaving.
+fn quick_dir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let roomy = rustix::fs::statvfs(memory)
+        .is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) > 1 << 30);
+    let made = roomy.then(|| TempDir::new_in(memory).ok()).flatten();
+    made.unwrap_or_else(|| tempfile::tempdir().unwrap())
 }
 
 /// A handle of this process that could not close leaves its lease to the next opener. While another thread is just
@@ -649,11 +667,7 @@ fn fill_disk_step_by_step(part: &str, verb: Verb) {
 }
 
 fn without_space_at_every_step() {
-    let told = told("VERB");
-    let verb = Verb::ALL
-        .into_iter()
-        .find(|verb| Path::new(&verb.name()) == told)
-        .unwrap();
+    let verb = Verb::told();
     let scene = match verb {
         Verb::Snapshot => Scene::new(),
         Verb::Open => Scene::bereaved(),
@@ -711,6 +725,53 @@ fn after_no_space(scene: &Scene, stage: &Stage, verb: Verb, result: Result<Warni
     }
 }
 
+/// The handle stays open: what a failed call gives back does not wait for its end.
+fn without_space_and_with_the_handle_kept() {
+    let verb = Verb::told();
+    let scene = match verb {
+        Verb::Snapshot => Scene::new(),
+        _ => Scene::taken(),
+    };
+    let mut step = 0;
+    let mut fired = true;
+    while fired {
+        step += 1;
+        let stage = scene.stage();
+        let handle = Handle::open(&stage.paths.root).unwrap();
+        hook::arm(Action::NoSpace, step);
+        let result = verb.call(&handle, &stage.paths);
+        fired = hook::count() >= step;
+        hook::arm(Action::NoSpace, NEVER);
+        let kept = handle.usage().unwrap().blobs;
+        let leases: i64 = catalog(&stage.paths.root)
+            .query_row("SELECT count(*) FROM leases", [], |row| row.get(0))
+            .unwrap();
+        let context = format!("{verb:?} with no space at step {step}: {result:?}");
+        match (verb, result) {
+            (Verb::Snapshot, Err(_)) => assert_eq!((kept, leases), (2, 0), "{context}"),
+            (Verb::Remove, result) => {
+                assert!(result.is_ok(), "{context}");
+                assert_eq!((kept, leases), (2, 0), "{context}");
+            }
+            _ => assert_eq!(kept, 4, "{context}"),
+        }
+        // Views that a failed restore made wait for the next whole sweep.
+        if verb == Verb::Snapshot {
+            assert_rows_and_files_agree(&stage.paths.root);
+        }
+        // The handle is as good as before.
+        if !handle.listed().contains(&BASE.to_owned()) {
+            Verb::Snapshot.call(&handle, &stage.paths).unwrap();
+        }
+        Verb::Restore.call(&handle, &stage.paths).unwrap();
+        assert_same(&stage.paths.source, &stage.paths.output);
+        handle.close().unwrap();
+        scene.assert_whole(&stage);
+    }
+    assert!(step > 6, "{step}");
+    std::process::exit(0);
+}
+
 fn without_space_for_a_new_root() {
     let scene = Scene::new();
     let mut step = 0;
@@ -742,6 +803,21 @@ fn a_snapshot_without_space_anywhere_says_so_and_gives_all_back() {
 #[test]
 fn a_restore_without_space_anywhere_says_so_and_leaves_no_partial_file() {
     fill_disk_step_by_step("full disk", Verb::Restore);
+}
+
+#[test]
+fn a_snapshot_that_fails_for_space_gives_back_before_its_handle_closes() {
+    fill_disk_step_by_step("full disk, handle kept", Verb::Snapshot);
+}
+
+#[test]
+fn a_restore_that_fails_for_space_leaves_its_handle_as_good_as_before() {
+    fill_disk_step_by_step("full disk, handle kept", Verb::Restore);
+}
+
+#[test]
+fn a_removal_goes_through_wherever_space_runs_out() {
+    fill_disk_step_by_step("full disk, handle kept", Verb::Remove);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! modification and change time; the last also moves when somebody else links the file or sets an attribute, so a
 //! second read that finds the same bytes is believed.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +15,7 @@ use crate::fs::dir::{Kind, sync_file};
 use crate::fs::place::{Cloning, Writers, cannot_share, writers};
 use crate::fs::{Stat, attributes, beneath, is_privileged, scan};
 use crate::store::stream::{Hashes, Hashing, Output, PROBED, pass, probe};
-use crate::store::{Ingest, Ingested, settled};
+use crate::store::{Ingest, Ingested, Payload, settled};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
@@ -52,6 +53,9 @@ struct Staged<'s> {
 
 /// Files are committed in batches of this many, or as soon as one of at least [`LARGE`] bytes is ready.
 const BATCH: usize = 1024;
+
+/// Writable files without holes up to this size are kept in memory until their batch is committed, in bytes.
+const IN_MEMORY: u64 = 16 << 10;
 
 /// Files from this size on are synced by the thread that wrote them, while others are still read, in bytes.
 const LARGE: u64 = 1 << 20;
@@ -389,7 +393,7 @@ impl<'c, 'a> Reading<'c, 'a> {
         let after = Stat::of_file(&self.file).at("examine", self.path())?;
         let probe = self.probe(&self.file, &map)?;
         let ingest = Ingest {
-            slot: Some(slot),
+            payload: Payload::Slot(slot),
             hashes,
             map,
             mtime: settled(after.mtime),
@@ -446,7 +450,7 @@ impl<'c, 'a> Reading<'c, 'a> {
         }
         let after = Stat::of_file(&self.file).at("examine", self.path())?;
         let ingest = Ingest {
-            slot: None,
+            payload: Payload::Known,
             hashes,
             map,
             mtime: None,
@@ -460,6 +464,9 @@ impl<'c, 'a> Reading<'c, 'a> {
     fn by_copy(&self) -> Result<Attempt<'a>> {
         let store = self.capture.context.store;
         let map = self.map(&self.file, &self.before)?;
+        if map.size() <= IN_MEMORY && map.data_size() == map.size() && !self.planned().read_only {
+            return self.by_copy_in_memory(map);
+        }
         let claim = if map.data_size() >= LARGE {
             Some(store.claim_space(map.data_size())?)
         } else {
@@ -477,6 +484,23 @@ impl<'c, 'a> Reading<'c, 'a> {
         let after = Stat::of_file(&self.file).at("examine", self.path())?;
         let probe = self.probe(&copy, &map)?;
         let staged = self.finish_slot(slot, &copy, hashes, map, probe, Placement::Copy)?;
+        Ok(judge(staged, &self.before, &after))
+    }
+
+    fn by_copy_in_memory(&self, map: ExtentMap) -> Result<Attempt<'a>> {
+        let bytes = RefCell::new(Vec::new());
+        let Some(hashes) = self.read(&map, Output::Memory(&bytes))? else {
+            return Ok(Attempt::Changed);
+        };
+        let after = Stat::of_file(&self.file).at("examine", self.path())?;
+        let ingest = Ingest {
+            payload: Payload::Bytes(bytes.into_inner()),
+            hashes,
+            map,
+            mtime: None,
+            probe: None,
+        };
+        let staged = self.staged(ingest, Placement::Copy, false);
         Ok(judge(staged, &self.before, &after))
     }
 
@@ -499,7 +523,7 @@ impl<'c, 'a> Reading<'c, 'a> {
         let synced = self.sync_large(file, &map)?;
         let stat = Stat::of_file(file).at("examine", self.path())?;
         let ingest = Ingest {
-            slot: Some(slot),
+            payload: Payload::Slot(slot),
             hashes,
             map,
             mtime: Some(stat.mtime),

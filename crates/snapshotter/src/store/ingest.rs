@@ -1,8 +1,12 @@
 //! Taking files in: slots in staging, and the commit that gives them their names.
+//!
+//! Small files stay in memory until the commit and are written under their names there: making a name in staging and
+//! moving it would cost as much as the file. Until the transaction commits, such a name has no row, so nobody reads it,
+//! and what a crash leaves half-written is litter like any other name without one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 
 use super::layout::content_name;
@@ -10,6 +14,7 @@ use super::stream::Hashes;
 use super::{Store, now};
 use crate::catalog::{Blob, BlobState, NewBlob, Sync, Txn};
 use crate::fs::dir::{Kind, ignore_absent};
+use crate::fs::hook::step;
 use crate::fs::{Dir, Stat, space};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -49,13 +54,23 @@ impl Drop for Slot<'_> {
 /// A file whose bytes are known, about to become a blob.
 #[derive(Debug)]
 pub(crate) struct Ingest<'s> {
-    /// Where the bytes are; `None`: they were seen to equal a stored blob's and not copied.
-    pub(crate) slot: Option<Slot<'s>>,
+    pub(crate) payload: Payload<'s>,
     pub(crate) hashes: Hashes,
     pub(crate) map: ExtentMap,
     /// The inode's modification time, where it can be trusted to betray a later change.
     pub(crate) mtime: Option<Mtime>,
     pub(crate) probe: Option<[u8; 32]>,
+}
+
+/// Where the bytes of an [`Ingest`] are.
+#[derive(Debug)]
+pub(crate) enum Payload<'s> {
+    /// In a file in staging.
+    Slot(Slot<'s>),
+    /// In memory: all of a small file without holes.
+    Bytes(Vec<u8>),
+    /// In the store: they were seen to equal a blob's, and not copied.
+    Known,
 }
 
 /// What became of an [`Ingest`].
@@ -148,9 +163,9 @@ impl Store {
         found: Option<&Blob>,
         item: &mut Ingest<'_>,
     ) -> Result<Ingested> {
-        let Some(slot) = &mut item.slot else {
+        if matches!(item.payload, Payload::Known) {
             return Ok(Ingested::Gone);
-        };
+        }
         let name = content_name(&item.hashes.checksum);
         let there = match found {
             Some(blob) => self.stat_content(blob)?,
@@ -161,7 +176,7 @@ impl Store {
         if there.is_some_and(|there| there.kind == Kind::Directory) {
             self.throw_away(&self.root.content, &name)?;
         }
-        slot.rename_to(&self.root.content, &name)?;
+        self.name_payload(&name, item)?;
         let new = NewBlob {
             checksum: item.hashes.checksum,
             digest: item.hashes.digest,
@@ -185,9 +200,39 @@ impl Store {
         })
     }
 
+    fn name_payload(&self, name: &OsStr, item: &mut Ingest<'_>) -> Result<()> {
+        match &mut item.payload {
+            Payload::Slot(slot) => slot.rename_to(&self.root.content, name),
+            Payload::Bytes(bytes) => {
+                item.mtime = Some(self.write_content(name, bytes)?);
+                Ok(())
+            }
+            Payload::Known => Ok(()),
+        }
+    }
+
+    /// Writes a small file under its name, or, where something has that name, beside it and then over it.
+    fn write_content(&self, name: &OsStr, bytes: &[u8]) -> Result<Mtime> {
+        let content = &self.root.content;
+        let path = || content.path_of(name);
+        match content.create_file(name, 0o600) {
+            Ok(file) => write_all(&file, bytes).at("write", path()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let (mut slot, file) = self.create_slot()?;
+                let mtime = write_all(&file, bytes).at("write", path())?;
+                slot.rename_to(content, name)?;
+                Ok(mtime)
+            }
+            Err(error) => Err(error).at("create", path()),
+        }
+    }
+
     /// Whether the slot is a further name of the blob's own inode: a rename over it would do nothing.
     fn is_same_inode(&self, blob: &Blob, item: &Ingest<'_>) -> Result<bool> {
-        let (Some(slot), Some(stored)) = (&item.slot, self.stat_content(blob)?) else {
+        let Payload::Slot(slot) = &item.payload else {
+            return Ok(false);
+        };
+        let Some(stored) = self.stat_content(blob)? else {
             return Ok(false);
         };
         let slot = slot
@@ -218,14 +263,17 @@ impl Store {
 
     /// Files that got a name in a transaction that failed have one without a row.
     fn sweep_failed(&self, items: &[Ingest<'_>]) {
-        let named = items
-            .iter()
-            .filter(|item| item.slot.as_ref().is_some_and(|slot| slot.named))
-            .map(|item| content_name(&item.hashes.checksum));
-        if let Err(error) = self.sweep_content(&named.collect::<Vec<_>>()) {
+        let names = items.iter().map(|item| content_name(&item.hashes.checksum));
+        if let Err(error) = self.sweep_content(&names.collect::<Vec<_>>()) {
             tracing::debug!(%error, "names of a failed commit wait for the next whole sweep");
         }
     }
+}
+
+fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<Mtime> {
+    step("write")?;
+    file.write_all(bytes)?;
+    Ok(Stat::of_file(file)?.mtime)
 }
 
 /// Refuses to start what cannot fit.

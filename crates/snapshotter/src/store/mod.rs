@@ -15,7 +15,7 @@ mod sync;
 mod views;
 
 pub(crate) use check::{OpenBlob, settled};
-pub(crate) use ingest::{Ingest, Ingested, Slot, require_space};
+pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;

@@ -45,6 +45,8 @@ pub(crate) enum Hashing {
 pub(crate) enum Output<'a> {
     /// Nowhere.
     None,
+    /// Into memory, one extent after the other.
+    Memory(&'a RefCell<Vec<u8>>),
     /// Into a file that is all hole; `sync_soon` starts the writing to disk early.
     File { file: &'a File, sync_soon: bool },
 }
@@ -318,11 +320,15 @@ impl<'a> Sink<'a> {
         let mut taken = 0;
         for segment in &piece.data {
             taken += segment.len as u64;
-            if let Output::File { file, sync_soon } = self.output {
-                let bytes = &piece.buffer[segment.start..segment.start + segment.len];
-                file.write_all_at(bytes, segment.file_offset)?;
-                if sync_soon {
-                    self.wrote(file, *segment);
+            let bytes = &piece.buffer[segment.start..segment.start + segment.len];
+            match self.output {
+                Output::None => {}
+                Output::Memory(memory) => memory.borrow_mut().extend_from_slice(bytes),
+                Output::File { file, sync_soon } => {
+                    file.write_all_at(bytes, segment.file_offset)?;
+                    if sync_soon {
+                        self.wrote(file, *segment);
+                    }
                 }
             }
         }

@@ -9,6 +9,8 @@ use testkit::compare::{Options, compare_with};
 
 use crate::Result;
 use crate::measure::Bench;
+use crate::operation::Operation;
+use crate::process::timed;
 
 /// A kind of source and all comparisons with it.
 pub(crate) struct Case {
@@ -39,6 +41,12 @@ const MIB: u64 = 1 << 20;
 const FULL: &str = "full";
 const BACKGROUND: &str = "background";
 const NOT_SYNCED: &str = "not synced";
+
+/// Does an operation that is not measured.
+fn take(operation: &Operation) -> Result<()> {
+    timed(&mut [operation.command()?])?;
+    Ok(())
+}
 
 /// That a restored tree has the source's files and bytes.
 fn check(source: &Path, output: &Path) -> Result<()> {

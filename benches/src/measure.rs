@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Result;
 use crate::operation::{Operation, Outcome};
 use crate::options::Options;
-use crate::{process, say, settle};
+use crate::process::{self, Timed};
+use crate::settle::Pool;
+use crate::{Result, say};
 
 /// All measured so far, and how to measure.
 pub(crate) struct Bench {
@@ -61,6 +62,8 @@ pub(crate) struct Row {
     pub(crate) ours: Vec<f64>,
     /// What our processes said.
     pub(crate) outcomes: Vec<Outcome>,
+    /// Cores busy with something else, in every run of both sides.
+    pub(crate) others: Vec<f64>,
 }
 
 /// What a store takes on the disk.
@@ -94,6 +97,14 @@ impl<'a, C> Side<'a, C> {
             prepare: Box::new(prepare),
             command: Box::new(command),
         }
+    }
+
+    fn run(&self, run: usize, commands: impl FnOnce(C) -> Result<Vec<Command>>) -> Result<Timed> {
+        let pool = Pool::hold();
+        (self.prepare)(run)?;
+        let mut commands = commands((self.command)(run))?;
+        pool.release();
+        process::timed(&mut commands)
     }
 }
 
@@ -139,6 +150,7 @@ impl Bench {
             peer: Vec::new(),
             ours: Vec::new(),
             outcomes: Vec::new(),
+            others: Vec::new(),
         };
         for run in 0..=self.runs {
             row.run(run, peer, ours)?;
@@ -164,21 +176,17 @@ impl Row {
         ours: &Side<'_, Operation>,
     ) -> Result<()> {
         if let Some(peer) = peer {
-            (peer.prepare)(run)?;
-            let mut commands = (peer.command)(run);
-            settle::refresh_pages();
-            let (seconds, _) = process::timed(&mut commands)?;
+            let timed = peer.run(run, Ok)?;
             if run > 0 {
-                self.peer.push(seconds);
+                self.peer.push(timed.seconds);
+                self.others.push(timed.others);
             }
         }
-        (ours.prepare)(run)?;
-        let command = (ours.command)(run).command()?;
-        settle::refresh_pages();
-        let (seconds, outcome) = process::timed_operation(command)?;
+        let timed = ours.run(run, |operation| Ok(vec![operation.command()?]))?;
         if run > 0 {
-            self.ours.push(seconds);
-            self.outcomes.push(outcome);
+            self.ours.push(timed.seconds);
+            self.others.push(timed.others);
+            self.outcomes.push(timed.outcome()?);
         }
         Ok(())
     }

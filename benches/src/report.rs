@@ -20,6 +20,7 @@ pub(crate) fn markdown(
 ) -> String {
     let mut text = format!("# Benchmarks\n\n{HOW}\n");
     text += &facts(machine, options, took);
+    text += &noise(bench);
     text += &table(
         "Time",
         &[
@@ -78,6 +79,17 @@ fn facts(machine: &Machine, options: &Options, took: Duration) -> String {
         );
     }
     text
+}
+
+/// What else the machine did.
+fn noise(bench: &Bench) -> String {
+    let others = bench.rows.iter().flat_map(|row| row.others.iter().copied());
+    let others: Vec<f64> = others.collect();
+    let most = others.iter().copied().fold(0.0, f64::max);
+    format!(
+        "- Cores busy with something else during a run: median {:.2}, at most {most:.2}\n",
+        median(&others)
+    )
 }
 
 fn table(title: &str, head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::operation::number;
@@ -37,17 +38,62 @@ impl WorkDir {
     }
 }
 
-/// Anonymous memory to take and give back, in bytes.
-const FRESH: usize = 2560 << 20;
+/// Memory to hold between runs, in bytes: more than any run uses.
+const POOL: usize = 2560 << 20;
 
-/// Makes the kernel's free pages ones that the host has backed.
+/// Memory that the host has backed, kept for the next run.
 ///
 /// A virtual machine may give free memory back to its host, and the first touch of such a page then costs ten times
-/// what it should: a run would be judged by the memory it was given. This touches more memory than any run uses and
-/// frees it right before, so that the run is given that.
-pub(crate) fn refresh_pages() {
-    let memory = vec![1_u8; FRESH];
-    drop(std::hint::black_box(memory));
+/// what it should: a run would be judged by the memory it happened to get. This holds touched memory while a run is
+/// prepared and frees it right before, and the kernel hands out first what was freed last.
+pub(crate) struct Pool(Vec<u8>);
+
+impl Pool {
+    /// Takes the memory, every page of it touched.
+    pub(crate) fn hold() -> Self {
+        Self(std::hint::black_box(vec![1; POOL]))
+    }
+
+    /// Gives it to whoever asks next.
+    pub(crate) fn release(self) {
+        drop(self.0);
+    }
+}
+
+/// Longest wait for other processes before a run goes ahead all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the machine must have been quiet.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Cores that may be busy with something else: the others are enough for what is measured.
+const NOISE: f64 = 1.2;
+
+/// Waits until other processes leave the machine alone, within reason.
+pub(crate) fn wait_for_quiet() -> Result<()> {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        let before = busy()?;
+        std::thread::sleep(QUIET);
+        if (busy()? - before) / QUIET.as_secs_f64() <= NOISE {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Seconds that all cores together have been busy since the machine started.
+pub(crate) fn busy() -> Result<f64> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().unwrap_or_default();
+    let numbers = line.split_whitespace().skip(1);
+    let ticks: Vec<f64> = numbers
+        .map(str::parse)
+        .collect::<std::result::Result<_, _>>()?;
+    // User, nice, system; then idle and waiting; then interrupts. Ticks are hundredths of a second.
+    let counted = |(index, _): &(usize, &f64)| matches!(index, 0..=2 | 5..=6);
+    let busy = ticks.iter().enumerate().filter(counted);
+    Ok(busy.map(|(_, ticks)| ticks).sum::<f64>() / 100.0)
 }
 
 /// Removes what an earlier run left under `path`, if anything.

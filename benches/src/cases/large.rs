@@ -10,7 +10,7 @@ use testkit::{Content, Tree};
 use super::{BACKGROUND, FULL, MIB, NOT_SYNCED, small};
 use crate::measure::{Bench, Side, Spec, StoreSize, Target};
 use crate::operation::Operation;
-use crate::process::{cp, sync_filesystem, timed_operation};
+use crate::process::{cp, sync_filesystem};
 use crate::{Result, say, settle};
 
 /// 1 GiB of random bytes.
@@ -111,7 +111,7 @@ impl Large {
         std::fs::create_dir_all(self.scratch())?;
         settle::warm(read)?;
         settle::sync();
-        Ok(())
+        settle::wait_for_quiet()
     }
 
     fn copy(&self, from: &Path, synced: bool) -> Vec<Command> {
@@ -181,7 +181,7 @@ impl Large {
             return Ok(());
         }
         let (source, store) = (self.source(), self.dir.join("stored"));
-        take(&Operation::snapshot(&store, "first", &source))?;
+        super::take(&Operation::snapshot(&store, "first", &source))?;
         let settle = |_| self.settle(&source);
         let peer = Side::new(settle, |_| self.copy(&source, false));
         let ours = Side::new(settle, |run| {
@@ -202,7 +202,7 @@ impl Large {
             return Ok(());
         }
         let store = self.dir.join(title);
-        take(&Operation::snapshot(&store, "v1", &self.source()).read_only(read_only))?;
+        super::take(&Operation::snapshot(&store, "v1", &self.source()).read_only(read_only))?;
         self.restore_from(bench, spec, &store)
     }
 
@@ -217,8 +217,8 @@ impl Large {
         let count = CROWD / bench.divisor;
         say(&format!("{}: storing {count} other files", self.case));
         small::tree(count, 16).write_to(&crowd)?;
-        take(&Operation::snapshot(&store, "crowd", &crowd).read_only(true))?;
-        take(&Operation::snapshot(&store, "v1", &self.source()).read_only(true))?;
+        super::take(&Operation::snapshot(&store, "crowd", &crowd).read_only(true))?;
+        super::take(&Operation::snapshot(&store, "v1", &self.source()).read_only(true))?;
         self.restore_from(bench, spec, &store)
     }
 
@@ -235,10 +235,4 @@ impl Large {
         bench.compare(spec, Some(&peer), &ours)?;
         super::check(&self.source(), &self.output())
     }
-}
-
-/// Does an operation that is not measured.
-fn take(operation: &Operation) -> Result<()> {
-    timed_operation(operation.command()?)?;
-    Ok(())
 }

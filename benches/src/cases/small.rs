@@ -120,7 +120,7 @@ impl Small {
         }
         let store = self.dir.join(format!("store for {title}"));
         let taken = Operation::snapshot(&store, "v1", &self.source()).read_only(read_only);
-        crate::process::timed_operation(taken.command()?)?;
+        super::take(&taken)?;
         let place = |run| self.dir.join(format!("{title} {run}"));
         let peer = Side::new(
             |_| settled(&self.source()),
@@ -146,5 +146,5 @@ impl Small {
 fn settled(read: &Path) -> Result<()> {
     settle::warm(read)?;
     settle::sync();
-    Ok(())
+    settle::wait_for_quiet()
 }

@@ -2,8 +2,8 @@
 //!
 //! The unit of work is a *piece*: an aligned part of the file's SPF1 stream, header and descriptors included, with the
 //! data read straight into its place. Hashes then always see full aligned pieces (BLAKE3 builds its tree in whole
-//! subtrees), whatever the extents are. Reading and hashing overlap: one thread reads (and writes), another hashes.
-//! With nothing to write, reading and XXH3 share a thread, because reading alone would leave it idle.
+//! subtrees), whatever the extents are. Two threads share the work so that neither waits much: one reads and hashes
+//! while the other writes; or, with nothing to write, one reads and takes XXH3 while the other takes BLAKE3.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -71,7 +71,6 @@ pub(crate) fn pass(
     progress: &(dyn Fn(u64) -> io::Result<()> + Sync),
 ) -> io::Result<Hashes> {
     let mut source = Source::new(file, map);
-    let mut sink = Sink::new(output, progress);
     if let Output::File { file, .. } = output {
         crate::fs::hook::step("write")?;
         // Writing the last extent sets the length, unless a hole follows it.
@@ -83,12 +82,29 @@ pub(crate) fn pass(
             file.set_len(map.size())?;
         }
     }
-    if map.stream_size() <= SMALL {
-        pass_alone(&mut source, &mut sink, hashing)
-    } else {
-        pass_overlapped(&mut source, &mut sink, hashing)
+    let large = map.stream_size() > SMALL;
+    match output {
+        Output::Memory(memory) => {
+            let mut take = |bytes: &[u8], _| {
+                memory.borrow_mut().extend_from_slice(bytes);
+                Ok(())
+            };
+            pass_alone(&mut source, &mut take, hashing, progress)
+        }
+        Output::None if large => pass_overlapped(&mut source, None, hashing, progress),
+        Output::None => pass_alone(&mut source, &mut |_, _| Ok(()), hashing, progress),
+        Output::File { file, sync_soon } => {
+            let mut copy = Copy::new(file, sync_soon);
+            if large {
+                return pass_overlapped(&mut source, Some(copy), hashing, progress);
+            }
+            let mut take = |bytes: &[u8], offset| copy.write(bytes, offset);
+            pass_alone(&mut source, &mut take, hashing, progress)
+        }
     }
 }
+
+type Progress<'a> = &'a (dyn Fn(u64) -> io::Result<()> + Sync);
 
 thread_local! {
     static SMALL_PIECE: RefCell<Piece> = RefCell::new(Piece::new(SMALL as usize));
@@ -96,29 +112,35 @@ thread_local! {
 
 fn pass_alone(
     source: &mut Source<'_>,
-    sink: &mut Sink<'_>,
+    take: &mut dyn FnMut(&[u8], u64) -> io::Result<()>,
     hashing: Hashing,
+    progress: Progress<'_>,
 ) -> io::Result<Hashes> {
+    let mut hashers = Hashers::new(hashing == Hashing::Both, true);
     SMALL_PIECE.with_borrow_mut(|piece| {
-        source.fill(piece)?;
-        sink.take(piece)?;
-        let mut hashers = Hashers::default();
-        if hashing == Hashing::Both {
-            hashers.digest.write(piece.bytes());
+        loop {
+            source.fill(piece)?;
+            if piece.bytes().is_empty() {
+                return io::Result::Ok(());
+            }
+            hashers.update(piece.bytes());
+            piece.for_each_segment(&mut *take)?;
+            progress(piece.data_size())?;
         }
-        hashers.checksum.update(piece.bytes());
-        Ok(hashers.finish())
-    })
+    })?;
+    Ok(hashers.finish().or(NOTHING))
 }
 
+/// Reads here, and does there what is the other half of the work.
 fn pass_overlapped(
     source: &mut Source<'_>,
-    sink: &mut Sink<'_>,
+    mut copy: Option<Copy<'_>>,
     hashing: Hashing,
+    progress: Progress<'_>,
 ) -> io::Result<Hashes> {
-    // The idle thread takes XXH3 along; a writing one has enough to do.
-    let digest_here = hashing == Hashing::Both && !sink.writes();
-    let digest_there = hashing == Hashing::Both && sink.writes();
+    let checksum_here = copy.is_some();
+    let mut here = Hashers::new(hashing == Hashing::Both, checksum_here);
+    let mut there = Hashers::new(false, !checksum_here);
     let (full_sender, full) = sync_channel::<Piece>(PIECES);
     let (empty_sender, empty) = sync_channel::<Piece>(PIECES);
     for _ in 0..PIECES {
@@ -126,67 +148,105 @@ fn pass_overlapped(
         let _ = empty_sender.send(Piece::new(PIECE));
     }
     std::thread::scope(|scope| {
-        let there = scope.spawn(move || hash_pieces(&full, &empty_sender, digest_there));
-        let here = read_pieces(source, sink, digest_here, &full_sender, &empty);
+        let other = scope.spawn(move || -> io::Result<Partial> {
+            while let Ok(piece) = full.recv() {
+                if let Some(copy) = &mut copy {
+                    piece.for_each_segment(|bytes, offset| copy.write(bytes, offset))?;
+                }
+                there.update(piece.bytes());
+                // The reader may have stopped on an error: then nobody wants the piece back.
+                let _ = empty_sender.send(piece);
+            }
+            Ok(there.finish())
+        });
+        let read = read_pieces(source, &mut here, progress, &full_sender, &empty);
         drop(full_sender);
-        let there = there
+        let there = other
             .join()
-            .map_err(|_| io::Error::other("hashing panicked"))?;
-        let here = here?;
-        Ok(Hashes {
-            digest: if digest_here { here } else { there.digest },
-            checksum: there.checksum,
-        })
+            .map_err(|_| io::Error::other("the second thread of a pass panicked"))?;
+        // Where the other thread failed, the reader only found it gone.
+        let there = there?;
+        read?;
+        Ok(here.finish().or(there))
     })
 }
 
 fn read_pieces(
     source: &mut Source<'_>,
-    sink: &mut Sink<'_>,
-    digest: bool,
+    hashers: &mut Hashers,
+    progress: Progress<'_>,
     full: &SyncSender<Piece>,
     empty: &Receiver<Piece>,
-) -> io::Result<Digest> {
-    let gone = || io::Error::other("the hashing thread is gone");
-    let mut hasher = XxHash3_64::new();
+) -> io::Result<()> {
+    let gone = || io::Error::other("the second thread of a pass is gone");
     loop {
         let mut piece = empty.recv().map_err(|_| gone())?;
         source.fill(&mut piece)?;
         if piece.bytes().is_empty() {
-            return Ok(Digest::from_u64(hasher.finish()));
+            return Ok(());
         }
-        if digest {
-            hasher.write(piece.bytes());
-        }
-        sink.take(&piece)?;
+        hashers.update(piece.bytes());
+        progress(piece.data_size())?;
         full.send(piece).map_err(|_| gone())?;
     }
 }
 
-fn hash_pieces(full: &Receiver<Piece>, empty: &SyncSender<Piece>, digest: bool) -> Hashes {
-    let mut hashers = Hashers::default();
-    while let Ok(piece) = full.recv() {
-        if digest {
-            hashers.digest.write(piece.bytes());
-        }
-        hashers.checksum.update(piece.bytes());
-        // The reader may have stopped on an error: then nobody wants the piece back.
-        let _ = empty.send(piece);
-    }
-    hashers.finish()
+/// The hashes one thread is to compute.
+struct Hashers {
+    digest: Option<XxHash3_64>,
+    checksum: Option<blake3::Hasher>,
 }
 
-#[derive(Default)]
-struct Hashers {
-    digest: XxHash3_64,
-    checksum: blake3::Hasher,
+/// The hashes one thread has computed.
+#[derive(Clone, Copy)]
+struct Partial {
+    digest: Option<Digest>,
+    checksum: Option<Checksum>,
 }
+
+const NOTHING: Partial = Partial {
+    digest: None,
+    checksum: None,
+};
 
 impl Hashers {
-    fn finish(self) -> Hashes {
+    fn new(digest: bool, checksum: bool) -> Self {
+        Self {
+            digest: digest.then(XxHash3_64::new),
+            checksum: checksum.then(blake3::Hasher::new),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        if let Some(digest) = &mut self.digest {
+            digest.write(bytes);
+        }
+        if let Some(checksum) = &mut self.checksum {
+            checksum.update(bytes);
+        }
+    }
+
+    fn finish(self) -> Partial {
+        Partial {
+            digest: self.digest.map(|hasher| Digest::from_u64(hasher.finish())),
+            checksum: self
+                .checksum
+                .map(|hasher| Checksum::from_bytes(*hasher.finalize().as_bytes())),
+        }
+    }
+}
+
+impl Partial {
+    fn or(self, other: Self) -> Hashes {
         Hashes {
-            digest: Digest::from_u64(self.digest.finish()),
-            checksum: Checksum::from_bytes(*self.checksum.finalize().as_bytes()),
+            digest: self
+                .digest
+                .or(other.digest)
+                .unwrap_or(Digest::from_u64(0)),
+            checksum: self
+                .checksum
+                .or(other.checksum)
+                .unwrap_or(Checksum::from_bytes([0; 32])),
         }
     }
 }
@@ -220,6 +280,22 @@ impl Piece {
 
     fn room(&self) -> usize {
         self.buffer.len() - self.len
+    }
+
+    fn data_size(&self) -> u64 {
+        self.data.iter().map(|segment| segment.len as u64).sum()
+    }
+
+    /// Calls `take` with each stretch of data and its offset in the file.
+    fn for_each_segment(
+        &self,
+        mut take: impl FnMut(&[u8], u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for segment in &self.data {
+            let bytes = &self.buffer[segment.start..segment.start + segment.len];
+            take(bytes, segment.file_offset)?;
+        }
+        Ok(())
     }
 }
 
@@ -296,51 +372,30 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Where the data of pieces goes, and who hears of it.
-struct Sink<'a> {
-    output: Output<'a>,
-    progress: &'a (dyn Fn(u64) -> io::Result<()> + Sync),
+/// A copy being made.
+struct Copy<'a> {
+    file: &'a File,
+    sync_soon: bool,
     dirty: u64,
 }
 
-impl<'a> Sink<'a> {
-    fn new(output: Output<'a>, progress: &'a (dyn Fn(u64) -> io::Result<()> + Sync)) -> Self {
+impl<'a> Copy<'a> {
+    fn new(file: &'a File, sync_soon: bool) -> Self {
         Self {
-            output,
-            progress,
+            file,
+            sync_soon,
             dirty: 0,
         }
     }
 
-    fn writes(&self) -> bool {
-        matches!(self.output, Output::File { .. })
-    }
-
-    fn take(&mut self, piece: &Piece) -> io::Result<()> {
-        let mut taken = 0;
-        for segment in &piece.data {
-            taken += segment.len as u64;
-            let bytes = &piece.buffer[segment.start..segment.start + segment.len];
-            match self.output {
-                Output::None => {}
-                Output::Memory(memory) => memory.borrow_mut().extend_from_slice(bytes),
-                Output::File { file, sync_soon } => {
-                    file.write_all_at(bytes, segment.file_offset)?;
-                    if sync_soon {
-                        self.wrote(file, *segment);
-                    }
-                }
-            }
-        }
-        (self.progress)(taken)
-    }
-
-    fn wrote(&mut self, file: &File, segment: Segment) {
-        self.dirty += segment.len as u64;
-        if self.dirty >= WRITEBACK {
-            start_writeback(file, 0, segment.file_offset + segment.len as u64);
+    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)?;
+        self.dirty += bytes.len() as u64;
+        if self.sync_soon && self.dirty >= WRITEBACK {
+            start_writeback(self.file, 0, offset + bytes.len() as u64);
             self.dirty = 0;
         }
+        Ok(())
     }
 }
 

@@ -200,8 +200,8 @@ impl Check<'_> {
     fn judge(&self, blob: &Blob) -> Result<Verdict> {
         let still_there = || self.store.catalog.read(|txn| txn.blob(blob.id));
         let opened = match self.store.open_blob(blob) {
-            // A hardlinked file whose owner took the right to read it away.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                self.store.mark_unreadable(blob)?;
                 return Ok(Verdict::Damaged);
             }
             result => result?,

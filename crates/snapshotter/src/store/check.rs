@@ -51,6 +51,7 @@ impl Store {
             Ok(Some(opened)) => opened,
             Ok(None) => return Err(self.found_missing(blob)?),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                self.mark_unreadable(blob)?;
                 return Err(damaged(blob).with_source(error));
             }
             Err(error) => return Err(error),
@@ -79,6 +80,15 @@ impl Store {
             BlobState::Damaged => Err(damaged(blob)),
             BlobState::Missing => Err(missing(blob)),
         }
+    }
+
+    /// A hardlinked file whose owner took the right to read it away is as good as damaged: the next capture of the same
+    /// bytes replaces it, and `verify` finds it right again if the right comes back.
+    pub(crate) fn mark_unreadable(&self, blob: &Blob) -> Result<()> {
+        tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob cannot be read");
+        self.catalog.write(Sync::Normal, |txn| {
+            txn.mark_blob(blob.id, BlobState::Damaged)
+        })
     }
 
     /// Opens a blob's file as it is; `None`: there is none.

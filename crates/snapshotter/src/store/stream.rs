@@ -239,10 +239,7 @@ impl Hashers {
 impl Partial {
     fn or(self, other: Self) -> Hashes {
         Hashes {
-            digest: self
-                .digest
-                .or(other.digest)
-                .unwrap_or(Digest::from_u64(0)),
+            digest: self.digest.or(other.digest).unwrap_or(Digest::from_u64(0)),
             checksum: self
                 .checksum
                 .or(other.checksum)

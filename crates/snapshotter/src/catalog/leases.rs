@@ -42,6 +42,16 @@ impl Txn<'_> {
         self.doom_abandoned(&snapshots)
     }
 
+    /// Whether an owner has any lease.
+    pub(crate) fn has_leases(&self, owner: &str) -> Result<bool> {
+        let found = self.first(
+            "SELECT 1 FROM leases WHERE owner = ?1 LIMIT 1",
+            [owner],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
     /// Ends all leases of an owner and deletes what only they kept.
     pub(crate) fn release_owner(&self, owner: &str) -> Result<Vec<Doomed>> {
         let snapshots = self.all(

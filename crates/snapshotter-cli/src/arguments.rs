@@ -1,0 +1,299 @@
+//! The command line: what clap needs to know. Each verb's own arguments are beside the verb.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use snapshotter::LinkMode;
+
+use crate::exit;
+use crate::verbs;
+
+/// The colours of `--help`: the same as those of errors and tables.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default())
+    .error(AnsiColor::Red.on_default().bold())
+    .valid(AnsiColor::Cyan.on_default())
+    .invalid(AnsiColor::Yellow.on_default());
+
+/// Takes snapshots of sets of files and restores them
+#[derive(Debug, Parser)]
+#[command(
+    name = "snapshotter",
+    bin_name = "snapshotter",
+    version,
+    about = "Takes snapshots of sets of files and restores them",
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    after_long_help = after_long_help(),
+    styles = STYLES,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Arguments {
+    /// What every command understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const LONG_ABOUT: &str = "\
+Takes snapshots of sets of files (VM and process checkpoints, sparse memory dumps, disk images), names them NAME:VERSION, \
+and restores them elsewhere: exactly as they were, fast, and without filling the disk with copies.
+
+Snapshots are kept in a directory, the root. Equal bytes are kept once. Files promised to be read-only are hardlinked in \
+and out where the filesystem allows it.";
+
+const AFTER_HELP: &str = "\
+Example:
+  snapshotter snapshot vm:v1 ./vm      takes a snapshot of everything in ./vm
+  snapshotter restore vm:v1 ./copy     puts it into ./copy
+
+`snapshotter COMMAND --help` has examples for each command.";
+
+fn after_long_help() -> String {
+    format!(
+        "\
+Example:
+  snapshotter snapshot vm:v1 ./vm --read-only memory
+  snapshotter list
+  snapshotter restore vm:v1 ./copy
+  snapshotter remove vm:v1
+
+Settings:
+  The root, where snapshots are kept, is the first of these:
+    --root DIR
+    $SNAPSHOTTER_ROOT_DIR
+    root_dir in $XDG_CONFIG_HOME/snapshotter/config.toml
+    root_dir in /etc/snapshotter/config.toml
+    /var/lib/snapshotter for root, $XDG_DATA_HOME/snapshotter for others
+  `snapshotter config` shows all settings and where each came from.
+
+Exit codes:
+{}",
+        exit::TABLE
+    )
+}
+
+/// What every command understands.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where snapshots are kept
+    #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub root: Option<PathBuf>,
+    /// Read this configuration file instead of the usual ones
+    ///
+    /// The usual ones are /etc/snapshotter/config.toml and then $XDG_CONFIG_HOME/snapshotter/config.toml.
+    /// `snapshotter config --defaults` prints one to start from.
+    #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Read settings from a file of NAME=VALUE lines too
+    ///
+    /// SNAPSHOTTER_* variables in it count as if they were set, unless they are. REGISTRY_*, CONTENT_* and DRAGONFLY_*, the
+    /// names of the Go library's example, are accepted; this release does not use them, and says so.
+    #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub env_file: Option<PathBuf>,
+    /// Print one JSON document, errors too (docs/json.md)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print no summary, no warnings and no progress; of a list, the names alone
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print more; twice and thrice, log more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Exit with 9 if there are warnings
+    #[arg(long, global = true)]
+    pub strict: bool,
+    /// When to show progress on stderr; json: an event a line
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t,
+        hide_possible_values = false
+    )]
+    pub progress: ProgressMode,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub color: Color,
+    /// How -v logs on stderr
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    pub log_format: LogFormat,
+}
+
+/// When progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// A bar, if stderr is a terminal.
+    #[default]
+    Auto,
+    /// A bar.
+    Always,
+    /// Nothing.
+    Never,
+    /// An event a line.
+    Json,
+}
+
+/// When colour is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl From<Color> for clap::ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
+}
+
+impl From<Color> for anstream::ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// How bytes get into the store and out of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Link {
+    /// Read-only files: hardlink, else reflink, else copy. Others: reflink, else copy
+    #[default]
+    Auto,
+    /// As auto, with a warning for each read-only file that could not be hardlinked
+    Hardlink,
+    /// Reflink, else copy with a warning
+    Reflink,
+    /// Always copy
+    Copy,
+}
+
+impl From<Link> for LinkMode {
+    fn from(link: Link) -> Self {
+        match link {
+            Link::Auto => Self::Auto,
+            Link::Hardlink => Self::Hardlink,
+            Link::Reflink => Self::Reflink,
+            Link::Copy => Self::Copy,
+        }
+    }
+}
+
+/// The verbs. What each does is told beside it.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Snapshot(verbs::snapshot::Args),
+    Restore(verbs::restore::Args),
+    #[command(visible_alias = "ls")]
+    List(verbs::list::Args),
+    Inspect(verbs::inspect::Args),
+    Diff(verbs::diff::Args),
+    #[command(visible_alias = "rm")]
+    Remove(verbs::remove::Args),
+    Verify(verbs::verify::Args),
+    Df(verbs::df::Args),
+    Config(verbs::config::Args),
+    Doctor(verbs::doctor::Args),
+    Completions(verbs::completions::Args),
+    #[command(hide = true)]
+    Man(verbs::man::Args),
+}
+
+/// What has to be known before the arguments are parsed, because it decides how a wrong one is reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Early {
+    /// `--json` was given.
+    pub json: bool,
+    /// `--color`, if it can be read.
+    pub color: Color,
+}
+
+impl Early {
+    /// Looks for the flags up to `--`. A value of another option that looks like one would be taken for it: then an
+    /// error is printed in the wrong form, and nothing else happens.
+    pub fn look(given: &[OsString]) -> Self {
+        let mut early = Self::default();
+        let mut rest = given.iter().skip(1).map(|text| text.to_string_lossy());
+        while let Some(text) = rest.next().filter(|text| text != "--") {
+            let color = match text.as_ref() {
+                "--json" => {
+                    early.json = true;
+                    None
+                }
+                "--color" => rest.next(),
+                text => text
+                    .strip_prefix("--color=")
+                    .map(|value| value.to_owned().into()),
+            };
+            if let Some(color) = color.and_then(|value| Color::from_str(&value, false).ok()) {
+                early.color = color;
+            }
+        }
+        early
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn json_and_color_are_seen_before_parsing() {
+        let look = |line: &str| {
+            let given: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            Early::look(&given)
+        };
+        assert!(look("snapshotter list --json").json);
+        assert!(!look("snapshotter list -- --json").json);
+        assert_eq!(look("snapshotter --color never x").color, Color::Never);
+        assert_eq!(look("snapshotter --color=always x").color, Color::Always);
+        assert_eq!(look("snapshotter --color=blue x").color, Color::Auto);
+    }
+}

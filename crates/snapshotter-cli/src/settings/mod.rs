@@ -1,0 +1,305 @@
+//! The effective settings and where each came from.
+//!
+//! Places are read from the least to the most important: defaults, configuration files, `--env-file`, variables, flags.
+//! Each is turned into assignments to the same table of keys ([`keys`]), so a key is known everywhere or nowhere.
+
+mod env_file;
+mod file;
+mod keys;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use snapshotter::Config;
+
+pub use env_file::Foreign;
+use file::Expected;
+pub use keys::{KEYS, Key, Value};
+
+use crate::arguments::Global;
+use crate::failure::{Failure, Result};
+use crate::output::json::Warning;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody said anything.
+    Default,
+    /// A line of a configuration file or an env file.
+    File(PathBuf, usize),
+    /// A variable.
+    Variable(String),
+    /// A flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One place giving one key a value.
+struct Assignment {
+    key: &'static Key,
+    value: Value,
+    source: Source,
+}
+
+/// The effective settings.
+#[derive(Debug)]
+pub struct Settings {
+    /// For the library.
+    pub config: Config,
+    sources: BTreeMap<&'static str, Source>,
+    /// The configuration files that are looked for, and whether they are there.
+    pub files: Vec<(PathBuf, bool)>,
+    /// What `--env-file` sets and this release does not use.
+    pub foreign: Vec<Foreign>,
+    /// `SNAPSHOTTER_*` variables that mean nothing.
+    pub unknown_variables: Vec<String>,
+}
+
+impl Settings {
+    /// Gathers them.
+    pub fn gather(global: &Global) -> Result<Self> {
+        let mut settings = Self {
+            config: Config::new(PathBuf::new()),
+            sources: BTreeMap::new(),
+            files: Vec::new(),
+            foreign: Vec::new(),
+            unknown_variables: unknown_variables(),
+        };
+        settings.read_files(global)?;
+        if let Some(path) = &global.env_file {
+            let read = env_file::read(path)?;
+            settings.assign(read.assignments);
+            settings.foreign = read.foreign;
+        }
+        settings.assign(variables()?);
+        if let Some(root) = &global.root {
+            settings.assign([Assignment {
+                key: Key::ROOT,
+                value: Value::Path(root.clone()),
+                source: Source::Flag("--root"),
+            }]);
+        }
+        if !settings.sources.contains_key(Key::ROOT.name) {
+            settings.config.root_dir = default_root()?;
+        }
+        Ok(settings)
+    }
+
+    /// Where a key's value came from.
+    pub fn source(&self, key: &str) -> &Source {
+        self.sources.get(key).unwrap_or(&Source::Default)
+    }
+
+    /// What the answer should warn of.
+    pub fn warnings(&self) -> Option<Warning> {
+        let names: Vec<_> = self.foreign.iter().map(|foreign| &*foreign.name).collect();
+        (!names.is_empty()).then(|| {
+            let names = names.join(", ");
+            Warning::new(
+                "unused_setting",
+                format!("set by --env-file and not used by this release: {names}"),
+            )
+        })
+    }
+
+    /// Says where a value came from that the library does not like.
+    pub fn explain(&self, failure: Failure) -> Failure {
+        let named = |key: &&Key| failure.message.split(' ').next() == Some(key.name);
+        let about_root = failure.about.path.as_ref() == Some(&self.config.root_dir);
+        let hint = match KEYS.iter().find(named) {
+            Some(key) => format!("it is set by: {}", self.source(key.name)),
+            None if about_root && failure.hint.is_none() => {
+                format!("this is the root, from: {}", self.source(Key::ROOT.name))
+            }
+            None => return failure,
+        };
+        failure.with_hint(hint)
+    }
+
+    fn read_files(&mut self, global: &Global) -> Result<()> {
+        let given = global
+            .config
+            .clone()
+            .or_else(|| variable_path("SNAPSHOTTER_CONFIG"));
+        let given = given.map(|path| vec![(path, Expected::Certainly)]);
+        for (path, expected) in given.unwrap_or_else(usual_files) {
+            let read = file::read(&path, expected)?;
+            self.files.push((path, read.is_some()));
+            self.assign(read.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, assignments: impl IntoIterator<Item = Assignment>) {
+        for Assignment { key, value, source } in assignments {
+            (key.set)(&mut self.config, value);
+            self.sources.insert(key.name, source);
+        }
+    }
+}
+
+/// A variable that is set to something.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn variable_path(name: &str) -> Option<PathBuf> {
+    variable(name).map(PathBuf::from)
+}
+
+/// XDG's rule: what is not absolute does not count.
+fn base_directory(name: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |path: &PathBuf| path.is_absolute();
+    let home = || variable_path("HOME").filter(absolute);
+    variable_path(name)
+        .filter(absolute)
+        .or_else(|| home().map(|home| home.join(below_home)))
+}
+
+fn usual_files() -> Vec<(PathBuf, Expected)> {
+    let file = |directory: PathBuf| directory.join("snapshotter/config.toml");
+    let mut files = vec![(file("/etc".into()), Expected::Perhaps)];
+    if let Some(own) = base_directory("XDG_CONFIG_HOME", ".config") {
+        files.push((file(own), Expected::IfReadable));
+    }
+    files
+}
+
+fn default_root() -> Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/snapshotter".into());
+    }
+    let data = base_directory("XDG_DATA_HOME", ".local/share");
+    data.map(|data| data.join("snapshotter")).ok_or_else(|| {
+        Failure::invalid("there is no root: neither XDG_DATA_HOME nor HOME is set")
+            .with_hint("say where snapshots are kept with --root DIR or SNAPSHOTTER_ROOT_DIR")
+    })
+}
+
+fn variables() -> Result<Vec<Assignment>> {
+    let mut assignments = Vec::new();
+    for key in KEYS {
+        let name = key.variable();
+        if let Some(value) = variable(&name) {
+            let value = key.parse(&value).map_err(|why| bad_value(&name, &why))?;
+            let source = Source::Variable(name);
+            assignments.push(Assignment { key, value, source });
+        }
+    }
+    Ok(assignments)
+}
+
+fn bad_value(place: &str, why: &str) -> Failure {
+    Failure::invalid(format!("{place}: {why}"))
+}
+
+/// Kubernetes sets such variables for a service called "snapshotter", so they cannot be errors.
+fn unknown_variables() -> Vec<String> {
+    let known =
+        |name: &str| name == "SNAPSHOTTER_CONFIG" || KEYS.iter().any(|key| key.variable() == name);
+    let mut names: Vec<String> = env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("SNAPSHOTTER_") && !known(name))
+        .collect();
+    names.sort();
+    names
+}
+
+/// The key meant by something that is almost its name.
+fn nearest(name: &str) -> Option<&'static Key> {
+    let last = |name: &str| {
+        name.rsplit('.')
+            .next()
+            .unwrap_or_default()
+            .replace('-', "_")
+    };
+    let likeness = |key: &&Key| distance(&last(key.name), &last(name));
+    KEYS.iter()
+        .min_by_key(likeness)
+        .filter(|key| likeness(key) <= 3)
+}
+
+/// Edits between two short words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The line a byte of a text is on, from 1.
+fn line_of(text: &str, byte: usize) -> usize {
+    1 + text.as_bytes()[..byte.min(text.len())]
+        .iter()
+        .filter(|byte| **byte == b'\n')
+        .count()
+}
+
+/// What one configuration file makes of the defaults.
+#[cfg(test)]
+pub fn read_file(path: &Path) -> Result<Config> {
+    let mut config = Config::new(PathBuf::new());
+    for Assignment { key, value, .. } in file::read(path, Expected::Certainly)?.unwrap_or_default()
+    {
+        (key.set)(&mut config, value);
+    }
+    Ok(config)
+}
+
+fn read_text(path: &Path, doing: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Failure::io(doing, path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_has_a_nearest() {
+        let nearest = |name| nearest(name).map(|key| key.name);
+        assert_eq!(nearest("rootdir"), Some("root_dir"));
+        assert_eq!(nearest("batch_size"), Some("gc.batch_size"));
+        assert_eq!(nearest("gc.intervall"), Some("gc.interval"));
+        assert_eq!(nearest("colour"), None);
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        for (a, b, edits) in [
+            ("", "", 0),
+            ("abc", "", 3),
+            ("abc", "abd", 1),
+            ("ab", "ba", 2),
+        ] {
+            assert_eq!(distance(a, b), edits, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn lines_are_counted_from_one() {
+        assert_eq!(
+            (line_of("a\nb", 0), line_of("a\nb", 2), line_of("a", 9)),
+            (1, 2, 1)
+        );
+    }
+}

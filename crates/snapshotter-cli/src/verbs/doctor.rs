@@ -1,0 +1,216 @@
+//! `snapshotter doctor`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::ValueHint;
+use serde::Serialize;
+use snapshotter::{Capability, Diagnosis, OutputDiagnosis};
+
+use crate::answer::{Answer, Document};
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::output::human::{self, bytes, visible};
+use crate::output::json::Named;
+use crate::output::{GOOD, Page, STRONG, WARNING};
+
+/// Finds out what this machine can do, by trying
+///
+/// With OUTPUT_DIR, an existing directory, also how files get from the root to there. The root is made if it is not there
+/// yet.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  snapshotter doctor
+  snapshotter doctor /run/vm
+      whether restores into /run/vm can be hardlinks or share blocks")]
+pub struct Args {
+    /// A directory that snapshots are to be restored into
+    #[arg(value_hint = ValueHint::DirPath)]
+    output_dir: Option<PathBuf>,
+}
+
+/// Runs it.
+pub fn run(context: &Context, args: &Args) -> Result<Answer> {
+    let output = args.output_dir.as_deref();
+    let found = context.with_store(async |store| {
+        let found = store.diagnose(output).await;
+        found.map_err(|error| explain(error.into(), output))
+    })?;
+    Ok(Answer::new(Findings::new(&found.value)).with_warnings(found.warning))
+}
+
+fn explain(failure: Failure, output: Option<&Path>) -> Failure {
+    match output {
+        Some(output) if !output.is_dir() => {
+            failure.with_hint("OUTPUT_DIR must be an existing directory")
+        }
+        _ => failure,
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Findings {
+    root: Named,
+    filesystem: String,
+    filesystem_bytes: u64,
+    available_bytes: u64,
+    privileged: bool,
+    openat2: bool,
+    open_files_limit: u64,
+    output: Option<Output>,
+    #[serde(skip)]
+    shown_root: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Output {
+    #[serde(flatten)]
+    dir: Named,
+    filesystem: String,
+    available_bytes: u64,
+    same_filesystem: bool,
+    hardlink: Can,
+    reflink: Can,
+    unnamed_files: Can,
+    #[serde(skip)]
+    shown_dir: String,
+}
+
+#[derive(Serialize)]
+struct Can {
+    works: bool,
+    why: Option<String>,
+}
+
+impl Findings {
+    fn new(diagnosis: &Diagnosis) -> Self {
+        Self {
+            root: Named::new(&diagnosis.root_dir),
+            filesystem: diagnosis.filesystem.clone(),
+            filesystem_bytes: diagnosis.filesystem_bytes,
+            available_bytes: diagnosis.available_bytes,
+            privileged: diagnosis.privileged,
+            openat2: diagnosis.openat2,
+            open_files_limit: diagnosis.open_files_limit,
+            output: diagnosis.output.as_ref().map(Output::new),
+            shown_root: human::path(&diagnosis.root_dir),
+        }
+    }
+}
+
+impl Output {
+    fn new(output: &OutputDiagnosis) -> Self {
+        Self {
+            dir: Named::new(&output.dir),
+            filesystem: output.filesystem.clone(),
+            available_bytes: output.available_bytes,
+            same_filesystem: output.same_filesystem,
+            hardlink: Can::new(&output.hardlink),
+            reflink: Can::new(&output.reflink),
+            unnamed_files: Can::new(&output.unnamed_files),
+            shown_dir: human::path(&output.dir),
+        }
+    }
+
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        writeln!(page.out, "\n{STRONG}{}{STRONG:#}", self.shown_dir)?;
+        let place = if self.same_filesystem {
+            "the root's"
+        } else {
+            "another than the root's: files are copied"
+        };
+        line(
+            page,
+            true,
+            "filesystem",
+            &format!("{}, {place}", self.filesystem),
+        )?;
+        line(page, true, "available", &bytes(self.available_bytes))?;
+        self.hardlink.text(
+            page,
+            "hardlinks",
+            "read-only files share an inode with the store",
+            "read-only files are cloned or copied",
+        )?;
+        self.reflink.text(
+            page,
+            "reflinks",
+            "writable files share blocks with the store",
+            "writable files are copied",
+        )?;
+        self.unnamed_files.text(
+            page,
+            "unnamed files",
+            "a crash leaves no temporary names",
+            "a crash can leave a temporary name",
+        )
+    }
+}
+
+impl Can {
+    fn new(capability: &Capability) -> Self {
+        let why = match capability {
+            Capability::Yes => None,
+            Capability::No(why) => Some(why.clone()),
+            _ => Some("unknown".to_owned()),
+        };
+        Self {
+            works: why.is_none(),
+            why,
+        }
+    }
+
+    fn text(&self, page: &mut Page<'_>, name: &str, yes: &str, no: &str) -> io::Result<()> {
+        match &self.why {
+            None => line(page, true, name, yes),
+            Some(why) => line(page, false, name, &format!("{no}: {}", visible(why))),
+        }
+    }
+}
+
+/// Of what a memory dump of many pages needs at once: this is generous.
+const ENOUGH_FILES: u64 = 256;
+
+impl Document for Findings {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        writeln!(page.out, "{STRONG}{}{STRONG:#} (root)", self.shown_root)?;
+        line(page, true, "filesystem", &self.filesystem)?;
+        let space = format!(
+            "{} of {}",
+            bytes(self.available_bytes),
+            bytes(self.filesystem_bytes)
+        );
+        line(page, true, "available", &space)?;
+        let owners = if self.privileged {
+            "are restored"
+        } else {
+            "are not restored: that takes root"
+        };
+        line(page, self.privileged, "owners", owners)?;
+        let openat2 = if self.openat2 {
+            "openat2"
+        } else {
+            "no openat2 here: component by component, slower"
+        };
+        line(page, self.openat2, "safe paths", openat2)?;
+        let enough = self.open_files_limit >= ENOUGH_FILES;
+        line(
+            page,
+            enough,
+            "open files",
+            &format!("at most {}", self.open_files_limit),
+        )?;
+        match &self.output {
+            Some(output) => output.text(page),
+            None => Ok(()),
+        }
+    }
+}
+
+fn line(page: &mut Page<'_>, well: bool, name: &str, text: &str) -> io::Result<()> {
+    let (style, mark) = if well { (GOOD, "ok") } else { (WARNING, "--") };
+    writeln!(page.out, "  {style}{mark}{style:#}  {name:<14} {text}")
+}

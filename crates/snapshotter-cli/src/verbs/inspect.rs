@@ -1,0 +1,270 @@
+//! `snapshotter inspect`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+use snapshotter::{FileDetails, PathDetails, SnapshotDetails, SymlinkDetails};
+
+use crate::answer::{Answer, Document};
+use crate::context::Context;
+use crate::failure::Result;
+use crate::hints;
+use crate::output::human::{self, bytes, count};
+use crate::output::json::{Relative, Time, base64, text_and_bytes};
+use crate::output::{Align, FAINT, Page, STRONG, Table};
+
+/// Shows everything a snapshot says of itself
+///
+/// With -v digests, checksums, owners and extended attributes too.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  snapshotter inspect vm:v1
+  snapshotter inspect vm:v1 --json | jq -r '.files[].relativePath'")]
+pub struct Args {
+    /// The snapshot: NAME:VERSION
+    reference: String,
+}
+
+/// Runs it.
+pub fn run(context: &Context, args: &Args) -> Result<Answer> {
+    let reference = hints::reference(&args.reference, "inspect NAME:VERSION")?;
+    context.require_store()?;
+    let seen = context.with_store(async |store| match store.inspect(&reference).await {
+        Ok(details) => Ok(details),
+        Err(error) => Err(hints::what_is_there(store, error.into()).await),
+    })?;
+    Ok(Answer::new(Inspected::new(&seen.value)).with_warnings(seen.warning))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Inspected {
+    reference: String,
+    manifest_digest: String,
+    state: &'static str,
+    pinned: bool,
+    created_at: Time,
+    last_accessed_at: Time,
+    annotations: BTreeMap<String, String>,
+    logical_bytes: u64,
+    data_bytes: u64,
+    files: Vec<File>,
+    directories: Vec<Entry>,
+    symlinks: Vec<Symlink>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    #[serde(flatten)]
+    entry: Entry,
+    digest: String,
+    checksum: Option<String>,
+    read_only: bool,
+    size_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hardlink_of: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hardlink_of_bytes: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Symlink {
+    #[serde(flatten)]
+    entry: Entry,
+    target: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_bytes: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    #[serde(flatten)]
+    path: Relative,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    modified_at: Time,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    xattrs: BTreeMap<String, String>,
+}
+
+impl Inspected {
+    fn new(details: &SnapshotDetails) -> Self {
+        let summary = &details.summary;
+        Self {
+            reference: summary.reference.to_string(),
+            manifest_digest: summary.manifest_digest.to_string(),
+            state: summary.state.as_str(),
+            pinned: summary.pinned,
+            created_at: Time(summary.created_at),
+            last_accessed_at: Time(summary.last_accessed_at),
+            annotations: details.annotations.clone(),
+            logical_bytes: summary.logical_bytes,
+            data_bytes: summary.data_bytes,
+            files: details.files.iter().map(File::new).collect(),
+            directories: details.directories.iter().map(Entry::new).collect(),
+            symlinks: details.symlinks.iter().map(Symlink::new).collect(),
+        }
+    }
+}
+
+impl File {
+    fn new(file: &FileDetails) -> Self {
+        let (hardlink_of, bytes) = file.hardlink_of.as_deref().map(text_and_bytes).unzip();
+        Self {
+            entry: Entry::new(&file.entry),
+            digest: file.digest.to_string(),
+            checksum: file.checksum.map(|checksum| checksum.to_string()),
+            read_only: file.read_only,
+            size_bytes: file.size,
+            hardlink_of,
+            hardlink_of_bytes: bytes.flatten(),
+        }
+    }
+}
+
+impl Symlink {
+    fn new(symlink: &SymlinkDetails) -> Self {
+        let (target, target_bytes) = text_and_bytes(&symlink.target);
+        Self {
+            entry: Entry::new(&symlink.entry),
+            target,
+            target_bytes,
+        }
+    }
+}
+
+impl Entry {
+    fn new(details: &PathDetails) -> Self {
+        let encode = |(name, value): (&String, &Vec<u8>)| (name.clone(), base64(value));
+        Self {
+            path: Relative::new(&details.relative_path),
+            mode: details.mode,
+            uid: details.uid,
+            gid: details.gid,
+            modified_at: Time(details.modified),
+            xattrs: details.xattrs.iter().map(encode).collect(),
+        }
+    }
+
+    /// `rw-r--r--`.
+    fn permissions(&self) -> String {
+        let letters = ['r', 'w', 'x'].iter().cycle();
+        (0..9)
+            .rev()
+            .zip(letters)
+            .map(|(bit, letter)| {
+                if self.mode >> bit & 1 == 1 {
+                    *letter
+                } else {
+                    '-'
+                }
+            })
+            .collect()
+    }
+}
+
+impl Document for Inspected {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        writeln!(
+            page.out,
+            "{STRONG}{}{STRONG:#}  {FAINT}{}{FAINT:#}",
+            self.reference, self.manifest_digest
+        )?;
+        writeln!(
+            page.out,
+            "  taken {}, used {}, {}",
+            page.time(self.created_at.0),
+            page.time(self.last_accessed_at.0),
+            self.state
+        )?;
+        writeln!(
+            page.out,
+            "  {}, {} ({} of data)",
+            count(self.files.len() as u64, "file"),
+            bytes(self.logical_bytes),
+            bytes(self.data_bytes)
+        )?;
+        for (key, value) in &self.annotations {
+            let note = human::visible(&format!("{key} = {value}"));
+            writeln!(page.out, "  {note}")?;
+        }
+        writeln!(page.out)?;
+        self.table(page).write(page.out)?;
+        if page.verbose {
+            self.write_verbose(page)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Inspected {
+    fn table(&self, page: &Page<'_>) -> Table {
+        let mut table = Table::new([
+            ("MODE", Align::Left),
+            ("OWNER", Align::Left),
+            ("SIZE", Align::Right),
+            ("MODIFIED", Align::Left),
+            ("READ-ONLY", Align::Left),
+            ("PATH", Align::Left),
+        ]);
+        let mut row = |kind: char, entry: &Entry, size: String, read_only: bool, after: String| {
+            table.row(&[
+                &format_args!("{kind}{}", entry.permissions()),
+                &format_args!("{}:{}", entry.uid, entry.gid),
+                &size,
+                &page.time(entry.modified_at.0),
+                &if read_only { "yes" } else { "" },
+                &format_args!("{}{after}", entry.path.shown()),
+            ]);
+        };
+        for directory in &self.directories {
+            row('d', directory, String::new(), false, "/".to_owned());
+        }
+        for file in &self.files {
+            let after = file
+                .hardlink_of
+                .as_deref()
+                .map(|other| format!(" = {}", shown(other)));
+            row(
+                '-',
+                &file.entry,
+                bytes(file.size_bytes),
+                file.read_only,
+                after.unwrap_or_default(),
+            );
+        }
+        for symlink in &self.symlinks {
+            let after = format!(" -> {}", shown(&symlink.target));
+            row('l', &symlink.entry, String::new(), false, after);
+        }
+        table
+    }
+
+    fn write_verbose(&self, page: &mut Page<'_>) -> io::Result<()> {
+        for file in &self.files {
+            let checksum = file.checksum.as_deref().unwrap_or("no checksum");
+            writeln!(
+                page.out,
+                "{}\n  {}\n  {checksum}",
+                file.entry.path.shown(),
+                file.digest
+            )?;
+            for (name, value) in &file.entry.xattrs {
+                writeln!(page.out, "  {} = {value} (base64)", human::visible(name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shown(name: &str) -> String {
+    human::path(Path::new(name))
+}

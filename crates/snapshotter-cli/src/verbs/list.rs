@@ -1,0 +1,155 @@
+//! `snapshotter list`.
+
+use std::fmt::Display;
+use std::io;
+
+use glob::Pattern;
+use serde::Serialize;
+use snapshotter::{Reference, Sha256, SnapshotSummary};
+
+use crate::answer::{Answer, Document};
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::output::human::{self, bytes};
+use crate::output::json::{Time, as_text};
+use crate::output::{Align, Page, Table};
+
+/// Lists snapshots, the newest version of each name first
+///
+/// With -q their references alone, one a line; with -v more columns and absolute times.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  snapshotter list
+  snapshotter list vm
+      all versions of vm
+  snapshotter list 'sandboxes/*'
+      everything below sandboxes/
+  snapshotter list -q 'vm:test-*' | xargs -r snapshotter remove
+      removes what matches")]
+pub struct Args {
+    /// Only those whose name, or NAME:VERSION, matches; `*` means anything
+    glob: Option<String>,
+}
+
+/// Runs it.
+pub fn run(context: &Context, args: &Args) -> Result<Answer> {
+    let pattern = args.glob.as_deref().map(pattern).transpose()?;
+    context.require_store()?;
+    let listed = context.with_store(async |store| Ok(store.list().await?))?;
+    let wanted = |snapshot: &SnapshotSummary| match &pattern {
+        Some(pattern) => matches(pattern, &snapshot.reference),
+        None => true,
+    };
+    let snapshots = listed.value.into_iter().filter(wanted);
+    let list = List {
+        snapshots: snapshots.map(Row).collect(),
+        nothing: match &args.glob {
+            Some(glob) => format!("No snapshot matches {glob}."),
+            None => format!("No snapshots in {}.", human::path(context.root())),
+        },
+    };
+    Ok(Answer::new(list).with_warnings(listed.warning))
+}
+
+fn pattern(glob: &str) -> Result<Pattern> {
+    Pattern::new(glob).map_err(|error| {
+        Failure::invalid(format!("{glob:?} is not a pattern: {}", error.msg))
+            .with_hint("`*` means anything, `?` one character: 'vm:*', 'sandboxes/*'")
+    })
+}
+
+fn matches(pattern: &Pattern, reference: &Reference) -> bool {
+    pattern.matches(reference.name()) || pattern.matches(&reference.to_string())
+}
+
+#[derive(Serialize)]
+struct List {
+    snapshots: Vec<Row>,
+    #[serde(skip)]
+    nothing: String,
+}
+
+/// A snapshot in a list: the library's own, because lists are long and copies take time.
+struct Row(SnapshotSummary);
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    #[serde(serialize_with = "as_text")]
+    reference: &'a Reference,
+    #[serde(serialize_with = "as_text")]
+    manifest_digest: Sha256,
+    state: &'static str,
+    pinned: bool,
+    created_at: Time,
+    last_accessed_at: Time,
+    files: u64,
+    logical_bytes: u64,
+    data_bytes: u64,
+}
+
+impl Serialize for Row {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(summary) = self;
+        let fields = Fields {
+            reference: &summary.reference,
+            manifest_digest: summary.manifest_digest,
+            state: summary.state.as_str(),
+            pinned: summary.pinned,
+            created_at: Time(summary.created_at),
+            last_accessed_at: Time(summary.last_accessed_at),
+            files: summary.files,
+            logical_bytes: summary.logical_bytes,
+            data_bytes: summary.data_bytes,
+        };
+        fields.serialize(serializer)
+    }
+}
+
+impl Row {
+    fn add_to(&self, table: &mut Table, page: &Page<'_>) {
+        let Self(summary) = self;
+        let cells: [&dyn Display; 8] = [
+            &summary.reference,
+            &summary.files,
+            &bytes(summary.logical_bytes),
+            &bytes(summary.data_bytes),
+            &page.time(summary.created_at),
+            &page.time(summary.last_accessed_at),
+            &summary.state.as_str(),
+            &summary.manifest_digest,
+        ];
+        table.row(if page.verbose { &cells } else { &cells[..6] });
+    }
+}
+
+impl Document for List {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if page.quiet {
+            return self
+                .snapshots
+                .iter()
+                .try_for_each(|row| writeln!(page.out, "{}", row.0.reference));
+        }
+        if self.snapshots.is_empty() {
+            return writeln!(page.out, "{}", self.nothing);
+        }
+        let mut titles = vec![
+            ("SNAPSHOT", Align::Left),
+            ("FILES", Align::Right),
+            ("SIZE", Align::Right),
+            ("DATA", Align::Right),
+            ("TAKEN", Align::Left),
+            ("USED", Align::Left),
+        ];
+        if page.verbose {
+            titles.extend([("STATE", Align::Left), ("MANIFEST", Align::Left)]);
+        }
+        let mut table = Table::new(titles);
+        for row in &self.snapshots {
+            row.add_to(&mut table, page);
+        }
+        table.write(page.out)
+    }
+}

@@ -1,0 +1,38 @@
+//! One file a verb: its arguments, what it does, what it answers.
+
+pub mod completions;
+pub mod config;
+pub mod df;
+pub mod diff;
+pub mod doctor;
+pub mod inspect;
+pub mod list;
+pub mod man;
+pub mod remove;
+pub mod restore;
+pub mod snapshot;
+pub mod verify;
+
+use crate::answer::Answer;
+use crate::arguments::Command;
+use crate::context::Context;
+use crate::failure::Result;
+
+/// Runs a verb.
+pub fn run(context: &Context, command: Command) -> Result<Answer> {
+    let answer = match command {
+        Command::Snapshot(args) => snapshot::run(context, args),
+        Command::Restore(args) => restore::run(context, args),
+        Command::List(args) => list::run(context, &args),
+        Command::Inspect(args) => inspect::run(context, &args),
+        Command::Diff(args) => diff::run(context, &args),
+        Command::Remove(args) => remove::run(context, &args),
+        Command::Verify(args) => verify::run(context, &args),
+        Command::Df(args) => df::run(context, &args),
+        Command::Config(args) => config::run(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
+        Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Man(args) => man::run(&args),
+    }?;
+    Ok(answer.with_warnings(context.settings.warnings()))
+}

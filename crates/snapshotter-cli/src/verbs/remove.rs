@@ -1,0 +1,135 @@
+//! `snapshotter remove`. All references are looked up before the first snapshot is removed, so a misspelt one removes
+//! nothing.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use serde::Serialize;
+use snapshotter::{Reference, RemoveReport, Snapshotter};
+
+use crate::answer::{Answer, Document};
+use crate::context::Context;
+use crate::failure::Result;
+use crate::hints;
+use crate::output::Page;
+use crate::output::human::{bytes, count};
+
+/// Removes snapshots, and the bytes nothing else needs
+///
+/// Nothing is removed unless all of them are there. What is being restored loses its name at once and its bytes when the
+/// restore ends.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  snapshotter remove vm:v1 vm:v2
+  snapshotter remove vm:v1 --dry-run
+      only show what would be given back")]
+pub struct Args {
+    /// The snapshots: NAME:VERSION
+    #[arg(value_name = "REFERENCE", required = true)]
+    references: Vec<String>,
+    /// Only show what would be removed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs it.
+pub fn run(context: &Context, args: &Args) -> Result<Answer> {
+    let parse = |text: &String| hints::reference(text, "remove NAME:VERSION");
+    let references: Vec<Reference> = args.references.iter().map(parse).collect::<Result<_>>()?;
+    context.require_store()?;
+    let removed = context.with_store(async |store| {
+        let planned = plan(store, &references).await?;
+        if args.dry_run {
+            return Ok(planned);
+        }
+        let mut removed = Vec::new();
+        for report in planned {
+            let exactly = report.reference.with_digest(report.manifest_digest);
+            removed.push(store.remove(&exactly).await?);
+        }
+        Ok(removed)
+    })?;
+    let removed_all = Removed::new(args.dry_run, &removed.value);
+    Ok(Answer::new(removed_all).with_warnings(removed.warning))
+}
+
+/// Each snapshot once, whatever it was called.
+async fn plan(store: &Snapshotter, references: &[Reference]) -> Result<Vec<RemoveReport>> {
+    let mut seen = BTreeSet::new();
+    let mut planned = Vec::new();
+    for reference in references {
+        match store.plan_removal(reference).await {
+            Ok(report) => {
+                if seen.insert(report.reference.clone()) {
+                    planned.push(report);
+                }
+            }
+            Err(error) => return Err(hints::what_is_there(store, error.into()).await),
+        }
+    }
+    Ok(planned)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Removed {
+    dry_run: bool,
+    removed: Vec<One>,
+    blobs_removed: u64,
+    freed_bytes: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct One {
+    reference: String,
+    manifest_digest: String,
+    blobs_removed: u64,
+    freed_bytes: u64,
+}
+
+impl Removed {
+    fn new(dry_run: bool, reports: &[RemoveReport]) -> Self {
+        Self {
+            dry_run,
+            removed: reports.iter().map(One::new).collect(),
+            blobs_removed: reports.iter().map(|report| report.blobs_removed).sum(),
+            freed_bytes: reports.iter().map(|report| report.freed_bytes).sum(),
+        }
+    }
+}
+
+impl One {
+    fn new(report: &RemoveReport) -> Self {
+        Self {
+            reference: report.reference.to_string(),
+            manifest_digest: report.manifest_digest.to_string(),
+            blobs_removed: report.blobs_removed,
+            freed_bytes: report.freed_bytes,
+        }
+    }
+}
+
+impl Document for Removed {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if page.quiet && !self.dry_run {
+            return Ok(());
+        }
+        let (verb, freed) = if self.dry_run {
+            ("would remove", "at least ")
+        } else {
+            ("removed", "")
+        };
+        for one in &self.removed {
+            writeln!(
+                page.out,
+                "{verb} {}: {freed}{} freed in {}",
+                one.reference,
+                bytes(one.freed_bytes),
+                count(one.blobs_removed, "blob")
+            )?;
+        }
+        Ok(())
+    }
+}

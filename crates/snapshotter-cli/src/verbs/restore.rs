@@ -1,0 +1,246 @@
+//! `snapshotter restore`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::ValueHint;
+use serde::Serialize;
+use snapshotter::{ErrorKind, RestorePlan, RestoreReport, RestoreRequest};
+
+use super::snapshot::{Entry, write_entries};
+use crate::answer::{Answer, Document};
+use crate::arguments::Link;
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::hints;
+use crate::output::human::{self, bytes, count};
+use crate::output::json::{Placed, Relative, Warning};
+use crate::output::{FAINT, Page, STRONG};
+
+/// Restores a snapshot into OUTPUT_DIR
+///
+/// Files appear under their names whole or not at all. What is there already is replaced, each file at once, unless it is
+/// right; nothing that is not part of the snapshot is touched.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  snapshotter restore vm:v1 /run/vm-2
+      everything; the directory is made if it is not there
+  snapshotter restore vm:v1 /run/vm-2 memory disk.img
+      two files
+  snapshotter restore vm:v1 /run/vm-2 --no-clobber
+      only if nothing would be replaced
+  snapshotter restore vm:v1 /run/vm-2 --dry-run
+      only show what would happen")]
+pub struct Args {
+    /// The snapshot: NAME:VERSION
+    reference: String,
+    /// Where to put it; made if it is not there
+    #[arg(value_hint = ValueHint::DirPath)]
+    output_dir: PathBuf,
+    /// What to restore; a directory means everything below it [default: everything]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Refuse to replace anything, before anything is written
+    #[arg(long)]
+    no_clobber: bool,
+    /// How bytes get out of the store
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    link_mode: Link,
+    /// Only show what would be restored
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs it.
+pub fn run(context: &Context, args: Args) -> Result<Answer> {
+    let dry_run = args.dry_run;
+    let request = args.request()?;
+    context.require_store()?;
+    if dry_run {
+        return plan(context, &request);
+    }
+    let title = request.reference.to_string();
+    let restored = context.with_store(async |store| {
+        let progress = context.progress(&title);
+        let observed = store.observed_by(progress.observer());
+        match observed.restore(&request).await {
+            Ok(report) => Ok(report),
+            Err(error) => {
+                drop(progress);
+                let failure = hints::what_is_there(store, error.into()).await;
+                Err(explain(failure, &request))
+            }
+        }
+    })?;
+    let report = restored.value;
+    let warnings = report.warnings.iter().cloned().map(Warning::from);
+    let warnings: Vec<_> = warnings.chain(restored.warning).collect();
+    Ok(Answer::new(Restored::new(&report, &request.output_dir)).with_warnings(warnings))
+}
+
+fn plan(context: &Context, request: &RestoreRequest) -> Result<Answer> {
+    let planned = context.with_store(async |store| match store.plan_restore(request).await {
+        Ok(plan) => Ok(plan),
+        Err(error) => Err(explain(
+            hints::what_is_there(store, error.into()).await,
+            request,
+        )),
+    })?;
+    let plan = planned.value;
+    let refused = (request.no_clobber && !plan.existing.is_empty()).then(|| {
+        let first = request.output_dir.join(&plan.existing[0]);
+        let what = format!("{} already exists", first.display());
+        clobbers(Failure::new(ErrorKind::AlreadyExists, what).with_path(first))
+    });
+    Ok(Answer::new(Planned::new(&plan))
+        .with_warnings(planned.warning)
+        .with_failure(refused))
+}
+
+impl Args {
+    fn request(self) -> Result<RestoreRequest> {
+        let reference = hints::reference(&self.reference, "restore NAME:VERSION OUTPUT_DIR")?;
+        let mut request = RestoreRequest::new(reference, self.output_dir)
+            .link_mode(self.link_mode.into())
+            .no_clobber(self.no_clobber);
+        for path in &self.paths {
+            let path = hints::relative(path, &request.output_dir, "OUTPUT_DIR")?;
+            // The base itself is everything, which the library says by naming nothing.
+            if path.as_os_str() == "." {
+                request.paths.clear();
+                break;
+            }
+            request.paths.push(path);
+        }
+        Ok(request)
+    }
+}
+
+fn explain(failure: Failure, request: &RestoreRequest) -> Failure {
+    match failure.kind {
+        ErrorKind::AlreadyExists if request.no_clobber => clobbers(failure),
+        ErrorKind::NotFound if failure.about.path.is_some() && !request.paths.is_empty() => failure
+            .with_hint(format!(
+                "`snapshotter inspect {}` shows its paths",
+                request.reference
+            )),
+        _ => failure,
+    }
+}
+
+fn clobbers(failure: Failure) -> Failure {
+    failure.with_hint(
+        "leave out --no-clobber to replace what is there, or restore into another directory",
+    )
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Restored {
+    reference: String,
+    manifest_digest: String,
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    logical_bytes: u64,
+    data_bytes: u64,
+    placements: Placed,
+    duration_seconds: f64,
+    #[serde(skip)]
+    output_dir: PathBuf,
+}
+
+impl Restored {
+    fn new(report: &RestoreReport, output_dir: &Path) -> Self {
+        Self {
+            reference: report.reference.to_string(),
+            manifest_digest: report.manifest_digest.to_string(),
+            files: report.files,
+            directories: report.directories,
+            symlinks: report.symlinks,
+            logical_bytes: report.logical_bytes,
+            data_bytes: report.data_bytes,
+            placements: report.placements.into(),
+            duration_seconds: report.duration.as_secs_f64(),
+            output_dir: output_dir.to_owned(),
+        }
+    }
+}
+
+impl Document for Restored {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if page.quiet {
+            return Ok(());
+        }
+        let (name, _) = self
+            .reference
+            .split_once('@')
+            .unwrap_or((&self.reference, ""));
+        writeln!(
+            page.out,
+            "{STRONG}{name}{STRONG:#} {FAINT}is in{FAINT:#} {}",
+            human::path(&self.output_dir)
+        )?;
+        let duration = human::duration(std::time::Duration::from_secs_f64(self.duration_seconds));
+        writeln!(
+            page.out,
+            "  {}, {} of data, in {duration}",
+            count(self.files, "file"),
+            bytes(self.data_bytes)
+        )?;
+        if self.files > 0 {
+            writeln!(page.out, "  {}", self.placements.shown())?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Planned {
+    dry_run: bool,
+    reference: String,
+    manifest_digest: String,
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    logical_bytes: u64,
+    entries: Vec<Entry>,
+    existing: Vec<Relative>,
+}
+
+impl Planned {
+    fn new(plan: &RestorePlan) -> Self {
+        Self {
+            dry_run: true,
+            reference: plan.reference.to_string(),
+            manifest_digest: plan.manifest_digest.to_string(),
+            files: plan.files,
+            directories: plan.directories,
+            symlinks: plan.symlinks,
+            logical_bytes: plan.logical_bytes,
+            entries: plan.entries.iter().map(Entry::new).collect(),
+            existing: plan
+                .existing
+                .iter()
+                .map(|path| Relative::new(path))
+                .collect(),
+        }
+    }
+}
+
+impl Document for Planned {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        write_entries(page, &self.entries)?;
+        for path in &self.existing {
+            writeln!(page.out, "there already: {}", path.shown())?;
+        }
+        writeln!(
+            page.out,
+            "{}, {} with holes, would be restored. Nothing was written.",
+            count(self.files, "file"),
+            bytes(self.logical_bytes)
+        )
+    }
+}

@@ -1,0 +1,359 @@
+//! `snapshotter snapshot`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use clap::ValueHint;
+use serde::Serialize;
+use snapshotter::{
+    EntryKind, ErrorKind, File, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest,
+    Snapshotter,
+};
+
+use crate::answer::{Answer, Document};
+use crate::arguments::Link;
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::hints;
+use crate::output::human::{self, bytes, count};
+use crate::output::json::{Placed, Relative, Warning};
+use crate::output::{FAINT, Page, STRONG};
+
+/// Takes a snapshot of files and calls it NAME:VERSION
+///
+/// Versions are immutable: what exists is replaced only with --force. Nothing is visible unless the command succeeds, and
+/// then the snapshot is on the disk.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  snapshotter snapshot vm:v1 /run/vm
+      everything below /run/vm
+  snapshotter snapshot vm:v2 /run/vm memory disk.img --read-only memory
+      two files; `memory` will not be written any more and is hardlinked instead of copied
+  snapshotter snapshot vm:v3 /run/vm --exclude '*.sock' --exclude 'log/**' --annotation kernel=6.18
+      without sockets and logs; quote patterns, or the shell replaces them
+  find . -name '*.img' -print0 | snapshotter snapshot images:v1 . --files-from0 -
+      what another program found")]
+pub struct Args {
+    /// What to call it: NAME:VERSION
+    reference: String,
+    /// The directory that PATHs and GLOBs are relative to
+    #[arg(value_hint = ValueHint::DirPath)]
+    base_dir: PathBuf,
+    /// What to take; a directory means everything below it [default: everything]
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    paths: Vec<PathBuf>,
+    /// Promise that these files will not be written any more
+    ///
+    /// They are hardlinked instead of copied, in and out, and all restores of them share one page cache. `*` stays within a
+    /// directory, `**` crosses them and alone means everything; a directory means everything below it.
+    #[arg(long, value_name = "GLOB")]
+    read_only: Vec<String>,
+    /// Leave these out, in the same form
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Take the PATHs in this file too, one a line; - is the standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    files_from: Vec<PathBuf>,
+    /// The same with a NUL after each PATH, as `find -print0` writes them
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    files_from0: Vec<PathBuf>,
+    /// Keep a note with the snapshot
+    #[arg(long, value_name = "KEY=VALUE", value_parser = annotation)]
+    annotation: Vec<(String, String)>,
+    /// How bytes get into the store
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    link_mode: Link,
+    /// Replace the version if it exists
+    #[arg(long)]
+    force: bool,
+    /// Only show what would be taken
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn annotation(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE"),
+    }
+}
+
+/// Runs it.
+pub fn run(context: &Context, args: Args) -> Result<Answer> {
+    let dry_run = args.dry_run;
+    let base = args.base_dir.clone();
+    let paths = args.all_paths()?;
+    let request = args.request(&paths)?;
+    let explain = |error: snapshotter::Error| explain(error.into(), &base, &paths);
+    if dry_run {
+        return plan(context, &request, explain);
+    }
+    let title = format!("{}:{}", request.name, request.version);
+    let taken = context.with_store(async |store| {
+        let progress = context.progress(&title);
+        let store = store.observed_by(progress.observer());
+        store.snapshot(&request).await.map_err(explain)
+    })?;
+    let warnings = taken.value.warnings.iter().cloned().map(Warning::from);
+    let warnings: Vec<_> = warnings.chain(taken.warning).collect();
+    Ok(Answer::new(Taken::new(&taken.value)).with_warnings(warnings))
+}
+
+/// What would be taken. A root that is not there stays so: an empty one elsewhere says the same.
+fn plan(
+    context: &Context,
+    request: &SnapshotRequest,
+    explain: impl FnOnce(snapshotter::Error) -> Failure,
+) -> Result<Answer> {
+    let planned = async |store: &Snapshotter| store.plan_snapshot(request).await.map_err(explain);
+    let planned = if context.has_store() {
+        context.with_store(planned)?
+    } else {
+        context.with_empty_store(planned)?
+    };
+    let plan = planned.value;
+    let refused = (plan.exists && !request.force).then(|| {
+        let what = format!("the snapshot {} already exists", plan.reference);
+        exists(Failure::new(ErrorKind::AlreadyExists, what))
+    });
+    let warnings: Vec<Warning> = plan.warnings.iter().cloned().map(Warning::from).collect();
+    Ok(Answer::new(Planned::new(plan))
+        .with_warnings(warnings)
+        .with_failure(refused))
+}
+
+impl Args {
+    fn all_paths(&self) -> Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for path in &self.paths {
+            paths.push(hints::relative(path, &self.base_dir, "BASE_DIR")?);
+        }
+        let lists = (self.files_from.iter().map(|list| (list, b'\n')))
+            .chain(self.files_from0.iter().map(|list| (list, b'\0')));
+        let mut listed = false;
+        for (list, end) in lists {
+            listed = true;
+            for path in read_list(list, end)? {
+                paths.push(hints::relative(&path, &self.base_dir, "BASE_DIR")?);
+            }
+        }
+        if listed && paths.is_empty() {
+            return Err(Failure::invalid("the list of files is empty")
+                .with_hint("without --files-from, everything below BASE_DIR is taken"));
+        }
+        Ok(paths)
+    }
+
+    fn request(self, paths: &[PathBuf]) -> Result<SnapshotRequest> {
+        let command = "snapshot NAME:VERSION BASE_DIR";
+        let reference = hints::reference(&self.reference, command)?;
+        let (Some(version), None) = (reference.version(), reference.manifest_digest()) else {
+            return Err(Failure::invalid(format!(
+                "{reference} has a manifest digest, which a new snapshot only gets by being taken"
+            ))
+            .with_hint("write NAME:VERSION"));
+        };
+        let mut request = SnapshotRequest::new(reference.name(), version, self.base_dir)
+            .files(paths.iter().map(File::new))
+            .force(self.force)
+            .link_mode(self.link_mode.into());
+        request.read_only = self.read_only;
+        request.exclude = self.exclude;
+        request.annotations = self.annotation.into_iter().collect();
+        Ok(request)
+    }
+}
+
+fn read_list(list: &Path, end: u8) -> Result<Vec<PathBuf>> {
+    let bytes = if list.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        fs::read(list)
+    };
+    let bytes = bytes.map_err(|error| Failure::io("read the list of files", list, &error))?;
+    let names = bytes
+        .split(|byte| *byte == end)
+        .filter(|name| !name.is_empty());
+    Ok(names.map(|name| OsStr::from_bytes(name).into()).collect())
+}
+
+fn explain(failure: Failure, base: &Path, paths: &[PathBuf]) -> Failure {
+    match failure.kind {
+        ErrorKind::AlreadyExists => exists(failure),
+        ErrorKind::InvalidInput if base.is_file() => failure.with_hint(format!(
+            "to take one file, name its directory first: {}",
+            one_file(base)
+        )),
+        _ => hints::missing_path(failure, base, paths),
+    }
+}
+
+fn one_file(file: &Path) -> String {
+    let directory = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    format!("{} {name}", directory.unwrap_or(Path::new(".")).display())
+}
+
+fn exists(failure: Failure) -> Failure {
+    failure.with_hint("choose another version, or replace this one with --force")
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Taken {
+    reference: String,
+    manifest_digest: String,
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    logical_bytes: u64,
+    data_bytes: u64,
+    stored_bytes: u64,
+    blobs_stored: u64,
+    blobs_reused: u64,
+    placements: Placed,
+    duration_seconds: f64,
+}
+
+impl Taken {
+    fn new(report: &SnapshotReport) -> Self {
+        Self {
+            reference: report.reference.to_string(),
+            manifest_digest: report.manifest_digest.to_string(),
+            files: report.files,
+            directories: report.directories,
+            symlinks: report.symlinks,
+            logical_bytes: report.logical_bytes,
+            data_bytes: report.data_bytes,
+            stored_bytes: report.stored_bytes,
+            blobs_stored: report.blobs_stored,
+            blobs_reused: report.blobs_reused,
+            placements: report.placements.into(),
+            duration_seconds: report.duration.as_secs_f64(),
+        }
+    }
+}
+
+impl Document for Taken {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if page.quiet {
+            return Ok(());
+        }
+        let (name, _) = self
+            .reference
+            .split_once('@')
+            .unwrap_or((&self.reference, ""));
+        writeln!(
+            page.out,
+            "{STRONG}{name}{STRONG:#}  {FAINT}{}{FAINT:#}",
+            self.manifest_digest
+        )?;
+        let duration = human::duration(std::time::Duration::from_secs_f64(self.duration_seconds));
+        writeln!(
+            page.out,
+            "  {}, {} of data, {} new to the store, in {duration}",
+            count(self.files, "file"),
+            bytes(self.data_bytes),
+            bytes(self.stored_bytes)
+        )?;
+        if self.files > 0 {
+            writeln!(page.out, "  {}", self.placements.shown())?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Planned {
+    dry_run: bool,
+    reference: String,
+    exists: bool,
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    logical_bytes: u64,
+    data_bytes: u64,
+    entries: Vec<Entry>,
+}
+
+impl Planned {
+    fn new(plan: SnapshotPlan) -> Self {
+        Self {
+            dry_run: true,
+            reference: plan.reference.to_string(),
+            exists: plan.exists,
+            files: plan.files,
+            directories: plan.directories,
+            symlinks: plan.symlinks,
+            logical_bytes: plan.logical_bytes,
+            data_bytes: plan.data_bytes,
+            entries: plan.entries.iter().map(Entry::new).collect(),
+        }
+    }
+}
+
+impl Document for Planned {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        write_entries(page, &self.entries)?;
+        writeln!(
+            page.out,
+            "{} would have {}, about {} of data. Nothing was taken.",
+            self.reference,
+            count(self.files, "file"),
+            bytes(self.data_bytes)
+        )
+    }
+}
+
+/// A path of a plan.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    #[serde(flatten)]
+    path: Relative,
+    kind: &'static str,
+    read_only: bool,
+    size_bytes: u64,
+}
+
+impl Entry {
+    /// From the library's.
+    pub fn new(entry: &PlannedEntry) -> Self {
+        Self {
+            path: Relative::new(&entry.path),
+            kind: match entry.kind {
+                EntryKind::Directory => "directory",
+                EntryKind::Symlink => "symlink",
+                _ => "file",
+            },
+            read_only: entry.read_only,
+            size_bytes: entry.size,
+        }
+    }
+}
+
+/// Writes a plan's paths, one a line.
+pub fn write_entries(page: &mut Page<'_>, entries: &[Entry]) -> io::Result<()> {
+    for entry in entries {
+        let size = if entry.kind == "file" {
+            bytes(entry.size_bytes)
+        } else {
+            entry.kind.to_owned()
+        };
+        let read_only = if entry.read_only { "read-only" } else { "" };
+        writeln!(
+            page.out,
+            "{size:>10}  {read_only:<9}  {}",
+            entry.path.shown()
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! What all commands share: `--help`, `--version`, colours, quietness, closed pipes, a full output.
+
+mod support;
+
+use std::fs::File;
+use std::process::Stdio;
+
+use support::Place;
+
+#[test]
+fn help_has_an_example_and_the_exit_codes() {
+    let place = Place::new();
+    assert_session!("help", place.run(["--help"]).succeeded());
+    assert_session!("help_short", place.run(["-h"]).succeeded());
+    assert_session!("nothing", place.run::<&str>([]).exited(2));
+}
+
+#[test]
+fn each_command_has_examples() {
+    let place = Place::new();
+    for verb in [
+        "snapshot",
+        "restore",
+        "list",
+        "inspect",
+        "diff",
+        "remove",
+        "verify",
+        "df",
+        "config",
+        "doctor",
+        "completions",
+    ] {
+        let said = place.run([verb, "--help"]).succeeded();
+        assert!(
+            said.out.contains("\nExamples:\n  snapshotter") || verb == "completions",
+            "{said:#?}"
+        );
+        assert!(said.out.contains("Examples:"), "{said:#?}");
+    }
+}
+
+#[test]
+fn version() {
+    let said = Place::new().run(["--version"]).succeeded();
+    assert_eq!(
+        said.out,
+        format!("snapshotter {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn a_pipe_gets_no_colour_unless_it_is_asked_for() {
+    let place = Place::with_snapshot();
+    assert!(!place.run(["list"]).succeeded().out.contains('\x1b'));
+    assert!(
+        place
+            .run(["list", "--color", "always"])
+            .succeeded()
+            .out
+            .contains('\x1b')
+    );
+    assert!(!place.run(["nothing"]).exited(2).err.contains('\x1b'));
+    assert!(
+        place
+            .run(["--color=always", "inspect", "vm"])
+            .exited(2)
+            .err
+            .contains('\x1b')
+    );
+}
+
+#[test]
+fn names_do_nothing_to_a_terminal() {
+    let place = Place::new();
+    place.write("vm/\x1b[31mred", b"");
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let said = place.run(["inspect", "vm:v1"]).succeeded();
+    assert!(
+        said.out.contains(r"\u{1b}[31mred") && !said.out.contains('\x1b'),
+        "{said:#?}"
+    );
+    let said = place.run(["restore", "vm:v1", "out", "\x1b[31m"]).exited(3);
+    assert!(!said.err.contains('\x1b'), "{said:#?}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    let place = Place::with_snapshot();
+    for args in [
+        &["list"][..],
+        &["inspect", "vm:v1", "--json"],
+        &["completions", "bash"],
+        &["--help"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let said = place
+            .command(args)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(said.status.code(), Some(0), "{args:?}");
+        assert_eq!(String::from_utf8_lossy(&said.stderr), "", "{args:?}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let said = place
+        .command(["inspect", "vm"])
+        .stderr(writer)
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(2));
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_an_error() {
+    let place = Place::with_snapshot();
+    for extra in [&[][..], &["--json"]] {
+        let full = File::create("/dev/full").unwrap();
+        let mut command = place.command(["list"].iter().chain(extra));
+        let said = command
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(said.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn logging_is_on_stderr_and_only_where_asked_for() {
+    let place = Place::new();
+    testkit::Tree::new()
+        .fifo("pipe")
+        .write_to(&place.path("vm"))
+        .unwrap();
+    let said = place
+        .run([
+            "snapshot",
+            "vm:v1",
+            "vm",
+            "-vv",
+            "--log-format",
+            "json",
+            "--json",
+        ])
+        .succeeded();
+    said.json();
+    for line in said.err.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["level"].is_string());
+    }
+    assert!(!said.err.is_empty());
+    assert_eq!(
+        place
+            .run(["snapshot", "vm:v2", "vm", "--json"])
+            .succeeded()
+            .err,
+        ""
+    );
+}
+
+#[test]
+fn quiet_and_verbose_exclude_each_other() {
+    Place::new().run(["list", "-q", "-v"]).exited(2);
+}
+
+#[test]
+fn manual_pages_are_written_for_each_command() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("man")).unwrap();
+    place.run(["man", "man"]).succeeded();
+    let mut names: Vec<_> = std::fs::read_dir(place.path("man"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 12, "{names:?}");
+    let page = std::fs::read_to_string(place.path("man/snapshotter.1")).unwrap();
+    assert!(
+        page.contains("stopped by SIGTERM") && page.contains("snapshotter restore vm:v1"),
+        "{page}"
+    );
+    place.run(["man", "nowhere"]).exited(3);
+}

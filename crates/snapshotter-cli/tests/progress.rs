@@ -1,0 +1,167 @@
+//! Progress: a bar for a terminal, events for a program, nothing for a pipe.
+
+mod support;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use support::Place;
+
+/// A pseudo-terminal of this many columns: our side and the command's.
+fn terminal(columns: u16) -> (File, OwnedFd) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&ours, size).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (File::from(ours), theirs)
+}
+
+/// What the terminal was sent; it says EIO when nobody has its other side open any more.
+fn read_all(mut ours: File) -> String {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        match ours.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => bytes.extend_from_slice(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// What a command that succeeds draws on a terminal.
+fn drawn(place: &Place, columns: u16, args: &[&str]) -> (String, String) {
+    let (ours, theirs) = terminal(columns);
+    let mut command = place.command(args);
+    command
+        .env("TERM", "xterm")
+        .stdout(Stdio::piped())
+        .stderr(theirs);
+    let child = command.spawn().unwrap();
+    drop(command);
+    let drawn = read_all(ours);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{drawn}");
+    (drawn, String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_terminal_gets_a_bar_that_is_gone_at_the_end() {
+    let place = Place::new();
+    for (args, title) in [
+        (&["snapshot", "vm:v1", "vm"][..], "vm:v1 ["),
+        (&["restore", "vm:v1", "out"], "vm:v1 ["),
+        (&["verify"], "verify ["),
+    ] {
+        let (drawn, out) = drawn(&place, 100, args);
+        assert!(
+            drawn.contains(title) && drawn.contains(" of 361.3 KiB"),
+            "{args:?}: {drawn:?}"
+        );
+        assert!(
+            drawn.contains("/s, ") && drawn.contains(" left"),
+            "{drawn:?}"
+        );
+        let last = drawn.rsplit("\x1b[2K").next().unwrap();
+        assert_eq!(last, "", "something is left: {drawn:?}");
+        assert!(!out.contains('\x1b') || out.contains("\x1b[1m"), "{out:?}");
+    }
+}
+
+#[test]
+fn a_narrow_terminal_is_never_wrapped() {
+    let place = Place::new();
+    let (drawn, _) = drawn(
+        &place,
+        40,
+        &["snapshot", "a-name-that-is-rather-long-in-itself:v1", "vm"],
+    );
+    for line in drawn.split(['\r', '\n']) {
+        let text = line.replace("\x1b[2K", "");
+        let up = text.split("\x1b[").next().unwrap();
+        assert!(up.chars().count() < 40, "{line:?} in {drawn:?}");
+    }
+}
+
+#[test]
+fn never_quiet_and_dumb_terminals_get_none() {
+    let place = Place::with_snapshot();
+    for extra in ["--progress=never", "-q"] {
+        let (drawn, _) = drawn(&place, 100, &["restore", "vm:v1", "out", extra]);
+        assert_eq!(drawn, "");
+    }
+    let (ours, theirs) = terminal(100);
+    let mut command = place.command(["verify"]);
+    let status = command
+        .env("TERM", "dumb")
+        .stderr(theirs)
+        .stdout(Stdio::null())
+        .status();
+    drop(command);
+    assert!(status.unwrap().success());
+    assert_eq!(read_all(ours), "");
+}
+
+#[test]
+fn a_pipe_gets_none_unless_it_is_asked_for() {
+    let place = Place::with_snapshot();
+    assert_eq!(place.run(["restore", "vm:v1", "out"]).succeeded().err, "");
+    let said = place
+        .run(["restore", "vm:v1", "out2", "--progress", "always"])
+        .succeeded();
+    assert!(said.err.contains("vm:v1 ["), "{said:#?}");
+}
+
+#[test]
+fn events_are_an_object_a_line() {
+    let place = Place::new();
+    let said = place
+        .run([
+            "snapshot",
+            "vm:v1",
+            "vm",
+            "--progress",
+            "json",
+            "--link-mode",
+            "copy",
+        ])
+        .succeeded();
+    let events: Vec<serde_json::Value> = said
+        .err
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let named = |name: &str| {
+        events
+            .iter()
+            .filter(|event| event["event"] == name)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(events[0]["event"], "planned");
+    assert_eq!(events[0]["files"], 3);
+    assert!(events[0]["totalBytes"].as_u64().unwrap() >= 370_003);
+    assert_eq!(named("progressed").last().unwrap()["doneBytes"], 370_003);
+    let mut paths: Vec<_> = named("fileFinished")
+        .iter()
+        .map(|event| event["relativePath"].as_str().unwrap())
+        .collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["images/disk.img", "memory", "state.json"]);
+    assert_eq!(named("fileFinished")[0]["placement"], "copy");
+    assert_eq!(events.last().unwrap()["event"], "syncing");
+}

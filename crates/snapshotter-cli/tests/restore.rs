@@ -1,0 +1,167 @@
+//! `snapshotter restore`.
+
+mod support;
+
+use std::fs;
+
+use support::Place;
+
+#[test]
+fn restores_and_says_what_it_did() {
+    let place = Place::with_snapshot();
+    let said = place
+        .run(["restore", "vm:v1", "out", "--link-mode", "copy"])
+        .succeeded();
+    assert_session!("text", said);
+    testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
+}
+
+#[test]
+fn one_json_document_says_it_to_programs() {
+    let place = Place::with_snapshot();
+    let said = place
+        .run(["--json", "restore", "vm:v1", "out", "--link-mode", "copy"])
+        .succeeded();
+    said.json();
+    assert_session!("json", said);
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_shows_what_is_in_the_way() {
+    let place = Place::with_snapshot();
+    place
+        .run(["restore", "vm:v1", "out", "--dry-run"])
+        .succeeded();
+    assert!(!place.path("out").exists());
+    fs::create_dir(place.path("out")).unwrap();
+    place.write("out/memory", b"other");
+    assert_session!(
+        "dry_run",
+        place
+            .run(["restore", "vm:v1", "out", "--dry-run"])
+            .succeeded()
+    );
+    let said = place
+        .run([
+            "restore",
+            "vm:v1",
+            "out",
+            "--dry-run",
+            "--no-clobber",
+            "--json",
+        ])
+        .exited(4);
+    assert_eq!(said.json()["existing"][0]["relativePath"], "memory");
+    assert_eq!(fs::read(place.path("out/memory")).unwrap(), b"other");
+}
+
+#[test]
+fn paths_choose_what_is_restored() {
+    let place = Place::with_snapshot();
+    place.run(["restore", "vm:v1", "out", "images"]).succeeded();
+    assert!(place.path("out/images/disk.img").exists() && !place.path("out/memory").exists());
+    place.run(["restore", "vm:v1", "all", "."]).succeeded();
+    assert!(place.path("all/memory").exists());
+    let said = place.run(["restore", "vm:v1", "out", "nothing"]).exited(3);
+    assert!(said.err.contains("snapshotter inspect vm:v1"), "{said:#?}");
+}
+
+#[test]
+fn what_is_there_is_replaced_unless_that_is_forbidden() {
+    let place = Place::with_snapshot();
+    fs::create_dir(place.path("out")).unwrap();
+    place.write("out/memory", b"other");
+    place
+        .run(["restore", "vm:v1", "out", "--no-clobber"])
+        .exited(4);
+    assert_eq!(fs::read(place.path("out/memory")).unwrap(), b"other");
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+    assert_eq!(
+        fs::metadata(place.path("out/memory")).unwrap().len(),
+        300_000
+    );
+}
+
+#[test]
+fn a_damaged_file_is_five_and_named() {
+    let place = Place::with_snapshot();
+    fs::write(place.largest_blob(), [8; 300_000]).unwrap();
+    let said = place.run(["restore", "vm:v1", "out"]).exited(5);
+    assert!(
+        said.err.contains("memory") && said.err.contains("snapshotter verify"),
+        "{said:#?}"
+    );
+    assert!(!place.path("out/memory").exists());
+}
+
+#[test]
+fn the_wanted_link_mode_across_filesystems_is_a_warning() {
+    let place = Place::new();
+    let Some(other) = testkit::mount::or_skip(testkit::mount::TmpfsMount::new(9 << 20)) else {
+        return;
+    };
+    place
+        .run(["snapshot", "vm:v1", "vm", "--read-only", "**"])
+        .succeeded();
+    let out = other.path().join("out");
+    let args = [
+        "restore",
+        "vm:v1",
+        out.to_str().unwrap(),
+        "--link-mode",
+        "hardlink",
+        "--strict",
+        "--json",
+    ];
+    let json = place.run(args).exited(9).json();
+    assert_eq!(json["placements"]["copy"]["files"], 3);
+    assert_eq!(json["warnings"][0]["kind"], "link_mode");
+}
+
+#[test]
+fn a_full_disk_is_seven() {
+    let place = Place::new();
+    place.write("vm/large", &vec![1; 20 << 20]);
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let Some(small) = testkit::mount::or_skip(testkit::mount::TmpfsMount::new(9 << 20)) else {
+        return;
+    };
+    place
+        .run([
+            "restore",
+            "vm:v1",
+            small.path().join("out").to_str().unwrap(),
+        ])
+        .exited(7);
+}
+
+#[test]
+fn an_output_that_may_not_be_written_is_ten() {
+    let place = Place::new();
+    place.chmod("", 0o777);
+    place
+        .run_unprivileged(["snapshot", "vm:v1", "vm"])
+        .succeeded();
+    fs::create_dir(place.path("closed")).unwrap();
+    place.chmod("closed", 0o555);
+    place
+        .run_unprivileged(["restore", "vm:v1", "closed/out"])
+        .exited(10);
+}
+
+#[test]
+fn the_other_codes() {
+    let place = Place::with_snapshot();
+    place.run(["restore", "vm", "out"]).exited(2);
+    place.run(["restore", "vm:v9", "out"]).exited(3);
+    place.run(["restore", "vm:v1", "vm/memory"]).exited(2);
+    place
+        .run(["--root", "nowhere", "restore", "vm:v1", "out"])
+        .exited(3);
+    assert!(!place.path("nowhere").exists());
+}
+
+#[test]
+fn help() {
+    assert_session!("help", Place::new().run(["restore", "--help"]).succeeded());
+}

@@ -1,0 +1,253 @@
+//! `snapshotter snapshot`.
+
+mod support;
+
+use std::fs;
+
+use support::Place;
+
+#[test]
+fn takes_a_snapshot_and_says_what_it_did() {
+    let place = Place::new();
+    let said = place
+        .run(["snapshot", "vm:v1", "vm", "--link-mode", "copy"])
+        .succeeded();
+    assert_session!("text", said);
+    assert!(said.err.is_empty(), "{said:#?}");
+}
+
+#[test]
+fn one_json_document_says_it_to_programs() {
+    let place = Place::new();
+    let said = place
+        .run([
+            "snapshot",
+            "vm:v1",
+            "vm",
+            "--json",
+            "--link-mode",
+            "copy",
+            "--read-only",
+            "memory",
+        ])
+        .succeeded();
+    said.json();
+    assert_session!("json", said);
+}
+
+#[test]
+fn a_dry_run_takes_nothing_and_makes_no_root() {
+    let place = Place::new();
+    let said = place
+        .run([
+            "snapshot",
+            "vm:v1",
+            "vm",
+            "--dry-run",
+            "--read-only",
+            "images",
+        ])
+        .succeeded();
+    assert_session!("dry_run", said);
+    assert!(!place.path("root").exists());
+    let json = place
+        .run(["snapshot", "vm:v1", "vm", "--dry-run", "--json"])
+        .succeeded()
+        .json();
+    assert_eq!(
+        (&json["dryRun"], &json["exists"], &json["files"]),
+        (&true.into(), &false.into(), &3.into())
+    );
+}
+
+#[test]
+fn a_dry_run_of_a_version_that_exists_says_so() {
+    let place = Place::with_snapshot();
+    place
+        .run(["snapshot", "vm:v1", "vm", "--dry-run"])
+        .exited(4);
+    place
+        .run(["snapshot", "vm:v1", "vm", "--dry-run", "--force"])
+        .succeeded();
+}
+
+#[test]
+fn globs_and_paths_choose_what_is_taken() {
+    let place = Place::new();
+    let files = |extra: &[&str]| {
+        let args = ["snapshot", "vm:v1", "vm", "--dry-run", "--json"]
+            .iter()
+            .chain(extra);
+        let json = place.run(args).succeeded().json();
+        let entries = json["entries"].as_array().unwrap().clone();
+        let paths = entries
+            .iter()
+            .map(|entry| entry["relativePath"].as_str().unwrap().to_owned());
+        paths.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        files(&[]),
+        "images images/disk.img latest memory state.json"
+    );
+    assert_eq!(files(&["**"]), files(&[]));
+    assert_eq!(files(&["images"]), "images images/disk.img");
+    assert_eq!(
+        files(&["--exclude", "images", "--exclude", "*.json"]),
+        "latest memory"
+    );
+    assert_eq!(
+        files(&["--exclude", "**/*.img", "images", "memory"]),
+        "images memory"
+    );
+}
+
+#[test]
+fn paths_come_from_a_file_or_the_standard_input() {
+    let place = Place::new();
+    place.write("list", b"memory\nstate.json\n");
+    let args = ["snapshot", "vm:v1", "vm", "--json", "--files-from", "list"];
+    assert_eq!(place.run(args).succeeded().json()["files"], 2);
+    let args = ["snapshot", "vm:v2", "vm", "--json", "--files-from0", "-"];
+    let json = place
+        .run_with_input(args, b"memory\0images/disk.img\0")
+        .succeeded()
+        .json();
+    assert_eq!(json["files"], 2);
+    place
+        .run_with_input(["snapshot", "vm:v3", "vm", "--files-from", "-"], b"")
+        .exited(2);
+}
+
+#[test]
+fn annotations_travel_with_it() {
+    let place = Place::new();
+    place
+        .run([
+            "snapshot",
+            "vm:v1",
+            "vm",
+            "--annotation",
+            "kernel=6.18",
+            "--annotation",
+            "a=b=c",
+        ])
+        .succeeded();
+    let json = place.run(["inspect", "vm:v1", "--json"]).succeeded().json();
+    assert_eq!(json["annotations"]["kernel"], "6.18");
+    assert_eq!(json["annotations"]["a"], "b=c");
+}
+
+#[test]
+fn force_replaces_what_exists() {
+    let place = Place::with_snapshot();
+    place.run(["snapshot", "vm:v1", "vm"]).exited(4);
+    place.write("vm/state.json", b"{\"new\":1}\n");
+    place
+        .run(["snapshot", "vm:v1", "vm", "--force"])
+        .succeeded();
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+    assert_eq!(
+        fs::read(place.path("out/state.json")).unwrap(),
+        b"{\"new\":1}\n"
+    );
+}
+
+#[test]
+fn a_name_that_is_not_utf8_is_there_in_bytes() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let name = std::ffi::OsStr::from_bytes(b"odd\xff");
+    fs::write(place.path("vm").join(name), "x").unwrap();
+    let json = place
+        .run(["snapshot", "vm:v1", "vm", "--dry-run", "--json"])
+        .succeeded()
+        .json();
+    let entries = json["entries"].as_array().unwrap();
+    let odd = entries
+        .iter()
+        .find(|entry| entry["relativePathBytes"] != serde_json::Value::Null);
+    assert_eq!(odd.unwrap()["relativePath"], "odd\u{fffd}");
+    assert_eq!(odd.unwrap()["relativePathBytes"], "b2Rk/w==");
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+    assert!(place.path("out").join(name).exists());
+}
+
+#[test]
+fn a_warning_is_said_and_strict_makes_it_nine() {
+    let place = Place::new();
+    testkit::Tree::new()
+        .fifo("pipe")
+        .write_to(&place.path("vm"))
+        .unwrap();
+    let said = place
+        .run(["snapshot", "vm:v1", "vm", "--link-mode", "copy"])
+        .succeeded();
+    assert!(said.err.starts_with("warning: pipe: "), "{said:#?}");
+    let said = place.run(["snapshot", "vm:v2", "vm", "--strict"]).exited(9);
+    assert!(said.err.contains("--strict"), "{said:#?}");
+    let json = place
+        .run(["snapshot", "vm:v3", "vm", "--json", "--strict"])
+        .exited(9)
+        .json();
+    assert_eq!(json["warnings"][0]["kind"], "skipped");
+    assert_eq!(json["warnings"][0]["path"], "pipe");
+    let said = place.run(["snapshot", "vm:v4", "vm", "-q"]).succeeded();
+    assert_eq!((said.out, said.err), (String::new(), String::new()));
+}
+
+#[test]
+fn a_full_disk_is_seven() {
+    let place = Place::new();
+    let Some(small) = testkit::mount::or_skip(testkit::mount::TmpfsMount::new(9 << 20)) else {
+        return;
+    };
+    place.write("vm/large", &vec![1; 20 << 20]);
+    let root = small.path().join("root");
+    let said = place
+        .run(["--root", root.to_str().unwrap(), "snapshot", "vm:v1", "vm"])
+        .exited(7);
+    assert!(said.err.contains("hint:"), "{said:#?}");
+    let listed = place
+        .run(["--root", root.to_str().unwrap(), "list", "-q"])
+        .succeeded();
+    assert_eq!(listed.out, "");
+}
+
+#[test]
+fn a_held_catalog_is_eight() {
+    let place = Place::with_snapshot();
+    let _held = place.hold_catalog();
+    let mut command = place.command(["snapshot", "vm:v2", "vm"]);
+    place
+        .said(command.env("SNAPSHOTTER_BUSY_TIMEOUT", "10ms"))
+        .exited(8);
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_ten() {
+    let place = Place::new();
+    place.chmod("vm/memory", 0);
+    place.chmod("", 0o777);
+    let said = place
+        .run_unprivileged(["snapshot", "vm:v1", "vm"])
+        .exited(10);
+    assert!(said.err.contains("vm/memory"), "{said:#?}");
+}
+
+#[test]
+fn the_other_codes() {
+    let place = Place::new();
+    place.run(["snapshot", "vm", "vm"]).exited(2);
+    place.run(["snapshot", "vm:v1", "nowhere"]).exited(3);
+    fs::create_dir_all(place.path("go/metadata")).unwrap();
+    place.write("go/metadata/snapshotter.db", b"");
+    place
+        .run(["--root", "go", "snapshot", "vm:v1", "vm"])
+        .exited(11);
+}
+
+#[test]
+fn help() {
+    assert_session!("help", Place::new().run(["snapshot", "--help"]).succeeded());
+}

@@ -1,0 +1,249 @@
+//! What the tests of the command share: a directory with files and a root of its own, the command run in it with an
+//! environment that holds nothing else, and what it said with everything that differs between runs replaced.
+#![expect(dead_code, reason = "each test file uses a part of it")]
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// Replaces what differs from run to run and from machine to machine.
+const FILTERS: [(&str, &str); 12] = [
+    (r"sha256:[0-9a-f]{64}", "sha256:[HASH]"),
+    (r"blake3:[0-9a-f]{64}", "blake3:[HASH]"),
+    (r"xxh3:[0-9a-f]{1,16}", "xxh3:[HASH]"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "[TIME]"),
+    (r"\d+ MiB are free", "[N] MiB are free"),
+    (
+        r#""durationSeconds":[0-9.e-]+"#,
+        r#""durationSeconds":[SECONDS]"#,
+    ),
+    (r"in \d+(\.\d+)? m?s\b", "in [DURATION]"),
+    (
+        r#""(filesystemBytes|availableBytes)":\d+"#,
+        r#""$1":[BYTES]"#,
+    ),
+    (r"(available  ).*", "$1[SPACE]"),
+    (r#""(uid|gid)":\d+"#, r#""$1":[ID]"#),
+    (r"(?m)^([-dl][rwx-]{9}  )\d+:\d+ +", "$1[OWNER]  "),
+];
+
+/// The other user that tests run as, if they run as root.
+const NOBODY: u32 = 65534;
+
+/// A place to try things in.
+pub struct Place {
+    dir: TempDir,
+}
+
+/// What the command said.
+#[derive(Debug)]
+pub struct Said {
+    pub line: String,
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Place {
+    /// With a directory `vm` of three files, a directory and a symlink.
+    pub fn new() -> Self {
+        let place = Self {
+            dir: TempDir::with_prefix("snapshotter-cli-").unwrap(),
+        };
+        place.chmod("", 0o755);
+        fs::create_dir_all(place.path("vm/images")).unwrap();
+        place.write("vm/memory", &[7; 300_000]);
+        place.write("vm/images/disk.img", &[9; 70_000]);
+        place.write("vm/state.json", b"{}\n");
+        std::os::unix::fs::symlink("memory", place.path("vm/latest")).unwrap();
+        place.chmod("vm", 0o755);
+        place.chmod("vm/images", 0o755);
+        place
+    }
+
+    /// The same, with a snapshot `vm:v1` of it.
+    pub fn with_snapshot() -> Self {
+        let place = Self::new();
+        place
+            .run(["snapshot", "vm:v1", "vm", "--link-mode", "copy"])
+            .succeeded();
+        place
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).unwrap();
+        self.chmod(name, 0o644);
+    }
+
+    pub fn chmod(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// The command, its root in `root`, and nothing else in its environment that could matter.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snapshotter"));
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("HOME", self.path("home"))
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("SNAPSHOTTER_ROOT_DIR", "root")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
+        self.said(&mut self.command(args))
+    }
+
+    /// Runs it with something on its standard input.
+    pub fn run_with_input<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+        input: &[u8],
+    ) -> Said {
+        let mut command = self.command(args);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        Said::new(&command, &output, self.dir.path())
+    }
+
+    /// Runs it as somebody who is not root; root's files are then somebody else's.
+    pub fn run_unprivileged<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
+        let mut command = self.command(args);
+        if rustix::process::geteuid().is_root() {
+            // The directory it was built in may be closed to others.
+            let copy = self.path("snapshotter");
+            fs::copy(env!("CARGO_BIN_EXE_snapshotter"), &copy).unwrap();
+            self.chmod("snapshotter", 0o755);
+            let mut other = Command::new(copy);
+            other
+                .args(command.get_args())
+                .env_clear()
+                .current_dir(self.dir.path());
+            for (name, value) in command.get_envs() {
+                other.env(name, value.unwrap());
+            }
+            other.uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
+            command = other;
+        }
+        self.said(&mut command)
+    }
+
+    pub fn said(&self, command: &mut Command) -> Said {
+        let output = command.output().unwrap();
+        Said::new(command, &output, self.dir.path())
+    }
+
+    /// The file of the store that holds most bytes.
+    pub fn largest_blob(&self) -> PathBuf {
+        let content = self.path("root/storage/content/blake3");
+        let blobs = fs::read_dir(content)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        blobs
+            .max_by_key(|blob| fs::metadata(blob).unwrap().len())
+            .unwrap()
+    }
+
+    /// Holds the catalog of the root, as another process might.
+    pub fn hold_catalog(&self) -> rusqlite::Connection {
+        let catalog = rusqlite::Connection::open(self.path("root/metadata/catalog.db")).unwrap();
+        catalog.execute_batch("BEGIN IMMEDIATE").unwrap();
+        catalog
+    }
+
+    /// Nothing of an interrupted command is left: no staging, no owner, and everything verifies.
+    pub fn assert_tidy(&self) {
+        self.run(["verify"]).succeeded();
+        for name in ["staging", "leases", "trash"] {
+            let left: Vec<_> = fs::read_dir(self.path("root").join(name))
+                .unwrap()
+                .collect();
+            assert!(left.is_empty(), "{name}: {left:?}");
+        }
+    }
+}
+
+impl Said {
+    fn new(command: &Command, output: &Output, dir: &Path) -> Self {
+        let dir = dir.to_str().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(dir, "[DIR]");
+        let words: Vec<_> = command
+            .get_args()
+            .map(|arg| arg.to_string_lossy())
+            .collect();
+        Self {
+            line: format!("snapshotter {}", words.join(" ")).replace(dir, "[DIR]"),
+            code: output.status.code(),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
+    }
+
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        self.exited(0)
+    }
+
+    #[track_caller]
+    pub fn exited(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// The document on stdout, and that nothing else is there.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.out.lines().count(), 1, "{self:#?}");
+        let document: serde_json::Value = serde_json::from_str(&self.out).unwrap();
+        assert_eq!(document["schema"], 1, "{self:#?}");
+        document
+    }
+
+    /// The session as a person saw it.
+    pub fn shown(&self) -> String {
+        let mut shown = format!("$ {}\n{}", self.line, self.out);
+        if !self.err.is_empty() {
+            shown += &format!("-- stderr\n{}", self.err);
+        }
+        let code = self.code.map_or("none".to_owned(), |code| code.to_string());
+        shown + &format!("-- exit code {code}\n")
+    }
+}
+
+/// The settings under which snapshots are compared.
+pub fn settings() -> insta::Settings {
+    let mut settings = insta::Settings::clone_current();
+    for (pattern, text) in FILTERS {
+        settings.add_filter(pattern, text);
+    }
+    settings.set_omit_expression(true);
+    settings.set_prepend_module_to_snapshot(true);
+    settings
+}
+
+/// Compares a session with the one that was accepted.
+#[macro_export]
+macro_rules! assert_session {
+    ($name:expr, $said:expr) => {
+        support::settings().bind(|| insta::assert_snapshot!($name, $said.shown()))
+    };
+}

@@ -92,7 +92,15 @@ impl Place {
 
     /// The command, its root in `root`, and nothing else in its environment that could matter.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_snapshotter"));
+        self.program(env!("CARGO_BIN_EXE_snapshotter"), args)
+    }
+
+    fn program<S: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = Command::new(program);
         command
             .args(args)
             .current_dir(self.dir.path())
@@ -102,6 +110,16 @@ impl Place {
             .env("SNAPSHOTTER_ROOT_DIR", "root")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Runs a line of shell, for which the command is on the path.
+    pub fn run_in_shell(&self, line: &str) -> Said {
+        let built = Path::new(env!("CARGO_BIN_EXE_snapshotter")).parent();
+        let mut path = built.unwrap().as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let mut shell = self.program("bash", ["-euc", line]);
+        self.said(shell.env("PATH", path))
     }
 
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {

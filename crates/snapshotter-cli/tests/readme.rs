@@ -64,7 +64,11 @@ fn the_quick_start_is_what_a_shell_shows() {
     for step in &steps[1..] {
         let said = place.run_in_shell(&step.line).succeeded();
         let lines: Vec<_> = said.out.lines().collect();
-        assert_eq!((lines.len(), &*said.err), (step.shown.len(), ""), "{said:?}");
+        assert_eq!(
+            (lines.len(), &*said.err),
+            (step.shown.len(), ""),
+            "{said:?}"
+        );
         for (shown, said) in step.shown.iter().zip(lines) {
             assert!(alike(shown, said), "README: {shown}\nhere:   {said}");
         }

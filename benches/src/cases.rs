@@ -2,6 +2,7 @@
 
 mod large;
 mod small;
+mod travel;
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ pub(crate) struct Case {
 }
 
 /// All cases. Small files come first, when no other case has removed any file yet.
-pub(crate) const ALL: [Case; 3] = [
+pub(crate) const ALL: [Case; 4] = [
     Case {
         name: small::NAME,
         run: small::run,
@@ -33,6 +34,10 @@ pub(crate) const ALL: [Case; 3] = [
     Case {
         name: large::SPARSE,
         run: large::sparse,
+    },
+    Case {
+        name: travel::NAME,
+        run: travel::run,
     },
 ];
 

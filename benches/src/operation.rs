@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 use snapshotter::{
-    Config, Durability, File, Placements, RestoreRequest, SnapshotRequest, Snapshotter,
+    Config, Content, ContentProvider, Durability, File, Placements, PullRequest, PushRequest,
+    Registry, RestoreRequest, SnapshotRequest, Snapshotter,
 };
 
 use crate::Result;
@@ -20,6 +21,64 @@ pub(crate) struct Operation {
     pub(crate) version: String,
     /// What is done.
     pub(crate) action: Action,
+    /// What this node shares with others.
+    pub(crate) between: Option<Between>,
+}
+
+/// What nodes share.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Between {
+    /// The directory that is the registry.
+    pub(crate) layouts: PathBuf,
+    /// Where contents are.
+    pub(crate) place: Place,
+}
+
+/// Where contents are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// In a directory.
+    Directory(PathBuf),
+    /// In a bucket.
+    S3 {
+        /// The server's URL.
+        endpoint: String,
+        /// The bucket.
+        bucket: String,
+        /// The key's id.
+        key: String,
+        /// The key.
+        secret: String,
+    },
+}
+
+impl Between {
+    fn registry(&self) -> Registry {
+        Registry::new(format!("oci-layout:{}", self.layouts.display()), "bench")
+    }
+
+    fn content(&self) -> Content {
+        match &self.place {
+            Place::Directory(root) => {
+                let mut content = Content::new(ContentProvider::Fs);
+                content.root = root.clone();
+                content
+            }
+            Place::S3 {
+                endpoint,
+                bucket,
+                key,
+                secret,
+            } => {
+                let mut content = Content::new(ContentProvider::S3);
+                content.endpoint = Some(endpoint.clone());
+                content.bucket = Some(bucket.clone());
+                content.access_key_id = Some(key.clone());
+                content.access_key_secret = Some(secret.clone());
+                content
+            }
+        }
+    }
 }
 
 /// What is done with a snapshot.
@@ -36,6 +95,10 @@ pub(crate) enum Action {
     },
     /// Restore it into this directory.
     Restore(PathBuf),
+    /// Publish it.
+    Push,
+    /// Fetch it into the store.
+    Pull,
 }
 
 /// What a child says of itself when it is done.
@@ -72,6 +135,33 @@ impl Operation {
                 read_only: false,
                 durable: true,
             },
+            between: None,
+        }
+    }
+
+    /// The same on a node that shares something with others.
+    pub(crate) fn between(mut self, between: &Between) -> Self {
+        self.between = Some(between.clone());
+        self
+    }
+
+    /// Publishes a snapshot.
+    pub(crate) fn push(root: &Path, version: &str) -> Self {
+        Self {
+            root: root.into(),
+            version: version.into(),
+            action: Action::Push,
+            between: None,
+        }
+    }
+
+    /// Fetches a snapshot.
+    pub(crate) fn pull(root: &Path, version: &str) -> Self {
+        Self {
+            root: root.into(),
+            version: version.into(),
+            action: Action::Pull,
+            between: None,
         }
     }
 
@@ -97,6 +187,7 @@ impl Operation {
             root: root.into(),
             version: version.into(),
             action: Action::Restore(output.into()),
+            between: None,
         }
     }
 
@@ -122,12 +213,22 @@ impl Operation {
         Ok(())
     }
 
+    fn reference(&self) -> snapshotter::Reference {
+        let reference = format!("{NAME}:{}", self.version).parse();
+        reference.expect("versions here are plain words")
+    }
+
     async fn perform(&self) -> snapshotter::Result<Outcome> {
         let durability = match self.action {
             Action::Snapshot { durable: false, .. } => Durability::Background,
             _ => Durability::Full,
         };
-        let config = Config::new(&self.root).durability(durability);
+        let mut config = Config::new(&self.root).durability(durability);
+        if let Some(between) = &self.between {
+            config = config
+                .registry(between.registry())
+                .content(between.content());
+        }
         let snapshotter = Snapshotter::open(config).await?;
         let outcome = self.call(&snapshotter).await?;
         snapshotter.close().await?;
@@ -144,10 +245,20 @@ impl Operation {
                 let report = snapshotter.snapshot(&request).await?;
                 Ok(Outcome::of(report.duration, &report.placements))
             }
+            Action::Push => {
+                let report = snapshotter
+                    .push(&PushRequest::new(self.reference()))
+                    .await?;
+                Ok(Outcome::of(report.duration, &Placements::default()))
+            }
+            Action::Pull => {
+                let report = snapshotter
+                    .pull(&PullRequest::new(self.reference()))
+                    .await?;
+                Ok(Outcome::of(report.duration, &Placements::default()))
+            }
             Action::Restore(output) => {
-                let reference = format!("{NAME}:{}", self.version).parse();
-                let reference = reference.expect("versions here are plain words");
-                let request = RestoreRequest::new(reference, output);
+                let request = RestoreRequest::new(self.reference(), output);
                 let report = snapshotter.restore(&request).await?;
                 Ok(Outcome::of(report.duration, &report.placements))
             }

@@ -26,6 +26,12 @@ pub struct Config {
     pub relaxed_times: bool,
     /// When the disk is cleaned up.
     pub gc: Gc,
+    /// Where snapshots are published to and fetched from. Default: nowhere, and everything stays here.
+    #[cfg(feature = "registry")]
+    pub registry: Option<crate::Registry>,
+    /// Where their bytes are. Default: nowhere to publish to; what has its bytes in the registry can be fetched.
+    #[cfg(feature = "registry")]
+    pub content: Option<crate::Content>,
 }
 
 /// When a snapshot call returns.
@@ -81,7 +87,27 @@ impl Config {
             busy_timeout: Duration::from_secs(30),
             relaxed_times: false,
             gc: Gc::default(),
+            #[cfg(feature = "registry")]
+            registry: None,
+            #[cfg(feature = "registry")]
+            content: None,
         }
+    }
+
+    /// Sets [`registry`](Self::registry).
+    #[cfg(feature = "registry")]
+    #[must_use]
+    pub fn registry(mut self, registry: crate::Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Sets [`content`](Self::content).
+    #[cfg(feature = "registry")]
+    #[must_use]
+    pub fn content(mut self, content: crate::Content) -> Self {
+        self.content = Some(content);
+        self
     }
 
     /// Sets [`snapshot_concurrency`](Self::snapshot_concurrency).

@@ -183,26 +183,35 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
     let annotations = Manifest::parse(&manifest)
         .map_err(|error| invalid("manifest", &error))?
         .annotations;
+    let (files, directories, symlinks) = entries(&parsed);
     Ok(SnapshotDetails {
         summary: summary(snapshot),
         annotations,
-        files: parsed.files.iter().map(file).collect(),
-        directories: parsed
-            .directories
-            .iter()
-            .map(|entry| path(entry.path.as_path(), &entry.attributes))
-            .collect(),
-        symlinks: parsed
-            .symlinks
-            .iter()
-            .map(|entry| SymlinkDetails {
-                entry: path(entry.path.as_path(), &entry.attributes),
-                target: Path::new(crate::snapshot::os_name(&entry.target)).to_owned(),
-            })
-            .collect(),
+        files,
+        directories,
+        symlinks,
         document,
         manifest,
     })
+}
+
+/// A document's entries for people.
+pub(crate) fn entries(
+    document: &Document,
+) -> (Vec<FileDetails>, Vec<PathDetails>, Vec<SymlinkDetails>) {
+    let directories = document
+        .directories
+        .iter()
+        .map(|entry| path(entry.path.as_path(), &entry.attributes));
+    let symlinks = document.symlinks.iter().map(|entry| SymlinkDetails {
+        entry: path(entry.path.as_path(), &entry.attributes),
+        target: Path::new(crate::snapshot::os_name(&entry.target)).to_owned(),
+    });
+    (
+        document.files.iter().map(file).collect(),
+        directories.collect(),
+        symlinks.collect(),
+    )
 }
 
 /// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its

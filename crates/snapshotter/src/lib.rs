@@ -58,10 +58,21 @@ mod diagnose;
 mod format;
 mod fs;
 mod inspect;
+#[cfg(feature = "registry")]
+mod registry;
+#[cfg(feature = "registry")]
+mod remote;
+#[cfg(not(feature = "registry"))]
+#[path = "remote_absent.rs"]
+mod remote;
 mod restore;
 mod snapshot;
 mod snapshotter;
 mod store;
+#[cfg(feature = "registry")]
+mod tls;
+#[cfg(feature = "registry")]
+mod transport;
 mod verify;
 mod words;
 
@@ -92,12 +103,22 @@ pub use inspect::{
     FileDetails, PathDetails, RemoveReport, SnapshotDetails, SnapshotState, SnapshotSummary,
     SymlinkDetails, Usage,
 };
+#[cfg(feature = "registry")]
+pub use registry::Registry;
+#[cfg(feature = "registry")]
+pub use remote::{
+    PullReport, PullRequest, PushReport, PushRequest, RemoteDetails, RemoteDiagnosis,
+    RemoteSnapshot,
+};
 pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
 pub use snapshot::{EntryKind, File, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest};
 pub use snapshotter::Snapshotter;
+#[cfg(feature = "registry")]
+pub use transport::{Content, ContentProvider, Credentials};
 pub use verify::{BadBlob, VerifyReport, VerifyRequest};
 pub use words::digest::{Checksum, Digest, DigestError, Sha256};
 pub use words::error::{Error, ErrorKind, Result};
 pub use words::placement::{LinkMode, Placement, PlacementCount, Placements};
 pub use words::progress::{Event, Observer, Warning, WarningKind};
+pub use words::publication::Publication;
 pub use words::reference::{Reference, ReferenceError};

@@ -12,6 +12,7 @@ use crate::activity::{Activity, Limit};
 use crate::config::Config;
 use crate::diagnose::{self, Diagnosis};
 use crate::inspect::{self, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
+use crate::remote::{Flights, Remote};
 use crate::restore::{self, RestorePlan, RestoreReport, RestoreRequest};
 use crate::snapshot::{self, SnapshotPlan, SnapshotReport, SnapshotRequest};
 use crate::store::Store;
@@ -48,14 +49,18 @@ use crate::words::reference::Reference;
 /// ```
 #[derive(Clone)]
 pub struct Snapshotter {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     observer: Option<Arc<dyn Observer>>,
 }
 
-struct Inner {
-    config: Config,
-    snapshots: Limit,
-    restores: Limit,
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) snapshots: Limit,
+    pub(crate) restores: Limit,
+    /// What the configuration describes; requests may name others.
+    #[cfg(feature = "registry")]
+    pub(crate) remote: Option<Remote>,
+    pub(crate) flights: Flights,
     /// `None` once closed.
     store: RwLock<Option<Arc<Store>>>,
 }
@@ -77,6 +82,8 @@ impl Snapshotter {
     /// lost its catalog; `Busy` when another process keeps the catalog locked.
     pub async fn open(config: Config) -> Result<Self> {
         config.validate()?;
+        #[cfg(feature = "registry")]
+        let remote = Remote::open(config.registry.as_ref(), config.content.as_ref())?;
         let store = {
             let config = config.clone();
             blocking(move || Store::open(&config.root_dir, config.busy_timeout)).await?
@@ -85,6 +92,9 @@ impl Snapshotter {
             inner: Arc::new(Inner {
                 snapshots: Limit::new(config.snapshot_concurrency),
                 restores: Limit::new(config.restore_concurrency),
+                #[cfg(feature = "registry")]
+                remote,
+                flights: Flights::default(),
                 store: RwLock::new(Some(Arc::new(store))),
                 config,
             }),
@@ -165,7 +175,9 @@ impl Snapshotter {
         let request = request.clone();
         self.run(move |inner, store, activity| {
             let durability = inner.config.durability;
-            snapshot::run(store, &inner.snapshots, durability, &request, activity)
+            let remote = inner.remote_of_snapshot(&request)?;
+            let (limit, remote) = (&inner.snapshots, remote.as_ref());
+            snapshot::run(store, limit, durability, &request, remote, activity)
         })
         .await
     }
@@ -201,7 +213,9 @@ impl Snapshotter {
         let request = request.clone();
         self.run(move |inner, store, activity| {
             let relaxed = inner.config.relaxed_times;
-            restore::run(store, &inner.restores, relaxed, &request, activity)
+            let remote = inner.remote_of_restore(&request)?;
+            let remote = remote.as_ref().map(|remote| (remote, &inner.flights));
+            restore::run(store, &inner.restores, relaxed, &request, remote, activity)
         })
         .await
     }
@@ -456,7 +470,7 @@ impl Snapshotter {
         blocking(move || inner.close()).await
     }
 
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner, &Arc<Store>, Activity) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -471,6 +485,46 @@ impl Snapshotter {
             work(&inner, &store, activity)
         })
         .await
+    }
+}
+
+#[cfg(feature = "registry")]
+impl Inner {
+    /// The configured remote, or another where a request names one: then both halves may come from either.
+    pub(crate) fn remote(
+        &self,
+        registry: Option<&crate::Registry>,
+        content: Option<&crate::Content>,
+    ) -> Result<Option<Remote>> {
+        if registry.is_none() && content.is_none() {
+            return Ok(self.remote.clone());
+        }
+        Remote::open(
+            registry.or(self.config.registry.as_ref()),
+            content.or(self.config.content.as_ref()),
+        )
+    }
+
+    fn remote_of_snapshot(&self, request: &SnapshotRequest) -> Result<Option<Remote>> {
+        if request.local {
+            return Ok(None);
+        }
+        self.remote(request.registry.as_ref(), request.content.as_ref())
+    }
+
+    fn remote_of_restore(&self, request: &RestoreRequest) -> Result<Option<Remote>> {
+        self.remote(request.registry.as_ref(), request.content.as_ref())
+    }
+}
+
+#[cfg(not(feature = "registry"))]
+impl Inner {
+    fn remote_of_snapshot(&self, _: &SnapshotRequest) -> Result<Option<Remote>> {
+        Ok(None)
+    }
+
+    fn remote_of_restore(&self, _: &RestoreRequest) -> Result<Option<Remote>> {
+        Ok(None)
     }
 }
 

@@ -26,10 +26,16 @@ pub mod compare;
 pub mod extents;
 pub mod fsstat;
 pub mod golden;
+pub mod http;
 pub mod mount;
 pub mod prng;
+pub mod proxy;
 mod random;
+pub mod registry;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod tree;
+pub mod weather;
 
 pub use random::Shape;
 pub use tree::{Content, Tree};

@@ -23,6 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skip(String);
 
+impl Skip {
+    pub(crate) fn new(why: &str) -> Self {
+        Self(why.to_owned())
+    }
+}
+
 impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -44,10 +50,15 @@ pub fn report_skip(why: impl fmt::Display) {
 /// If there is nothing and the environment has `TESTKIT_REQUIRE_MOUNTS=1`.
 #[track_caller]
 pub fn or_skip<T>(asked: Result<T, Skip>) -> Option<T> {
-    let required = std::env::var_os(REQUIRE).is_some_and(|value| value == "1");
+    or_skip_if(REQUIRE, asked)
+}
+
+#[track_caller]
+pub(crate) fn or_skip_if<T>(variable: &str, asked: Result<T, Skip>) -> Option<T> {
+    let required = std::env::var_os(variable).is_some_and(|value| value == "1");
     asked
         .map_err(|why| {
-            assert!(!required, "{REQUIRE}=1, but: {why}");
+            assert!(!required, "{variable}=1, but: {why}");
             report_skip(why);
         })
         .ok()

@@ -72,7 +72,7 @@ macro_rules! blob_columns {
     };
 }
 
-fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
+pub(super) fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
     let digest: i64 = row.get(2)?;
     let form: i64 = row.get(3)?;
     let seconds: Option<i64> = row.get(7)?;
@@ -103,6 +103,9 @@ fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
 fn checksum(row: &Row<'_>, index: usize) -> rusqlite::Result<Checksum> {
     row.get(index).map(Checksum::from_bytes)
 }
+
+#[cfg(feature = "registry")]
+pub(super) use blob_columns;
 
 impl Txn<'_> {
     pub(crate) fn blob_by_checksum(&self, checksum: &Checksum) -> Result<Option<Blob>> {

@@ -9,6 +9,8 @@
 mod blobs;
 mod leases;
 mod open;
+#[cfg(feature = "registry")]
+mod remote;
 mod snapshots;
 
 pub(crate) use blobs::{Blob, BlobState, Doomed, NewBlob, ViewKey};

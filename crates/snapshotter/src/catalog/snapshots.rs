@@ -127,6 +127,11 @@ impl Txn<'_> {
         )
     }
 
+    /// The visible snapshot with this id.
+    pub(crate) fn snapshot(&self, id: i64) -> Result<Option<Snapshot>> {
+        self.first(visible!(" AND id = ?1"), [id], snapshot)
+    }
+
     /// The snapshot a reference names, or an error that says what is wrong with it.
     pub(crate) fn resolve(&self, reference: &Reference) -> Result<Snapshot> {
         self.find(reference)?.ok_or_else(|| {

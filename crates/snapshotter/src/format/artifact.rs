@@ -147,8 +147,7 @@ impl Manifest {
         }
         let Object(read) =
             serde_json::from_slice::<Object<ReadManifest>>(bytes).map_err(ManifestError::Json)?;
-        check_types(&read)?;
-        let config = read.config.0;
+        let config = check_types(&read)?;
         if config.size > MAX_DOCUMENT_BYTES {
             return Err(ManifestError::ConfigTooLarge { bytes: config.size });
         }
@@ -237,8 +236,9 @@ struct ReadManifest<'a> {
     media_type: Option<Cow<'a, str>>,
     #[serde(borrow)]
     artifact_type: Option<Cow<'a, str>>,
+    /// Indexes have none, and are to be called by their name.
     #[serde(borrow)]
-    config: Object<ReadConfig<'a>>,
+    config: Option<Object<ReadConfig<'a>>>,
     #[serde(borrow)]
     layers: Option<Vec<Object<ReadLayer<'a>>>>,
     annotations: Option<BTreeMap<String, String>>,
@@ -273,7 +273,8 @@ struct ReadAnnotations<'a> {
     digest: Option<Cow<'a, str>>,
 }
 
-fn check_types(read: &ReadManifest<'_>) -> Result<(), ManifestError> {
+/// The config of what is a snapshot's manifest.
+fn check_types<'r, 'a>(read: &'r ReadManifest<'a>) -> Result<&'r ReadConfig<'a>, ManifestError> {
     if read.schema_version != 2 {
         return Err(ManifestError::SchemaVersion {
             found: read.schema_version,
@@ -286,11 +287,10 @@ fn check_types(read: &ReadManifest<'_>) -> Result<(), ManifestError> {
         read.artifact_type.as_deref().unwrap_or_default(),
         ARTIFACT_TYPE,
     )?;
-    check_type(
-        "config's media type",
-        &read.config.0.media_type,
-        CONFIG_MEDIA_TYPE,
-    )
+    let missing = || ManifestError::Json(serde::de::Error::missing_field("config"));
+    let Object(config) = read.config.as_ref().ok_or_else(missing)?;
+    check_type("config's media type", &config.media_type, CONFIG_MEDIA_TYPE)?;
+    Ok(config)
 }
 
 fn check_type(field: &'static str, found: &str, expected: &str) -> Result<(), ManifestError> {

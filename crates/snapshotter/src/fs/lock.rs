@@ -34,6 +34,23 @@ pub(crate) fn take_over(dir: &Dir, name: &OsStr) -> io::Result<Option<Lock>> {
     }
 }
 
+/// Locks a file that is never removed, made where it is not there; `None` while somebody else holds it.
+#[cfg(feature = "registry")]
+pub(crate) fn try_shared_name(dir: &Dir, name: &OsStr) -> io::Result<Option<Lock>> {
+    // Opened for writing: a network filesystem may do flock by way of fcntl, which wants that.
+    let file = match dir.open_writable(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match dir.create_file(name, 0o600)
+        {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                dir.open_writable(name)?
+            }
+            result => result?,
+        },
+        result => result?,
+    };
+    hold(dir, name, file)
+}
+
 fn hold(dir: &Dir, name: &OsStr, file: File) -> io::Result<Option<Lock>> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}

@@ -6,6 +6,8 @@
 pub(crate) mod attributes;
 pub(crate) mod beneath;
 pub(crate) mod dir;
+#[cfg(feature = "registry")]
+pub(crate) mod durable;
 pub mod hook;
 pub(crate) mod lock;
 pub(crate) mod place;
@@ -21,13 +23,21 @@ use std::io;
 /// # Errors
 /// When the operating system gives no random bytes.
 pub(crate) fn random_name() -> io::Result<String> {
+    Ok(format!("{:016x}", random_u64()?))
+}
+
+/// A random number.
+///
+/// # Errors
+/// When the operating system gives no random bytes.
+pub(crate) fn random_u64() -> io::Result<u64> {
     let mut bytes = [0_u8; 8];
     let mut filled = 0;
     while filled < bytes.len() {
         filled +=
             rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
-    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Whether this process may give files to other owners and read every attribute.

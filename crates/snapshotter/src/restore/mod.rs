@@ -11,6 +11,7 @@ pub(crate) use preview::run as preview;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,10 @@ use crate::catalog::{Snapshot, Sync};
 use crate::format::document::Document;
 use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
+use crate::remote::{self, Fetched, Flights, Remote};
 use crate::store::{Store, now};
 use crate::words::digest::Sha256;
-use crate::words::error::{Error, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
@@ -37,7 +39,7 @@ use crate::words::reference::Reference;
 /// assert_eq!(request.reference.version(), Some("v3"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RestoreRequest {
     /// The snapshot.
@@ -51,6 +53,12 @@ pub struct RestoreRequest {
     /// Refuses to replace anything that exists, before anything is written. Default `false`: files are replaced, each
     /// atomically, and what is already right is left as it is.
     pub no_clobber: bool,
+    /// The registry to fetch from instead of the configured one, for this call.
+    #[cfg(feature = "registry")]
+    pub registry: Option<crate::Registry>,
+    /// The place of contents to use instead of the configured one, for this call.
+    #[cfg(feature = "registry")]
+    pub content: Option<crate::Content>,
 }
 
 impl RestoreRequest {
@@ -63,6 +71,10 @@ impl RestoreRequest {
             paths: Vec::new(),
             link_mode: LinkMode::default(),
             no_clobber: false,
+            #[cfg(feature = "registry")]
+            registry: None,
+            #[cfg(feature = "registry")]
+            content: None,
         }
     }
 
@@ -93,6 +105,22 @@ impl RestoreRequest {
         self.no_clobber = no_clobber;
         self
     }
+
+    /// Sets [`registry`](Self::registry).
+    #[cfg(feature = "registry")]
+    #[must_use]
+    pub fn registry(mut self, registry: crate::Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Sets [`content`](Self::content).
+    #[cfg(feature = "registry")]
+    #[must_use]
+    pub fn content(mut self, content: crate::Content) -> Self {
+        self.content = Some(content);
+        self
+    }
 }
 
 /// What a restore call did.
@@ -115,6 +143,10 @@ pub struct RestoreReport {
     pub data_bytes: u64,
     /// How the bytes got into the output.
     pub placements: Placements,
+    /// Blobs that were fetched for it.
+    pub fetched_blobs: u64,
+    /// Their packed streams' lengths, in bytes.
+    pub fetched_bytes: u64,
     /// How long the call took.
     pub duration: Duration,
     /// What the caller may care about.
@@ -152,20 +184,35 @@ impl Context<'_> {
     }
 }
 
-/// Restores a snapshot. Blocks.
+/// Restores a snapshot, fetching what is not here. Blocks.
 pub(crate) fn run(
-    store: &Store,
+    store: &Arc<Store>,
     limit: &Limit,
     relaxed_times: bool,
     request: &RestoreRequest,
+    remote: Option<(&Remote, &Flights)>,
     activity: Activity,
 ) -> Result<RestoreReport> {
     let started = Instant::now();
     let operation = store.owner.next_operation();
-    let leased = lease(store, operation, &request.reference)?;
-    let result = restore(store, limit, relaxed_times, request, &leased, &activity);
+    let call = Call {
+        store,
+        limit,
+        relaxed_times,
+        request,
+        remote: remote.map(|(remote, flights)| remote::Context {
+            store,
+            limit,
+            flights,
+            remote,
+            activity: &activity,
+        }),
+        activity: &activity,
+    };
+    let result = call.run(operation);
     let released = store.with_slice(|| store.release(operation));
-    let restored = result.map_err(|error| error.with_reference(&request.reference))?;
+    let (leased, fetched, restored) =
+        result.map_err(|error| error.with_reference(&request.reference))?;
     if let Err(error) = released {
         tracing::warn!(%error, "a finished restore's lease stays until this handle is closed");
     }
@@ -179,9 +226,96 @@ pub(crate) fn run(
         logical_bytes: restored.logical_bytes,
         data_bytes: restored.data_bytes,
         placements: restored.placements,
+        fetched_blobs: fetched.fetched_blobs,
+        fetched_bytes: fetched.fetched_bytes,
         duration: started.elapsed(),
         warnings: activity.into_warnings(),
     })
+}
+
+/// One restore.
+struct Call<'a> {
+    store: &'a Arc<Store>,
+    limit: &'a Limit,
+    relaxed_times: bool,
+    request: &'a RestoreRequest,
+    remote: Option<remote::Context<'a>>,
+    activity: &'a Activity,
+}
+
+impl Call<'_> {
+    fn run(&self, operation: i64) -> Result<(Leased, Fetched, Restored)> {
+        let (leased, mut fetched) = self.obtain(operation)?;
+        let result = restore(
+            self.store,
+            self.limit,
+            self.relaxed_times,
+            self.request,
+            &leased,
+            self.activity,
+        );
+        let restored = match (result, &self.remote) {
+            (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
+                let again = self.fetch_again(remote, &leased, error)?;
+                fetched.fetched_blobs += again.fetched_blobs;
+                fetched.fetched_bytes += again.fetched_bytes;
+                restore(
+                    self.store,
+                    self.limit,
+                    self.relaxed_times,
+                    self.request,
+                    &leased,
+                    self.activity,
+                )?
+            }
+            (result, _) => result?,
+        };
+        Ok((leased, fetched, restored))
+    }
+
+    /// Leases the snapshot, fetching it first if it is not here.
+    fn obtain(&self, operation: i64) -> Result<(Leased, Fetched)> {
+        match (
+            lease(self.store, operation, &self.request.reference),
+            &self.remote,
+        ) {
+            (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
+                let fetched = remote::fetch(remote, operation, &self.request.reference)?;
+                Ok((leased(self.store, fetched.snapshot)?, fetched))
+            }
+            (Ok(leased), Some(remote)) if self.request.no_clobber => {
+                // A second attempt would find the first one's files in its way: what is bad is found before.
+                let fetched = remote::repair(remote, leased.snapshot.id)?;
+                Ok((leased, fetched))
+            }
+            (leased, _) => Ok((leased?, Fetched::default())),
+        }
+    }
+
+    /// Fetches what was found to be damaged; the error stays where there is nothing to fetch, or no way to.
+    fn fetch_again(
+        &self,
+        remote: &remote::Context<'_>,
+        leased: &Leased,
+        error: Error,
+    ) -> Result<Fetched> {
+        if self.request.no_clobber {
+            return Err(error);
+        }
+        match remote::repair(remote, leased.snapshot.id) {
+            Ok(fetched) if fetched.fetched_blobs > 0 => Ok(fetched),
+            Ok(_) => Err(error),
+            Err(why) if why.kind() == ErrorKind::Cancelled => Err(why),
+            Err(why) => {
+                let text = format!("{error}, and what is damaged could not be fetched again");
+                let mut said = Error::damaged(text).with_source(why);
+                if let Some(path) = error.path() {
+                    said = said.with_path(path);
+                }
+                Err(said)
+            }
+        }
+    }
 }
 
 /// A snapshot that cannot go away while this call runs.
@@ -200,6 +334,20 @@ fn lease(store: &Store, operation: i64, reference: &Reference) -> Result<Leased>
             Ok(Leased { snapshot, document })
         })
     })
+}
+
+/// A snapshot that this call leases already.
+fn leased(store: &Store, snapshot: i64) -> Result<Leased> {
+    let (snapshot, document) = store
+        .catalog
+        .read(|txn| Ok((txn.snapshot(snapshot)?, txn.document(snapshot)?)))?;
+    let snapshot = snapshot.ok_or_else(|| {
+        Error::new(
+            ErrorKind::NotFound,
+            "the snapshot was removed while it was fetched",
+        )
+    })?;
+    Ok(Leased { snapshot, document })
 }
 
 /// The figures of a report.
@@ -250,7 +398,7 @@ fn open_output(store: &Store, path: &Path) -> Result<Dir> {
         return Err(Error::invalid("output_dir must not be empty"));
     }
     let output = Dir::create_all(path, 0o755).map_err(|error| match error.kind() {
-        crate::ErrorKind::InvalidInput => error.with_hint("output_dir must be a directory"),
+        ErrorKind::InvalidInput => error.with_hint("output_dir must be a directory"),
         _ => error,
     })?;
     store.root.require_outside("output_dir", &output)?;

@@ -19,11 +19,13 @@ use crate::activity::{Activity, Limit};
 use crate::catalog::{Finished, State, Sync};
 use crate::config::Durability;
 use crate::fs::Dir;
+use crate::remote::{Remote, publish_new};
 use crate::store::{Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::{Event, Warning, WarningKind};
+use crate::words::publication::Publication;
 use crate::words::reference::Reference;
 
 /// What to take a snapshot of, and what to call it.
@@ -38,7 +40,7 @@ use crate::words::reference::Reference;
 ///     .link_mode(LinkMode::Auto);
 /// assert_eq!(request.files.len(), 2);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SnapshotRequest {
     /// Repository path components: lower-case letters, digits and single separators, joined by `/`.
@@ -60,6 +62,15 @@ pub struct SnapshotRequest {
     pub link_mode: LinkMode,
     /// Free text that travels in the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// Keeps the snapshot here even where a registry is configured; `push` publishes it later. Default `false`.
+    #[cfg(feature = "registry")]
+    pub local: bool,
+    /// The registry to publish to instead of the configured one, for this call.
+    #[cfg(feature = "registry")]
+    pub registry: Option<crate::Registry>,
+    /// The place of contents to use instead of the configured one, for this call.
+    #[cfg(feature = "registry")]
+    pub content: Option<crate::Content>,
 }
 
 /// A file or directory to take a snapshot of.
@@ -110,6 +121,12 @@ impl SnapshotRequest {
             force: false,
             link_mode: LinkMode::default(),
             annotations: BTreeMap::new(),
+            #[cfg(feature = "registry")]
+            local: false,
+            #[cfg(feature = "registry")]
+            registry: None,
+            #[cfg(feature = "registry")]
+            content: None,
         }
     }
 
@@ -161,6 +178,30 @@ impl SnapshotRequest {
         self.annotations.insert(key.into(), value.into());
         self
     }
+
+    /// Sets [`local`](Self::local).
+    #[cfg(feature = "registry")]
+    #[must_use]
+    pub fn local(mut self, local: bool) -> Self {
+        self.local = local;
+        self
+    }
+
+    /// Sets [`registry`](Self::registry).
+    #[cfg(feature = "registry")]
+    #[must_use]
+    pub fn registry(mut self, registry: crate::Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Sets [`content`](Self::content).
+    #[cfg(feature = "registry")]
+    #[must_use]
+    pub fn content(mut self, content: crate::Content) -> Self {
+        self.content = Some(content);
+        self
+    }
 }
 
 impl SnapshotRequest {
@@ -195,6 +236,8 @@ pub struct SnapshotReport {
     pub blobs_reused: u64,
     /// How the bytes got into the store.
     pub placements: Placements,
+    /// Where it was published, if it was.
+    pub publication: Option<Publication>,
     /// How long the call took.
     pub duration: Duration,
     /// What the caller may care about.
@@ -217,11 +260,20 @@ pub(crate) fn run(
     limit: &Limit,
     durability: Durability,
     request: &SnapshotRequest,
+    remote: Option<&Remote>,
     activity: Activity,
 ) -> Result<SnapshotReport> {
     let started = Instant::now();
     let reference = request.reference()?;
     check_annotations(&request.annotations)?;
+    if let Some(remote) = remote.filter(|_| !request.force) {
+        // Before anything is read: what is taken there cannot be published.
+        remote.require_new(&reference, &activity).map_err(|error| {
+            error.with_hint(
+                "with `local` the snapshot is taken all the same, and published later by `push`",
+            )
+        })?;
+    }
     let base = open_base(store, &request.base_dir)?;
     let operation = store.owner.next_operation();
     let snapshot = begin(store, operation, &reference, request.force)?;
@@ -231,9 +283,12 @@ pub(crate) fn run(
         activity: &activity,
         base: &base,
         link_mode: request.link_mode,
-        durable: durability == Durability::Full,
+        // What is elsewhere too need not be waited for.
+        durable: durability == Durability::Full && remote.is_none(),
     };
-    let result = complete(&context, snapshot, operation, request);
+    // What is to be published is kept until it is.
+    let ends = remote.is_none().then_some(operation);
+    let result = complete(&context, snapshot, ends, request);
     if result.is_err() {
         abandon(store, operation);
     }
@@ -241,7 +296,19 @@ pub(crate) fn run(
     if !context.durable {
         store.sync_later(snapshot);
     }
-    Ok(taken.report(reference, started.elapsed(), activity.into_warnings()))
+    let published = remote
+        .map(|remote| publish_new(store, limit, remote, snapshot, request.force, &activity))
+        .transpose();
+    if ends.is_none() {
+        abandon(store, operation);
+    }
+    let publication = published?;
+    Ok(taken.report(
+        reference,
+        publication,
+        started.elapsed(),
+        activity.into_warnings(),
+    ))
 }
 
 /// Registers the pending snapshot that keeps the blobs until it is finished, leased by this call.
@@ -259,7 +326,7 @@ fn begin(store: &Store, operation: i64, reference: &Reference, force: bool) -> R
 fn complete(
     context: &Context<'_>,
     snapshot: i64,
-    operation: i64,
+    ends: Option<i64>,
     request: &SnapshotRequest,
 ) -> Result<Taken> {
     let plan = walk::plan(context, request)?;
@@ -270,15 +337,16 @@ fn complete(
     let captured = capture::all(context, snapshot, &plan)?;
     context.activity.tell(|| Event::Syncing);
     let described = describe::describe(&plan, &captured, &request.annotations)?;
-    finish(context, snapshot, operation, request, &captured, &described)?;
+    finish(context, snapshot, ends, request, &captured, &described)?;
     Ok(Taken::new(&plan, &captured, &described))
 }
 
-/// Makes the blobs durable (unless that is for later), then the snapshot visible in one transaction.
+/// Makes the blobs durable (unless that is for later), then the snapshot visible in one transaction, in which the
+/// operation `ends`.
 fn finish(
     context: &Context<'_>,
     snapshot: i64,
-    operation: i64,
+    ends: Option<i64>,
     request: &SnapshotRequest,
     captured: &capture::Captured,
     described: &describe::Described,
@@ -318,7 +386,9 @@ fn finish(
                 now: now(),
             },
         )?;
-        txn.release_operation(store.owner.name(), operation)?;
+        if let Some(operation) = ends {
+            txn.release_operation(store.owner.name(), operation)?;
+        }
         Ok(replaced)
     })?;
     if let Err(error) = store.sweep_doomed(&replaced) {
@@ -331,7 +401,7 @@ fn finish(
     Ok(())
 }
 
-/// Ends a failed call: what it ingested and nobody else needs goes at once. What cannot go now goes with the owner.
+/// Ends a call that failed or was published: what it ingested and nobody else needs goes at once. What cannot go now goes with the owner.
 fn abandon(store: &Store, operation: i64) {
     if let Err(error) = store.with_slice(|| store.release(operation)) {
         tracing::warn!(%error, "a failed snapshot's blobs stay until this handle is closed");
@@ -400,12 +470,18 @@ impl Taken {
     fn report(
         self,
         reference: Reference,
+        publication: Option<Publication>,
         duration: Duration,
         warnings: Vec<Warning>,
     ) -> SnapshotReport {
+        let digest = publication
+            .as_ref()
+            .map_or(self.manifest_digest, |publication| {
+                publication.manifest_digest
+            });
         SnapshotReport {
-            reference: reference.with_digest(self.manifest_digest),
-            manifest_digest: self.manifest_digest,
+            reference: reference.with_digest(digest),
+            manifest_digest: digest,
             files: self.totals.files,
             directories: self.directories,
             symlinks: self.symlinks,
@@ -415,6 +491,7 @@ impl Taken {
             blobs_stored: self.blobs_stored,
             blobs_reused: self.blobs_reused,
             placements: self.placements,
+            publication,
             duration,
             warnings,
         }

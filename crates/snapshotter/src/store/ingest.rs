@@ -242,6 +242,12 @@ impl Store {
         Ok(slot.identity() == stored.identity())
     }
 
+    /// Where a blob's file is, for errors.
+    #[cfg(feature = "registry")]
+    pub(crate) fn content_path(&self, blob: &Blob) -> std::path::PathBuf {
+        self.root.content.path_of(&content_name(&blob.checksum))
+    }
+
     fn stat_content(&self, blob: &Blob) -> Result<Option<Stat>> {
         let name = content_name(&blob.checksum);
         self.root

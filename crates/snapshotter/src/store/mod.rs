@@ -12,15 +12,19 @@ mod reserve;
 pub(crate) mod stream;
 mod sweep;
 mod sync;
+#[cfg(feature = "registry")]
+pub(crate) mod travel;
 mod views;
 
+#[cfg(feature = "registry")]
+pub(crate) use check::damaged;
 pub(crate) use check::{OpenBlob, settled};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +43,9 @@ pub(crate) struct Store {
     boot: String,
     copying: AtomicU64,
     background: Mutex<Vec<JoinHandle<()>>>,
+    /// Set when nothing new is to begin in the background.
+    closing: Mutex<bool>,
+    closes: Condvar,
     closed: AtomicBool,
 }
 
@@ -54,6 +61,8 @@ impl Store {
             catalog,
             copying: AtomicU64::new(0),
             background: Mutex::default(),
+            closing: Mutex::default(),
+            closes: Condvar::new(),
             closed: AtomicBool::new(false),
         };
         store.make_reserve();

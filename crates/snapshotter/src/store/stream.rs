@@ -26,7 +26,7 @@ pub(crate) const PIECE: usize = 1 << 20;
 const PIECES: usize = 4;
 
 /// Streams up to this long are not worth a second thread, in bytes.
-const SMALL: u64 = 256 << 10;
+pub(super) const SMALL: u64 = 256 << 10;
 
 /// Dirty bytes after which writing to disk is started ahead of the sync.
 const WRITEBACK: u64 = 8 << 20;
@@ -104,7 +104,7 @@ pub(crate) fn pass(
     }
 }
 
-type Progress<'a> = &'a (dyn Fn(u64) -> io::Result<()> + Sync);
+pub(super) type Progress<'a> = &'a (dyn Fn(u64) -> io::Result<()> + Sync);
 
 thread_local! {
     static SMALL_PIECE: RefCell<Piece> = RefCell::new(Piece::new(SMALL as usize));
@@ -192,32 +192,32 @@ fn read_pieces(
 }
 
 /// The hashes one thread is to compute.
-struct Hashers {
+pub(crate) struct Hashers {
     digest: Option<XxHash3_64>,
     checksum: Option<blake3::Hasher>,
 }
 
 /// The hashes one thread has computed.
 #[derive(Clone, Copy)]
-struct Partial {
+pub(super) struct Partial {
     digest: Option<Digest>,
     checksum: Option<Checksum>,
 }
 
-const NOTHING: Partial = Partial {
+pub(super) const NOTHING: Partial = Partial {
     digest: None,
     checksum: None,
 };
 
 impl Hashers {
-    fn new(digest: bool, checksum: bool) -> Self {
+    pub(super) fn new(digest: bool, checksum: bool) -> Self {
         Self {
             digest: digest.then(XxHash3_64::new),
             checksum: checksum.then(blake3::Hasher::new),
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
         if let Some(digest) = &mut self.digest {
             digest.write(bytes);
         }
@@ -226,7 +226,7 @@ impl Hashers {
         }
     }
 
-    fn finish(self) -> Partial {
+    pub(super) fn finish(self) -> Partial {
         Partial {
             digest: self.digest.map(|hasher| Digest::from_u64(hasher.finish())),
             checksum: self
@@ -237,7 +237,7 @@ impl Hashers {
 }
 
 impl Partial {
-    fn or(self, other: Self) -> Hashes {
+    pub(super) fn or(self, other: Self) -> Hashes {
         Hashes {
             digest: self.digest.or(other.digest).unwrap_or(Digest::from_u64(0)),
             checksum: self
@@ -249,7 +249,7 @@ impl Partial {
 }
 
 /// An aligned part of a stream, and which of its bytes belong where in the file.
-struct Piece {
+pub(super) struct Piece {
     buffer: Vec<u8>,
     len: usize,
     data: Vec<Segment>,
@@ -264,14 +264,19 @@ struct Segment {
 
 impl Piece {
     fn new(capacity: usize) -> Self {
+        Self::within(vec![0; capacity])
+    }
+
+    /// A piece in memory that is there already, whatever it holds.
+    pub(super) fn within(buffer: Vec<u8>) -> Self {
         Self {
-            buffer: vec![0; capacity],
+            buffer,
             len: 0,
             data: Vec::new(),
         }
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
     }
 
@@ -279,7 +284,13 @@ impl Piece {
         self.buffer.len() - self.len
     }
 
-    fn data_size(&self) -> u64 {
+    /// The memory, and how much of it is the piece.
+    #[cfg(feature = "registry")]
+    pub(super) fn into_parts(self) -> (Vec<u8>, usize) {
+        (self.buffer, self.len)
+    }
+
+    pub(super) fn data_size(&self) -> u64 {
         self.data.iter().map(|segment| segment.len as u64).sum()
     }
 
@@ -297,7 +308,7 @@ impl Piece {
 }
 
 /// Produces a file's SPF1 stream piece by piece.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     file: &'a File,
     map: &'a ExtentMap,
     /// Header or descriptor bytes that did not fit the last piece.
@@ -309,7 +320,7 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(file: &'a File, map: &'a ExtentMap) -> Self {
+    pub(super) fn new(file: &'a File, map: &'a ExtentMap) -> Self {
         Self {
             file,
             map,
@@ -321,7 +332,7 @@ impl<'a> Source<'a> {
     }
 
     /// Fills a piece to the brim, or to the end of the stream.
-    fn fill(&mut self, piece: &mut Piece) -> io::Result<()> {
+    pub(super) fn fill(&mut self, piece: &mut Piece) -> io::Result<()> {
         piece.len = 0;
         piece.data.clear();
         while piece.room() > 0 {
@@ -370,14 +381,14 @@ impl<'a> Source<'a> {
 }
 
 /// A copy being made.
-struct Copy<'a> {
+pub(super) struct Copy<'a> {
     file: &'a File,
     sync_soon: bool,
     dirty: u64,
 }
 
 impl<'a> Copy<'a> {
-    fn new(file: &'a File, sync_soon: bool) -> Self {
+    pub(super) fn new(file: &'a File, sync_soon: bool) -> Self {
         Self {
             file,
             sync_soon,
@@ -385,7 +396,7 @@ impl<'a> Copy<'a> {
         }
     }
 
-    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)?;
         self.dirty += bytes.len() as u64;
         if self.sync_soon && self.dirty >= WRITEBACK {

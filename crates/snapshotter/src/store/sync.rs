@@ -7,6 +7,8 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
+#[cfg(feature = "registry")]
+use std::time::Duration;
 
 use super::Store;
 use super::layout::content_name;
@@ -14,6 +16,10 @@ use crate::catalog::Sync;
 use crate::fs::dir::sync_file;
 use crate::words::digest::Checksum;
 use crate::words::error::{At, Result};
+
+/// How long a handle has to live on before it syncs what is elsewhere too.
+#[cfg(feature = "registry")]
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Up to this many files are synced one by one.
 const FEW: usize = 16;
@@ -61,10 +67,14 @@ impl Store {
 
     /// Makes a snapshot durable on a thread of its own; [`Store::close`] waits for it.
     pub(crate) fn sync_later(self: &Arc<Self>, snapshot: i64) {
+        self.in_background(move |store| store.sync_now(snapshot));
+    }
+
+    fn in_background(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) {
         let store = Arc::clone(self);
         let started = std::thread::Builder::new()
             .name("snapshotter-sync".to_owned())
-            .spawn(move || store.sync_now(snapshot));
+            .spawn(move || work(&store));
         match started {
             Ok(thread) => {
                 let mut background = self
@@ -78,6 +88,28 @@ impl Store {
         }
     }
 
+    /// The same when nothing else has been going on for a while, for a snapshot whose bytes are elsewhere too: a handle
+    /// that is closed before does not wait for it. Until then the blobs' marks stay, and after a reboot they are hashed
+    /// before their first use.
+    #[cfg(feature = "registry")]
+    pub(crate) fn sync_when_idle(self: &Arc<Self>, snapshot: i64) {
+        self.in_background(move |store| {
+            if !store.closes_within(IDLE) {
+                store.sync_now(snapshot);
+            }
+        });
+    }
+
+    #[cfg(feature = "registry")]
+    fn closes_within(&self, time: Duration) -> bool {
+        let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .closes
+            .wait_timeout_while(closing, time, |closing| !*closing)
+            .unwrap_or_else(PoisonError::into_inner);
+        *waited.0
+    }
+
     fn sync_now(&self, snapshot: i64) {
         let result = self
             .make_durable(snapshot, &HashSet::new())
@@ -87,7 +119,10 @@ impl Store {
         }
     }
 
+    /// Waits for background work; what has not begun does not begin any more.
     pub(crate) fn finish_background(&self) {
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.closes.notify_all();
         let threads = std::mem::take(
             &mut *self
                 .background

@@ -63,7 +63,7 @@ impl ErrorKind {
         matches!(self, Self::Busy | Self::Unavailable)
     }
 
-    fn of_io(error: &io::Error) -> Self {
+    pub(crate) fn of_io(error: &io::Error) -> Self {
         if error.raw_os_error() == Some(libc::ELOOP) {
             return Self::InvalidInput;
         }

@@ -6,5 +6,6 @@ pub mod error;
 pub mod extent;
 pub mod placement;
 pub mod progress;
+pub mod publication;
 pub mod reference;
 pub mod relpath;

@@ -15,12 +15,13 @@ pub trait Observer: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The work is known.
+    /// Work is known. Said more than once where work follows work (fetched, then restored): each adds to what was known.
     Planned {
         /// Regular files, each inode once.
         files: u64,
         /// Bytes of data that will be read or placed, holes not counted. For a snapshot, which does not know the holes yet,
-        /// about: what the filesystem says the files occupy.
+        /// about: what the filesystem says the files occupy. For a fetch, which is told of holes by what comes, the files'
+        /// sizes.
         bytes: u64,
     },
     /// This many more bytes were hashed, copied or placed.

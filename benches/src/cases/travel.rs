@@ -1,0 +1,243 @@
+//! What goes to another node: 1 GiB through a directory, and through a real S3 server on this machine.
+//!
+//! The second node has an empty store, so a restore there fetches, verifies, stores and materializes. Registries are
+//! image layouts in a directory: metadata is two small files, whatever the size.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::{Content, Tree};
+
+use super::{BACKGROUND, MIB, NOT_SYNCED};
+use crate::measure::{Bench, Side, Spec, Target};
+use crate::operation::{Between, Operation, Place};
+use crate::process::{cp, sync_filesystem};
+use crate::{Result, say, settle};
+
+/// 1 GiB of random bytes.
+pub(crate) const NAME: &str = "travel-1g";
+
+const MEMORY: u64 = 96 * MIB;
+
+/// Runs all of it.
+pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    let len = 1024 * MIB / bench.divisor;
+    let dir = bench.dir.join(NAME);
+    let travel = Travel {
+        tree: Tree::new().file("memory", Content::Random { seed: 7, len }),
+        data: len,
+        s3: S3::start("bench"),
+        dir,
+    };
+    say(&format!("{NAME}: writing the source"));
+    travel.tree.write_to(&travel.source())?;
+    travel.restore(bench, false)?;
+    travel.restore(bench, true)?;
+    travel.publish(bench)?;
+    if Command::new("rclone").arg("version").output().is_err() {
+        say(&format!("{NAME}: rclone is not here to compare with"));
+        return Ok(());
+    }
+    travel.up(bench)?;
+    travel.down(bench)
+}
+
+struct Travel {
+    dir: PathBuf,
+    tree: Tree,
+    data: u64,
+    s3: S3,
+}
+
+impl Travel {
+    fn source(&self) -> PathBuf {
+        self.dir.join("source")
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.dir.join("scratch")
+    }
+
+    fn output(&self) -> PathBuf {
+        self.scratch().join("output")
+    }
+
+    fn node(&self) -> PathBuf {
+        self.scratch().join("node")
+    }
+
+    fn directories(&self, name: &str) -> Result<Between> {
+        let between = self.dir.join(name);
+        let objects = between.join("objects");
+        std::fs::create_dir_all(&objects)?;
+        Ok(Between {
+            layouts: between.join("layouts"),
+            place: Place::Directory(objects),
+        })
+    }
+
+    fn bucket(&self, name: &str) -> Between {
+        Between {
+            layouts: self.dir.join(name).join("layouts"),
+            place: Place::S3 {
+                endpoint: self.s3.endpoint(),
+                bucket: self.s3.bucket().to_owned(),
+                key: ACCESS_KEY.to_owned(),
+                secret: SECRET_KEY.to_owned(),
+            },
+        }
+    }
+
+    fn spec(
+        &self,
+        title: &'static str,
+        durability: &'static str,
+        peer: &'static str,
+        target: f64,
+    ) -> Spec {
+        Spec {
+            case: NAME,
+            title,
+            durability,
+            peer,
+            target: Target::Ratio(target),
+            data: self.data,
+            memory: MEMORY,
+        }
+    }
+
+    fn settle(&self, read: &Path) -> Result<()> {
+        settle::remove(&self.scratch())?;
+        std::fs::create_dir_all(self.scratch())?;
+        settle::warm(read)?;
+        settle::sync();
+        settle::wait_for_quiet()
+    }
+
+    fn restore(&self, bench: &mut Bench, read_only: bool) -> Result<()> {
+        let (title, target) = if read_only {
+            (
+                "first restore on a second node, read-only, from a directory",
+                1.2,
+            )
+        } else {
+            (
+                "first restore on a second node, writable, from a directory",
+                1.3,
+            )
+        };
+        let spec = self.spec(title, NOT_SYNCED, "cp", target);
+        if !bench.wants(&spec) {
+            return Ok(());
+        }
+        let between = self.directories(title)?;
+        let first = self.dir.join(title).join("first");
+        let publish = Operation::snapshot(&first, "v1", &self.source())
+            .read_only(read_only)
+            .between(&between);
+        super::take(&publish)?;
+        let objects = self.dir.join(title).join("objects");
+        let peer = Side::new(
+            |_| self.settle(&self.source()),
+            |_| vec![cp(&[], &self.source(), &self.output())],
+        );
+        let ours = Side::new(
+            |_| self.settle(&objects),
+            |_| Operation::restore(&self.node(), "v1", &self.output()).between(&between),
+        );
+        bench.compare(spec, Some(&peer), &ours)?;
+        super::check(&self.source(), &self.output())
+    }
+
+    /// Taking and publishing, against two copies, of which the second is synced.
+    fn publish(&self, bench: &mut Bench) -> Result<()> {
+        let title = "snapshot, writable, published to a directory";
+        let spec = self.spec(title, BACKGROUND, "cp + sync -f", 2.2);
+        let source = self.source();
+        let peer = Side::new(
+            |_| self.settle(&source),
+            |_| vec![cp(&[], &source, &self.output()), sync_filesystem(&self.dir)],
+        );
+        let ours = Side::new(
+            |_| {
+                self.settle(&source)?;
+                std::fs::create_dir_all(self.scratch().join("objects"))?;
+                Ok(())
+            },
+            |_| {
+                let between = Between {
+                    layouts: self.scratch().join("layouts"),
+                    place: Place::Directory(self.scratch().join("objects")),
+                };
+                Operation::snapshot(&self.node(), "v1", &source).between(&between)
+            },
+        );
+        bench.compare(spec, Some(&peer), &ours)?;
+        Ok(())
+    }
+
+    fn rclone(&self, from: &str, to: &str) -> Command {
+        let mut command = Command::new("rclone");
+        // rclone cannot use one that the environment names.
+        command.env_remove("AWS_CA_BUNDLE");
+        command.args(["copy", "--config", "/dev/null", "--s3-provider", "Other"]);
+        command.args(["--s3-access-key-id", ACCESS_KEY]);
+        command.args(["--s3-secret-access-key", SECRET_KEY]);
+        command.arg("--s3-endpoint").arg(self.s3.endpoint());
+        command.args(["--s3-force-path-style", "--s3-no-check-bucket"]);
+        command.args([from, to]);
+        command
+    }
+
+    fn up(&self, bench: &mut Bench) -> Result<()> {
+        let title = "publishing what is stored, to S3";
+        let spec = self.spec(title, NOT_SYNCED, "rclone copy", 1.3);
+        if !bench.wants(&spec) {
+            return Ok(());
+        }
+        let stored = self.dir.join("stored");
+        super::take(&Operation::snapshot(&stored, "v1", &self.source()))?;
+        let source = self.source();
+        let bucket = format!(":s3:{}/up", self.s3.bucket());
+        let empty = |read: &Path| {
+            self.s3.clear();
+            self.settle(read)
+        };
+        let peer = Side::new(
+            |_| empty(&source),
+            |_| vec![self.rclone(&source.to_string_lossy(), &bucket)],
+        );
+        let ours = Side::new(
+            |_| empty(&stored),
+            |run| Operation::push(&stored, "v1").between(&self.bucket(&format!("up-{run}"))),
+        );
+        bench.compare(spec, Some(&peer), &ours)?;
+        Ok(())
+    }
+
+    fn down(&self, bench: &mut Bench) -> Result<()> {
+        let title = "fetching into the store, from S3";
+        let spec = self.spec(title, NOT_SYNCED, "rclone copy", 1.3);
+        if !bench.wants(&spec) {
+            return Ok(());
+        }
+        self.s3.clear();
+        let (first, between) = (self.dir.join("first"), self.bucket("down"));
+        super::take(&Operation::snapshot(&first, "v1", &self.source()).between(&between))?;
+        let source = self.source().to_string_lossy().into_owned();
+        let bucket = format!(":s3:{}/down", self.s3.bucket());
+        crate::process::timed(&mut [self.rclone(&source, &bucket)])?;
+        let kept = self.s3.dir();
+        let peer = Side::new(
+            |_| self.settle(&kept),
+            |_| vec![self.rclone(&bucket, &self.output().to_string_lossy())],
+        );
+        let ours = Side::new(
+            |_| self.settle(&kept),
+            |_| Operation::pull(&self.node(), "v1").between(&between),
+        );
+        bench.compare(spec, Some(&peer), &ours)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! temp → fsync → rename → fsync dir: a file that appears whole under its name, and is still there after a power cut,
+//! once [`Draft::publish`] has returned. A crash before that leaves at most a name that begins with a dot.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+
+use super::dir::{Kind, sync_file};
+use super::{Dir, random_name};
+use crate::words::error::{At, Result};
+
+/// A file being written. Dropping it before [`Draft::publish`] removes it.
+#[derive(Debug)]
+pub(crate) struct Draft<'d> {
+    dir: &'d Dir,
+    name: OsString,
+    file: File,
+    published: bool,
+}
+
+impl<'d> Draft<'d> {
+    /// Begins a file in the directory it will have its name in.
+    pub(crate) fn create(dir: &'d Dir) -> Result<Self> {
+        let name = random_name().at("name a file in", dir.path())?;
+        let name = OsString::from(format!(".draft-{name}"));
+        let file = dir
+            .create_file(&name, 0o600)
+            .at("create", dir.path_of(&name))?;
+        Ok(Self {
+            dir,
+            name,
+            file,
+            published: false,
+        })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .at("write", self.dir.path_of(&self.name))
+    }
+
+    /// Makes the bytes durable, then the name, replacing what had it.
+    pub(crate) fn publish(mut self, name: &OsStr) -> Result<()> {
+        sync_file(&self.file).at("sync", self.dir.path_of(&self.name))?;
+        self.dir
+            .rename(&self.name, self.dir, name)
+            .at("rename to", self.dir.path_of(name))?;
+        self.published = true;
+        self.dir.sync()
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            // Best effort: a file under such a name is litter that nobody reads.
+            let _ = self.dir.unlink(&self.name);
+        }
+    }
+}
+
+/// Writes a whole file: what had the name is replaced in one step.
+pub(crate) fn replace(dir: &Dir, name: &OsStr, bytes: &[u8]) -> Result<()> {
+    let mut draft = Draft::create(dir)?;
+    draft.write(bytes)?;
+    draft.publish(name)
+}
+
+/// Opens a directory in another one; makes it where it is not there. Its name is durable either way: another process
+/// may have made it just now and not have come to syncing it.
+pub(crate) fn ensure_dir(dir: &Dir, name: &OsStr) -> Result<Dir> {
+    let inner = dir.ensure_dir(name, 0o700)?;
+    dir.sync()?;
+    Ok(inner)
+}
+
+/// Whether there is a directory of that name; a symlink is none.
+pub(crate) fn is_dir(dir: &Dir, name: &OsStr) -> io::Result<bool> {
+    Ok(dir
+        .stat_if_any(name)?
+        .is_some_and(|stat| stat.kind == Kind::Directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_file_replaces_and_a_dropped_one_leaves_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temporary.path()).unwrap();
+        let name = OsStr::new("a");
+        replace(&dir, name, b"one").unwrap();
+        replace(&dir, name, b"two").unwrap();
+        let mut draft = Draft::create(&dir).unwrap();
+        draft.write(b"three").unwrap();
+        drop(draft);
+        assert_eq!(dir.names().unwrap(), ["a"]);
+        assert_eq!(std::fs::read(temporary.path().join("a")).unwrap(), b"two");
+    }
+}

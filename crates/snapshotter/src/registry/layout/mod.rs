@@ -1,0 +1,177 @@
+//! A directory as a registry: one OCI image layout a repository, at `<directory>/<namespace>/<name>`.
+//!
+//! Blobs are written under a name of their own, synced and renamed, so a blob that is there is whole. `index.json`
+//! names the manifests; it is replaced in the same way, by whoever holds the lock beside it, so that of several
+//! processes none loses another's entry. Directories are 0700 and files 0600, as memory dumps hold secrets.
+
+mod blobs;
+mod dir;
+mod index;
+mod streams;
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use self::dir::{Home, RepositoryDir};
+use super::config::Registry;
+use super::{MetadataRegistry, Pending, Piece, Pulled, Repository, Tag, TagOrDigest};
+use crate::words::digest::Sha256;
+use crate::words::error::{Error, ErrorKind, Result};
+
+/// A directory of image layouts. Its work is done on blocking threads.
+#[derive(Debug)]
+pub(super) struct Layout {
+    home: Arc<Home>,
+}
+
+impl Layout {
+    pub(super) fn new(path: PathBuf, config: &Registry) -> Self {
+        Self {
+            home: Arc::new(Home {
+                path,
+                namespace: config.namespace.clone(),
+                patience: config.timeout,
+            }),
+        }
+    }
+
+    /// Runs `work` where a repository is; `absent` is what is said of one that is not there.
+    fn read<T: Send + 'static>(
+        &self,
+        repository: &Repository,
+        absent: impl FnOnce() -> Result<T> + Send + 'static,
+        work: impl FnOnce(&RepositoryDir) -> Result<T> + Send + 'static,
+    ) -> Pending<'_, T> {
+        let (home, repository) = (Arc::clone(&self.home), repository.clone());
+        blocking(move || match home.open(&repository)? {
+            Some(dir) => work(&dir),
+            None => absent(),
+        })
+    }
+
+    /// Runs `work` where a repository is, made if it is not there.
+    fn write<T: Send + 'static>(
+        &self,
+        repository: &Repository,
+        work: impl FnOnce(&RepositoryDir, Duration) -> Result<T> + Send + 'static,
+    ) -> Pending<'_, T> {
+        let (home, repository) = (Arc::clone(&self.home), repository.clone());
+        blocking(move || work(&home.create(&repository)?, home.patience))
+    }
+}
+
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Pending<'static, T> {
+    Box::pin(async move {
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Error::new(ErrorKind::Internal, "work on an image layout panicked"))?
+    })
+}
+
+impl MetadataRegistry for Layout {
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a Repository,
+        which: &'a TagOrDigest,
+    ) -> Pending<'a, Option<Pulled>> {
+        let which = which.clone();
+        self.read(repository, || Ok(None), move |dir| dir.manifest(&which))
+    }
+
+    fn blob<'a>(
+        &'a self,
+        repository: &'a Repository,
+        sha256: Sha256,
+        size: u64,
+    ) -> Pending<'a, Vec<u8>> {
+        let missing = self.home.missing(repository, sha256);
+        self.read(
+            repository,
+            || Err(missing),
+            move |dir| dir.blob(sha256, size),
+        )
+    }
+
+    fn has_blob<'a>(
+        &'a self,
+        repository: &'a Repository,
+        sha256: Sha256,
+    ) -> Pending<'a, Option<u64>> {
+        self.read(repository, || Ok(None), move |dir| dir.has_blob(sha256))
+    }
+
+    fn push_blob<'a>(
+        &'a self,
+        repository: &'a Repository,
+        sha256: Sha256,
+        bytes: Bytes,
+    ) -> Pending<'a, ()> {
+        self.write(repository, move |dir, _| dir.push_blob(sha256, &bytes))
+    }
+
+    fn push_manifest<'a>(
+        &'a self,
+        repository: &'a Repository,
+        which: &'a TagOrDigest,
+        bytes: Bytes,
+    ) -> Pending<'a, Sha256> {
+        let which = which.clone();
+        self.write(repository, move |dir, patience| {
+            dir.push_manifest(&which, &bytes, patience)
+        })
+    }
+
+    fn tags<'a>(&'a self, repository: &'a Repository) -> Pending<'a, Vec<Tag>> {
+        self.read(repository, || Ok(Vec::new()), RepositoryDir::tags)
+    }
+
+    fn repositories(&self) -> Pending<'_, Vec<String>> {
+        let home = Arc::clone(&self.home);
+        blocking(move || home.repositories())
+    }
+
+    fn delete_manifest<'a>(
+        &'a self,
+        repository: &'a Repository,
+        digest: Sha256,
+    ) -> Pending<'a, bool> {
+        let patience = self.home.patience;
+        self.read(
+            repository,
+            || Ok(false),
+            move |dir| dir.delete_manifest(digest, patience),
+        )
+    }
+
+    fn push_stream<'a>(
+        &'a self,
+        repository: &'a Repository,
+        pieces: mpsc::Receiver<io::Result<Piece>>,
+    ) -> Pending<'a, (Sha256, u64)> {
+        self.write(repository, move |dir, _| dir.push_stream(pieces))
+    }
+
+    fn pull_stream<'a>(
+        &'a self,
+        repository: &'a Repository,
+        sha256: Sha256,
+        size: u64,
+        range: Option<Range<u64>>,
+        sink: mpsc::Sender<Bytes>,
+    ) -> Pending<'a, ()> {
+        let missing = self.home.missing(repository, sha256);
+        self.read(
+            repository,
+            || Err(missing),
+            move |dir| dir.pull_stream(sha256, size, range, &sink),
+        )
+    }
+}

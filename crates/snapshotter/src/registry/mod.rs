@@ -1,0 +1,168 @@
+//! Registries: where snapshots' manifests and documents live, and, without another content store, their bytes too.
+//!
+//! [`MetadataRegistry`] is the contract. [`remote`] speaks the OCI distribution protocol, [`layout`] keeps one OCI
+//! image layout a repository in a directory; `tests/suite.rs` holds both to it. Whatever comes back is untrusted:
+//! it is bounded while it is read and checked against its digest before anybody sees it, and `urls` are never followed.
+
+mod config;
+mod credentials;
+mod endpoint;
+mod layout;
+mod name;
+mod remote;
+mod retry;
+mod secret;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+pub use config::Registry;
+pub(crate) use endpoint::Endpoint;
+pub(crate) use name::{Repository, Tag, TagOrDigest};
+
+use crate::words::digest::Sha256;
+use crate::words::error::Result;
+
+/// A call that is under way.
+pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// A manifest as it was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pulled {
+    /// SHA-256 of `bytes`, computed here.
+    pub(crate) digest: Sha256,
+    /// The manifest, at most [`MAX_MANIFEST_BYTES`](crate::format::artifact::MAX_MANIFEST_BYTES). Nothing is known of
+    /// it but that: it may be some other artifact's.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A part of a stream that is being pushed.
+///
+/// The end is said: a channel that closes before [`Piece::End`] means that its sender died, and nothing is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// More bytes.
+    Bytes(Bytes),
+    /// All bytes were sent.
+    End,
+}
+
+/// Manifests and blobs of repositories.
+///
+/// For every implementation:
+///
+/// - Calls may run at once, from several tasks and several processes.
+/// - Dropping a call gives it up. What it was writing is then complete or not there.
+/// - Pushing is idempotent: the same bytes again are success, and cheap where they are there already.
+/// - A manifest can be read as soon as pushing it returned. Blobs come first: a registry may refuse a manifest whose
+///   blobs it lacks.
+/// - A repository that does not exist is one without manifests, tags and blobs.
+///
+/// Errors: `PermissionDenied` for 401, 403 and credentials that cannot be had; `NotFound` for a blob that is read and
+/// not there; `Damaged` for bytes that are not what their digest or size says; `Unavailable` when the registry cannot
+/// be reached or cannot serve now, after the configured retries; `Unsupported` for what this registry does not do.
+pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
+    /// The manifest, or nothing where there is none. One that is asked for by digest has that digest.
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a Repository,
+        which: &'a TagOrDigest,
+    ) -> Pending<'a, Option<Pulled>>;
+
+    /// A blob of exactly `size` bytes, in memory. No more than that is read.
+    fn blob<'a>(
+        &'a self,
+        repository: &'a Repository,
+        sha256: Sha256,
+        size: u64,
+    ) -> Pending<'a, Vec<u8>>;
+
+    /// A blob's size, or nothing where there is none. Its bytes are not looked at.
+    fn has_blob<'a>(
+        &'a self,
+        repository: &'a Repository,
+        sha256: Sha256,
+    ) -> Pending<'a, Option<u64>>;
+
+    /// Stores bytes that are in memory; they have to have this SHA-256.
+    fn push_blob<'a>(
+        &'a self,
+        repository: &'a Repository,
+        sha256: Sha256,
+        bytes: Bytes,
+    ) -> Pending<'a, ()>;
+
+    /// Stores a manifest and returns its digest. A tag that is there moves; the manifest it leaves can still be read by
+    /// digest. A digest has to be the manifest's.
+    fn push_manifest<'a>(
+        &'a self,
+        repository: &'a Repository,
+        which: &'a TagOrDigest,
+        bytes: Bytes,
+    ) -> Pending<'a, Sha256>;
+
+    /// A repository's tags, in byte order.
+    fn tags<'a>(&'a self, repository: &'a Repository) -> Pending<'a, Vec<Tag>>;
+
+    /// The names below the namespace that have a repository, without the namespace, in byte order.
+    fn repositories(&self) -> Pending<'_, Vec<String>>;
+
+    /// Deletes a manifest and its tags; says whether there was one. Its blobs stay.
+    fn delete_manifest<'a>(
+        &'a self,
+        repository: &'a Repository,
+        digest: Sha256,
+    ) -> Pending<'a, bool>;
+
+    /// Stores a stream as it comes, without holding it in memory, and returns its SHA-256 and size.
+    ///
+    /// It is complete only by [`Piece::End`]. An error in the stream, which becomes this call's, and a channel that
+    /// closes early, which is `Cancelled`, store nothing. What was taken from the channel is gone: there is no retry.
+    fn push_stream<'a>(
+        &'a self,
+        repository: &'a Repository,
+        pieces: mpsc::Receiver<io::Result<Piece>>,
+    ) -> Pending<'a, (Sha256, u64)>;
+
+    /// Sends a blob of `size` bytes, or a range of it, to `sink` in order.
+    ///
+    /// **What was sent is unverified until this returns `Ok`**, and with a range it stays so: only whole blobs have a
+    /// digest. Never more than was asked for is sent. A lost connection is resumed where it broke. A receiver that
+    /// closes ends it with `Cancelled`.
+    fn pull_stream<'a>(
+        &'a self,
+        repository: &'a Repository,
+        sha256: Sha256,
+        size: u64,
+        range: Option<Range<u64>>,
+        sink: mpsc::Sender<Bytes>,
+    ) -> Pending<'a, ()>;
+}
+
+/// Checks the configuration and makes the registry that it names. Nothing is read or sent yet but `ca_file`.
+pub(crate) fn open(config: &Registry) -> Result<Arc<dyn MetadataRegistry>> {
+    open_with(config, Tuning::default())
+}
+
+fn open_with(config: &Registry, tuning: Tuning) -> Result<Arc<dyn MetadataRegistry>> {
+    Ok(match config.validate()? {
+        Endpoint::Remote(origin) => Arc::new(remote::Remote::new(config, origin, tuning)?),
+        Endpoint::Layout(path) => Arc::new(layout::Layout::new(path, config)),
+    })
+}
+
+/// What only tests change: how long to wait between retries, and where credential helpers are.
+#[derive(Clone, Debug, Default)]
+struct Tuning {
+    pace: retry::Pace,
+    helpers: credentials::Helpers,
+}

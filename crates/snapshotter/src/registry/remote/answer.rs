@@ -1,0 +1,238 @@
+//! What a server answered: a status to sort by, and a body that is bounded while it is read.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::{StatusCode, Url};
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use crate::registry::retry::{Failure, retry_after};
+use crate::words::digest::excerpt;
+use crate::words::error::{Error, ErrorKind, Result};
+
+/// How much of an error's body is read, and no more of it is shown than fits a line.
+const MAX_ERROR_BYTES: u64 = 64 << 10;
+
+/// An answer; its body is read piece by piece or by [`Answer::collect`].
+#[derive(Debug)]
+pub(super) struct Answer {
+    response: reqwest::Response,
+    url: Url,
+    doing: String,
+    timeout: Duration,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn new(
+        response: reqwest::Response,
+        url: Url,
+        doing: &str,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            response,
+            url,
+            doing: doing.to_owned(),
+            timeout,
+            body: Vec::new(),
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// Where it came from in the end.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers().get(name)?.to_str().ok()
+    }
+
+    /// What `Content-Length` says, to a HEAD too.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.header(&CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// What [`Answer::collect`] has read.
+    pub(super) fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The next bytes of the body. A lost connection and silence may pass.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        match tokio::time::timeout(self.timeout, self.response.chunk()).await {
+            Ok(result) => result.map_err(|error| failure_of(&self.doing, &self.url, error)),
+            Err(_) => {
+                let text = format!("no byte within {:?}", self.timeout);
+                let error = self.error(ErrorKind::Unavailable, &text);
+                Err(Failure::transient(error, None))
+            }
+        }
+    }
+
+    /// Reads the body. More than `limit` bytes are damage: nothing is stored that way.
+    pub(super) async fn collect(&mut self, limit: u64) -> Result<(), Failure> {
+        let limit = if self.status().is_success() {
+            limit
+        } else {
+            MAX_ERROR_BYTES
+        };
+        // A length that is announced saves growing, and reading what is too long anyway. (HEAD's is no body's.)
+        match self.response.content_length() {
+            Some(length) if length > limit && self.status().is_success() => {
+                return Err(self.too_long(limit).into());
+            }
+            Some(length) => self
+                .body
+                .reserve_exact(usize::try_from(length.min(limit)).unwrap_or(0)),
+            None => {}
+        }
+        while let Some(bytes) = self.next().await? {
+            let room = limit - self.body.len() as u64;
+            if bytes.len() as u64 <= room {
+                self.body.extend_from_slice(&bytes);
+            } else if self.status().is_success() {
+                return Err(self.too_long(limit).into());
+            } else {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn too_long(&self, limit: u64) -> Error {
+        let text = format!("the answer is longer than {limit} bytes");
+        self.error(ErrorKind::Damaged, &text)
+    }
+
+    /// Passes everything but 401, 403, 429 and 5xx.
+    pub(super) async fn check(mut self) -> Result<Self, Failure> {
+        let status = self.status();
+        let transient = match status.as_u16() {
+            401 | 403 | 501 | 505 | 507 => false,
+            429 | 500.. => true,
+            _ => return Ok(self),
+        };
+        let after = self
+            .header(&RETRY_AFTER)
+            .and_then(|value| retry_after(value, OffsetDateTime::now_utc()));
+        // The status says enough where the body cannot be read.
+        let _ = self.collect(0).await;
+        let error = self.refused();
+        Err(if transient {
+            Failure::transient(error, after)
+        } else {
+            error.into()
+        })
+    }
+
+    /// The error for a status that was not hoped for; the body was read.
+    pub(super) fn refused(&self) -> Error {
+        let status = self.status();
+        let error = self.error(kind_of(status), &self.said());
+        match status.as_u16() {
+            401 => {
+                error.with_hint("check registry.username and registry.password, or docker login")
+            }
+            403 => error.with_hint("these credentials may not do that here"),
+            _ => error,
+        }
+    }
+
+    /// An error about this answer.
+    pub(super) fn error(&self, kind: ErrorKind, why: &str) -> Error {
+        Error::new(kind, text(&self.doing, &self.url, why))
+    }
+
+    /// The status and what the registry says of it: codes and messages, each as one short line.
+    fn said(&self) -> String {
+        let mut said = format!("the registry answered {}", self.status());
+        let body: ErrorBody = serde_json::from_slice(&self.body).unwrap_or_default();
+        for entry in body.errors.iter().take(3) {
+            let parts = [&entry.code, &entry.message].map(|part| excerpt(part));
+            let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            said.push_str("; ");
+            said.push_str(&parts.join(": "));
+        }
+        said
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct ErrorBody {
+    #[serde(default)]
+    errors: Vec<ErrorEntry>,
+}
+
+#[derive(Default, Deserialize)]
+struct ErrorEntry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+fn kind_of(status: StatusCode) -> ErrorKind {
+    match status.as_u16() {
+        401 | 403 => ErrorKind::PermissionDenied,
+        404 => ErrorKind::NotFound,
+        413 | 507 => ErrorKind::NoSpace,
+        429 => ErrorKind::Unavailable,
+        501 | 505 => ErrorKind::Unsupported,
+        500.. => ErrorKind::Unavailable,
+        _ => ErrorKind::Unsupported,
+    }
+}
+
+/// The failure of a request or a body. Whatever happens on the way may pass, but what cannot be built cannot.
+pub(super) fn failure_of(doing: &str, url: &Url, error: reqwest::Error) -> Failure {
+    let why = if error.is_connect() {
+        "cannot connect"
+    } else if error.is_body() || error.is_decode() {
+        "the connection broke"
+    } else {
+        "the request failed"
+    };
+    let builder = error.is_builder();
+    let kind = if builder {
+        ErrorKind::Internal
+    } else {
+        ErrorKind::Unavailable
+    };
+    // The URL may have a query with a signature, and is in our text already.
+    let error = Error::new(kind, text(doing, url, why)).with_source(error.without_url());
+    if builder {
+        error.into()
+    } else {
+        Failure::transient(error, None)
+    }
+}
+
+fn text(doing: &str, url: &Url, why: &str) -> String {
+    format!("cannot {doing} ({}): {why}", shown(url))
+}
+
+/// A URL as errors show it: without user, query and fragment, which may hold secrets.
+pub(super) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Refused by URLs that cannot have them.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}

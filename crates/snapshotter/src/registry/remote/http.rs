@@ -1,0 +1,337 @@
+//! One request: logged in, redirected, timed, its answer bounded while it is read and its failures sorted into those
+//! that may pass and those that stay.
+//!
+//! Redirects are followed by hand, for GET and HEAD alone: five at most, never from https to http, and never with the
+//! credentials to another origin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{
+    AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE,
+};
+use reqwest::{Method, StatusCode, Url};
+
+use super::answer::{Answer, failure_of, shown};
+use super::auth::Auth;
+use super::body::{Beat, Whole};
+use super::challenge::{self, Challenge};
+use crate::registry::Tuning;
+use crate::registry::config::Registry;
+use crate::registry::credentials::Source;
+use crate::registry::retry::{Attempts, Failure, Pace};
+use crate::tls;
+use crate::words::error::{Error, ErrorKind, Result};
+
+const MAX_REDIRECTS: usize = 5;
+
+/// A request that can be sent again.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    /// What a token has to allow: `repository:a/b:pull`.
+    pub(super) scope: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Bytes>,
+    /// How long it may make no progress, where that is not the usual time.
+    pub(super) limit: Option<Duration>,
+    /// Reads after "cannot": `read the manifest a/b:v1`.
+    pub(super) doing: String,
+}
+
+impl Request {
+    pub(super) fn new(method: Method, url: Url, scope: String, doing: String) -> Self {
+        let headers = HeaderMap::new();
+        Self {
+            method,
+            url,
+            scope,
+            headers,
+            body: None,
+            limit: None,
+            doing,
+        }
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        // Values are constants and digits.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    pub(super) fn body(mut self, bytes: Bytes) -> Self {
+        self.body = Some(bytes);
+        self
+    }
+}
+
+/// A client of one registry.
+#[derive(Debug)]
+pub(super) struct Http {
+    client: reqwest::Client,
+    pub(super) origin: Url,
+    auth: Auth,
+    pub(super) timeout: Duration,
+    pace: Pace,
+    retries: u32,
+}
+
+impl Http {
+    pub(super) fn new(config: &Registry, origin: Url, tuning: Tuning) -> Result<Self> {
+        let client = client(config)?;
+        let source = Source::new(config, tuning.helpers);
+        Ok(Self {
+            auth: Auth::new(client.clone(), &origin, source, config.timeout),
+            client,
+            origin,
+            timeout: config.timeout,
+            pace: tuning.pace,
+            retries: config.retries,
+        })
+    }
+
+    pub(super) fn attempts(&self) -> Attempts {
+        Attempts::new(self.pace, self.retries)
+    }
+
+    /// Sends it until there is an answer that stays, and reads that with at most `limit` bytes.
+    pub(super) async fn exchange(&self, request: &Request, limit: u64) -> Result<Answer> {
+        let mut attempts = self.attempts();
+        loop {
+            match self.exchange_once(request, limit).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => attempts.again(failure).await?,
+            }
+        }
+    }
+
+    /// Sends it once.
+    pub(super) async fn exchange_once(
+        &self,
+        request: &Request,
+        limit: u64,
+    ) -> Result<Answer, Failure> {
+        let mut answer = self.open(request).await?;
+        answer.collect(limit).await?;
+        Ok(answer)
+    }
+
+    /// Sends it once; the answer's body is still to be read. Answers of 401, 403, 429 and 5xx are failures already.
+    pub(super) async fn open(&self, request: &Request) -> Result<Answer, Failure> {
+        let known = self.auth.known(&request.scope);
+        let answer = self.follow(request, known).await?;
+        let answer = match self.login(request, &answer).await? {
+            Some(header) => self.follow(request, Some(header)).await?,
+            None => answer,
+        };
+        answer.check().await
+    }
+
+    /// The header that answers a 401, where there is one.
+    async fn login(
+        &self,
+        request: &Request,
+        answer: &Answer,
+    ) -> Result<Option<HeaderValue>, Failure> {
+        let asked_here = same_origin(answer.url(), &self.origin);
+        if answer.status() != StatusCode::UNAUTHORIZED || !asked_here {
+            return Ok(None);
+        }
+        let challenges: Vec<Challenge> = answer
+            .headers()
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(challenge::parse)
+            .collect();
+        self.auth.answer(&challenges, &request.scope).await
+    }
+
+    /// What a request with a body that cannot be sent twice is sent with: it has no second try after a 401.
+    pub(super) fn authorization(&self, scope: &str) -> Option<HeaderValue> {
+        self.auth.known(scope)
+    }
+
+    async fn follow(
+        &self,
+        request: &Request,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        let mut url = request.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let at_home = same_origin(&url, &self.origin);
+            let answer = self
+                .send(request, &url, authorization.as_ref().filter(|_| at_home))
+                .await?;
+            match redirect(request, &url, &answer)? {
+                Some(next) => url = next,
+                None => return Ok(answer),
+            }
+        }
+        let text = format!("more than {MAX_REDIRECTS} redirects");
+        Err(refused(request, &request.url, &text).into())
+    }
+
+    async fn send(
+        &self,
+        request: &Request,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        let beat = Beat::new();
+        let body = request.body.as_ref().map(|bytes| {
+            reqwest::Body::wrap(Whole {
+                left: bytes.clone(),
+                beat: Arc::clone(&beat),
+            })
+        });
+        self.dispatch(request, url, authorization, body, &beat)
+            .await
+    }
+
+    /// Sends a body that was made for this one time.
+    pub(super) async fn dispatch(
+        &self,
+        request: &Request,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+        body: Option<reqwest::Body>,
+        beat: &Beat,
+    ) -> Result<Answer, Failure> {
+        let limit = request.limit.unwrap_or(self.timeout);
+        let mut builder = self
+            .client
+            .request(request.method.clone(), url.clone())
+            .headers(request.headers.clone());
+        if let Some(value) = authorization {
+            builder = builder.header(AUTHORIZATION, value.clone());
+        }
+        if let Some(body) = body {
+            builder = builder.body(body);
+        }
+        let response = match beat.watch(limit, builder.send()).await {
+            Some(result) => result.map_err(|error| failure_of(&request.doing, url, error))?,
+            None => return Err(late(request, url, limit)),
+        };
+        Ok(Answer::new(
+            response,
+            url.clone(),
+            &request.doing,
+            self.timeout,
+        ))
+    }
+}
+
+pub(super) fn client(config: &Registry) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("snapshotter/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(config.connect_timeout)
+        .no_proxy();
+    if let Some(proxy) = &config.proxy {
+        let proxy = reqwest::Proxy::all(proxy)
+            .map_err(|_| Error::invalid("registry.proxy is not a proxy's URL"))?;
+        builder = builder.proxy(proxy);
+    }
+    let tls = tls::client("registry", config.ca_file.as_deref(), config.insecure)?;
+    builder
+        .tls_backend_preconfigured(tls)
+        .build()
+        .map_err(|error| {
+            Error::new(ErrorKind::Internal, "cannot make an HTTP client").with_source(error)
+        })
+}
+
+pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+    a.scheme() == b.scheme()
+        && a.host_str() == b.host_str()
+        && a.port_or_known_default() == b.port_or_known_default()
+}
+
+/// Where an answer sends a GET or HEAD. Other methods' redirects are answers like any other.
+fn redirect(request: &Request, from: &Url, answer: &Answer) -> Result<Option<Url>> {
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let moved = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    if !reads || !moved {
+        return Ok(None);
+    }
+    target(from, answer.header(&LOCATION))
+        .map(Some)
+        .map_err(|why| refused(request, from, why))
+}
+
+fn target(from: &Url, location: Option<&str>) -> std::result::Result<Url, &'static str> {
+    let target = location
+        .and_then(|location| from.join(location).ok())
+        .ok_or("a redirect to nowhere")?;
+    match (from.scheme(), target.scheme()) {
+        (_, "https") | ("http", "http") => Ok(target),
+        ("https", "http") => Err("a redirect from https to http"),
+        _ => Err("a redirect to what is no web server"),
+    }
+}
+
+fn refused(request: &Request, url: &Url, what: &str) -> Error {
+    let text = format!(
+        "cannot {} ({}): the registry answered with {what}",
+        request.doing,
+        shown(url)
+    );
+    Error::new(ErrorKind::Unsupported, text)
+}
+
+fn late(request: &Request, url: &Url, limit: Duration) -> Failure {
+    let text = format!(
+        "cannot {} ({}): no progress within {limit:?}",
+        request.doing,
+        shown(url)
+    );
+    Failure::transient(Error::new(ErrorKind::Unavailable, text), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_never_leave_https_and_the_web() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let (https, http) = (url("https://a/x/y"), url("http://a/x/y"));
+        for (from, location, expected) in [
+            (&https, "z", Ok(url("https://a/x/z"))),
+            (&https, "https://b/z", Ok(url("https://b/z"))),
+            (&https, "//b/z", Ok(url("https://b/z"))),
+            (&http, "http://b/z", Ok(url("http://b/z"))),
+            (&http, "https://b/z", Ok(url("https://b/z"))),
+            (&https, "http://a/z", Err("a redirect from https to http")),
+            (
+                &http,
+                "ftp://a/z",
+                Err("a redirect to what is no web server"),
+            ),
+            (
+                &https,
+                "file:///z",
+                Err("a redirect to what is no web server"),
+            ),
+            (&https, "https://", Err("a redirect to nowhere")),
+        ] {
+            assert_eq!(target(from, Some(location)), expected, "{location}");
+        }
+        assert!(target(&https, None).is_err());
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let same = |a: &str, b: &str| same_origin(&a.parse().unwrap(), &b.parse().unwrap());
+        assert!(same("https://a/x", "https://a:443/y?z"));
+        for other in ["http://a/", "https://b/", "https://a:444/", "https://a.b/"] {
+            assert!(!same("https://a/", other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The token server: changes a user's credentials for a token of one scope, as the distribution project specifies it.
+//! GET with Basic for users and passwords and for nobody, POST (OAuth 2) for refresh tokens.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+
+use super::answer::{Answer, failure_of, shown};
+use super::auth::basic_header;
+use crate::registry::credentials::Credentials;
+use crate::registry::retry::Failure;
+use crate::registry::secret::Secret;
+use crate::words::error::{Error, ErrorKind, Result};
+
+const MAX_BYTES: u64 = 1 << 20;
+const CLIENT: &str = "snapshotter";
+const DOING: &str = "get a token";
+
+#[derive(Debug)]
+pub(super) struct TokenServer {
+    client: reqwest::Client,
+    timeout: Duration,
+}
+
+/// A token and how long it is good for.
+#[derive(Debug)]
+pub(super) struct Issued {
+    pub(super) token: Secret,
+    pub(super) valid: Duration,
+}
+
+#[derive(Deserialize)]
+struct Answered {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+impl TokenServer {
+    pub(super) fn new(client: reqwest::Client, timeout: Duration) -> Self {
+        Self { client, timeout }
+    }
+
+    pub(super) async fn issue(
+        &self,
+        realm: &Url,
+        service: Option<&str>,
+        scope: &str,
+        credentials: &Credentials,
+    ) -> Result<Issued, Failure> {
+        let request = match credentials {
+            Credentials::Identity(token) => self.by_refresh_token(realm, service, scope, token),
+            credentials => self.by_password(realm, service, scope, credentials)?,
+        };
+        let sent = tokio::time::timeout(self.timeout, request.send()).await;
+        let Ok(sent) = sent else {
+            let text = format!(
+                "cannot {DOING} ({}): no answer within {:?}",
+                shown(realm),
+                self.timeout
+            );
+            return Err(Failure::transient(
+                Error::new(ErrorKind::Unavailable, text),
+                None,
+            ));
+        };
+        let response = sent.map_err(|error| failure_of(DOING, realm, error))?;
+        let answer = Answer::new(response, realm.clone(), DOING, self.timeout);
+        read(answer.check().await?).await
+    }
+
+    fn by_password(
+        &self,
+        realm: &Url,
+        service: Option<&str>,
+        scope: &str,
+        credentials: &Credentials,
+    ) -> Result<reqwest::RequestBuilder> {
+        let mut url = realm.clone();
+        query(&mut url, service, scope);
+        if let Credentials::Basic { username, .. } = credentials {
+            url.query_pairs_mut().append_pair("account", username);
+        }
+        let request = self.client.request(Method::GET, url);
+        Ok(match basic_header(credentials)? {
+            Some(header) => request.header(AUTHORIZATION, header),
+            None => request,
+        })
+    }
+
+    fn by_refresh_token(
+        &self,
+        realm: &Url,
+        service: Option<&str>,
+        scope: &str,
+        token: &Secret,
+    ) -> reqwest::RequestBuilder {
+        // A URL's query and a form are encoded alike.
+        let mut form = realm.clone();
+        form.set_query(None);
+        query(&mut form, service, scope);
+        form.query_pairs_mut()
+            .append_pair("grant_type", "refresh_token")
+            .append_pair("client_id", CLIENT)
+            .append_pair("refresh_token", token.expose());
+        let body = Bytes::copy_from_slice(form.query().unwrap_or_default().as_bytes());
+        self.client
+            .request(Method::POST, realm.clone())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body)
+    }
+}
+
+fn query(url: &mut Url, service: Option<&str>, scope: &str) {
+    let mut pairs = url.query_pairs_mut();
+    if let Some(service) = service {
+        pairs.append_pair("service", service);
+    }
+    pairs.append_pair("scope", scope);
+}
+
+async fn read(mut answer: Answer) -> Result<Issued, Failure> {
+    answer.collect(MAX_BYTES).await?;
+    if !answer.status().is_success() {
+        // 400 is OAuth's answer to a refresh token that is no good; whatever it is, there is no token.
+        let error = answer.error(
+            ErrorKind::PermissionDenied,
+            &format!("the token server answered {}", answer.status()),
+        );
+        return Err(error.into());
+    }
+    let malformed = || answer.error(ErrorKind::PermissionDenied, "the answer holds no token");
+    let answered: Answered = serde_json::from_slice(answer.body()).map_err(|_| malformed())?;
+    let token = answered.token.or(answered.access_token);
+    Ok(Issued {
+        token: Secret::new(
+            token
+                .filter(|token| !token.is_empty())
+                .ok_or_else(malformed)?,
+        ),
+        // A minute is what the specification says of answers that do not say it; a day is long enough.
+        valid: Duration::from_secs(answered.expires_in.unwrap_or(60).min(86_400)),
+    })
+}

@@ -1,0 +1,339 @@
+//! What a server or the way to it can do wrong: each is a clear error of the right kind, in bounded time and memory.
+
+use testkit::weather::Reply;
+
+use super::*;
+use crate::ErrorKind;
+use crate::format::artifact::{EMPTY_BYTES, Manifest, ManifestError};
+
+async fn manifest(weather: &Weather) -> Result<Option<Pulled>> {
+    under(weather).manifest(&repository(), &v1()).await
+}
+
+#[tokio::test]
+async fn down() {
+    // Nobody but root may listen there, and nobody does.
+    let gone = "http://127.0.0.1:1";
+    let registry = opened(&Registry::new(gone, "ns"));
+    let error = registry.manifest(&repository(), &v1()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let expected = format!(
+        "cannot read the manifest ns/vm/one:v1 ({gone}/v2/ns/vm/one/manifests/v1): cannot connect"
+    );
+    assert_eq!(error.to_string(), expected);
+    assert!(everything_said(&error).contains("refused"), "{error:?}");
+}
+
+#[tokio::test]
+async fn statuses_have_their_kinds_and_the_registrys_own_words() {
+    let cases = [
+        (400, ErrorKind::Unsupported),
+        (401, ErrorKind::PermissionDenied),
+        (403, ErrorKind::PermissionDenied),
+        (405, ErrorKind::Unsupported),
+        (413, ErrorKind::NoSpace),
+        (418, ErrorKind::Unsupported),
+        (429, ErrorKind::Unavailable),
+        (500, ErrorKind::Unavailable),
+        (501, ErrorKind::Unsupported),
+        (503, ErrorKind::Unavailable),
+        (507, ErrorKind::NoSpace),
+    ];
+    for (status, kind) in cases {
+        let weather = Weather::new(move |_, _| {
+            let body = r#"{"errors":[{"code":"NO","message":"not\u001b[2J today","detail":{}}]}"#;
+            Reply::Full(status, Vec::new(), body.into())
+        });
+        let error = manifest(&weather).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(&status.to_string()), "{error}");
+        assert!(
+            error.to_string().contains(r"NO: not\u{1b}[2J today"),
+            "{error}"
+        );
+        let retried = if kind.is_retryable() { 5 } else { 1 };
+        assert_eq!(weather.asked().len(), retried, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_is_not_there_is_not_found() {
+    let weather = Weather::new(|_, _| Reply::status(404));
+    let sha256 = Sha256::of(b"x");
+    let error = under(&weather)
+        .blob(&repository(), sha256, 1)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(
+        error.to_string().contains(&format!("ns/vm/one@{sha256}")),
+        "{error}"
+    );
+    assert_eq!(weather.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn what_passes_is_tried_again() {
+    for first in [
+        Reply::status(429).with("Retry-After", "3600"),
+        Reply::status(500),
+        Reply::HangUp,
+        Reply::Cut(b"{".to_vec(), 100),
+    ] {
+        let weather = Weather::new(move |_, number| match number {
+            0 | 1 => first.clone(),
+            _ => Reply::ok("{}"),
+        });
+        let pulled = manifest(&weather).await.unwrap().unwrap();
+        assert_eq!(pulled.bytes, b"{}");
+        assert_eq!(weather.asked().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_waited_for() {
+    let weather = Weather::new(|_, number| match number {
+        0 => Reply::status(429).with("Retry-After", "3600"),
+        _ => Reply::ok("{}"),
+    });
+    let tuning = Tuning {
+        pace: Pace {
+            first: Duration::ZERO,
+            longest: Duration::from_millis(200),
+        },
+        ..quick()
+    };
+    let registry = open_with(&Registry::new(weather.url(), "ns"), tuning).unwrap();
+    let start = std::time::Instant::now();
+    registry.manifest(&repository(), &v1()).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(200));
+}
+
+#[tokio::test]
+async fn silence_ends() {
+    for reply in [Reply::Silence, Reply::Stall(b"{".to_vec(), 100)] {
+        let weather = Weather::new(move |_, _| reply.clone());
+        let config = Registry::new(weather.url(), "ns")
+            .timeout(Duration::from_millis(50))
+            .retries(1);
+        let error = opened(&config)
+            .manifest(&repository(), &v1())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("within 50ms"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_closes_in_the_body_is_unavailable() {
+    let weather = Weather::new(|_, _| Reply::Cut(vec![1; 10], 1000));
+    let error = manifest(&weather).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error.to_string().contains("the connection broke"),
+        "{error}"
+    );
+    assert_eq!(weather.asked().len(), 5);
+}
+
+#[tokio::test]
+async fn wrong_digests_are_damage() {
+    let weather = Weather::new(|asked, _| match asked.path().rsplit('/').next() {
+        Some("v1") => Reply::ok("{}").with("Docker-Content-Digest", Sha256::of(b"x").to_string()),
+        _ => Reply::ok("{}"),
+    });
+    let error = manifest(&weather).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(
+        error.to_string().contains("the registry says sha256:"),
+        "{error}"
+    );
+    let registry = under(&weather);
+    let which = TagOrDigest::Digest(Sha256::of(b"x"));
+    let error = registry.manifest(&repository(), &which).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(
+        error.to_string().contains("the registry sent sha256:"),
+        "{error}"
+    );
+    let error = registry
+        .blob(&repository(), Sha256::of(b"xx"), 2)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(
+        error.to_string().contains("its bytes are sha256:"),
+        "{error}"
+    );
+    assert_eq!(weather.asked().len(), 3, "damage is not tried again");
+}
+
+#[tokio::test]
+async fn bodies_without_end_are_not_read_to_it() {
+    let weather = Weather::new(|_, _| Reply::Endless);
+    let error = manifest(&weather).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(
+        error.to_string().contains("longer than 4194304 bytes"),
+        "{error}"
+    );
+    let registry = under(&weather);
+    let sha256 = Sha256::of(b"x");
+    let error = registry.blob(&repository(), sha256, 10).await.unwrap_err();
+    assert!(
+        error.to_string().contains("longer than 10 bytes"),
+        "{error}"
+    );
+    let (result, sent) = pulled(&*registry, &repository(), sha256, 100_000, None).await;
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(sent.len() <= 100_000, "{}", sent.len());
+    let error = registry.tags(&repository()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+}
+
+#[tokio::test]
+async fn another_artifacts_manifest_comes_as_it_is_and_is_no_snapshot() {
+    let index = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","config":{"mediaType":"x","digest":"y","size":0}}"#;
+    let weather = Weather::new(move |_, _| Reply::ok(index));
+    let pulled = manifest(&weather).await.unwrap().unwrap();
+    assert_eq!(pulled.bytes, index.as_bytes());
+    let error = Manifest::parse(&pulled.bytes).unwrap_err();
+    assert!(
+        matches!(error, ManifestError::NotASnapshot { .. }),
+        "{error}"
+    );
+    let accept = weather.asked()[0].header("accept").unwrap().to_owned();
+    assert!(accept.contains("image.index.v1+json"), "{accept}");
+}
+
+#[tokio::test]
+async fn lists_that_go_on_elsewhere_or_nowhere_are_not_followed() {
+    let elsewhere = Weather::new(|_, _| Reply::ok(r#"{"tags":["stolen"]}"#));
+    let links = [
+        format!(
+            "<{}/v2/ns/vm/one/tags/list?n=1>; rel=\"next\"",
+            elsewhere.url()
+        ),
+        "</v2/other/tags/list?n=1>; rel=\"next\"".to_owned(),
+        "<?n=1000>; rel=\"next\"".to_owned(),
+        "<file:///etc/passwd>; rel=\"next\"".to_owned(),
+    ];
+    for link in links {
+        let weather =
+            Weather::new(move |_, _| Reply::ok(r#"{"tags":["v1"]}"#).with("Link", link.clone()));
+        let error = under(&weather).tags(&repository()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(
+            error
+                .to_string()
+                .contains("the list goes on where it cannot"),
+            "{error}"
+        );
+        assert_eq!(weather.asked().len(), 1);
+    }
+    assert_eq!(elsewhere.asked(), []);
+}
+
+#[tokio::test]
+async fn pages_are_gathered_and_impossible_tags_left_out() {
+    let weather = Weather::new(|_, number| match number {
+        0 => Reply::ok(r#"{"name":"x","tags":["b","../x",""]}"#).with(
+            "Link",
+            "</v2/ns/vm/one/tags/list?n=1000&last=b>; rel=\"next\"",
+        ),
+        1 => Reply::ok(r#"{"tags":["a"]}"#).with("Link", "<?last=a>; rel=next"),
+        _ => Reply::ok(r#"{"tags":null}"#),
+    });
+    let tags = under(&weather).tags(&repository()).await.unwrap();
+    let tags: Vec<_> = tags.iter().map(Tag::as_str).collect();
+    assert_eq!(tags, ["a", "b"]);
+    let targets: Vec<_> = weather
+        .asked()
+        .into_iter()
+        .map(|asked| asked.target)
+        .collect();
+    assert!(
+        targets[0].ends_with("?n=1000") && targets[2].ends_with("?last=a"),
+        "{targets:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_list_says_so() {
+    for status in [401, 403, 404, 405] {
+        let weather = Weather::new(move |_, _| Reply::status(status));
+        let error = under(&weather).repositories().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{status}");
+        assert_eq!(
+            error.to_string(),
+            "this registry does not list its repositories"
+        );
+        assert!(error.hint().is_some());
+    }
+    let nonsense = Weather::new(|_, _| Reply::ok("nonsense"));
+    let error = under(&nonsense).repositories().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_after_it_was_stored_is_found() {
+    let weather = Weather::new(|asked, number| match (asked.method.as_str(), number) {
+        ("HEAD", 0) => Reply::status(404),
+        ("HEAD", _) => Reply::status(200).with("Content-Length", "2"),
+        ("POST", _) => Reply::status(202).with("Location", "/v2/ns/vm/one/blobs/uploads/1?state=s"),
+        // The registry has it, but its answer is lost.
+        _ => Reply::HangUp,
+    });
+    let bytes = Bytes::from_static(EMPTY_BYTES);
+    under(&weather)
+        .push_blob(&repository(), Sha256::of(EMPTY_BYTES), bytes)
+        .await
+        .unwrap();
+    let asked = weather.asked();
+    let methods: Vec<_> = asked.iter().map(|asked| asked.method.as_str()).collect();
+    assert_eq!(methods, ["HEAD", "POST", "PUT", "HEAD"]);
+    assert_eq!(asked[2].body, EMPTY_BYTES);
+    assert!(
+        asked[2].target.contains("state=s&digest=sha256"),
+        "{}",
+        asked[2].target
+    );
+}
+
+#[tokio::test]
+async fn bytes_go_to_no_other_host() {
+    let elsewhere = Weather::new(|_, _| Reply::status(201));
+    let there = format!("{}/upload", elsewhere.url());
+    let weather = Weather::new(move |asked, _| match asked.method.as_str() {
+        "HEAD" => Reply::status(404),
+        _ => Reply::status(202).with("Location", there.clone()),
+    });
+    let bytes = Bytes::from_static(EMPTY_BYTES);
+    let error = under(&weather)
+        .push_blob(&repository(), Sha256::of(EMPTY_BYTES), bytes)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(
+        error.to_string().contains("at no place of its own"),
+        "{error}"
+    );
+    assert_eq!(elsewhere.asked(), []);
+}
+
+#[tokio::test]
+async fn a_blob_of_another_length_is_damage_that_a_push_reports() {
+    let weather = Weather::new(|_, _| Reply::status(200).with("Content-Length", "3"));
+    let bytes = Bytes::from_static(EMPTY_BYTES);
+    let error = under(&weather)
+        .push_blob(&repository(), Sha256::of(EMPTY_BYTES), bytes)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(
+        error.to_string().contains("has it with 3 bytes, not 2"),
+        "{error}"
+    );
+}

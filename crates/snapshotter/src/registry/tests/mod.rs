@@ -1,0 +1,117 @@
+//! The contract against every implementation, and everything a registry can do to a client.
+
+mod bad_weather;
+#[cfg(feature = "test-hook")]
+mod crash;
+mod directory;
+mod login;
+mod places;
+mod redirects;
+mod secrets;
+mod servers;
+mod streams;
+mod suite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use testkit::weather::Weather;
+use tokio::sync::mpsc;
+
+use super::retry::Pace;
+use super::*;
+use crate::words::error::Error;
+
+/// Waits that no test notices.
+fn quick() -> Tuning {
+    Tuning {
+        pace: Pace {
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(5),
+        },
+        ..Tuning::default()
+    }
+}
+
+fn opened(config: &Registry) -> Arc<dyn MetadataRegistry> {
+    open_with(config, quick()).unwrap()
+}
+
+/// A client of a server that is to misbehave.
+fn under(weather: &Weather) -> Arc<dyn MetadataRegistry> {
+    opened(&Registry::new(weather.url(), "ns"))
+}
+
+fn repository() -> Repository {
+    Repository::new("ns", "vm/one").unwrap()
+}
+
+fn v1() -> TagOrDigest {
+    TagOrDigest::tag("v1").unwrap()
+}
+
+/// Bytes that are no two tests' the same.
+fn some_bytes(seed: u8, length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|i| (i / 251) as u8 ^ (i as u8) ^ seed)
+        .collect()
+}
+
+/// All text of an error that anybody could print.
+fn everything_said(error: &Error) -> String {
+    let mut said = format!("{error}\n{error:?}\n{:?}", error.hint());
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        said += &format!("\n{error}\n{error:?}");
+        source = error.source();
+    }
+    said
+}
+
+/// Pulls a stream into memory, whatever came of it.
+async fn pulled(
+    registry: &dyn MetadataRegistry,
+    repository: &Repository,
+    sha256: Sha256,
+    size: u64,
+    range: Option<Range<u64>>,
+) -> (Result<()>, Vec<u8>) {
+    let (sink, mut source) = mpsc::channel::<Bytes>(2);
+    let gather = async {
+        let mut bytes = Vec::new();
+        while let Some(more) = source.recv().await {
+            bytes.extend_from_slice(&more);
+        }
+        bytes
+    };
+    tokio::join!(
+        registry.pull_stream(repository, sha256, size, range, sink),
+        gather
+    )
+}
+
+/// Pushes these pieces and closes the channel.
+async fn pushed(
+    registry: &dyn MetadataRegistry,
+    repository: &Repository,
+    pieces: Vec<io::Result<Piece>>,
+) -> Result<(Sha256, u64)> {
+    let (sink, source) = mpsc::channel(1);
+    let send = async move {
+        for piece in pieces {
+            if sink.send(piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(registry.push_stream(repository, source), send).0
+}
+
+#[test]
+fn opening_checks_the_configuration_and_sends_nothing() {
+    open(&Registry::new("https://registry.invalid", "ns")).unwrap();
+    open(&Registry::new("oci-layout:/nowhere", "ns")).unwrap();
+    let error = open(&Registry::new("", "ns")).unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);
+}

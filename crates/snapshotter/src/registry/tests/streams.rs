@@ -1,0 +1,206 @@
+//! Streams in bad weather: resumed where that is safe, never complete where they are not.
+
+use testkit::weather::{Asked, Reply};
+
+use super::suite::pieces;
+use super::*;
+use crate::ErrorKind;
+
+/// Answers a GET as a registry that takes ranges.
+fn ranged(asked: &Asked, bytes: &[u8]) -> Reply {
+    let Some(range) = asked.header("range") else {
+        return Reply::ok(bytes);
+    };
+    let (first, last) = range
+        .strip_prefix("bytes=")
+        .unwrap()
+        .split_once('-')
+        .unwrap();
+    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+    Reply::Full(206, Vec::new(), bytes[first..=last].to_vec()).with(
+        "Content-Range",
+        format!("bytes {first}-{last}/{}", bytes.len()),
+    )
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_resumed_where_it_broke() {
+    let bytes = some_bytes(1, 300_000);
+    let served = bytes.clone();
+    let weather = Weather::new(move |asked, number| match number {
+        0 => Reply::Cut(served[..100_000].to_vec(), 300_000),
+        1 => Reply::status(503),
+        _ => ranged(asked, &served),
+    });
+    let sha256 = Sha256::of(&bytes);
+    let (result, back) = pulled(&*under(&weather), &repository(), sha256, 300_000, None).await;
+    result.unwrap();
+    assert!(back == bytes);
+    let ranges: Vec<_> = weather
+        .asked()
+        .iter()
+        .map(|a| a.header("range").map(str::to_owned))
+        .collect();
+    assert_eq!(ranges[0], None);
+    assert!(
+        ranges[2].as_ref().unwrap().ends_with("-299999"),
+        "{ranges:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_without_ranges_sends_all_and_we_take_what_we_need() {
+    let bytes = some_bytes(2, 300_000);
+    let served = bytes.clone();
+    let weather = Weather::new(move |_, number| match number {
+        0 => Reply::Cut(served[..100_000].to_vec(), 300_000),
+        _ => Reply::ok(served.clone()),
+    });
+    let (registry, sha256) = (under(&weather), Sha256::of(&bytes));
+    let (result, back) = pulled(&*registry, &repository(), sha256, 300_000, None).await;
+    result.unwrap();
+    assert!(back == bytes);
+    let (result, part) = pulled(&*registry, &repository(), sha256, 300_000, Some(5..10)).await;
+    result.unwrap();
+    assert_eq!(part, bytes[5..10]);
+}
+
+#[tokio::test]
+async fn a_resumed_stream_of_other_bytes_is_damage() {
+    let bytes = some_bytes(3, 300_000);
+    let (served, other) = (bytes.clone(), some_bytes(4, 300_000));
+    let weather = Weather::new(move |asked, number| match number {
+        0 => Reply::Cut(served[..100_000].to_vec(), 300_000),
+        _ => ranged(asked, &other),
+    });
+    let sha256 = Sha256::of(&bytes);
+    let (result, back) = pulled(&*under(&weather), &repository(), sha256, 300_000, None).await;
+    let error = result.unwrap_err();
+    assert_eq!((error.kind(), back.len()), (ErrorKind::Damaged, 300_000));
+    assert!(error.to_string().contains("its bytes are"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_early_or_lies_of_its_range_is_damage() {
+    let cases = [
+        (Reply::ok(vec![0; 9]), None, "it has 9 bytes, not 10"),
+        (Reply::status(416), None, "fewer bytes than 10"),
+        (
+            Reply::Full(206, Vec::new(), vec![0; 5]).with("Content-Range", "bytes 0-4/10"),
+            Some(5..10),
+            "for one from 5",
+        ),
+        (
+            Reply::Full(206, Vec::new(), vec![0; 4]).with("Content-Range", "bytes 5-8/10"),
+            Some(5..10),
+            "it ends after 9 bytes of 10",
+        ),
+        (
+            Reply::Full(206, Vec::new(), vec![0; 6]).with("Content-Range", "bytes 5-10/10"),
+            Some(5..10),
+            "it has more than 10 bytes",
+        ),
+    ];
+    for (reply, range, text) in cases {
+        let weather = Weather::new(move |_, _| reply.clone());
+        let sha256 = Sha256::of(b"x");
+        let (result, _) = pulled(&*under(&weather), &repository(), sha256, 10, range).await;
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert!(error.to_string().contains(text), "{error}");
+        assert_eq!(weather.asked().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_drips_does_not_keep_us_for_ever() {
+    let weather = Weather::new(|_, _| Reply::Cut(vec![0], 1 << 30));
+    let sha256 = Sha256::of(b"x");
+    let (result, back) = pulled(&*under(&weather), &repository(), sha256, 1 << 30, None).await;
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(back.len() <= 5 && weather.asked().len() == 5);
+}
+
+fn registry_that_takes(patch: Reply) -> Weather {
+    Weather::new(move |asked, _| match asked.method.as_str() {
+        "POST" => Reply::status(202).with("Location", "uploads/1"),
+        "PATCH" => patch.clone(),
+        "DELETE" => Reply::status(204),
+        _ => Reply::status(201),
+    })
+}
+
+fn methods(weather: &Weather) -> Vec<String> {
+    weather
+        .asked()
+        .into_iter()
+        .map(|asked| asked.method)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_stream_goes_up_in_one_request_and_is_committed_by_its_digest() {
+    let weather = registry_that_takes(Reply::status(202).with("Location", "/v2/ns/up/2?s=1"));
+    let bytes = some_bytes(5, 200_000);
+    let mut all = pieces(&bytes);
+    all.push(Ok(Piece::End));
+    let (sha256, _) = pushed(&*under(&weather), &repository(), all).await.unwrap();
+    let asked = weather.asked();
+    assert_eq!(methods(&weather), ["POST", "PATCH", "PUT"]);
+    assert!(asked[1].body == bytes && asked[1].complete);
+    assert_eq!(
+        asked[2].target.replace("%3A", ":"),
+        format!("/v2/ns/up/2?s=1&digest={sha256}")
+    );
+}
+
+#[tokio::test]
+async fn an_unfinished_stream_is_never_committed() {
+    for patch in [202, 201, 500, 401, 413].map(Reply::status) {
+        let weather = registry_that_takes(patch.with("Location", "/v2/ns/up/2"));
+        let bytes = some_bytes(6, 200_000);
+        for end in [None, Some(Err(io::Error::other("disk")))] {
+            let all = pieces(&bytes).into_iter().chain(end).collect();
+            pushed(&*under(&weather), &repository(), all)
+                .await
+                .unwrap_err();
+        }
+        let asked = weather.asked();
+        assert!(asked.iter().all(|asked| asked.method != "PUT"));
+        let patches = asked.iter().filter(|asked| asked.method == "PATCH");
+        assert!(patches.into_iter().all(|asked| !asked.complete));
+        assert!(asked.iter().any(|asked| asked.method == "DELETE"));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_the_registrys_error_and_is_not_sent_again() {
+    for (status, kind) in [(413, ErrorKind::NoSpace), (503, ErrorKind::Unavailable)] {
+        let weather = registry_that_takes(Reply::status(status));
+        let all = vec![
+            Ok(Piece::Bytes(Bytes::from_static(b"bytes"))),
+            Ok(Piece::End),
+        ];
+        let error = pushed(&*under(&weather), &repository(), all)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert_eq!(methods(&weather), ["POST", "PATCH", "DELETE"]);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_looked_for() {
+    let weather = Weather::new(|asked, _| match asked.method.as_str() {
+        "POST" | "PATCH" => Reply::status(202).with("Location", "/v2/ns/up/2"),
+        "HEAD" => Reply::status(200).with("Content-Length", "5"),
+        _ => Reply::HangUp,
+    });
+    let all = vec![
+        Ok(Piece::Bytes(Bytes::from_static(b"bytes"))),
+        Ok(Piece::End),
+    ];
+    let stored = pushed(&*under(&weather), &repository(), all).await.unwrap();
+    assert_eq!(stored, (Sha256::of(b"bytes"), 5));
+    assert_eq!(methods(&weather), ["POST", "PATCH", "PUT", "HEAD"]);
+}

@@ -1,0 +1,355 @@
+//! Where the bytes of a snapshot are: in object storage, each packed stream under its digest, or in the registry, as
+//! layers of the snapshot's own manifest. Here both are "send this blob" and "bring that one"; what comes is hashed
+//! before it gets a name, and what goes is hashed while it goes, so neither side ever gets wrong bytes unnoticed.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::runtime::{self, Wanted, wait};
+use crate::activity::Activity;
+use crate::catalog::Blob;
+use crate::format::artifact::Layer;
+use crate::format::spf::DecodeError;
+use crate::registry::{MetadataRegistry, Piece, Repository};
+use crate::store::stream::Hashes;
+use crate::store::travel::{Receiving, StreamHasher, feed};
+use crate::store::{OpenBlob, Store};
+use crate::transport::{ContentTransport, Existing, Published};
+use crate::words::digest::{Checksum, Digest, Sha256};
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::extent::ExtentMap;
+use crate::words::progress::Event;
+
+/// Pieces between the thread that reads or writes the file and the one that talks to the server.
+const AHEAD: usize = 4;
+
+/// A blob on its way out.
+pub(super) struct Outgoing<'a> {
+    pub(super) store: &'a Store,
+    pub(super) blob: &'a Blob,
+    pub(super) map: &'a ExtentMap,
+    pub(super) opened: &'a OpenBlob,
+}
+
+impl Outgoing<'_> {
+    /// Reads the file into a channel. The last piece is held back until the bytes are known to be the blob's: then the
+    /// other side never completes anything wrong.
+    fn feed<T: Send>(
+        &self,
+        sink: &mpsc::Sender<T>,
+        wrap: impl Fn(Bytes) -> T,
+        activity: &Activity,
+    ) -> Result<()> {
+        let mut held: Option<Bytes> = None;
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let send = |piece: Bytes| {
+            if hand_over(sink, wrap(piece), activity) {
+                Ok(())
+            } else {
+                Err(gone())
+            }
+        };
+        let mut emit = |piece: Bytes| held.replace(piece).map_or(Ok(()), send);
+        let progress = |bytes| activity.advance(bytes);
+        let fed = feed(&self.opened.file, self.map, &progress, &mut emit);
+        activity.check()?;
+        let checksum = match fed {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            fed => Some(fed.at("read", self.store.content_path(self.blob))?),
+        };
+        if checksum != Some(self.blob.checksum) {
+            self.store.mark_unless_replaced(self.blob, self.opened)?;
+            return Err(crate::store::damaged(self.blob));
+        }
+        if let Some(last) = held {
+            // A receiver that is gone says why by itself.
+            hand_over(sink, wrap(last), activity);
+            activity.check()?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends a blob to object storage, unless it is there.
+pub(super) fn publish(
+    transport: &Arc<dyn ContentTransport>,
+    outgoing: &Outgoing<'_>,
+    existing: Existing,
+    activity: &Activity,
+) -> Result<Published> {
+    let (digest, size) = (outgoing.blob.digest, outgoing.map.stream_size());
+    let (sink, pieces) = mpsc::channel(AHEAD);
+    let transport = Arc::clone(transport);
+    let call = runtime::start()?
+        .spawn(async move { transport.publish(digest, size, existing, pieces).await });
+    let fed = outgoing.feed(&sink, Ok, activity);
+    if let Err(error) = &fed {
+        // The transport gives up what it has; the reason is kept here.
+        let reason = Error::new(error.kind(), "the stored bytes cannot be sent");
+        hand_over(&sink, Err(reason), activity);
+    }
+    drop(sink);
+    let ended = wait(&|| activity.check(), joined(call));
+    fed?;
+    ended
+}
+
+/// Sends a blob to the registry and says what its packed stream is called there.
+pub(super) fn push(
+    registry: &Arc<dyn MetadataRegistry>,
+    repository: &Repository,
+    outgoing: &Outgoing<'_>,
+    activity: &Activity,
+) -> Result<Sha256> {
+    let (sink, pieces) = mpsc::channel(AHEAD);
+    let (registry, repository) = (Arc::clone(registry), repository.clone());
+    let call =
+        runtime::start()?.spawn(async move { registry.push_stream(&repository, pieces).await });
+    let fed = outgoing.feed(&sink, |bytes| Ok(Piece::Bytes(bytes)), activity);
+    // Only what was read to its end and is right gets an end.
+    let end = match &fed {
+        Ok(()) => Ok(Piece::End),
+        Err(_) => Err(io::Error::other("the stored bytes cannot be sent")),
+    };
+    hand_over(&sink, end, activity);
+    drop(sink);
+    let ended = wait(&|| activity.check(), joined(call));
+    fed?;
+    let (sha256, size) = ended?;
+    if size != outgoing.map.stream_size() {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            format!("{} was sent with {size} bytes", outgoing.blob.digest),
+        ));
+    }
+    Ok(sha256)
+}
+
+/// Where a snapshot's bytes come from.
+pub(super) enum Origin<'a> {
+    Transport(&'a Arc<dyn ContentTransport>),
+    Layers {
+        registry: &'a Arc<dyn MetadataRegistry>,
+        repository: &'a Repository,
+        layers: HashMap<Digest, Layer>,
+    },
+}
+
+/// A blob on its way in.
+pub(super) struct Incoming {
+    pub(super) digest: Digest,
+    pub(super) checksum: Option<Checksum>,
+    /// Logical bytes.
+    pub(super) size: u64,
+}
+
+/// An empty file, and the directory it is in, for errors.
+#[derive(Clone, Copy)]
+pub(super) struct Staging<'a> {
+    pub(super) file: &'a std::fs::File,
+    pub(super) dir: &'a std::path::Path,
+}
+
+impl Incoming {
+    /// The longest packed stream that a file of this size can have.
+    fn limit(&self) -> u64 {
+        let extents = self.size.min(crate::words::extent::MAX_EXTENTS);
+        crate::format::spf::HEADER_BYTES as u64
+            + self.size
+            + extents * crate::format::spf::DESCRIPTOR_BYTES as u64
+    }
+}
+
+impl Origin<'_> {
+    /// How many bytes a blob will come in, where that is known or cheap to ask.
+    pub(super) fn size(&self, incoming: &Incoming, wanted: Wanted<'_>) -> Result<u64> {
+        Ok(match self {
+            Self::Layers { layers, .. } => layers
+                .get(&incoming.digest)
+                .map_or(incoming.size, |layer| layer.size),
+            Self::Transport(_) if incoming.size < LARGE => incoming.size,
+            Self::Transport(transport) => {
+                wait(wanted, transport.size(incoming.digest))?.unwrap_or(incoming.size)
+            }
+        })
+    }
+
+    /// Brings a blob into an empty file. What it says has been checked: the digest, the checksum where there is one, the
+    /// size, and that it is one packed stream and nothing else.
+    pub(super) fn fetch(
+        &self,
+        incoming: &Incoming,
+        staging: Staging<'_>,
+        wanted: Wanted<'_>,
+        told: &dyn Fn(u64),
+    ) -> Result<(ExtentMap, Hashes)> {
+        let mut receiving = Receiving::new(staging.file, incoming.size, incoming.limit())
+            .at("write to", staging.dir)?;
+        self.pull(incoming, wanted, &mut |bytes| {
+            told(bytes.len() as u64);
+            receiving.push(bytes).map_err(|error| match error {
+                DecodeError::Spf(error) => self.wrong(incoming, error),
+                DecodeError::Sink(error) => Error::io("write to", staging.dir, error),
+            })
+        })?;
+        let (map, hashes) = receiving
+            .finish()
+            .map_err(|error| self.wrong(incoming, error))?;
+        self.check(incoming, &hashes)?;
+        Ok((map, hashes))
+    }
+
+    /// Reads a blob back and compares it, keeping nothing.
+    pub(super) fn compare(&self, incoming: &Incoming, activity: &Activity) -> Result<()> {
+        let mut hasher = StreamHasher::new(incoming.size);
+        self.pull(incoming, &|| activity.check(), &mut |bytes| {
+            activity.tell(|| Event::Progressed {
+                bytes: bytes.len() as u64,
+            });
+            hasher.update(bytes);
+            Ok(())
+        })?;
+        self.check(incoming, &hasher.finish())
+    }
+
+    fn check(&self, incoming: &Incoming, hashes: &Hashes) -> Result<()> {
+        let same = hashes.digest == incoming.digest
+            && incoming
+                .checksum
+                .is_none_or(|checksum| checksum == hashes.checksum);
+        if same {
+            return Ok(());
+        }
+        Err(Error::damaged(format!(
+            "{} in {} has other bytes: they are {} ({})",
+            incoming.digest,
+            self.place(),
+            hashes.digest,
+            hashes.checksum
+        )))
+    }
+
+    fn wrong(
+        &self,
+        incoming: &Incoming,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> Error {
+        Error::damaged(format!(
+            "{} in {} is damaged",
+            incoming.digest,
+            self.place()
+        ))
+        .with_source(error)
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::Transport(transport) => transport.place(),
+            Self::Layers { repository, .. } => format!("the registry's {repository}"),
+        }
+    }
+
+    /// Runs a download there and takes its pieces here.
+    fn pull(
+        &self,
+        incoming: &Incoming,
+        wanted: Wanted<'_>,
+        take: &mut dyn FnMut(&Bytes) -> Result<()>,
+    ) -> Result<()> {
+        let (sink, mut pieces) = mpsc::channel(AHEAD);
+        let call = self.start(incoming, sink)?;
+        let taken = loop {
+            match wait(wanted, async { Ok(pieces.recv().await) }) {
+                Ok(Some(bytes)) => {
+                    if let Err(error) = take(&bytes) {
+                        break Err(error);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(cancelled) => break Err(cancelled),
+            }
+        };
+        // A download that nobody takes any more ends by that.
+        drop(pieces);
+        match taken {
+            Ok(()) => wait(wanted, joined(call)),
+            Err(error) => {
+                call.abort();
+                Err(error)
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        incoming: &Incoming,
+        sink: mpsc::Sender<Bytes>,
+    ) -> Result<JoinHandle<Result<()>>> {
+        let (digest, limit) = (incoming.digest, incoming.limit());
+        let runtime = runtime::start()?;
+        match self {
+            Self::Transport(transport) => {
+                let transport = Arc::clone(transport);
+                Ok(runtime.spawn(async move {
+                    transport.fetch(digest, None, limit, sink).await.map(drop)
+                }))
+            }
+            Self::Layers {
+                registry,
+                repository,
+                layers,
+            } => {
+                let layer = *layers.get(&digest).ok_or_else(|| {
+                    Error::damaged(format!("the snapshot's manifest has no layer for {digest}"))
+                })?;
+                if layer.size > limit {
+                    return Err(Error::damaged(format!(
+                        "the layer of {digest} has {} bytes; at most {limit} were expected",
+                        layer.size
+                    )));
+                }
+                let (registry, repository) = (Arc::clone(registry), (*repository).clone());
+                Ok(runtime.spawn(async move {
+                    registry
+                        .pull_stream(&repository, layer.sha256, layer.size, None, sink)
+                        .await
+                }))
+            }
+        }
+    }
+}
+
+/// Files from this size on are worth asking how long their stream is, in bytes.
+const LARGE: u64 = 4 << 20;
+
+/// Gives the other side something, as soon as it takes it, and says whether it did. A caller that gives up meanwhile is
+/// not held by a server that takes nothing.
+fn hand_over<T: Send>(sink: &mpsc::Sender<T>, item: T, activity: &Activity) -> bool {
+    let taken = wait(&|| activity.check(), async { Ok(sink.send(item).await) });
+    matches!(taken, Ok(Ok(())))
+}
+
+/// What a call comes to. Who stops waiting for it stops the call: a task goes on when its handle is dropped.
+async fn joined<T>(call: JoinHandle<Result<T>>) -> Result<T> {
+    let mut call = Stopped(call);
+    match (&mut call.0).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::cancelled()),
+    }
+}
+
+/// Stops its task when it is dropped.
+struct Stopped<T>(JoinHandle<T>);
+
+impl<T> Drop for Stopped<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

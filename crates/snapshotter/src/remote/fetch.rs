@@ -1,0 +1,466 @@
+//! Remote → store. Everything that comes is untrusted: the manifest is found by its digest or named by a tag, the
+//! document is pinned by the manifest, each blob by the document, and all of it is checked before it gets a name. The
+//! snapshot appears in one transaction when every blob is here, so a fetch that fails or dies leaves nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::content::{Incoming, Origin, Staging};
+use super::flight::{Flights, Lead, Turn};
+use super::runtime::wait;
+use super::{Remote, parse_manifest};
+use crate::activity::{Activity, Limit};
+use crate::catalog::{Blob, Finished, State, Sync, Totals};
+use crate::format::artifact::Manifest;
+use crate::format::document::{Document, FileEntry};
+use crate::fs::{Stat, attributes, is_privileged};
+use crate::registry::Repository;
+use crate::store::stream::Hashes;
+use crate::store::{Ingest, Ingested, Payload, Store, now};
+use crate::words::digest::{Checksum, Digest, Sha256};
+use crate::words::entry::Attributes;
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::extent::ExtentMap;
+use crate::words::progress::Event;
+use crate::words::reference::Reference;
+
+/// A snapshot as the registry describes it.
+pub(super) struct Resolved {
+    /// With its digest, and without a version where it was asked for without one.
+    pub(super) reference: Reference,
+    pub(super) manifest: Vec<u8>,
+    pub(super) parsed: Manifest,
+    pub(super) document: Vec<u8>,
+    pub(super) entries: Document,
+}
+
+/// What a fetch brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fetched {
+    /// The snapshot's row, leased by the operation.
+    pub(crate) snapshot: i64,
+    pub(crate) fetched_blobs: u64,
+    pub(crate) fetched_bytes: u64,
+    pub(crate) reused_blobs: u64,
+}
+
+/// What a fetch works with.
+pub(crate) struct Context<'a> {
+    pub(crate) store: &'a std::sync::Arc<Store>,
+    pub(crate) limit: &'a Limit,
+    pub(crate) flights: &'a Flights,
+    pub(crate) remote: &'a Remote,
+    pub(crate) activity: &'a Activity,
+}
+
+/// Looks a snapshot up in the registry, document and all.
+pub(super) fn resolve(
+    remote: &Remote,
+    reference: &Reference,
+    activity: &Activity,
+) -> Result<Resolved> {
+    let found = remote.find(reference, activity)?.ok_or_else(|| {
+        Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "there is no snapshot {reference}, neither here nor in {}",
+                remote.endpoint
+            ),
+        )
+        .with_reference(reference)
+    })?;
+    let parsed = parse_manifest(&found.bytes, reference)?;
+    let repository = remote.repository(reference)?;
+    let document = wait(
+        &|| activity.check(),
+        remote
+            .registry
+            .blob(&repository, parsed.config, parsed.config_size),
+    )?;
+    let entries = Document::parse(&document).map_err(|error| {
+        Error::damaged(format!("the document of {reference} cannot be used"))
+            .with_reference(reference)
+            .with_source(error)
+    })?;
+    Ok(Resolved {
+        reference: reference.clone().with_digest(found.digest),
+        manifest: found.bytes,
+        parsed,
+        document,
+        entries,
+    })
+}
+
+/// A distinct content of a snapshot.
+struct Need<'a> {
+    digest: Digest,
+    checksum: Option<Checksum>,
+    size: u64,
+    /// Of the first read-only file with it: given to the blob's own inode, which is then that file's view.
+    attributes: Option<&'a Attributes>,
+}
+
+impl Need<'_> {
+    fn incoming(&self) -> Incoming {
+        Incoming {
+            digest: self.digest,
+            checksum: self.checksum,
+            size: self.size,
+        }
+    }
+}
+
+fn needs(document: &Document) -> Vec<Need<'_>> {
+    let mut index: HashMap<(Digest, Option<Checksum>), usize> = HashMap::new();
+    let mut needs: Vec<Need<'_>> = Vec::new();
+    for file in &document.files {
+        let key = (file.content.digest(), file.content.checksum());
+        let at = *index.entry(key).or_insert_with(|| {
+            needs.push(Need {
+                digest: key.0,
+                checksum: key.1,
+                size: file.size,
+                attributes: None,
+            });
+            needs.len() - 1
+        });
+        if file.read_only {
+            needs[at].attributes.get_or_insert(&file.attributes);
+        }
+    }
+    needs
+}
+
+/// Brings a snapshot into the store, unless it is here, and leases it for an operation.
+pub(crate) fn run(context: &Context<'_>, operation: i64, reference: &Reference) -> Result<Fetched> {
+    let resolved = resolve(context.remote, reference, context.activity)?;
+    let repository = context.remote.repository(reference)?;
+    let snapshot = context.store.catalog.write(Sync::Normal, |txn| {
+        let pending = txn.insert_pending(&versioned(&resolved.reference)?, now())?;
+        txn.insert_lease(context.store.owner.name(), operation, pending)?;
+        Ok(pending)
+    })?;
+    let fetching = Fetching {
+        context,
+        snapshot,
+        repository: &repository,
+        manifest: &resolved.parsed,
+        fetched_blobs: AtomicU64::new(0),
+        fetched_bytes: AtomicU64::new(0),
+    };
+    let needs = needs(&resolved.entries);
+    let missing = fetching.take_known(&needs)?;
+    fetching.fetch(&missing)?;
+    let snapshot = finish(context, operation, snapshot, &resolved)?;
+    context.store.sync_when_idle(snapshot);
+    Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
+}
+
+/// Fetches those blobs of a snapshot that is here which are damaged or missing. One that was never published has no
+/// other copy.
+pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
+    let (row, manifest, document) = context.store.catalog.read(|txn| {
+        Ok((
+            txn.snapshot(snapshot)?,
+            txn.manifest(snapshot)?,
+            txn.document(snapshot)?,
+        ))
+    })?;
+    let Some(row) = row.filter(|row| row.state != State::Unpublished) else {
+        return Ok(Fetched {
+            snapshot,
+            ..Fetched::default()
+        });
+    };
+    let parsed = parse_manifest(&manifest, &row.reference)?;
+    let entries = Document::parse(&document).map_err(|error| {
+        Error::damaged("the snapshot's document is not valid").with_source(error)
+    })?;
+    let repository = context.remote.repository(&row.reference)?;
+    let fetching = Fetching {
+        context,
+        snapshot,
+        repository: &repository,
+        manifest: &parsed,
+        fetched_blobs: AtomicU64::new(0),
+        fetched_bytes: AtomicU64::new(0),
+    };
+    let needs = needs(&entries);
+    let missing = fetching.take_known(&needs)?;
+    fetching.fetch(&missing)?;
+    Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
+}
+
+/// A snapshot that is asked for by digest alone has no version, but needs a name here: the one that OCI's referrers
+/// fallback uses for tags that stand for a digest.
+fn versioned(reference: &Reference) -> Result<Reference> {
+    match (reference.version(), reference.manifest_digest()) {
+        (None, Some(digest)) => digest_reference(reference.name(), digest),
+        _ => Ok(reference.clone()),
+    }
+}
+
+fn digest_reference(name: &str, digest: Sha256) -> Result<Reference> {
+    Reference::new(name, format!("sha256-{}", digest.hex())).map_err(invalid)
+}
+
+fn invalid(error: crate::words::reference::ReferenceError) -> Error {
+    Error::invalid(error.to_string())
+}
+
+struct Fetching<'a> {
+    context: &'a Context<'a>,
+    snapshot: i64,
+    repository: &'a Repository,
+    manifest: &'a Manifest,
+    fetched_blobs: AtomicU64,
+    fetched_bytes: AtomicU64,
+}
+
+/// Blobs referenced in one transaction at most.
+const BATCH: usize = 256;
+
+impl Fetching<'_> {
+    fn fetched(&self, snapshot: i64, reused: usize) -> Fetched {
+        Fetched {
+            snapshot,
+            fetched_blobs: self.fetched_blobs.load(Ordering::Relaxed),
+            fetched_bytes: self.fetched_bytes.load(Ordering::Relaxed),
+            reused_blobs: reused as u64,
+        }
+    }
+
+    /// References what the store has, and returns the rest.
+    fn take_known<'n>(&self, needs: &'n [Need<'n>]) -> Result<Vec<&'n Need<'n>>> {
+        let mut missing = Vec::new();
+        for needs in needs.chunks(BATCH) {
+            self.context.activity.check()?;
+            let found: Vec<Option<Blob>> = self
+                .context
+                .store
+                .catalog
+                .read(|txn| needs.iter().map(|need| known(txn, need)).collect())?;
+            let mut known = Vec::new();
+            for (need, blob) in needs.iter().zip(found) {
+                match blob {
+                    Some(blob) => known.push((need, in_store(&blob)?)),
+                    None => missing.push(need),
+                }
+            }
+            if known.is_empty() {
+                continue;
+            }
+            let (needs, mut items): (Vec<_>, Vec<_>) = known.into_iter().unzip();
+            let outcomes = self.context.store.commit(self.snapshot, &mut items)?;
+            let gone = |(_, outcome): &(_, &Ingested)| **outcome == Ingested::Gone;
+            missing.extend(
+                needs
+                    .into_iter()
+                    .zip(&outcomes)
+                    .filter(gone)
+                    .map(|(need, _)| need),
+            );
+        }
+        Ok(missing)
+    }
+
+    fn fetch(&self, missing: &[&Need<'_>]) -> Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.context.activity.tell(|| Event::Planned {
+            files: missing.len() as u64,
+            bytes: missing.iter().map(|need| need.size).sum(),
+        });
+        let origin = self.context.remote.origin(self.repository, self.manifest)?;
+        self.context.limit.for_each(missing.len(), |index| {
+            self.fetch_one(&origin, missing[index])
+        })
+    }
+
+    fn fetch_one(&self, origin: &Origin<'_>, need: &Need<'_>) -> Result<()> {
+        loop {
+            self.context.activity.check()?;
+            let wanted = (need.digest, need.checksum);
+            match self.context.flights.join(wanted, self.context.activity)? {
+                // Somebody may have led, and ended, since it was found missing.
+                Turn::Lead(lead) if !self.takes(need)? => return self.lead(origin, need, &lead),
+                // Dropped when the blob is referenced, or is not there after all.
+                Turn::Follow(_follow) if !self.takes(need)? => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// References a blob, if the store has it.
+    fn takes(&self, need: &Need<'_>) -> Result<bool> {
+        Ok(self.take_known(std::slice::from_ref(need))?.is_empty())
+    }
+
+    /// Fetches a blob and commits it; once more where what came was damaged, which the way here may have done.
+    fn lead(&self, origin: &Origin<'_>, need: &Need<'_>, lead: &Lead<'_>) -> Result<()> {
+        let wanted = || match self.context.activity.check() {
+            Err(cancelled) if !lead.has_followers() => Err(cancelled),
+            _ => Ok(()),
+        };
+        match self.bring(origin, need, &wanted) {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                tracing::warn!(%error, "what was fetched is damaged; it is fetched again");
+                self.bring(origin, need, &wanted)
+            }
+            result => result,
+        }
+    }
+
+    fn bring(
+        &self,
+        origin: &Origin<'_>,
+        need: &Need<'_>,
+        wanted: super::runtime::Wanted<'_>,
+    ) -> Result<()> {
+        let store = self.context.store;
+        let incoming = need.incoming();
+        let _space = store.claim_space(origin.size(&incoming, wanted)?)?;
+        let (slot, file) = store.create_slot()?;
+        let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
+        let staging = Staging {
+            file: &file,
+            dir: store.root.staging.path(),
+        };
+        let (map, hashes) = origin.fetch(&incoming, staging, wanted, &told)?;
+        if let Some(attributes) = need.attributes {
+            for unset in attributes::set(&file, attributes, is_privileged()) {
+                // Not a view then: a restore makes one when it needs it.
+                tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
+            }
+        }
+        let stat = Stat::of_file(&file).at("examine", store.root.staging.path())?;
+        let bytes = map.stream_size();
+        let ingest = Ingest {
+            payload: Payload::Slot(slot),
+            hashes,
+            map,
+            mtime: Some(stat.mtime),
+            probe: None,
+        };
+        let committed = store.commit(self.snapshot, &mut [ingest])?;
+        self.note_layer(need, &committed)?;
+        self.fetched_blobs.fetch_add(1, Ordering::Relaxed);
+        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Fetching<'_> {
+    /// What came as a layer need not be sent to that registry again.
+    fn note_layer(&self, need: &Need<'_>, committed: &[Ingested]) -> Result<()> {
+        let layer = self
+            .manifest
+            .layers
+            .iter()
+            .find(|layer| layer.digest == need.digest);
+        let (Some(layer), [Ingested::Stored(blob) | Ingested::Reused(blob)]) = (layer, committed)
+        else {
+            return Ok(());
+        };
+        self.context
+            .store
+            .catalog
+            .write(Sync::Normal, |txn| txn.set_sha256(*blob, layer.sha256))
+    }
+}
+
+/// A blob of the store with the bytes that are needed. By the digest alone where a snapshot of the Go library says no
+/// more: it would take any bytes with that digest itself.
+fn known(txn: &crate::catalog::Txn<'_>, need: &Need<'_>) -> Result<Option<Blob>> {
+    let found = match &need.checksum {
+        Some(checksum) => txn.blob_by_checksum(checksum)?,
+        None => txn
+            .blobs_by_digest(need.digest, need.size)?
+            .into_iter()
+            .next(),
+    };
+    Ok(found.filter(|blob| blob.digest == need.digest && blob.size == need.size))
+}
+
+/// Bytes that are in the store already.
+fn in_store(blob: &Blob) -> Result<Ingest<'static>> {
+    let map = ExtentMap::hole(blob.size)
+        .map_err(|error| Error::damaged("a blob's row has no valid size").with_source(error))?;
+    Ok(Ingest {
+        payload: Payload::Known,
+        hashes: Hashes {
+            digest: blob.digest,
+            checksum: blob.checksum,
+        },
+        map,
+        mtime: None,
+        probe: None,
+    })
+}
+
+/// Makes the snapshot visible, or gives way to one that somebody else fetched meanwhile.
+fn finish(
+    context: &Context<'_>,
+    operation: i64,
+    snapshot: i64,
+    resolved: &Resolved,
+) -> Result<i64> {
+    let store = context.store;
+    let totals = totals(store, snapshot, &resolved.entries)?;
+    let reference = &resolved.reference;
+    // The last moment to give up: from here on the snapshot exists.
+    context.activity.check()?;
+    store.catalog.write(Sync::Normal, |txn| {
+        let by_digest = digest_reference(reference.name(), Sha256::of(&resolved.manifest))?;
+        let taken = match reference.version() {
+            Some(version) => {
+                let bare = Reference::new(reference.name(), version).map_err(invalid)?;
+                txn.find(&bare)?.is_some()
+            }
+            None => true,
+        };
+        let there = match txn.find(reference)? {
+            None if taken => txn.find(&by_digest)?,
+            there => there,
+        };
+        if let Some(there) = there {
+            txn.insert_lease(store.owner.name(), operation, there.id)?;
+            return Ok(there.id);
+        }
+        if taken {
+            txn.rename_pending(snapshot, by_digest.version().unwrap_or_default())?;
+        }
+        txn.finish_snapshot(
+            snapshot,
+            &Finished {
+                state: State::Fetched,
+                manifest: &resolved.manifest,
+                document: &resolved.document,
+                totals,
+                now: now(),
+            },
+        )?;
+        Ok(snapshot)
+    })
+}
+
+fn totals(store: &Store, snapshot: i64, document: &Document) -> Result<Totals> {
+    let blobs = store.catalog.read(|txn| txn.blobs_of_snapshot(snapshot))?;
+    let data: HashMap<Digest, u64> = blobs
+        .iter()
+        .map(|blob| (blob.digest, blob.data_size))
+        .collect();
+    let inodes = || {
+        document
+            .files
+            .iter()
+            .filter(|file| file.hardlink_of.is_none())
+    };
+    let data_size = |file: &FileEntry| data.get(&file.content.digest()).copied().unwrap_or(0);
+    Ok(Totals {
+        files: document.files.len() as u64,
+        logical_bytes: inodes().map(|file| file.size).sum(),
+        data_bytes: inodes().map(data_size).sum(),
+    })
+}

@@ -1,0 +1,146 @@
+//! What a handle does with remotes.
+
+use super::{
+    Context, PullReport, PullRequest, PushReport, PushRequest, Remote, RemoteDetails,
+    RemoteDiagnosis, RemoteSnapshot, pull, push,
+};
+use crate::registry::Registry;
+use crate::snapshotter::{Inner, Snapshotter};
+use crate::transport::Content;
+use crate::words::digest::Sha256;
+use crate::words::error::{Error, Result};
+use crate::words::reference::Reference;
+
+impl Snapshotter {
+    /// Publishes a snapshot that is here: contents first, then the document, then the manifest, so that others find it
+    /// complete or not at all. What is there already is not sent again, so a push that failed is resumed by another.
+    ///
+    /// ```no_run
+    /// # async fn example(snapshotter: snapshotter::Snapshotter) -> Result<(), snapshotter::Error> {
+    /// use snapshotter::PushRequest;
+    ///
+    /// let report = snapshotter.push(&PushRequest::new("vm:v1".parse().unwrap())).await?;
+    /// println!("{} is in {}", report.reference, report.publication.place);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` where the snapshot is not here; `AlreadyExists` where the version is another snapshot there, or an object
+    /// has another size; `InvalidInput` without a configured registry and content; `PermissionDenied` and `Unavailable` as
+    /// the servers say; `Damaged` when stored bytes are.
+    #[tracing::instrument(skip_all, fields(reference = %request.reference))]
+    pub async fn push(&self, request: &PushRequest) -> Result<PushReport> {
+        let request = request.clone();
+        self.run(move |inner, store, activity| {
+            let remote =
+                inner.require_remote(request.registry.as_ref(), request.content.as_ref())?;
+            push(store, &inner.snapshots, &remote, &request, activity)
+        })
+        .await
+    }
+
+    /// Brings a snapshot here and makes no files of it: a later restore finds everything in the store. What the store has
+    /// is not fetched; of a snapshot that is here, what is damaged or missing is fetched again.
+    ///
+    /// ```no_run
+    /// # async fn example(snapshotter: snapshotter::Snapshotter) -> Result<(), snapshotter::Error> {
+    /// use snapshotter::PullRequest;
+    ///
+    /// let report = snapshotter.pull(&PullRequest::new("vm:v1".parse().unwrap())).await?;
+    /// println!("{} bytes fetched", report.fetched_bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` where neither the store nor the registry has it; `Damaged` for what comes and is not what it should be;
+    /// `InvalidInput` without a configured registry; `PermissionDenied` and `Unavailable` as the servers say; `NoSpace`.
+    #[tracing::instrument(skip_all, fields(reference = %request.reference))]
+    pub async fn pull(&self, request: &PullRequest) -> Result<PullReport> {
+        let request = request.clone();
+        self.run(move |inner, store, activity| {
+            let remote =
+                inner.require_remote(request.registry.as_ref(), request.content.as_ref())?;
+            let context = Context {
+                store,
+                limit: &inner.restores,
+                flights: &inner.flights,
+                remote: &remote,
+                activity: &activity,
+            };
+            pull(&context, &request)
+        })
+        .await
+    }
+
+    /// The snapshots in the configured registry: all versions of a name, or, where the registry can list its
+    /// repositories, of all names below the namespace.
+    ///
+    /// # Errors
+    /// `Unsupported` where the registry does not list its repositories; those of reaching it.
+    pub async fn list_remote(&self, name: Option<&str>) -> Result<Vec<RemoteSnapshot>> {
+        let name = name.map(str::to_owned);
+        self.run(move |inner, _, activity| {
+            inner
+                .require_remote(None, None)?
+                .list(name.as_deref(), &activity)
+        })
+        .await
+    }
+
+    /// What the configured registry says of a snapshot, which need not be here.
+    ///
+    /// # Errors
+    /// `NotFound`; `Damaged` and `Unsupported` for what is no snapshot; those of reaching the registry.
+    pub async fn inspect_remote(&self, reference: &Reference) -> Result<RemoteDetails> {
+        let reference = reference.clone();
+        self.run(move |inner, _, activity| {
+            inner
+                .require_remote(None, None)?
+                .describe(&reference, &activity)
+        })
+        .await
+    }
+
+    /// Deletes a snapshot's manifest in the configured registry, and with it every version that is the same snapshot. Its
+    /// contents stay, because other snapshots may need them, and what is here stays too. Returns the manifest's digest.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unsupported` where the registry does not delete, or it is no snapshot; those of reaching it.
+    pub async fn remove_remote(&self, reference: &Reference) -> Result<Sha256> {
+        let reference = reference.clone();
+        self.run(move |inner, _, activity| {
+            inner
+                .require_remote(None, None)?
+                .remove(&reference, &activity)
+        })
+        .await
+    }
+
+    /// Whether the configured registry and place of contents can be reached and let this process in; `None` where none is
+    /// configured. Changes nothing.
+    ///
+    /// # Errors
+    /// `Cancelled`. What is wrong with a server is in the diagnosis.
+    pub async fn diagnose_remote(&self) -> Result<Option<RemoteDiagnosis>> {
+        self.run(move |inner, _, activity| {
+            let remote = inner.remote.as_ref();
+            remote.map(|remote| remote.diagnose(&activity)).transpose()
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn require_remote(
+        &self,
+        registry: Option<&Registry>,
+        content: Option<&Content>,
+    ) -> Result<Remote> {
+        self.remote(registry, content)?.ok_or_else(|| {
+            Error::invalid("no registry is configured")
+                .with_hint("set registry.endpoint; a directory will do: oci-layout:/path")
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! A snapshot's way to other nodes and back: publish (contents, document, manifest, in this order, so that a name that
+//! resolves is complete) and fetch (the other way round, everything checked before it gets a name).
+//!
+//! Nothing here knows of files: it moves blobs between the store and a registry with its content, and snapshots between
+//! the catalog and the registry.
+
+mod content;
+mod fetch;
+mod flight;
+mod handle;
+mod publish;
+mod pull;
+mod push;
+mod runtime;
+mod survey;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(crate) use fetch::{Context, Fetched, repair, run as fetch};
+pub(crate) use flight::Flights;
+pub(crate) use pull::run as pull;
+pub use pull::{PullReport, PullRequest};
+pub use push::{PushReport, PushRequest};
+pub(crate) use push::{publish_new, run as push};
+pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
+
+use crate::activity::Activity;
+use crate::format::artifact::{Layer, Manifest};
+use crate::registry::{self, MetadataRegistry, Pulled, Registry, Repository, TagOrDigest};
+use crate::transport::{self, Content, ContentProvider, ContentTransport};
+use crate::words::digest::{Digest, Sha256};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::reference::Reference;
+use content::Origin;
+use runtime::wait;
+
+/// A registry and the place of its snapshots' contents, opened: nothing has been sent yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote {
+    registry: Arc<dyn MetadataRegistry>,
+    namespace: String,
+    /// For reports and errors.
+    endpoint: String,
+    content: Place,
+}
+
+/// Where contents are published.
+#[derive(Clone, Debug)]
+enum Place {
+    /// Nobody said: snapshots whose contents are in the registry can still be fetched.
+    Unknown,
+    /// As layers of the manifest.
+    Registry,
+    Transport(Arc<dyn ContentTransport>),
+}
+
+impl Remote {
+    /// Checks a configuration and opens what it describes; none where there is no registry.
+    pub(crate) fn open(
+        registry: Option<&Registry>,
+        content: Option<&Content>,
+    ) -> Result<Option<Self>> {
+        let Some(config) = registry else {
+            return match content {
+                None => Ok(None),
+                Some(_) => Err(Error::invalid(
+                    "content needs a registry: snapshots are found through one",
+                )
+                .with_hint("set registry.endpoint; a directory will do: oci-layout:/path")),
+            };
+        };
+        runtime::start()?;
+        Ok(Some(Self {
+            registry: registry::open(config)?,
+            namespace: config.namespace.clone(),
+            endpoint: config.place(),
+            content: match content {
+                None => Place::Unknown,
+                Some(content) if content.provider == ContentProvider::Registry => Place::Registry,
+                Some(content) => Place::Transport(Arc::from(transport::open(content)?)),
+            },
+        }))
+    }
+
+    fn repository(&self, reference: &Reference) -> Result<Repository> {
+        Repository::new(&self.namespace, reference.name())
+    }
+
+    /// What a snapshot is called there.
+    fn place_of(&self, repository: &Repository) -> String {
+        format!("{}/{repository}", self.endpoint)
+    }
+
+    /// The manifest a reference names, or nothing.
+    fn find(&self, reference: &Reference, activity: &Activity) -> Result<Option<Pulled>> {
+        let which = match (reference.manifest_digest(), reference.version()) {
+            (Some(digest), _) => TagOrDigest::Digest(digest),
+            (None, Some(version)) => TagOrDigest::tag(version)?,
+            (None, None) => return Ok(None),
+        };
+        let repository = self.repository(reference)?;
+        wait(
+            &|| activity.check(),
+            self.registry.manifest(&repository, &which),
+        )
+        .map_err(|error| error.with_reference(reference))
+    }
+
+    /// The digest a version has there.
+    fn published(&self, reference: &Reference, activity: &Activity) -> Result<Option<Sha256>> {
+        Ok(self.find(reference, activity)?.map(|found| found.digest))
+    }
+
+    /// Refuses a version that is taken there.
+    pub(crate) fn require_new(&self, reference: &Reference, activity: &Activity) -> Result<()> {
+        match self.published(reference, activity)? {
+            None => Ok(()),
+            Some(digest) => Err(self.taken(reference, digest)),
+        }
+    }
+
+    fn taken(&self, reference: &Reference, by: Sha256) -> Error {
+        Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "the snapshot {reference} already exists in {}, as {by}",
+                self.endpoint
+            ),
+        )
+        .with_reference(reference)
+        .with_hint("versions are immutable: choose another version, or replace this one with force")
+    }
+
+    /// Where the bytes of a snapshot are: what its manifest says, else what the configuration says.
+    fn origin<'a>(&'a self, repository: &'a Repository, manifest: &Manifest) -> Result<Origin<'a>> {
+        if !manifest.layers.is_empty() {
+            return Ok(Origin::Layers {
+                registry: &self.registry,
+                repository,
+                layers: by_digest(&manifest.layers),
+            });
+        }
+        match &self.content {
+            Place::Transport(transport) => Ok(Origin::Transport(transport)),
+            Place::Unknown | Place::Registry => Err(Error::invalid(format!(
+                "the contents of {} are not in the registry, and content says no other place",
+                self.place_of(repository)
+            ))
+            .with_hint(
+                "configure content: the provider and bucket that the snapshot was published to",
+            )),
+        }
+    }
+}
+
+fn by_digest(layers: &[Layer]) -> HashMap<Digest, Layer> {
+    layers.iter().map(|layer| (layer.digest, *layer)).collect()
+}
+
+/// A manifest's bytes as what they say; they come from outside.
+fn parse_manifest(bytes: &[u8], reference: &Reference) -> Result<Manifest> {
+    use crate::format::artifact::ManifestError;
+    Manifest::parse(bytes).map_err(|error| {
+        let kind = match error {
+            ManifestError::NotASnapshot { .. } | ManifestError::SchemaVersion { .. } => {
+                ErrorKind::Unsupported
+            }
+            _ => ErrorKind::Damaged,
+        };
+        Error::new(kind, format!("the manifest of {reference} cannot be used"))
+            .with_reference(reference)
+            .with_source(error)
+    })
+}

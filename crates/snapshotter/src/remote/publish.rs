@@ -1,0 +1,334 @@
+//! Store → remote. The order makes a name that resolves complete: contents, document, manifest. Whatever fails on the
+//! way leaves the snapshot here as it was, and publishing it again sends only what is missing.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::content::{self, Outgoing};
+use super::runtime::wait;
+use super::{Place, Remote};
+use crate::activity::{Activity, Limit};
+use crate::catalog::{Blob, Snapshot, Sync};
+use crate::format::artifact::{EMPTY_BYTES, Layer, Manifest};
+use crate::registry::{Repository, TagOrDigest};
+use crate::store::Store;
+use crate::transport::{ContentTransport, Existing, Published};
+use crate::words::digest::{Digest, Sha256};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::progress::Event;
+use crate::words::publication::Publication;
+
+/// A publication under way.
+struct Publishing<'a> {
+    store: &'a Store,
+    limit: &'a Limit,
+    remote: &'a Remote,
+    activity: &'a Activity,
+    repository: Repository,
+    snapshot: &'a Snapshot,
+    force: bool,
+    sent_blobs: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+/// Publishes a snapshot that the caller leases.
+pub(super) fn run(
+    store: &Store,
+    limit: &Limit,
+    remote: &Remote,
+    snapshot: &Snapshot,
+    force: bool,
+    activity: &Activity,
+) -> Result<Publication> {
+    let publishing = Publishing {
+        store,
+        limit,
+        remote,
+        activity,
+        repository: remote.repository(&snapshot.reference)?,
+        snapshot,
+        force,
+        sent_blobs: AtomicU64::new(0),
+        sent_bytes: AtomicU64::new(0),
+    };
+    publishing.run()
+}
+
+impl Publishing<'_> {
+    fn run(&self) -> Result<Publication> {
+        let before = self
+            .remote
+            .published(&self.snapshot.reference, self.activity)?;
+        let (blobs, manifest, document) = self.store.catalog.read(|txn| {
+            Ok((
+                txn.blobs_of_snapshot(self.snapshot.id)?,
+                txn.manifest(self.snapshot.id)?,
+                txn.document(self.snapshot.id)?,
+            ))
+        })?;
+        refuse_twins(&blobs)?;
+        if !matches!(self.remote.content, Place::Registry) {
+            self.refuse_other(before, Sha256::of(&manifest))?;
+        }
+        self.activity.tell(|| Event::Planned {
+            files: blobs.len() as u64,
+            bytes: blobs.iter().map(|blob| blob.data_size).sum(),
+        });
+        let manifest = self.send_contents(&blobs, manifest, &document)?;
+        let digest = Sha256::of(&manifest);
+        self.refuse_other(before, digest)?;
+        self.send_artifacts(&manifest, document, before != Some(digest))?;
+        self.store.catalog.write(Sync::Normal, |txn| {
+            txn.publish_snapshot(self.snapshot.id, &manifest)
+        })?;
+        Ok(Publication {
+            place: self.remote.place_of(&self.repository),
+            manifest_digest: digest,
+            sent_blobs: self.sent_blobs.load(Ordering::Relaxed),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Versions are immutable; what would be the same manifest again is none of another.
+    fn refuse_other(&self, there: Option<Sha256>, ours: Sha256) -> Result<()> {
+        match there {
+            Some(other) if other != ours && !self.force => {
+                Err(self.remote.taken(&self.snapshot.reference, other))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends what is not there yet, and returns the manifest: with contents in the registry, they are its layers.
+    fn send_contents(&self, blobs: &[Blob], manifest: Vec<u8>, document: &[u8]) -> Result<Vec<u8>> {
+        match &self.remote.content {
+            Place::Unknown => Err(Error::invalid(
+                "content says no place to publish the snapshot's bytes to",
+            )
+            .with_hint("configure content: a bucket, a directory, or provider = \"registry\"")),
+            Place::Transport(transport) => {
+                self.refuse_published_twins(blobs)?;
+                self.limit.for_each(blobs.len(), |index| {
+                    self.publish_blob(transport, &blobs[index])
+                })?;
+                Ok(manifest)
+            }
+            Place::Registry => {
+                let annotations =
+                    super::parse_manifest(&manifest, &self.snapshot.reference)?.annotations;
+                let build = |layers: &[Layer]| {
+                    Manifest::build(document, layers, &annotations).map_err(too_many_layers)
+                };
+                // Said before anything is sent.
+                build(&vec![LONGEST; blobs.len()])?;
+                build(&self.push_blobs(blobs)?)
+            }
+        }
+    }
+
+    fn publish_blob(
+        &self,
+        transport: &std::sync::Arc<dyn ContentTransport>,
+        blob: &Blob,
+    ) -> Result<()> {
+        self.activity.check()?;
+        let existing = if self.force {
+            Existing::Replace
+        } else {
+            Existing::Keep
+        };
+        let map = self.store.extents(blob)?;
+        let there = wait(&|| self.activity.check(), transport.size(blob.digest))?;
+        // Looked at before the file is opened: most of a second checkpoint is there already.
+        if there == Some(map.stream_size()) {
+            self.skip(blob);
+            return Ok(());
+        }
+        let opened = self.store.open_good(blob, self.activity)?;
+        let outgoing = Outgoing {
+            store: self.store,
+            blob,
+            map: &map,
+            opened: &opened,
+        };
+        let published = content::publish(transport, &outgoing, existing, self.activity)?;
+        if published == Published::Sent {
+            self.count(map.stream_size());
+        }
+        Ok(())
+    }
+
+    /// Blobs in the registry, as layers in the order of their digests: one snapshot, one manifest.
+    fn push_blobs(&self, blobs: &[Blob]) -> Result<Vec<Layer>> {
+        let known: HashMap<i64, Sha256> = self
+            .store
+            .catalog
+            .read(|txn| txn.sha256_of_blobs(self.snapshot.id))?
+            .into_iter()
+            .collect();
+        let layers = Mutex::new(Vec::with_capacity(blobs.len()));
+        self.limit.for_each(blobs.len(), |index| {
+            let blob = &blobs[index];
+            let layer = self.push_blob(blob, known.get(&blob.id).copied())?;
+            layers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(layer);
+            Ok(())
+        })?;
+        let mut layers = layers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        layers.sort_unstable_by_key(|layer| layer.digest.as_u64());
+        Ok(layers)
+    }
+
+    fn push_blob(&self, blob: &Blob, known: Option<Sha256>) -> Result<Layer> {
+        self.activity.check()?;
+        let map = self.store.extents(blob)?;
+        let size = map.stream_size();
+        let layer = |sha256| Layer {
+            sha256,
+            size,
+            digest: blob.digest,
+        };
+        if let Some(sha256) = known {
+            let there = wait(
+                &|| self.activity.check(),
+                self.remote.registry.has_blob(&self.repository, sha256),
+            )?;
+            if there == Some(size) {
+                self.skip(blob);
+                return Ok(layer(sha256));
+            }
+        }
+        let opened = self.store.open_good(blob, self.activity)?;
+        let outgoing = Outgoing {
+            store: self.store,
+            blob,
+            map: &map,
+            opened: &opened,
+        };
+        let sha256 = content::push(
+            &self.remote.registry,
+            &self.repository,
+            &outgoing,
+            self.activity,
+        )?;
+        if known != Some(sha256) {
+            self.store
+                .catalog
+                .write(Sync::Normal, |txn| txn.set_sha256(blob.id, sha256))?;
+        }
+        self.count(size);
+        Ok(layer(sha256))
+    }
+
+    fn send_artifacts(&self, manifest: &[u8], document: Vec<u8>, is_new: bool) -> Result<()> {
+        let wanted = || self.activity.check();
+        let registry = &self.remote.registry;
+        let push = |bytes: Bytes| {
+            let sha256 = Sha256::of(&bytes);
+            wait(&wanted, registry.push_blob(&self.repository, sha256, bytes))
+        };
+        push(document.into())?;
+        let parsed = super::parse_manifest(manifest, &self.snapshot.reference)?;
+        if parsed.layers.is_empty() {
+            push(Bytes::from_static(EMPTY_BYTES))?;
+        }
+        if !is_new {
+            return Ok(());
+        }
+        let version = self.snapshot.reference.version().unwrap_or_default();
+        let tag = TagOrDigest::tag(version)?;
+        let bytes = Bytes::copy_from_slice(manifest);
+        let pushed = wait(
+            &wanted,
+            registry.push_manifest(&self.repository, &tag, bytes),
+        )?;
+        self.confirm(pushed)
+    }
+
+    /// Registries do not compare and swap: of two that push one version at once, the later one wins, and the other finds
+    /// out here.
+    fn confirm(&self, pushed: Sha256) -> Result<()> {
+        match self
+            .remote
+            .published(&self.snapshot.reference, self.activity)?
+        {
+            Some(found) if found == pushed => Ok(()),
+            Some(other) => Err(self.remote.taken(&self.snapshot.reference, other)),
+            None => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "{} took the manifest of {} and does not have it",
+                    self.remote.endpoint, self.snapshot.reference
+                ),
+            )),
+        }
+    }
+
+    fn refuse_published_twins(&self, blobs: &[Blob]) -> Result<()> {
+        self.store.catalog.read(|txn| {
+            for blob in blobs {
+                if let Some(other) = txn.published_twin(blob.digest, &blob.checksum)? {
+                    return Err(twins(blob.digest, &blob.checksum, &other));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn skip(&self, blob: &Blob) {
+        self.activity.tell(|| Event::Progressed {
+            bytes: blob.data_size,
+        });
+    }
+
+    fn count(&self, bytes: u64) {
+        self.sent_blobs.fetch_add(1, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A layer as long as one can be written.
+const LONGEST: Layer = Layer {
+    sha256: Sha256::from_bytes([0; 32]),
+    size: i64::MAX.unsigned_abs(),
+    digest: Digest::from_u64(u64::MAX),
+};
+
+/// An object has one address, its XXH3-64, which is not collision resistant: two files of one digest cannot both be
+/// published.
+fn refuse_twins(blobs: &[Blob]) -> Result<()> {
+    let mut seen = HashMap::with_capacity(blobs.len());
+    for blob in blobs {
+        if let Some(other) = seen.insert(blob.digest, blob.checksum) {
+            return Err(twins(blob.digest, &blob.checksum, &other));
+        }
+    }
+    Ok(())
+}
+
+fn twins(
+    digest: Digest,
+    one: &crate::words::digest::Checksum,
+    other: &crate::words::digest::Checksum,
+) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("{digest} is the address of two different files, {one} and {other}; only one of them can be published"),
+    )
+    .with_hint("somebody made these files for it; change a byte of one, and its address changes")
+}
+
+fn too_many_layers(error: crate::format::artifact::ManifestError) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "the snapshot has too many files to keep their contents in the registry",
+    )
+    .with_source(error)
+    .with_hint("a bucket or a directory as content has no such limit")
+}

@@ -1,0 +1,197 @@
+//! `push`: publishes snapshots that are here and not in the registry yet.
+
+use std::time::{Duration, Instant};
+
+use super::content::Incoming;
+use super::{Remote, publish};
+use crate::activity::{Activity, Limit};
+use crate::catalog::{Snapshot, Sync};
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::transport::Content;
+use crate::words::error::Result;
+use crate::words::progress::{Event, Warning};
+use crate::words::publication::Publication;
+use crate::words::reference::Reference;
+
+/// Which snapshot to publish.
+///
+/// ```
+/// use snapshotter::PushRequest;
+///
+/// let request = PushRequest::new("sandboxes/vm-1:v3".parse()?).verify(true);
+/// assert!(!request.force);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PushRequest {
+    /// The snapshot.
+    pub reference: Reference,
+    /// Replaces the version in the registry, and objects that are there with another size. Default `false`.
+    pub force: bool,
+    /// Reads everything back and compares it. Default `false`.
+    pub verify: bool,
+    /// The registry to use instead of the configured one, for this call.
+    pub registry: Option<Registry>,
+    /// The place of contents to use instead of the configured one, for this call.
+    pub content: Option<Content>,
+}
+
+impl PushRequest {
+    /// Publishes a snapshot where the configuration says.
+    #[must_use]
+    pub fn new(reference: Reference) -> Self {
+        Self {
+            reference,
+            force: false,
+            verify: false,
+            registry: None,
+            content: None,
+        }
+    }
+
+    /// Sets [`force`](Self::force).
+    #[must_use]
+    pub fn force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
+
+    /// Sets [`verify`](Self::verify).
+    #[must_use]
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Sets [`registry`](Self::registry).
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Sets [`content`](Self::content).
+    #[must_use]
+    pub fn content(mut self, content: Content) -> Self {
+        self.content = Some(content);
+        self
+    }
+}
+
+/// What a push call did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PushReport {
+    /// The snapshot, with its manifest's digest.
+    pub reference: Reference,
+    /// Where it is now.
+    pub publication: Publication,
+    /// Blobs that were read back and are right.
+    pub verified_blobs: u64,
+    /// How long the call took.
+    pub duration: Duration,
+    /// What the caller may care about.
+    pub warnings: Vec<Warning>,
+}
+
+/// Publishes a snapshot. Blocks.
+pub(crate) fn run(
+    store: &Store,
+    limit: &Limit,
+    remote: &Remote,
+    request: &PushRequest,
+    activity: Activity,
+) -> Result<PushReport> {
+    let started = Instant::now();
+    let operation = store.owner.next_operation();
+    let snapshot = store.catalog.write(Sync::Normal, |txn| {
+        let snapshot = txn.resolve(&request.reference)?;
+        txn.insert_lease(store.owner.name(), operation, snapshot.id)?;
+        Ok(snapshot)
+    })?;
+    let result = send(store, limit, remote, request, &snapshot, &activity);
+    if let Err(error) = store.release(operation) {
+        tracing::warn!(%error, "a finished push's lease stays until this handle is closed");
+    }
+    let (publication, verified_blobs) =
+        result.map_err(|error| error.with_reference(&request.reference))?;
+    Ok(PushReport {
+        reference: snapshot.reference.with_digest(publication.manifest_digest),
+        publication,
+        verified_blobs,
+        duration: started.elapsed(),
+        warnings: activity.into_warnings(),
+    })
+}
+
+fn send(
+    store: &Store,
+    limit: &Limit,
+    remote: &Remote,
+    request: &PushRequest,
+    snapshot: &Snapshot,
+    activity: &Activity,
+) -> Result<(Publication, u64)> {
+    let publication = publish::run(store, limit, remote, snapshot, request.force, activity)?;
+    let verified = if request.verify {
+        read_back(store, limit, remote, snapshot, activity)?
+    } else {
+        0
+    };
+    Ok((publication, verified))
+}
+
+/// Publishes a snapshot that was just taken; the caller leases it.
+pub(crate) fn publish_new(
+    store: &Store,
+    limit: &Limit,
+    remote: &Remote,
+    snapshot: i64,
+    force: bool,
+    activity: &Activity,
+) -> Result<Publication> {
+    let found = store.catalog.read(|txn| txn.snapshot(snapshot))?;
+    let Some(snapshot) = found else {
+        return Err(crate::Error::cancelled());
+    };
+    publish::run(store, limit, remote, &snapshot, force, activity).map_err(|error| {
+        error
+            .with_reference(&snapshot.reference)
+            .with_hint("the snapshot is kept here: `push` publishes it")
+    })
+}
+
+/// Compares every blob as others would get it.
+fn read_back(
+    store: &Store,
+    limit: &Limit,
+    remote: &Remote,
+    snapshot: &Snapshot,
+    activity: &Activity,
+) -> Result<u64> {
+    let (blobs, manifest) = store.catalog.read(|txn| {
+        Ok((
+            txn.blobs_of_snapshot(snapshot.id)?,
+            txn.manifest(snapshot.id)?,
+        ))
+    })?;
+    activity.tell(|| Event::Planned {
+        files: blobs.len() as u64,
+        bytes: blobs.iter().map(|blob| blob.data_size).sum(),
+    });
+    let repository = remote.repository(&snapshot.reference)?;
+    let manifest = super::parse_manifest(&manifest, &snapshot.reference)?;
+    let origin = remote.origin(&repository, &manifest)?;
+    limit.for_each(blobs.len(), |index| {
+        let blob = &blobs[index];
+        let incoming = Incoming {
+            digest: blob.digest,
+            checksum: Some(blob.checksum),
+            size: blob.size,
+        };
+        origin.compare(&incoming, activity)
+    })?;
+    Ok(blobs.len() as u64)
+}

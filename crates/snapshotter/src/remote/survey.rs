@@ -1,0 +1,181 @@
+//! What is in a registry: listed, shown, removed, and whether it and the contents' place can be reached.
+
+use std::collections::BTreeMap;
+
+use super::runtime::wait;
+use super::{Place, Remote, fetch};
+use crate::activity::Activity;
+use crate::format::artifact::Manifest;
+use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
+use crate::registry::TagOrDigest;
+use crate::words::digest::Sha256;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::reference::Reference;
+
+/// A snapshot in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoteSnapshot {
+    /// Its name and version.
+    pub reference: Reference,
+}
+
+/// Whether the registry and the place of contents can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoteDiagnosis {
+    /// Where the registry is.
+    pub registry: String,
+    /// What is wrong with it: kind and text.
+    pub registry_error: Option<(ErrorKind, String)>,
+    /// Where contents are published, if that is configured.
+    pub content: Option<String>,
+    /// What is wrong with it: kind and text.
+    pub content_error: Option<(ErrorKind, String)>,
+}
+
+/// What the registry says of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoteDetails {
+    /// The snapshot, with its manifest's digest.
+    pub reference: Reference,
+    /// SHA-256 of the manifest.
+    pub manifest_digest: Sha256,
+    /// What was noted when it was taken.
+    pub annotations: BTreeMap<String, String>,
+    /// Regular files.
+    pub files: Vec<FileDetails>,
+    /// Directories.
+    pub directories: Vec<PathDetails>,
+    /// Symbolic links.
+    pub symlinks: Vec<SymlinkDetails>,
+}
+
+impl Remote {
+    /// All versions of one name, or of all names that the registry lists, in byte order.
+    pub(crate) fn list(
+        &self,
+        name: Option<&str>,
+        activity: &Activity,
+    ) -> Result<Vec<RemoteSnapshot>> {
+        let wanted = || activity.check();
+        let names = match name {
+            Some(name) => vec![name.to_owned()],
+            None => wait(&wanted, self.registry.repositories())?,
+        };
+        let mut found = Vec::new();
+        for name in names {
+            let repository = crate::registry::Repository::new(&self.namespace, &name)?;
+            for tag in wait(&wanted, self.registry.tags(&repository))? {
+                let reference = Reference::new(&name, tag.as_str())
+                    .map_err(|error| Error::damaged(error.to_string()))?;
+                found.push(RemoteSnapshot { reference });
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the registry says of a snapshot.
+    pub(crate) fn describe(
+        &self,
+        reference: &Reference,
+        activity: &Activity,
+    ) -> Result<RemoteDetails> {
+        let resolved = fetch::resolve(self, reference, activity)?;
+        let (files, directories, symlinks) = entries(&resolved.entries);
+        Ok(RemoteDetails {
+            manifest_digest: Sha256::of(&resolved.manifest),
+            reference: resolved.reference,
+            annotations: resolved.parsed.annotations,
+            files,
+            directories,
+            symlinks,
+        })
+    }
+
+    /// Deletes a snapshot's manifest, and so its name, in the registry. Contents stay: other snapshots may need them.
+    /// Says which manifest that was.
+    pub(crate) fn remove(&self, reference: &Reference, activity: &Activity) -> Result<Sha256> {
+        let absent = || {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("there is no snapshot {reference} in {}", self.endpoint),
+            )
+            .with_reference(reference)
+        };
+        let found = self.find(reference, activity)?.ok_or_else(absent)?;
+        let tagged = reference.version().map(|version| {
+            Reference::new(reference.name(), version)
+                .map_err(|error| Error::invalid(error.to_string()))
+        });
+        // `name:version@digest` removes the version only while it is that manifest.
+        if let Some(tagged) = tagged.transpose()?
+            && self.published(&tagged, activity)? != Some(found.digest)
+        {
+            return Err(absent());
+        }
+        // Deleting what is no snapshot would be a mistake of whoever shares the registry.
+        Manifest::parse(&found.bytes).map_err(|error| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("{reference} in {} is no snapshot", self.endpoint),
+            )
+            .with_source(error)
+        })?;
+        let repository = self.repository(reference)?;
+        let deleted = wait(
+            &|| activity.check(),
+            self.registry.delete_manifest(&repository, found.digest),
+        )?;
+        if deleted {
+            Ok(found.digest)
+        } else {
+            Err(absent())
+        }
+    }
+
+    /// Tries both places, changing nothing.
+    pub(crate) fn diagnose(&self, activity: &Activity) -> Result<RemoteDiagnosis> {
+        let said = |result: Result<()>| result.err().map(|error| (error.kind(), text(&error)));
+        let content = match &self.content {
+            Place::Unknown => None,
+            Place::Registry => Some((self.endpoint.clone(), None)),
+            Place::Transport(transport) => Some((
+                transport.place(),
+                said(wait(&|| activity.check(), transport.check())),
+            )),
+        };
+        activity.check()?;
+        let registry_error = said(self.probe(activity));
+        activity.check()?;
+        let (content, content_error) = content.unzip();
+        Ok(RemoteDiagnosis {
+            registry: self.endpoint.clone(),
+            registry_error,
+            content,
+            content_error: content_error.flatten(),
+        })
+    }
+
+    /// Asks for a manifest that is not there: reaching the registry and being let in is all that it takes.
+    fn probe(&self, activity: &Activity) -> Result<()> {
+        let repository = crate::registry::Repository::new(&self.namespace, "probe")?;
+        let nothing = TagOrDigest::tag("nothing")?;
+        wait(
+            &|| activity.check(),
+            self.registry.manifest(&repository, &nothing),
+        )
+        .map(drop)
+    }
+}
+
+fn text(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,57 @@
+//! Without the feature `registry` there is no remote. The type stays, with no value, so that the verbs need not be
+//! written twice.
+
+use std::sync::Arc;
+
+use crate::activity::{Activity, Limit};
+use crate::store::Store;
+use crate::words::error::Result;
+use crate::words::publication::Publication;
+use crate::words::reference::Reference;
+
+#[derive(Debug)]
+pub(crate) enum Remote {}
+
+#[derive(Debug, Default)]
+pub(crate) struct Flights;
+
+#[expect(dead_code, reason = "nobody can have a remote to read them for")]
+pub(crate) struct Context<'a> {
+    pub(crate) store: &'a Arc<Store>,
+    pub(crate) limit: &'a Limit,
+    pub(crate) flights: &'a Flights,
+    pub(crate) remote: &'a Remote,
+    pub(crate) activity: &'a Activity,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fetched {
+    pub(crate) snapshot: i64,
+    pub(crate) fetched_blobs: u64,
+    pub(crate) fetched_bytes: u64,
+}
+
+impl Remote {
+    pub(crate) fn require_new(&self, _: &Reference, _: &Activity) -> Result<()> {
+        match *self {}
+    }
+}
+
+pub(crate) fn publish_new(
+    _: &Store,
+    _: &Limit,
+    remote: &Remote,
+    _: i64,
+    _: bool,
+    _: &Activity,
+) -> Result<Publication> {
+    match *remote {}
+}
+
+pub(crate) fn fetch(context: &Context<'_>, _: i64, _: &Reference) -> Result<Fetched> {
+    match *context.remote {}
+}
+
+pub(crate) fn repair(context: &Context<'_>, _: i64) -> Result<Fetched> {
+    match *context.remote {}
+}

@@ -1,0 +1,137 @@
+//! Streams on their way to and from other nodes. As in [`stream`](super::stream), each byte is read once, hashed once
+//! and written once; here the other end of the pass is a transport instead of a file.
+
+use std::fs::File;
+use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+
+use super::stream::{Copy, Hashers, Hashes, NOTHING, PIECE, Piece, Progress, SMALL, Source};
+use crate::format::spf::{DecodeError, Decoder, SpfError};
+use crate::transport::recycled::Buffers;
+use crate::words::digest::Checksum;
+use crate::words::extent::ExtentMap;
+
+/// Pieces that may wait to be hashed.
+const WAITING: usize = 4;
+
+/// Produces a file's stream in pieces that own their memory, and says what their BLAKE3 is.
+///
+/// # Errors
+/// The operating system's; `UnexpectedEof` when the file is shorter than its map; what `progress` and `emit` say.
+pub(crate) fn feed(
+    file: &File,
+    map: &ExtentMap,
+    progress: Progress<'_>,
+    emit: &mut dyn FnMut(Bytes) -> io::Result<()>,
+) -> io::Result<Checksum> {
+    let mut source = Source::new(file, map);
+    let mut hasher = blake3::Hasher::new();
+    let mut left = map.stream_size();
+    let buffers = Buffers::new(usize::try_from(left).map_or(PIECE, |left| left.min(PIECE)));
+    while left > 0 {
+        let mut buffer = buffers.take();
+        let mut piece = Piece::within(std::mem::take(buffer.bytes_mut()));
+        source.fill(&mut piece)?;
+        hasher.update(piece.bytes());
+        progress(piece.data_size())?;
+        left -= piece.bytes().len() as u64;
+        let (bytes, used) = piece.into_parts();
+        *buffer.bytes_mut() = bytes;
+        emit(buffer.freeze(used))?;
+    }
+    Ok(Checksum::from_bytes(*hasher.finalize().as_bytes()))
+}
+
+/// Takes a stream that comes from elsewhere into a file that is all hole. A long one is hashed on a thread of its own
+/// while this one writes.
+pub(crate) struct Receiving<'a> {
+    decoder: Decoder,
+    copy: Copy<'a>,
+    hashing: StreamHasher,
+}
+
+impl<'a> Receiving<'a> {
+    /// `size` is the logical size that the stream has to have, `limit` bounds its length, both in bytes.
+    pub(crate) fn new(file: &'a File, size: u64, limit: u64) -> io::Result<Self> {
+        crate::fs::hook::step("write")?;
+        file.set_len(size)?;
+        Ok(Self {
+            decoder: Decoder::new(Some(size), Some(limit)),
+            // What is elsewhere too is in no hurry to reach the disk.
+            copy: Copy::new(file, false),
+            hashing: StreamHasher::new(size),
+        })
+    }
+
+    /// Takes more of the stream. Nothing outside the logical size is written.
+    pub(crate) fn push(&mut self, bytes: &Bytes) -> Result<(), DecodeError<io::Error>> {
+        self.hashing.update(bytes);
+        let copy = &mut self.copy;
+        self.decoder
+            .push(bytes, &mut |offset, data| copy.write(data, offset))
+    }
+
+    /// What came, once all has.
+    pub(crate) fn finish(self) -> Result<(ExtentMap, Hashes), SpfError> {
+        Ok((self.decoder.finish()?, self.hashing.finish()))
+    }
+}
+
+/// Both hashes of a stream.
+pub(crate) enum StreamHasher {
+    Here(Box<Hashers>),
+    There {
+        pieces: SyncSender<Bytes>,
+        thread: JoinHandle<Hashes>,
+    },
+}
+
+impl StreamHasher {
+    /// For a stream of about this many bytes.
+    pub(crate) fn new(size: u64) -> Self {
+        if size <= SMALL {
+            return Self::Here(Box::new(Hashers::new(true, true)));
+        }
+        let (sender, pieces) = sync_channel::<Bytes>(WAITING);
+        let thread = std::thread::Builder::new()
+            .name("snapshotter-hash".to_owned())
+            .spawn(move || {
+                let mut hashers = Hashers::new(true, true);
+                while let Ok(bytes) = pieces.recv() {
+                    hashers.update(&bytes);
+                }
+                hashers.finish().or(NOTHING)
+            });
+        match thread {
+            Ok(thread) => Self::There {
+                pieces: sender,
+                thread,
+            },
+            // Out of threads: slower, and right.
+            Err(_) => Self::Here(Box::new(Hashers::new(true, true))),
+        }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &Bytes) {
+        match self {
+            Self::Here(hashers) => hashers.update(bytes),
+            // A thread that is gone has panicked, which finishing finds out.
+            Self::There { pieces, .. } => drop(pieces.send(bytes.clone())),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Hashes {
+        match self {
+            Self::Here(hashers) => hashers.finish().or(NOTHING),
+            Self::There { pieces, thread } => {
+                drop(pieces);
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Content in a directory: `<root>/xxh3/<hex>`, for a disk or a network filesystem that nodes share.
+//!
+//! An object gets its name when it is complete and synced: it is written without a name (`O_TMPFILE`), or under a
+//! temporary one where the filesystem cannot do that, then named, then the directory is synced. So a crash leaves the
+//! old state or the new one, and at worst a file `.snapshotter-…` that nobody takes for an object.
+//!
+//! File calls run on blocking threads; a future that is dropped stops after the piece under way. A fetch reads one piece
+//! ahead of its receiver, on one thread: a hop between threads for each piece would cost more than the reading.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::budget::{self, Budget, held_by};
+use super::parts::ranges;
+use super::recycled::{Buffer, Buffers};
+use super::source::Source;
+use super::{Call, ContentTransport, Existing, Pieces, Published};
+use super::{absent, other_size, receiver_gone, wanted};
+use crate::fs::place::start_writeback;
+use crate::fs::{Dir, random_name};
+use crate::words::digest::Digest;
+use crate::words::error::{At, Error, ErrorKind, Result};
+
+/// Read at once, in bytes.
+const PIECE: u64 = 1 << 20;
+
+/// Written before the disk is set to work ahead of the sync, in bytes.
+const WRITEBACK: u64 = 8 << 20;
+
+const OBJECTS: &str = "xxh3";
+
+/// Objects in a directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    root: PathBuf,
+    budget: Budget,
+    buffers: Buffers,
+}
+
+impl Directory {
+    pub(super) fn open(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            budget: Budget::new(budget::DEFAULT),
+            buffers: Buffers::new(PIECE as usize),
+        }
+    }
+
+    async fn send(
+        &self,
+        digest: Digest,
+        existing: Existing,
+        mut source: Source,
+    ) -> Result<Published> {
+        let root = self.root.clone();
+        let mut draft = blocking(move || Draft::create(&root, digest)).await?;
+        while source.left() > 0 {
+            let bytes = source.next(u64::MAX).await?;
+            draft = blocking(move || draft.append(&bytes)).await?;
+        }
+        source.finish().await?;
+        let place = self.place();
+        blocking(move || draft.publish(existing, &place)).await
+    }
+
+    async fn bring(
+        &self,
+        digest: Digest,
+        range: Option<Range<u64>>,
+        limit: u64,
+        sink: mpsc::Sender<Bytes>,
+    ) -> Result<u64> {
+        let root = self.root.clone();
+        let (file, size) = blocking(move || open_object(&root, digest))
+            .await?
+            .ok_or_else(|| absent(digest, &self.place()))?;
+        let wanted = wanted(digest, &self.place(), size, range.as_ref(), limit)?;
+        let bytes = wanted.end - wanted.start;
+        let path = self.path(digest);
+        let (budget, buffers) = (self.budget.clone(), self.buffers.clone());
+        let runtime = Handle::current();
+        // Its receiver goes when this future goes, and then the thread stops.
+        let (ahead, mut pieces) = mpsc::channel(1);
+        let reading = tokio::task::spawn_blocking(move || {
+            for range in ranges(wanted, PIECE) {
+                let share = runtime.block_on(budget.take(range.end - range.start));
+                let piece = read(&file, &range, buffers.take())
+                    .map(|bytes| held_by(bytes, Arc::new(share)));
+                let failed = piece.is_err();
+                if ahead.blocking_send(piece).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        while let Some(piece) = pieces.recv().await {
+            let piece = piece.at("read", &path)?;
+            sink.send(piece).await.map_err(|_| receiver_gone())?;
+        }
+        reading.await.map_err(panicked)?;
+        Ok(bytes)
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.root.join(super::key(digest))
+    }
+}
+
+impl ContentTransport for Directory {
+    fn place(&self) -> String {
+        format!("fs://{}", self.root.display())
+    }
+
+    fn size(&self, digest: Digest) -> Call<'_, Option<u64>> {
+        let root = self.root.clone();
+        Box::pin(blocking(move || {
+            Ok(open_object(&root, digest)?.map(|(_, size)| size))
+        }))
+    }
+
+    fn publish(
+        &self,
+        digest: Digest,
+        size: u64,
+        existing: Existing,
+        pieces: Pieces,
+    ) -> Call<'_, Published> {
+        Box::pin(async move {
+            if existing == Existing::Keep {
+                match self.size(digest).await? {
+                    Some(found) if found == size => return Ok(Published::Already),
+                    Some(found) => return Err(other_size(digest, &self.place(), found, size)),
+                    None => {}
+                }
+            }
+            self.send(digest, existing, Source::new(digest, size, pieces))
+                .await
+        })
+    }
+
+    fn fetch(
+        &self,
+        digest: Digest,
+        range: Option<Range<u64>>,
+        limit: u64,
+        sink: mpsc::Sender<Bytes>,
+    ) -> Call<'_, u64> {
+        Box::pin(self.bring(digest, range, limit, sink))
+    }
+
+    /// A file without a name tells whether one could be written, and nobody ever sees it.
+    fn check(&self) -> Call<'_, ()> {
+        let root = self.root.clone();
+        Box::pin(blocking(move || {
+            let dir = Dir::open(&root)?;
+            match dir.create_unnamed(0o600) {
+                Err(error) if !cannot_be_unnamed(&error) => Err(error).at("write to", &root),
+                _ => Ok(()),
+            }
+        }))
+    }
+}
+
+/// An object on its way to its name. Dropping it before [`Draft::publish`] leaves nothing.
+struct Draft {
+    dir: Dir,
+    file: File,
+    temporary: Option<OsString>,
+    target: OsString,
+    len: u64,
+    started: u64,
+}
+
+impl Draft {
+    fn create(root: &Path, digest: Digest) -> Result<Self> {
+        // The root itself is not made: where it is missing, something is not mounted.
+        let root = Dir::open(root)?;
+        let dir = root.ensure_dir(OsStr::new(OBJECTS), 0o777)?;
+        let (file, temporary) = create(&dir).at("create a file in", dir.path())?;
+        Ok(Self {
+            dir,
+            file,
+            temporary,
+            target: digest.hex().into(),
+            len: 0,
+            started: 0,
+        })
+    }
+
+    fn append(mut self, bytes: &[u8]) -> Result<Self> {
+        crate::fs::hook::step("write")
+            .and_then(|()| self.file.write_all_at(bytes, self.len))
+            .at("write", self.path())?;
+        self.len += bytes.len() as u64;
+        if self.len - self.started >= WRITEBACK {
+            start_writeback(&self.file, self.started, self.len - self.started);
+            self.started = self.len;
+        }
+        Ok(self)
+    }
+
+    fn publish(mut self, existing: Existing, place: &str) -> Result<Published> {
+        self.file.sync_all().at("sync", self.path())?;
+        let named = match existing {
+            Existing::Keep => self.name_if_free(),
+            Existing::Replace => self.name_over(),
+        };
+        match named {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.compare(place),
+            named => {
+                named.at("name", self.path())?;
+                self.dir.sync()?;
+                Ok(Published::Sent)
+            }
+        }
+    }
+
+    fn name_if_free(&mut self) -> io::Result<()> {
+        let Some(temporary) = &self.temporary else {
+            return self.dir.link_file(&self.file, &self.target);
+        };
+        // A link fails where the name is taken, on every filesystem; a rename without replacing needs the newer call.
+        self.dir.link(temporary, &self.dir, &self.target)
+    }
+
+    fn name_over(&mut self) -> io::Result<()> {
+        let temporary = match self.temporary.take() {
+            Some(temporary) => temporary,
+            None => {
+                let temporary = temporary_name()?;
+                self.dir.link_file(&self.file, &temporary)?;
+                temporary
+            }
+        };
+        let renamed = self.dir.rename(&temporary, &self.dir, &self.target);
+        if renamed.is_err() {
+            self.temporary = Some(temporary);
+        }
+        renamed
+    }
+
+    /// Somebody else published the same digest meanwhile.
+    fn compare(&self, place: &str) -> Result<Published> {
+        let found = self.dir.stat(&self.target).at("look at", self.path())?.size;
+        if found == self.len {
+            return Ok(Published::Already);
+        }
+        let digest = Digest::from_u64(
+            u64::from_str_radix(&self.target.to_string_lossy(), 16).unwrap_or_default(),
+        );
+        Err(other_size(digest, place, found, self.len))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path_of(&self.target)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(name) = &self.temporary {
+            // Whatever went wrong is already on its way to the caller.
+            let _ = self.dir.unlink(name);
+        }
+    }
+}
+
+fn create(dir: &Dir) -> io::Result<(File, Option<OsString>)> {
+    match dir.create_unnamed(0o644) {
+        Ok(file) => Ok((file, None)),
+        Err(error) if cannot_be_unnamed(&error) => {
+            let name = temporary_name()?;
+            Ok((dir.create_file(&name, 0o644)?, Some(name)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn temporary_name() -> io::Result<OsString> {
+    Ok(format!(".snapshotter-{}", random_name()?).into())
+}
+
+fn cannot_be_unnamed(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOENT)
+    )
+}
+
+/// An absent root is an error, an absent object is not.
+fn open_object(root: &Path, digest: Digest) -> Result<Option<(File, u64)>> {
+    let path = root.join(super::key(digest));
+    let root = Dir::open(root)?;
+    let opened = match root.open_dir(OsStr::new(OBJECTS)) {
+        Ok(objects) => objects
+            .open_file(OsStr::new(&digest.hex()))
+            .at("open", &path),
+        Err(error) => Err(error),
+    };
+    let file = match opened {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let metadata = file.metadata().at("look at", &path)?;
+    if !metadata.is_file() {
+        let text = format!("{} is not a regular file", path.display());
+        return Err(Error::damaged(text).with_path(path));
+    }
+    Ok(Some((file, metadata.len())))
+}
+
+fn read(file: &File, range: &Range<u64>, mut buffer: Buffer) -> io::Result<Bytes> {
+    // A range is at most a piece.
+    let len = (range.end - range.start) as usize;
+    file.read_exact_at(&mut buffer.bytes_mut()[..len], range.start)?;
+    Ok(buffer.freeze(len))
+}
+
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(result) => result,
+        Err(error) => Err(panicked(error)),
+    }
+}
+
+fn panicked(error: tokio::task::JoinError) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "a thread of the directory transport panicked",
+    )
+    .with_source(error)
+}

@@ -1,0 +1,231 @@
+//! opendal's requests over our client: retried, timed and bounded here, below everything else.
+//!
+//! A request's body is in memory, so any request can be sent again; what an upload's part or a completion means does not
+//! change by being said twice (a completion whose answer got lost fails the second time, which `upload.rs` resolves by
+//! looking at the object). Retrying here rather than around an operation keeps parts that are under way at the same time
+//! from failing each other, and lets a server say how long to wait.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, RANGE, RETRY_AFTER};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
+use reqwest::{Body, Client};
+
+use super::body::{Incoming, Outgoing, Progress, silent};
+#[cfg(feature = "object-storage-oss")]
+use super::keys::Signing;
+use crate::transport::config::Content;
+
+/// Answers that are not an object's bytes: XML, JSON, error pages, in bytes.
+const ANSWER: u64 = 1 << 20;
+
+/// No wait is longer, whatever a server asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+
+pub(super) struct Http {
+    client: Client,
+    timeout: Duration,
+    retries: u32,
+    backoff: Duration,
+    #[cfg(feature = "object-storage-oss")]
+    signing: Signing,
+}
+
+impl Http {
+    pub(super) fn new(client: Client, content: &Content, backoff: Duration) -> Self {
+        Self {
+            client,
+            timeout: content.timeout,
+            retries: content.retries,
+            backoff,
+            #[cfg(feature = "object-storage-oss")]
+            signing: Signing::new(content),
+        }
+    }
+
+    async fn send(&self, parts: &Parts, body: Buffer) -> Result<Response<Body>> {
+        #[cfg(feature = "object-storage-oss")]
+        let parts = &{
+            let mut parts = parts.clone();
+            self.signing.sign(&mut parts).await?;
+            parts
+        };
+        let progress = Progress::default();
+        let body = match body.len() {
+            0 => Body::default(),
+            _ => Body::wrap(Outgoing::new(body, progress.clone())),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = parts.uri.clone();
+        *request.headers_mut() = parts.headers.clone();
+        let request = reqwest::Request::try_from(request).map_err(failed)?;
+        let answer = unless_silent(self.client.execute(request), &progress, self.timeout).await?;
+        Ok(answer.map_err(failed)?.into())
+    }
+
+    fn wait(&self, attempt: u32, asked: Option<Duration>) -> Duration {
+        let doubled = self.backoff.saturating_mul(1 << attempt.min(16));
+        // Clients that failed together should not come back together.
+        let spread = doubled.mul_f64(0.5 + f64::from(jitter()) / 512.0);
+        asked.unwrap_or(spread).min(LONGEST_WAIT)
+    }
+
+    fn receive(&self, parts: &Parts, response: Response<Body>) -> Result<Response<HttpBody>> {
+        let (head, body) = response.into_parts();
+        let size = head
+            .headers
+            .get(CONTENT_LENGTH)
+            .filter(|_| parts.method != Method::HEAD)
+            .and_then(|length| length.to_str().ok()?.parse().ok());
+        let most = most(parts, head.status);
+        let stream = Incoming::new(body, most, self.timeout);
+        Ok(Response::from_parts(head, HttpBody::new(stream, size)))
+    }
+}
+
+impl HttpTransport for Http {
+    async fn fetch(&self, request: Request<Buffer>) -> Result<Response<HttpBody>> {
+        let (parts, body) = request.into_parts();
+        let mut attempt = 0;
+        loop {
+            let outcome = self.send(&parts, body.clone()).await;
+            let asked = match &outcome {
+                Ok(response) if !may_pass(response.status()) => {
+                    refused(&parts.method, response.status())?;
+                    return self.receive(&parts, outcome?);
+                }
+                Ok(response) => retry_after(response),
+                Err(_) => None,
+            };
+            if attempt == self.retries {
+                return self.receive(&parts, outcome?);
+            }
+            drop(outcome);
+            tokio::time::sleep(self.wait(attempt, asked)).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// The future's result, or an error once `timeout` passes without the request getting on.
+async fn unless_silent<T>(
+    future: impl Future<Output = T>,
+    progress: &Progress,
+    timeout: Duration,
+) -> Result<T> {
+    let mut future = pin!(future);
+    loop {
+        let taken = progress.taken();
+        match tokio::time::timeout(timeout, &mut future).await {
+            Ok(result) => return Ok(result),
+            Err(_) if progress.taken() > taken => {}
+            Err(_) => return Err(silent(timeout)),
+        }
+    }
+}
+
+/// Statuses that opendal could only pass on without a word: of redirects, and of refusals whose body a HEAD lacks.
+fn refused(method: &Method, status: StatusCode) -> Result<()> {
+    let (kind, text) = match status.as_u16() {
+        301 | 302 | 307 | 308 => (
+            ErrorKind::ConfigInvalid,
+            "the server redirects to another place: the bucket is in another region or at another endpoint",
+        ),
+        400 if method == Method::HEAD => (
+            ErrorKind::ConfigInvalid,
+            "the server calls the request bad (400): the region may be another one",
+        ),
+        401 => (
+            ErrorKind::PermissionDenied,
+            "the server wants other keys (401)",
+        ),
+        407 => (
+            ErrorKind::PermissionDenied,
+            "the proxy wants a user and a password (407)",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::new(kind, text))
+}
+
+fn may_pass(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    Some(Duration::from_secs(seconds.parse().ok()?))
+}
+
+/// What may come in answer to a request, in bytes.
+fn most(parts: &Parts, status: StatusCode) -> u64 {
+    if parts.method != Method::GET || !status.is_success() {
+        return ANSWER;
+    }
+    let range = parts.headers.get(RANGE).and_then(|range| {
+        let (first, last) = range
+            .to_str()
+            .ok()?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
+        let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    });
+    range.unwrap_or(ANSWER)
+}
+
+fn jitter() -> u8 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| (since.subsec_nanos() / 64) as u8)
+}
+
+/// An error of the connection, in words, without its URL: it may pass.
+pub(super) fn failed(error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    Error::new(ErrorKind::Unexpected, text).set_temporary()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(range: Option<&str>) -> Parts {
+        let mut request = Request::get("http://host/key").body(()).unwrap();
+        if let Some(range) = range {
+            request.headers_mut().insert(RANGE, range.parse().unwrap());
+        }
+        request.into_parts().0
+    }
+
+    #[test]
+    fn an_answer_may_be_as_long_as_what_was_asked_for() {
+        assert_eq!(most(&get(Some("bytes=10-19")), StatusCode::OK), 10);
+        assert_eq!(most(&get(Some("bytes=5-")), StatusCode::OK), ANSWER);
+        assert_eq!(most(&get(None), StatusCode::OK), ANSWER);
+        let missing = most(&get(Some("bytes=0-99999999")), StatusCode::NOT_FOUND);
+        assert_eq!(missing, ANSWER);
+    }
+
+    #[test]
+    fn waits_grow_and_end() {
+        let content = Content::new(crate::ContentProvider::S3);
+        let client = super::super::client::new(&content).unwrap();
+        let http = Http::new(client, &content, Duration::from_millis(100));
+        assert!(http.wait(0, None) < Duration::from_millis(101));
+        assert!(http.wait(3, None) >= Duration::from_millis(400));
+        assert_eq!(http.wait(60, Some(Duration::MAX)), LONGEST_WAIT);
+        assert!(http.wait(60, None) <= LONGEST_WAIT);
+    }
+}

@@ -1,0 +1,137 @@
+//! Content in a bucket: [`ObjectStorage`], the transport over opendal.
+//!
+//! opendal knows the providers' protocols and signatures; it does here what it is told and no more. Requests go through
+//! our own HTTP transport (`http.rs`), which is where retries, time limits and bounds on answers are; its retry and
+//! timeout layers, its reqwest client, its logging and its look at the environment stay out.
+
+mod body;
+mod client;
+mod download;
+mod error;
+mod http;
+#[cfg(any(feature = "object-storage-s3", feature = "object-storage-oss"))]
+mod keys;
+mod service;
+mod upload;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use opendal::{ErrorKind, Operator};
+use tokio::sync::mpsc;
+
+use self::error::Explain;
+use super::budget::{self, Budget};
+use super::config::Content;
+use super::{Call, ContentTransport, Existing, Pieces, Published};
+use crate::words::digest::Digest;
+use crate::words::error::Result;
+
+/// Parts of one object under way at once. With the two that an upload holds besides, it leaves a part's worth of the
+/// budget to others for as long as it lasts.
+const CONCURRENCY: usize = 3;
+
+/// What tests make small.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tuning {
+    /// All buffers together, in bytes.
+    pub(super) budget: u32,
+    /// The wait before the first retry; each further one waits twice as long.
+    pub(super) backoff: std::time::Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            budget: budget::DEFAULT,
+            backoff: std::time::Duration::from_millis(200),
+        }
+    }
+}
+
+/// A bucket.
+#[derive(Debug)]
+pub(super) struct ObjectStorage {
+    operator: Operator,
+    place: String,
+    explain: Explain,
+    budget: Budget,
+    retries: u32,
+}
+
+impl ObjectStorage {
+    pub(super) fn open(content: &Content) -> Result<Self> {
+        Self::tuned(content, Tuning::default())
+    }
+
+    pub(super) fn tuned(content: &Content, tuning: Tuning) -> Result<Self> {
+        let explain = Explain::new(content);
+        let http = http::Http::new(client::new(content)?, content, tuning.backoff);
+        let operator = service::operator(content, http, &explain)?;
+        Ok(Self {
+            operator,
+            place: explain.place().to_owned(),
+            explain,
+            budget: Budget::new(tuning.budget),
+            retries: content.retries,
+        })
+    }
+
+    async fn stat(&self, digest: Digest) -> Result<Option<u64>> {
+        match self.operator.stat(&super::key(digest)).await {
+            Ok(metadata) => Ok(Some(metadata.content_length())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.explain.error("look for", Some(digest), &error)),
+        }
+    }
+
+    /// A HEAD has no body, so it cannot tell an absent bucket from an absent object; a GET can.
+    async fn look(&self) -> Result<()> {
+        let key = super::key(Digest::from_u64(0));
+        match self.operator.read_with(&key).range(0..1).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::RangeNotSatisfied => Ok(()),
+            Err(error) if error::is_absent_object(&error) => Ok(()),
+            Err(error) => Err(self.explain.error("reach", None, &error)),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+}
+
+impl ContentTransport for ObjectStorage {
+    fn place(&self) -> String {
+        self.place.clone()
+    }
+
+    fn size(&self, digest: Digest) -> Call<'_, Option<u64>> {
+        Box::pin(self.stat(digest))
+    }
+
+    fn publish(
+        &self,
+        digest: Digest,
+        size: u64,
+        existing: Existing,
+        pieces: Pieces,
+    ) -> Call<'_, Published> {
+        Box::pin(self.send(digest, size, existing, pieces))
+    }
+
+    fn fetch(
+        &self,
+        digest: Digest,
+        range: Option<Range<u64>>,
+        limit: u64,
+        sink: mpsc::Sender<Bytes>,
+    ) -> Call<'_, u64> {
+        Box::pin(self.bring(digest, range, limit, sink))
+    }
+
+    fn check(&self) -> Call<'_, ()> {
+        Box::pin(self.look())
+    }
+}

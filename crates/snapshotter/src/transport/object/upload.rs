@@ -1,0 +1,222 @@
+//! Sending: one request for what fits a part, a multipart upload for the rest.
+//!
+//! opendal's writer keeps one part back until the next one comes, so that it can tell a single part from several, and
+//! `concurrency` more under way. An upload therefore takes its memory at the start, for all of that and for the part
+//! being filled (`budget.rs` has the argument): three parts at once where the budget has room, else two, else one after
+//! the other. The object becomes visible by the last request alone, and that is sent after the source has ended well.
+
+use opendal::{Buffer, Writer};
+use tokio::runtime::Handle;
+
+use super::{CONCURRENCY, ObjectStorage};
+use crate::transport::budget::{Share, Window, held_by};
+use crate::transport::parts::{LARGEST_PART, part_size};
+use crate::transport::source::Source;
+use crate::transport::{Existing, Pieces, Published, key, other_size};
+use crate::words::digest::Digest;
+use crate::words::error::{Error, ErrorKind, Result};
+
+impl ObjectStorage {
+    pub(super) async fn send(
+        &self,
+        digest: Digest,
+        size: u64,
+        existing: Existing,
+        pieces: Pieces,
+    ) -> Result<Published> {
+        let part = part_size(size);
+        if part > LARGEST_PART {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{digest} has {size} bytes: too large for an object"),
+            ));
+        }
+        if existing == Existing::Keep {
+            match self.stat(digest).await? {
+                Some(found) if found == size => return Ok(Published::Already),
+                Some(found) => return Err(other_size(digest, &self.place, found, size)),
+                None => {}
+            }
+        }
+        let source = Source::new(digest, size, pieces);
+        let sent = if size <= part {
+            self.send_at_once(digest, source).await
+        } else {
+            self.send_in_parts(digest, source, part).await
+        };
+        match sent {
+            // The last answer may have got lost, and its retry been refused, after the object became visible.
+            Err(Failed::Last(error)) if existing == Existing::Keep => {
+                match self.stat(digest).await {
+                    Ok(Some(found)) if found == size => Ok(Published::Sent),
+                    _ => Err(error),
+                }
+            }
+            Err(Failed::Last(error) | Failed::Early(error)) => Err(error),
+            Ok(()) => Ok(Published::Sent),
+        }
+    }
+
+    async fn send_at_once(&self, digest: Digest, mut source: Source) -> Result<(), Failed> {
+        let share = std::sync::Arc::new(self.budget.take(source.left()).await);
+        let part = source.part(source.left()).await?;
+        let buffer: Buffer = part
+            .into_iter()
+            .map(|bytes| held_by(bytes, share.clone()))
+            .collect();
+        source.finish().await?;
+        match self.operator.write(&key(digest), buffer).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failed::Last(self.unsent(digest, &error))),
+        }
+    }
+
+    async fn send_in_parts(
+        &self,
+        digest: Digest,
+        mut source: Source,
+        part: u64,
+    ) -> Result<(), Failed> {
+        let (window, concurrency) = self.window(part).await;
+        let key = key(digest);
+        let writer = self.operator.writer_with(&key).concurrent(concurrency);
+        let writer = writer.await.map_err(|error| self.unsent(digest, &error))?;
+        let mut upload = Upload(Some(writer));
+        let result = self
+            .write_parts(digest, &mut source, part, &window, &mut upload)
+            .await;
+        let result = match result {
+            Ok(()) => source.finish().await.map_err(Failed::from),
+            failed => failed,
+        };
+        if let Err(failed) = result {
+            upload.abort().await;
+            return Err(failed);
+        }
+        match upload.close().await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                upload.abort().await;
+                Err(Failed::Last(self.unsent(digest, &error)))
+            }
+        }
+    }
+
+    async fn write_parts(
+        &self,
+        digest: Digest,
+        source: &mut Source,
+        part: u64,
+        window: &Window,
+        upload: &mut Upload,
+    ) -> Result<(), Failed> {
+        while source.left() > 0 {
+            let turn = window.turn().await;
+            let len = part.min(source.left());
+            let bytes = source.part(len).await?;
+            let buffer: Buffer = bytes
+                .into_iter()
+                .map(|bytes| held_by(bytes, turn.clone()))
+                .collect();
+            drop(turn);
+            let written = upload.write(buffer).await;
+            written.map_err(|error| self.unsent(digest, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Memory for the parts an upload holds at once, and how many of them may be under way.
+    async fn window(&self, part: u64) -> (Window, usize) {
+        for concurrency in [CONCURRENCY, 2] {
+            let parts = concurrency + 2;
+            let bytes = part.saturating_mul(parts as u64);
+            if let Some(share) = self.try_window(bytes) {
+                return (Window::new(share, parts), concurrency);
+            }
+        }
+        // With one at a time the writer sends a part before it takes the next: the one kept back, and the one filled.
+        let share = self.budget.take(part.saturating_mul(2)).await;
+        (Window::new(share, 2), 1)
+    }
+
+    fn try_window(&self, bytes: u64) -> Option<Share> {
+        // More than the budget is only ever given to those who cannot do with less.
+        (bytes <= self.budget.total()).then(|| self.budget.try_take(bytes))?
+    }
+
+    fn unsent(&self, digest: Digest, error: &opendal::Error) -> Error {
+        let error = self.explain.error("publish", Some(digest), error);
+        if error.kind() == ErrorKind::NotFound && error.hint().is_none() {
+            // What was not found is the upload: the server has forgotten it, or somebody has aborted it.
+            return Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "the upload of {digest} to {} was given up by the server",
+                    self.place
+                ),
+            )
+            .with_source(error);
+        }
+        error
+    }
+}
+
+/// How far an upload came.
+enum Failed {
+    /// The object cannot have become visible.
+    Early(Error),
+    /// The request that makes it visible was sent, and failed as far as we know.
+    Last(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Early(error)
+    }
+}
+
+/// A multipart upload under way. Dropped before its end, as by a dropped future, it is aborted in the background.
+struct Upload(Option<Writer>);
+
+impl Upload {
+    async fn write(&mut self, buffer: Buffer) -> opendal::Result<()> {
+        match &mut self.0 {
+            Some(writer) => writer.write(buffer).await,
+            None => unreachable!("written to after its end"),
+        }
+    }
+
+    async fn close(&mut self) -> opendal::Result<()> {
+        if let Some(writer) = &mut self.0 {
+            writer.close().await?;
+        }
+        self.0 = None;
+        Ok(())
+    }
+
+    async fn abort(mut self) {
+        if let Some(writer) = &mut self.0 {
+            abort(writer).await;
+        }
+        self.0 = None;
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(mut writer) = self.0.take() else {
+            return;
+        };
+        if let Ok(runtime) = Handle::try_current() {
+            // The bare writer: a runtime that shuts down drops the task at once, which must not start another one.
+            runtime.spawn(async move { abort(&mut writer).await });
+        }
+    }
+}
+
+/// Somebody who could not finish may not be able to abort either: the bucket's own rules then clean up.
+async fn abort(writer: &mut Writer) {
+    if let Err(error) = writer.abort().await {
+        tracing::debug!(kind = %error.kind(), "an upload could not be aborted");
+    }
+}

@@ -1,0 +1,357 @@
+//! Bad weather between us and a bucket: a clear error, nothing half there, and no waiting for ever.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use testkit::proxy::{Act, Asked, Weather};
+use testkit::s3::S3;
+
+use super::bucket::configuration;
+use super::suite::{content, fetch, publish};
+use crate::transport::object::{ObjectStorage, Tuning};
+use crate::transport::parts::PART;
+use crate::transport::{Content, ContentTransport, Existing, Published, key};
+use crate::words::error::{Error, ErrorKind};
+
+/// Retries without waiting.
+fn transport(content: &Content) -> ObjectStorage {
+    let tuning = Tuning {
+        backoff: Duration::from_millis(1),
+        ..Tuning::default()
+    };
+    ObjectStorage::tuned(content, tuning).unwrap()
+}
+
+fn behind(weather: &Weather) -> ObjectStorage {
+    transport(&configuration(&weather.endpoint(), "ckpt"))
+}
+
+fn server_behind(decide: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> (S3, Weather) {
+    let server = S3::start("ckpt");
+    let weather = Weather::before(server.address(), decide);
+    (server, weather)
+}
+
+fn cause(error: &Error) -> String {
+    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
+}
+
+/// Misbehaves only for the first requests that `of` is true of.
+fn first(times: usize, of: fn(&Asked) -> bool, act: Act) -> impl Fn(&Asked) -> Act + Send + Sync {
+    let seen = AtomicUsize::new(0);
+    move |asked| {
+        if of(asked) && seen.fetch_add(1, Ordering::SeqCst) < times {
+            return act.clone();
+        }
+        Act::Pass
+    }
+}
+
+/// As Amazon answers for a bucket that is not there. (s3s makes a bucket of whatever is written to.)
+fn without_bucket() -> Weather {
+    Weather::alone(|asked| {
+        let xml = "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>The specified bucket does not \
+                   exist</Message><BucketName>ckpt</BucketName></Error>";
+        let body = if asked.method == "HEAD" { "" } else { xml };
+        Act::Answer("404 Not Found", "", body.as_bytes().to_vec())
+    })
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_missing_is_named() {
+    let weather = without_bucket();
+    let transport = behind(&weather);
+    for len in [100, PART + 1] {
+        let (digest, bytes) = content(1, len);
+        let errors = [
+            publish(&transport, digest, &bytes, Existing::Keep)
+                .await
+                .unwrap_err(),
+            fetch(&transport, digest, None, len).await.unwrap_err(),
+            transport.check().await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{}", cause(&error));
+            assert_eq!(error.to_string(), "there is no bucket ckpt");
+            assert!(error.hint().unwrap().contains("content.bucket"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_keys_are_permission_denied_with_a_hint() {
+    let server = S3::start("ckpt");
+    let good = configuration(&server.endpoint(), "ckpt");
+    let mut other_secret = good.clone();
+    other_secret.access_key_secret = Some("not-the-secret".to_owned());
+    let mut other_key = good.clone();
+    other_key.access_key_id = Some("NOSUCHKEY".to_owned());
+    for content_of in [other_secret, other_key] {
+        let transport = transport(&content_of);
+        let (digest, bytes) = content(1, 100);
+        let errors = [
+            transport.check().await.unwrap_err(),
+            transport.size(digest).await.unwrap_err(),
+            publish(&transport, digest, &bytes, Existing::Replace)
+                .await
+                .unwrap_err(),
+            fetch(&transport, digest, None, 100).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(
+                error.kind(),
+                ErrorKind::PermissionDenied,
+                "{error}: {}",
+                cause(&error)
+            );
+            assert!(error.to_string().ends_with("s3://ckpt"), "{error}");
+            assert!(error.hint().unwrap().contains("check the keys"));
+        }
+    }
+    assert!(server.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_unavailable() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", port.local_addr().unwrap());
+    drop(port);
+    let transport = transport(&configuration(&endpoint, "ckpt"));
+    let (digest, bytes) = content(1, 100);
+    let errors = [
+        transport.check().await.unwrap_err(),
+        publish(&transport, digest, &bytes, Existing::Keep)
+            .await
+            .unwrap_err(),
+        fetch(&transport, digest, None, 100).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(cause(&error).contains("refused"), "{}", cause(&error));
+        assert!(!cause(&error).contains("http://"), "{}", cause(&error));
+    }
+}
+
+#[tokio::test]
+async fn failures_that_pass_are_not_noticed() {
+    let failures = [
+        Act::Answer("500 Internal Server Error", "", Vec::new()),
+        Act::Answer("503 Slow Down", "retry-after: 0\r\n", Vec::new()),
+        Act::Answer("429 Too Many Requests", "", Vec::new()),
+        Act::Close,
+        Act::Lose,
+    ];
+    for failure in failures {
+        let shown = format!("{failure:?}");
+        let decide = first(3, |_| true, failure);
+        let (server, weather) = server_behind(decide);
+        let transport = behind(&weather);
+        let (digest, bytes) = content(1, 100);
+        let sent = publish(&transport, digest, &bytes, Existing::Keep).await;
+        assert_eq!(sent.unwrap(), Published::Sent, "{shown}");
+        assert_eq!(server.keys(), [key(digest)]);
+    }
+}
+
+#[tokio::test]
+async fn parts_that_fail_are_sent_again() {
+    let is_part = |asked: &Asked| asked.method == "PUT" && asked.target.contains("partNumber=2");
+    for failure in [
+        Act::Answer("500 Oops", "", Vec::new()),
+        Act::Close,
+        Act::Lose,
+    ] {
+        let (server, weather) = server_behind(first(3, is_part, failure));
+        let transport = behind(&weather);
+        let (digest, bytes) = content(1, 3 * PART + 1);
+        publish(&transport, digest, &bytes, Existing::Keep)
+            .await
+            .unwrap();
+        assert!(std::fs::read(server.object(&key(digest))).unwrap() == bytes);
+        assert_eq!(server.unfinished_uploads(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_never_goes_through_fails_the_upload_and_leaves_nothing() {
+    let (server, weather) = server_behind(|asked| {
+        if asked.target.contains("partNumber=2") {
+            return Act::Answer("500 Oops", "", Vec::new());
+        }
+        Act::Pass
+    });
+    let transport = behind(&weather);
+    let (digest, bytes) = content(1, 8 * PART);
+    let error = publish(&transport, digest, &bytes, Existing::Keep)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Unavailable,
+        "{error}: {}",
+        cause(&error)
+    );
+    assert!(server.keys().is_empty());
+    assert_eq!(server.unfinished_uploads(), 0);
+    assert!(transport.budget().is_whole());
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_the_last_request_is_not_a_failure() {
+    let is_last = |asked: &Asked| asked.method == "POST" && asked.target.contains("uploadId=");
+    let (server, weather) = server_behind(first(1, is_last, Act::Lose));
+    let transport = behind(&weather);
+    let (digest, bytes) = content(1, 2 * PART);
+    let sent = publish(&transport, digest, &bytes, Existing::Keep).await;
+    assert_eq!(sent.unwrap(), Published::Sent);
+    assert!(std::fs::read(server.object(&key(digest))).unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_continued() {
+    let cuts = AtomicUsize::new(0);
+    let (server, weather) = server_behind(move |asked| match asked.method.as_str() {
+        "GET" if cuts.fetch_add(1, Ordering::SeqCst) % 3 != 2 => Act::Cut(1_000_000),
+        _ => Act::Pass,
+    });
+    let (digest, bytes) = content(1, 2 * PART + 1);
+    server.put(&key(digest), &bytes);
+    let back = fetch(&behind(&weather), digest, None, u64::MAX).await;
+    assert!(back.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn an_answer_that_always_breaks_off_is_unavailable() {
+    let (server, weather) = server_behind(|_| Act::Cut(10));
+    for len in [1000, PART + 1000] {
+        let (digest, bytes) = content(len, len);
+        server.put(&key(digest), &bytes);
+        let error = fetch(&behind(&weather), digest, None, u64::MAX)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Unavailable,
+            "{error}: {}",
+            cause(&error)
+        );
+    }
+    assert!(
+        weather.asked().len() < 30,
+        "{} requests",
+        weather.asked().len()
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_unavailable() {
+    let weather = Weather::alone(|_| Act::Stall);
+    let mut content_of = configuration(&weather.endpoint(), "ckpt");
+    content_of.timeout = Duration::from_millis(50);
+    content_of.retries = 1;
+    let transport = transport(&content_of);
+    let (digest, bytes) = content(1, 100);
+    let errors = [
+        transport.check().await.unwrap_err(),
+        publish(&transport, digest, &bytes, Existing::Replace)
+            .await
+            .unwrap_err(),
+        fetch(&transport, digest, None, 100).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(cause(&error), "no progress for 50 ms");
+    }
+    assert_eq!(weather.asked().len(), 6);
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_asked_for_is_refused_while_it_comes() {
+    let huge = Arc::new(vec![b'x'; 3 << 20]);
+    let weather = Weather::alone(move |asked| match asked.method.as_str() {
+        "GET" => Act::Answer("200 OK", "", huge.to_vec()),
+        _ => Act::Answer("500 Error", "", huge.to_vec()),
+    });
+    let transport = behind(&weather);
+    let (digest, bytes) = content(1, 100);
+    let error = fetch(&transport, digest, None, 1000).await.unwrap_err();
+    assert!(
+        cause(&error).contains("more than was asked for"),
+        "{error}: {}",
+        cause(&error)
+    );
+    let error = publish(&transport, digest, &bytes, Existing::Replace)
+        .await
+        .unwrap_err();
+    assert!(
+        cause(&error).contains("more than was asked for"),
+        "{error}: {}",
+        cause(&error)
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_ignores_the_range_is_refused() {
+    let whole = content(1, 5000).1;
+    let weather = Weather::alone(move |_| Act::Answer("200 OK", "", whole.to_vec()));
+    let (digest, _) = content(1, 5000);
+    let error = fetch(&behind(&weather), digest, Some(100..200), 5000)
+        .await
+        .unwrap_err();
+    assert!(
+        cause(&error).contains("more than was asked for"),
+        "{error}: {}",
+        cause(&error)
+    );
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_error_and_not_followed() {
+    let weather = Weather::alone(|_| {
+        Act::Answer(
+            "301 Moved",
+            "location: http://127.0.0.1:1/elsewhere\r\n",
+            Vec::new(),
+        )
+    });
+    let transport = behind(&weather);
+    let (digest, bytes) = content(1, 100);
+    let errors = [
+        transport.check().await.unwrap_err(),
+        publish(&transport, digest, &bytes, Existing::Keep)
+            .await
+            .unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(
+            error.kind(),
+            ErrorKind::InvalidInput,
+            "{error}: {}",
+            cause(&error)
+        );
+        assert!(cause(&error).contains("redirects"), "{}", cause(&error));
+        assert!(error.hint().unwrap().contains("content.region"));
+    }
+}
+
+#[tokio::test]
+async fn requests_go_through_the_proxy_that_is_configured() {
+    let (server, weather) = server_behind(|_| Act::Pass);
+    let mut content_of = configuration(&server.endpoint(), "ckpt");
+    content_of.proxy = Some(weather.endpoint());
+    let (digest, bytes) = content(1, 100);
+    let transport = transport(&content_of);
+    publish(&transport, digest, &bytes, Existing::Keep)
+        .await
+        .unwrap();
+    let asked = weather.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(
+        asked
+            .iter()
+            .all(|asked| asked.target.starts_with("http://"))
+    );
+    assert_eq!(server.keys(), [key(digest)]);
+}

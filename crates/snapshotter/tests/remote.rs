@@ -1,0 +1,542 @@
+//! Two nodes and what is between them: a snapshot taken here is restored there, through real servers and through
+//! directories that stand in for them.
+
+mod support_a;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use snapshotter::{
+    Content, ContentProvider, ErrorKind, PullRequest, PushRequest, Registry, RestoreRequest,
+    SnapshotRequest, SnapshotState, Snapshotter,
+};
+use support_a::*;
+use testkit::compare::assert_same;
+use testkit::registry::{Kind, RegistryServer, or_skip};
+use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::{Content as Bytes, Tree};
+
+/// What two nodes share.
+struct Between {
+    registry: Registry,
+    content: Content,
+    _servers: (Option<RegistryServer>, Option<S3>),
+}
+
+impl Between {
+    /// A directory with image layouts, and one with objects.
+    fn directories(place: &Place) -> Self {
+        let layouts = place.path("layouts");
+        let objects = place.path("objects");
+        fs::create_dir_all(&objects).unwrap();
+        let mut content = Content::new(ContentProvider::Fs);
+        content.root = objects;
+        Self {
+            registry: Registry::new(format!("oci-layout:{}", layouts.display()), "snapshots"),
+            content,
+            _servers: (None, None),
+        }
+    }
+
+    /// A registry that keeps the contents too.
+    fn registry_alone() -> Option<Self> {
+        let server = or_skip(RegistryServer::start(Kind {
+            delete: true,
+            ..Kind::default()
+        }))?;
+        Some(Self {
+            registry: Registry::new(server.url(), "snapshots"),
+            content: Content::new(ContentProvider::Registry),
+            _servers: (Some(server), None),
+        })
+    }
+
+    /// A registry and a bucket.
+    fn registry_and_bucket() -> Option<Self> {
+        let server = or_skip(RegistryServer::start(Kind {
+            user: Some(("robot", "hunter2")),
+            ..Kind::default()
+        }))?;
+        let s3 = S3::start("checkpoints");
+        let mut content = Content::new(ContentProvider::S3);
+        content.bucket = Some(s3.bucket().to_owned());
+        content.endpoint = Some(s3.endpoint());
+        content.access_key_id = Some(ACCESS_KEY.to_owned());
+        content.access_key_secret = Some(SECRET_KEY.to_owned());
+        Some(Self {
+            registry: Registry::new(server.url(), "team/snapshots").credentials("robot", "hunter2"),
+            content,
+            _servers: (Some(server), Some(s3)),
+        })
+    }
+
+    /// A node: a root of its own, and this between it and the others.
+    async fn node(&self, place: &Place) -> Snapshotter {
+        place
+            .open_with(|config| {
+                config
+                    .registry(self.registry.clone())
+                    .content(self.content.clone())
+            })
+            .await
+    }
+
+    fn objects(&self) -> Vec<PathBuf> {
+        files_below(&self.content.root)
+            .into_iter()
+            .map(|object| self.content.root.join(object))
+            .collect()
+    }
+}
+
+/// A VM's files: memory with holes, a disk, small ones, links.
+fn checkpoint() -> Tree {
+    Tree::new()
+        .file(
+            "memory",
+            Bytes::Sparse {
+                size: 24 * MIB,
+                extents: vec![(0, 1, 65536), (5 * MIB, 2, 3 * MIB), (20 * MIB, 3, 4096)],
+            },
+        )
+        .file("images/disk.img", random(4, 10 * MIB))
+        .file("state.json", "{}")
+        .file("empty", "")
+        .symlink("latest", "state.json")
+        .hardlink("state-too.json", "state.json")
+        .mode("state.json", 0o600)
+        .mtime("memory", OLD.0, OLD.1)
+}
+
+const MIB: u64 = 1 << 20;
+
+fn random(seed: u64, len: u64) -> Bytes {
+    Bytes::Random { seed, len }
+}
+
+fn request(version: &str, source: &Path) -> SnapshotRequest {
+    SnapshotRequest::new("vm", version, source).read_only("memory")
+}
+
+/// Takes a snapshot on one node and restores it on another, which then has all of it.
+async fn travels(between: &Between) {
+    let (here, there) = (Place::new(), Place::new());
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    let taken = store
+        .snapshot(&request("v1", &source).annotation("kernel", "6.18"))
+        .await
+        .unwrap();
+    let publication = taken.publication.unwrap();
+    assert_eq!(publication.sent_blobs, 4);
+    assert_eq!(
+        store.list().await.unwrap()[0].state,
+        SnapshotState::Published
+    );
+
+    let other = between.node(&there).await;
+    let output = there.fresh();
+    let given = other
+        .restore(&RestoreRequest::new(reference("vm:v1"), &output))
+        .await
+        .unwrap();
+    assert_eq!(given.manifest_digest, taken.manifest_digest);
+    assert_eq!(given.fetched_blobs, 4);
+    assert_eq!(given.warnings, []);
+    assert_same(&source, &output);
+
+    let summary = &other.list().await.unwrap()[0];
+    assert_eq!(summary.state, SnapshotState::Fetched);
+    assert_eq!(summary.reference, reference("vm:v1"));
+    assert_eq!(
+        (summary.files, summary.logical_bytes, summary.data_bytes),
+        (taken.files, taken.logical_bytes, taken.data_bytes)
+    );
+    let details = other.inspect(&reference("vm:v1")).await.unwrap();
+    assert_eq!(details.annotations["kernel"], "6.18");
+    assert_sound(&other).await;
+
+    // What is here is not fetched again, and goes when it is removed.
+    let again = other
+        .restore(&RestoreRequest::new(reference("vm:v1"), there.fresh()))
+        .await
+        .unwrap();
+    assert_eq!(again.fetched_blobs, 0);
+    other.remove(&reference("vm:v1")).await.unwrap();
+    there.assert_empty();
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_travels_through_directories() {
+    let place = Place::new();
+    travels(&Between::directories(&place)).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_travels_through_a_registry_alone() {
+    if let Some(between) = Between::registry_alone() {
+        travels(&between).await;
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_travels_through_a_registry_and_a_bucket() {
+    if let Some(between) = Between::registry_and_bucket() {
+        travels(&between).await;
+    }
+}
+
+#[tokio::test]
+async fn a_registry_alone_is_enough_whatever_content_is_configured() {
+    let Some(between) = Between::registry_alone() else {
+        return;
+    };
+    let (here, there) = (Place::new(), Place::new());
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    store.snapshot(&request("v1", &source)).await.unwrap();
+    let other = there
+        .open_with(|config| config.registry(between.registry.clone()))
+        .await;
+    let output = there.fresh();
+    let restore = RestoreRequest::new(reference("vm:v1"), &output);
+    other.restore(&restore).await.unwrap();
+    assert_same(&source, &output);
+}
+
+#[tokio::test]
+async fn only_what_is_new_is_sent_and_fetched() {
+    let (place, here, there) = (Place::new(), Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let (store, other) = (between.node(&here).await, between.node(&there).await);
+    store.snapshot(&request("v1", &source)).await.unwrap();
+    other
+        .pull(&PullRequest::new(reference("vm:v1")))
+        .await
+        .unwrap();
+    fs::write(source.join("state.json"), "{\"more\":1}").unwrap();
+    let taken = store.snapshot(&request("v2", &source)).await.unwrap();
+    assert_eq!(taken.publication.unwrap().sent_blobs, 1);
+    let pulled = other
+        .pull(&PullRequest::new(reference("vm:v2")))
+        .await
+        .unwrap();
+    assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (1, 3));
+    let again = other
+        .pull(&PullRequest::new(reference("vm:v2")))
+        .await
+        .unwrap();
+    assert_eq!((again.fetched_blobs, again.reused_blobs), (0, 4));
+    assert_eq!(between.objects().len(), 5);
+}
+
+#[tokio::test]
+async fn a_fetched_read_only_file_is_linked_and_not_copied() {
+    let (place, here, there) = (Place::new(), Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    between
+        .node(&here)
+        .await
+        .snapshot(&request("v1", &source))
+        .await
+        .unwrap();
+    let other = between.node(&there).await;
+    let output = there.fresh();
+    let restore = RestoreRequest::new(reference("vm:v1"), &output);
+    let given = other.restore(&restore).await.unwrap();
+    assert_eq!(given.placements.hardlink.files, 1);
+    assert_eq!(files_in(&there.views()), Vec::<PathBuf>::new());
+    assert_eq!(fs::metadata(output.join("memory")).unwrap().nlink(), 2);
+}
+
+#[tokio::test]
+async fn a_local_snapshot_is_pushed_later_and_read_back() {
+    let (place, here) = (Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    let taken = store
+        .snapshot(&request("v1", &source).local(true))
+        .await
+        .unwrap();
+    assert_eq!(taken.publication, None);
+    assert_eq!(
+        store.list().await.unwrap()[0].state,
+        SnapshotState::Unpublished
+    );
+    assert_eq!(between.objects().len(), 0);
+    let push = PushRequest::new(reference("vm:v1")).verify(true);
+    let pushed = store.push(&push).await.unwrap();
+    assert_eq!(
+        (pushed.publication.sent_blobs, pushed.verified_blobs),
+        (4, 4)
+    );
+    assert_eq!(pushed.publication.manifest_digest, taken.manifest_digest);
+    // Again is no error and sends nothing.
+    let pushed = store.push(&push).await.unwrap();
+    assert_eq!(
+        (pushed.publication.sent_blobs, pushed.verified_blobs),
+        (0, 4)
+    );
+}
+
+#[tokio::test]
+async fn a_version_that_exists_there_is_not_replaced_unless_forced() {
+    let (place, here, there) = (Place::new(), Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let (store, other) = (between.node(&here).await, between.node(&there).await);
+    let first = store.snapshot(&request("v1", &source)).await.unwrap();
+    let own = there.write("own", &Tree::new().file("a", "other"));
+    let error = other.snapshot(&request("v1", &own)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert!(other.list().await.unwrap().is_empty());
+    there.assert_empty();
+    // Taken in private, it cannot be pushed either, and stays.
+    other
+        .snapshot(&request("v1", &own).local(true))
+        .await
+        .unwrap();
+    let push = PushRequest::new(reference("vm:v1"));
+    let error = other.push(&push).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(
+        other.list().await.unwrap()[0].state,
+        SnapshotState::Unpublished
+    );
+    let forced = other.push(&push.force(true)).await.unwrap();
+    assert_ne!(forced.publication.manifest_digest, first.manifest_digest);
+    // The old one is still found by its digest, and does not take the version's name here.
+    let old = reference(&format!("vm:v1@{}", first.manifest_digest));
+    let pulled = other.pull(&PullRequest::new(old.clone())).await.unwrap();
+    assert_eq!(pulled.manifest_digest, first.manifest_digest);
+    assert_ne!(pulled.reference.version(), Some("v1"));
+    let output = there.fresh();
+    let restore = RestoreRequest::new(reference(&format!("vm@{}", first.manifest_digest)), &output);
+    assert_eq!(other.restore(&restore).await.unwrap().fetched_blobs, 0);
+    assert_same(&source, &output);
+}
+
+#[tokio::test]
+async fn damaged_and_missing_blobs_are_fetched_again() {
+    let (place, here) = (Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    store
+        .snapshot(&request("v1", &source).link_mode(snapshotter::LinkMode::Copy))
+        .await
+        .unwrap();
+    for (index, blob) in here.blobs().iter().enumerate() {
+        if index % 2 == 0 {
+            fs::remove_file(blob).unwrap();
+        } else {
+            overwrite(blob, 0, b"damage");
+        }
+    }
+    for no_clobber in [false, true] {
+        let output = here.fresh();
+        let restore = RestoreRequest::new(reference("vm:v1"), &output).no_clobber(no_clobber);
+        let given = store.restore(&restore).await.unwrap();
+        assert_eq!(given.fetched_blobs, if no_clobber { 0 } else { 4 });
+        assert_same(&source, &output);
+    }
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn what_comes_back_altered_is_damaged_and_leaves_nothing() {
+    let (place, here, there) = (Place::new(), Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    store.snapshot(&request("v1", &source)).await.unwrap();
+    let largest = between
+        .objects()
+        .into_iter()
+        .max_by_key(|object| fs::metadata(object).unwrap().len())
+        .unwrap();
+    let whole = fs::read(&largest).unwrap();
+    let other = between.node(&there).await;
+    let mut flipped = whole.clone();
+    flipped[MIB as usize] ^= 1;
+    let longer = [&whole[..], b"more"].concat();
+    for altered in [
+        &flipped[..],
+        &whole[..whole.len() - 1],
+        &longer,
+        b"",
+        b"SPF1",
+    ] {
+        fs::write(&largest, altered).unwrap();
+        let output = there.fresh();
+        let restore = RestoreRequest::new(reference("vm:v1"), &output);
+        let error = other.restore(&restore).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
+        assert!(!output.exists());
+        assert!(other.list().await.unwrap().is_empty());
+        there.assert_empty();
+    }
+    // `push --verify` finds it, and a forced push mends it.
+    fs::write(&largest, &flipped).unwrap();
+    let push = PushRequest::new(reference("vm:v1")).verify(true);
+    assert_eq!(
+        store.push(&push).await.unwrap_err().kind(),
+        ErrorKind::Damaged
+    );
+    fs::remove_file(&largest).unwrap();
+    store.push(&push).await.unwrap();
+    other
+        .pull(&PullRequest::new(reference("vm:v1")))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn stored_bytes_that_changed_are_not_published() {
+    let (place, here) = (Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &Tree::new().file("disk", random(1, 3 * MIB)));
+    let store = between.node(&here).await;
+    store
+        .snapshot(&SnapshotRequest::new("vm", "v1", &source).local(true))
+        .await
+        .unwrap();
+    let blob = here.only_blob();
+    // Not even where the change hides its traces.
+    overwrite_secretly(&blob, 2 * MIB, b"x");
+    let error = store
+        .push(&PushRequest::new(reference("vm:v1")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
+    assert_eq!(between.objects(), Vec::<PathBuf>::new());
+    let error = store.inspect_remote(&reference("vm:v1")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_publish_that_fails_keeps_the_snapshot() {
+    let (place, here) = (Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    fs::remove_dir(&between.content.root).unwrap();
+    let error = store.snapshot(&request("v1", &source)).await.unwrap_err();
+    assert!(error.hint().is_some(), "{error:?}");
+    assert_eq!(
+        store.list().await.unwrap()[0].state,
+        SnapshotState::Unpublished
+    );
+    fs::create_dir(&between.content.root).unwrap();
+    store
+        .push(&PushRequest::new(reference("vm:v1")))
+        .await
+        .unwrap();
+    assert_eq!(
+        store.list().await.unwrap()[0].state,
+        SnapshotState::Published
+    );
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn a_request_may_name_another_registry_and_content() {
+    let (place, elsewhere, here) = (Place::new(), Place::new(), Place::new());
+    let (usual, other) = (
+        Between::directories(&place),
+        Between::directories(&elsewhere),
+    );
+    let source = here.write("source", &checkpoint());
+    let store = usual.node(&here).await;
+    let taken = request("v1", &source)
+        .registry(other.registry.clone())
+        .content(other.content.clone());
+    let usual_one = request("v2", &source);
+    let (one, two) = tokio::join!(store.snapshot(&taken), store.snapshot(&usual_one));
+    assert_ne!(
+        one.unwrap().publication.unwrap().place,
+        two.unwrap().publication.unwrap().place
+    );
+    let there = Place::new();
+    let bare = there.open().await;
+    let pull = PullRequest::new(reference("vm:v1"));
+    assert_eq!(
+        bare.pull(&pull).await.unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    let pull = pull.registry(other.registry).content(other.content);
+    bare.pull(&pull).await.unwrap();
+    let pull = PullRequest::new(reference("vm:v2"))
+        .registry(usual.registry)
+        .content(usual.content);
+    bare.pull(&pull).await.unwrap();
+    assert_eq!(bare.list().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn calls_at_once_fetch_each_blob_once() {
+    let (place, here, there) = (Place::new(), Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    store.snapshot(&request("v1", &source)).await.unwrap();
+    let other = between.node(&there).await;
+    let outputs: Vec<PathBuf> = (0..6).map(|_| there.fresh()).collect();
+    let mut calls = tokio::task::JoinSet::new();
+    for output in outputs.clone() {
+        let other = other.clone();
+        calls.spawn(async move {
+            let restore = RestoreRequest::new(reference("vm:v1"), output);
+            other.restore(&restore).await.unwrap().fetched_blobs
+        });
+    }
+    let fetched: u64 = calls.join_all().await.into_iter().sum();
+    assert_eq!(fetched, 4);
+    for output in outputs {
+        assert_same(&source, &output);
+    }
+    assert_eq!(other.list().await.unwrap().len(), 1);
+    assert_sound(&other).await;
+}
+
+#[tokio::test]
+async fn what_is_there_is_listed_shown_and_removed() {
+    let (place, here, there) = (Place::new(), Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    let taken = store.snapshot(&request("v1", &source)).await.unwrap();
+    let other = between.node(&there).await;
+    for name in [None, Some("vm")] {
+        let listed = other.list_remote(name).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].reference, reference("vm:v1"));
+    }
+    let details = other.inspect_remote(&reference("vm:v1")).await.unwrap();
+    assert_eq!(details.manifest_digest, taken.manifest_digest);
+    assert_eq!(details.files.len(), 5);
+    let diagnosis = other.diagnose_remote().await.unwrap().unwrap();
+    assert_eq!(
+        (diagnosis.registry_error, diagnosis.content_error),
+        (None, None)
+    );
+    let removed = other.remove_remote(&reference("vm:v1")).await.unwrap();
+    assert_eq!(removed, taken.manifest_digest);
+    for error in [
+        other.inspect_remote(&reference("vm:v1")).await.unwrap_err(),
+        other.remove_remote(&reference("vm:v1")).await.unwrap_err(),
+        other
+            .pull(&PullRequest::new(reference("vm:v1")))
+            .await
+            .unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+    }
+    assert!(other.list_remote(None).await.unwrap().is_empty());
+    assert_sound(&store).await;
+}

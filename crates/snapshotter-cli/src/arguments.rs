@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use snapshotter::LinkMode;
 
 use crate::exit;
+use crate::settings::parse_duration;
 use crate::verbs;
 
 /// The colours of `--help`: the same as those of errors and tables.
@@ -57,6 +59,7 @@ Example:
   snapshotter snapshot vm:v1 ./vm      takes a snapshot of everything in ./vm
   snapshotter restore vm:v1 ./copy     puts it into ./copy
 
+With a registry configured, snapshots are published to it, and fetched from it where they are not here.
 `snapshotter COMMAND --help` has examples for each command.";
 
 fn after_long_help() -> String {
@@ -75,6 +78,9 @@ Settings:
     root_dir in $XDG_CONFIG_HOME/snapshotter/config.toml
     root_dir in /etc/snapshotter/config.toml
     /var/lib/snapshotter for root, $XDG_DATA_HOME/snapshotter for others
+  Snapshots are published to a registry and fetched from it where registry.endpoint is set:
+    $SNAPSHOTTER_REGISTRY_ENDPOINT, or endpoint below [registry] in a configuration file
+  Their bytes are where content.provider says: s3 and others, fs (a directory), or the registry.
   `snapshotter config` shows all settings and where each came from.
 
 Exit codes:
@@ -98,8 +104,9 @@ pub struct Global {
     pub config: Option<PathBuf>,
     /// Read settings from a file of NAME=VALUE lines too
     ///
-    /// SNAPSHOTTER_* variables in it count as if they were set, unless they are. REGISTRY_*, CONTENT_* and DRAGONFLY_*, the
-    /// names of the Go library's example, are accepted; this release does not use them, and says so.
+    /// SNAPSHOTTER_* variables in it count as if they were set, unless they are. So do REGISTRY_* and CONTENT_*, as the Go
+    /// library's example calls them: REGISTRY_ENDPOINT is registry.endpoint. DRAGONFLY_* are accepted; this release does not
+    /// use them, and says so.
     #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub env_file: Option<PathBuf>,
     /// Print one JSON document, errors too (docs/json.md)
@@ -114,6 +121,12 @@ pub struct Global {
     /// Exit with 9 if there are warnings
     #[arg(long, global = true)]
     pub strict: bool,
+    /// Give up after this long: 30s, 10m, 1h30m
+    ///
+    /// The command then cleans up as after a signal, and exits with 6. Without it, it takes as long as it takes; single
+    /// requests have time limits of their own (registry.timeout, content.timeout).
+    #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
+    pub timeout: Option<Duration>,
     /// When to show progress on stderr; json: an event a line
     #[arg(
         long,
@@ -136,6 +149,14 @@ pub struct Global {
         default_value_t
     )]
     pub log_format: LogFormat,
+}
+
+fn timeout(text: &str) -> Result<Duration, &'static str> {
+    match parse_duration(text) {
+        Some(duration) if !duration.is_zero() => Ok(duration),
+        Some(_) => Err("it should be longer than zero"),
+        None => Err("write a number and a unit (ms, s, m, h or d): 30s"),
+    }
 }
 
 /// When progress is shown.
@@ -224,6 +245,8 @@ impl From<Link> for LinkMode {
 pub enum Command {
     Snapshot(verbs::snapshot::Args),
     Restore(verbs::restore::Args),
+    Push(verbs::push::Args),
+    Pull(verbs::pull::Args),
     #[command(visible_alias = "ls")]
     List(verbs::list::Args),
     Inspect(verbs::inspect::Args),

@@ -8,10 +8,13 @@ use tokio::runtime::Builder;
 
 use crate::arguments::Global;
 use crate::failure::{Failure, Result};
-use crate::interrupt::Interrupt;
+use crate::interrupt::Stop;
 use crate::output::json::Warning;
 use crate::progress::Progress;
-use crate::settings::Settings;
+use crate::settings::{Settings, Value};
+
+const NO_REGISTRY: &str = "set registry.endpoint in a configuration file, or SNAPSHOTTER_REGISTRY_ENDPOINT: https://HOST, \
+     or a directory: oci-layout:/PATH";
 
 /// How long the process waits for an opening that a signal interrupted; what it leaves, the next opener cleans up.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -33,7 +36,37 @@ impl Context {
 
     /// The root.
     pub fn root(&self) -> &Path {
-        &self.settings.config.root_dir
+        self.settings.root()
+    }
+
+    /// Where the registry is, if one is configured.
+    pub fn registry(&self) -> Option<String> {
+        let registry = &self.settings.draft.registry()?.endpoint;
+        let shown = Value::Url(Some(registry.clone())).shown();
+        Some(shown.trim_end_matches('/').to_owned())
+    }
+
+    /// Refuses what needs a registry where none is configured.
+    pub fn require_registry(&self) -> Result<()> {
+        self.settings.whole()?;
+        match self.settings.draft.registry() {
+            Some(_) => Ok(()),
+            None => Err(Failure::invalid("no registry is configured").with_hint(NO_REGISTRY)),
+        }
+    }
+
+    /// Refuses to publish where nothing says what to do with the bytes, before anything is read; `way_out` is what else
+    /// there is to do.
+    pub fn require_content(&self, way_out: &str) -> Result<()> {
+        if self.settings.draft.content().is_some() {
+            return Ok(());
+        }
+        Err(Failure::invalid(
+            "a registry is configured, and no place to publish the snapshot's bytes to",
+        )
+        .with_hint(format!(
+            "set content.provider: s3 and others, fs, or registry to keep them in the registry itself{way_out}"
+        )))
     }
 
     /// Whether there is a store, or something that may be one: only opening it shows.
@@ -59,13 +92,13 @@ impl Context {
         )))
     }
 
-    /// Opens the store, does `work` with it and closes it. A signal drops `work`, which cancels it, and lets it clean
-    /// up before the store is closed.
+    /// Opens the store, does `work` with it and closes it. A signal or the deadline drops `work`, which cancels it, and
+    /// lets it clean up before the store is closed. What is remote is left out: nothing of it can fail.
     pub fn with_store<T>(
         &self,
         work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
     ) -> Result<Closed<T>> {
-        self.with(&self.settings.config, work)
+        self.with(self.settings.here(), work)
     }
 
     /// The same with an empty store that is gone afterwards.
@@ -73,19 +106,44 @@ impl Context {
         &self,
         work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
     ) -> Result<Closed<T>> {
+        self.with_emptied(self.settings.here(), work)
+    }
+
+    /// The store, and what is remote where that is configured.
+    pub fn with_store_and_remote<T>(
+        &self,
+        work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
+    ) -> Result<Closed<T>> {
+        self.with(self.settings.whole()?, work)
+    }
+
+    /// What is remote, and no store: an empty one that is gone afterwards stands in for it.
+    pub fn with_remote<T>(
+        &self,
+        work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
+    ) -> Result<Closed<T>> {
+        self.require_registry()?;
+        self.with_emptied(self.settings.whole()?, work)
+    }
+
+    fn with_emptied<T>(
+        &self,
+        mut config: Config,
+        work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
+    ) -> Result<Closed<T>> {
         let directory = tempfile::tempdir().map_err(|error| cannot_start(&error))?;
-        let mut config = self.settings.config.clone();
         config.root_dir = directory.path().join("root");
-        self.with(&config, work)
+        self.with(config, work)
     }
 
     fn with<T>(
         &self,
-        config: &Config,
+        config: Config,
         work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
     ) -> Result<Closed<T>> {
         let runtime = Builder::new_current_thread()
             .enable_io()
+            .enable_time()
             .build()
             .map_err(|error| cannot_start(&error))?;
         let result = runtime.block_on(self.run(config, work));
@@ -95,21 +153,23 @@ impl Context {
 
     async fn run<T>(
         &self,
-        config: &Config,
+        config: Config,
         work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
     ) -> Result<Closed<T>> {
-        let mut interrupt = Interrupt::install().map_err(|error| cannot_start(&error))?;
+        let mut stop = Stop::new(self.global.timeout).map_err(|error| cannot_start(&error))?;
         let store = tokio::select! {
             biased;
-            failure = interrupt.wait() => return Err(failure),
-            store = Snapshotter::open(config.clone()) => {
+            failure = stop.wait() => return Err(failure),
+            store = Snapshotter::open(config) => {
                 store.map_err(|error| self.settings.explain(error.into()))?
             }
         };
         let result = tokio::select! {
             biased;
-            failure = interrupt.wait() => Err(failure),
-            result = work(&store) => result,
+            failure = stop.wait() => Err(failure),
+            result = work(&store) => {
+                result.map_err(|failure| self.settings.explain_contents(failure))
+            }
         };
         let value = match result {
             Ok(value) => value,
@@ -123,7 +183,7 @@ impl Context {
         let warning = tokio::select! {
             biased;
             closed = store.close() => closed.err().map(|error| Warning::deferred(&error.to_string())),
-            failure = interrupt.wait() => Some(Warning::deferred(&failure.message)),
+            failure = stop.signal() => Some(Warning::deferred(&failure.message)),
         };
         Ok(Closed { value, warning })
     }

@@ -30,7 +30,7 @@ pub const TABLE: &str = "   0  done, perhaps with warnings
    3  a snapshot, path or directory is not there
    4  it exists already
    5  stored bytes are damaged or missing
-   6  a server could not be reached; try again
+   6  a server could not be reached, or --timeout passed; try again
    7  no space left
    8  somebody else holds what is needed; try again
    9  done with warnings, and --strict was given

@@ -159,6 +159,13 @@ fn in_our_words(hint: &str) -> String {
         ("base_dir", "BASE_DIR"),
         ("output_dir", "OUTPUT_DIR"),
         ("`verify`", "`snapshotter verify`"),
+        ("`push`", "`snapshotter push`"),
+        ("with force", "with --force"),
+        ("with `local`", "with --local"),
+        (
+            "configure content: ",
+            "set content.provider and what belongs to it: ",
+        ),
     ]
     .iter()
     .fold(hint.to_owned(), |text, (theirs, ours)| {
@@ -175,6 +182,10 @@ mod tests {
         assert_eq!(
             in_our_words("restore without no_clobber; `verify` lists it"),
             "restore without --no-clobber; `snapshotter verify` lists it"
+        );
+        assert_eq!(
+            in_our_words("`push` it, or replace this one with force"),
+            "`snapshotter push` it, or replace this one with --force"
         );
     }
 

@@ -37,11 +37,48 @@ fn meant(text: &str, command: &str, error: &ReferenceError) -> String {
     }
 }
 
+/// What went wrong between here and a registry or bucket: where to look next, unless that was said.
+pub fn on_the_way(failure: Failure) -> Failure {
+    match (failure.kind, absent_snapshot(&failure)) {
+        _ if failure.hint.is_some() => failure,
+        (_, Some(wanted)) => {
+            let hint = format!("`snapshotter list --remote {}` shows its versions there", wanted.name());
+            failure.with_hint(hint)
+        }
+        (ErrorKind::Unavailable, _) => failure.with_hint(
+            "the same command may succeed later, and goes on where this one stopped; `snapshotter doctor` tries the registry \
+             and the place of contents",
+        ),
+        _ => failure,
+    }
+}
+
+/// The same where only the registry was asked.
+pub fn there(failure: Failure) -> Failure {
+    let message = failure.message.replace(", neither here nor in ", " in ");
+    on_the_way(Failure { message, ..failure })
+}
+
+/// Whether it is a snapshot that is not there.
+pub fn is_absent_snapshot(failure: &Failure) -> bool {
+    absent_snapshot(failure).is_some()
+}
+
+/// The snapshot that is not there, if that is what went wrong: a blob or a bucket can be missing too.
+fn absent_snapshot(failure: &Failure) -> Option<&Reference> {
+    let is_about_snapshot = failure.kind == ErrorKind::NotFound
+        && failure.about.path.is_none()
+        && failure.message.starts_with("there is no snapshot");
+    failure
+        .about
+        .reference
+        .as_ref()
+        .filter(|_| is_about_snapshot)
+}
+
 /// Adds what is there, where a snapshot is not.
 pub async fn what_is_there(store: &Snapshotter, failure: Failure) -> Failure {
-    let (ErrorKind::NotFound, Some(wanted), None) =
-        (failure.kind, &failure.about.reference, &failure.about.path)
-    else {
+    let Some(wanted) = absent_snapshot(&failure) else {
         return failure;
     };
     let Ok(snapshots) = store.list().await else {

@@ -149,8 +149,10 @@ fn syncing(title: &str, state: &ProgressState) -> String {
 
 fn show(bar: &ProgressBar, event: &Event) {
     match event {
+        // One call can fetch, then place; or take, then publish: each part adds to what there is to do.
         Event::Planned { bytes, .. } => {
-            bar.set_length(*bytes);
+            bar.inc_length(*bytes);
+            bar.set_style(style(&bar.prefix(), working));
             bar.reset_eta();
             bar.enable_steady_tick(Duration::from_millis(100));
         }
@@ -232,6 +234,7 @@ impl TermLike for Stderr {
 /// `--progress json`.
 #[derive(Default)]
 struct Lines {
+    files: u64,
     done: u64,
     total: u64,
     told: u64,
@@ -268,8 +271,9 @@ impl Lines {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Planned { files, bytes } => {
-                self.total = *bytes;
-                let (files, total_bytes) = (*files, *bytes);
+                self.files += files;
+                self.total += bytes;
+                let (files, total_bytes) = (self.files, self.total);
                 put(&Line::Planned { files, total_bytes });
             }
             Event::Progressed { bytes } => {
@@ -295,7 +299,8 @@ impl Lines {
         self.last = Some(Instant::now());
         put(&Line::Progressed {
             done_bytes: self.done,
-            total_bytes: self.total,
+            // Bytes on the way to other places are packed, which takes a few more than was planned.
+            total_bytes: self.total.max(self.done),
         });
     }
 }

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 
 use support::{Place, Said};
+use testkit::weather::{Reply, Weather};
 
 fn value(said: &Said, key: &str) -> (serde_json::Value, serde_json::Value) {
     let json = said.json();
@@ -98,10 +99,14 @@ fn everything_is_shown_and_secrets_are_hidden() {
     place.write(
         ".env",
         b"REGISTRY_ENDPOINT=https://registry.example\nREGISTRY_PASSWORD=hunter2\nCONTENT_ACCESS_KEY_SECRET=hunter2\n\
-          CONTENT_ENDPOINT=https://me:hunter2@s3.example\nDRAGONFLY_ENDPOINT=unix:///run/d.sock\nOTHER=hunter2\n",
+          CONTENT_ENDPOINT=https://me:hunter2@s3.example\nDRAGONFLY_ENDPOINT=unix:///run/d.sock\nOTHER=hunter2\n\
+          CONTENT_PROVIDER=s3\nCONTENT_ACCESS_KEY_ID=hunter2\nSNAPSHOTTER_CONTENT_SESSION_TOKEN=hunter2\n",
     );
     let mut command = place.command(["config", "--env-file", ".env"]);
-    command.env("SNAPSHOTTER_PORT", "tcp://10.0.0.1:80");
+    command
+        .env("SNAPSHOTTER_PORT", "tcp://10.0.0.1:80")
+        .env("DOCKER_CONFIG", "/etc/docker")
+        .env("HTTPS_PROXY", "http://me:hunter2@proxy.example:3128");
     let said = place.said(&mut command).succeeded();
     assert!(!format!("{said:?}").contains("hunter2"), "{said:#?}");
     if !std::path::Path::new("/etc/snapshotter/config.toml").exists() {
@@ -112,6 +117,11 @@ fn everything_is_shown_and_secrets_are_hidden() {
         .succeeded();
     assert!(!said.out.contains("hunter2"), "{said:#?}");
     assert_eq!(said.json()["warnings"][0]["kind"], "unused_setting");
+    let json = said.json();
+    let mut settings = json["settings"].as_array().unwrap().iter();
+    let password = settings.find(|setting| setting["key"] == "registry.password");
+    assert!(password.unwrap()["value"].is_null());
+    assert_eq!(password.unwrap()["hidden"], true);
 }
 
 #[test]
@@ -120,6 +130,7 @@ fn the_environment_is_not_searched_for_other_peoples_names() {
     let mut command = place.command(["list"]);
     command
         .env("REGISTRY_ENDPOINT", "x")
+        .env("CONTENT_PROVIDER", "y")
         .env("ROOT_DIR", "/nowhere")
         .env("RUST_LOG", "trace");
     let said = place.said(&mut command).succeeded();
@@ -167,6 +178,182 @@ fn defaults_are_a_file_to_start_from() {
 }
 
 #[test]
+fn sections_are_read_from_a_file() {
+    let place = Place::new();
+    place.write(
+        "c.toml",
+        b"[registry]\nendpoint = \"registry.example\"\nusername = \"u\"\npassword = \"hunter2\"\n\
+          [content]\nprovider = \"s3\"\nregion = \"eu-1\"\nbucket = \"ckpt\"\nretries = 2\ntimeout = \"5s\"\n",
+    );
+    let said = place.run(["config", "--json", "--config", "c.toml"]);
+    for (key, expected) in [
+        ("registry.endpoint", "registry.example".into()),
+        ("registry.namespace", serde_json::Value::Null),
+        ("registry.password", serde_json::Value::Null),
+        ("content.provider", "s3".into()),
+        ("content.retries", 2.into()),
+        ("content.timeout", "5s".into()),
+        ("content.credentials", "ambient".into()),
+    ] {
+        assert_eq!(value(&said, key).0, expected, "{key}");
+    }
+    assert_eq!(value(&said, "content.region").1["line"], 7);
+}
+
+#[test]
+fn what_other_programs_know_is_used_and_its_source_is_shown() {
+    let place = Place::new()
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", "registry.example")
+        .set("SNAPSHOTTER_CONTENT_PROVIDER", "s3")
+        .set("SNAPSHOTTER_CONTENT_ENDPOINT", "http://s3.inside.example");
+    let mut command = place.command(["config", "--json"]);
+    let said = place.said(&mut command).succeeded();
+    let (file, source) = value(&said, "registry.docker_config");
+    assert_eq!(file, "[DIR]/home/.docker/config.json");
+    assert_eq!(source["kind"], "default");
+    assert!(value(&said, "registry.proxy").0.is_null());
+    command
+        .env("DOCKER_CONFIG", "/etc/docker")
+        .env("https_proxy", "http://proxy.example:3128")
+        .env("http_proxy", "http://proxy.example:3128")
+        .env("no_proxy", ".inside.example");
+    let said = place.said(&mut command).succeeded();
+    let (file, source) = value(&said, "registry.docker_config");
+    assert_eq!(file, "/etc/docker/config.json");
+    assert_eq!(source["name"], "DOCKER_CONFIG");
+    let (proxy, source) = value(&said, "registry.proxy");
+    assert_eq!(proxy, "http://proxy.example:3128");
+    assert_eq!(source["name"], "https_proxy");
+    assert!(value(&said, "content.proxy").0.is_null());
+    command.env("SNAPSHOTTER_REGISTRY_PROXY", "http://other.example:1");
+    let said = place.said(&mut command).succeeded();
+    let (proxy, source) = value(&said, "registry.proxy");
+    assert_eq!(proxy, "http://other.example:1");
+    assert_eq!(source["name"], "SNAPSHOTTER_REGISTRY_PROXY");
+}
+
+/// With a registry and a bucket whose servers refuse everything.
+fn refused(servers: &Weather) -> Place {
+    Place::with_snapshot()
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", servers.url())
+        .set("SNAPSHOTTER_REGISTRY_USERNAME", "me")
+        .set("SNAPSHOTTER_REGISTRY_PASSWORD", "hunter2")
+        .set("SNAPSHOTTER_REGISTRY_RETRIES", "0")
+        .set("SNAPSHOTTER_CONTENT_PROVIDER", "s3")
+        .set("SNAPSHOTTER_CONTENT_ENDPOINT", servers.url())
+        .set("SNAPSHOTTER_CONTENT_BUCKET", "ckpt")
+        .set("SNAPSHOTTER_CONTENT_RETRIES", "0")
+        .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_ID", "hunter2id")
+        .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_SECRET", "hunter2secret")
+        .set("SNAPSHOTTER_CONTENT_SESSION_TOKEN", "hunter2token")
+}
+
+/// However much is logged.
+fn assert_nothing_is_told(place: &Place, args: &[&str]) {
+    for more in [&[][..], &["-vvv"], &["-vvv", "--log-format", "json"]] {
+        let said = format!("{:?}", place.run(args.iter().chain(more)));
+        // `me:hunter2` is in base64 where Basic authentication sends it.
+        for secret in ["hunter2", "aHVudGVyMg", "bWU6aHVudGVyM"] {
+            assert!(!said.contains(secret), "{said}");
+        }
+    }
+}
+
+#[test]
+fn secrets_are_in_no_error_and_no_log() {
+    let servers = Weather::new(|asked, _| {
+        let sent = asked.header("authorization").unwrap_or("nothing");
+        Reply::status(403).with("x-echo", sent)
+    });
+    let place = refused(&servers);
+    for args in [
+        &["config"][..],
+        &["config", "--json"],
+        &["push", "vm:v1"],
+        &["pull", "vm:v2", "--json"],
+        &["restore", "vm:v2", "out"],
+        &["snapshot", "vm:v3", "vm"],
+        &["list", "--remote"],
+        &["doctor"],
+    ] {
+        assert_nothing_is_told(&place, args);
+    }
+    assert!(!servers.asked().is_empty());
+}
+
+#[test]
+fn secrets_in_the_wrong_place_are_in_no_error_either() {
+    let servers = Weather::new(|_, _| Reply::status(403));
+    for (name, value) in [
+        ("REGISTRY_ENDPOINT", "https://me:hunter2@registry.example"),
+        ("REGISTRY_PROXY", "socks5://me:hunter2@proxy.example"),
+        ("CONTENT_PROXY", "me:hunter2@proxy.example"),
+        ("CONTENT_ENDPOINT", "https://me:hunter2@s3.example"),
+        ("CONTENT_ACCESS_KEY_SECRET", "hunter2 with blanks"),
+        ("REGISTRY_USERNAME", ""),
+    ] {
+        let place = refused(&servers).set(&format!("SNAPSHOTTER_{name}"), value);
+        for args in [&["config"][..], &["push", "vm:v1"], &["list", "--remote"]] {
+            assert_nothing_is_told(&place, args);
+        }
+        place.run(["push", "vm:v1"]).exited(2);
+    }
+}
+
+/// A local command has nothing to do with a registry that is badly configured.
+#[test]
+fn what_is_here_works_whatever_the_registry() {
+    let place = Place::with_snapshot()
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", "no/such/place")
+        .set("SNAPSHOTTER_CONTENT_BUCKET", "left over");
+    for args in [
+        &["list"][..],
+        &["inspect", "vm:v1"],
+        &["verify"],
+        &["df"],
+        &["config"],
+        &["snapshot", "vm:v2", "vm", "--local"],
+        &["diff", "vm:v1", "vm:v2"],
+        &["remove", "vm:v2"],
+    ] {
+        place.run(args).succeeded();
+    }
+    place.run(["push", "vm:v1"]).exited(2);
+}
+
+#[test]
 fn help() {
     assert_session!("help", Place::new().run(["config", "--help"]).succeeded());
+}
+
+#[test]
+fn the_page_of_settings_has_every_key_and_its_default() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
+    let page = fs::read_to_string(page).unwrap();
+    let printed = Place::new().run(["config", "--defaults"]).succeeded().out;
+    let mut section = String::new();
+    let mut keys = 0;
+    for line in printed.lines() {
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
+            section = format!("{name}.");
+        }
+        let Some((key, default)) = line
+            .strip_prefix("# ")
+            .and_then(|line| line.split_once(" = "))
+            .filter(|(key, _)| !key.contains(' '))
+        else {
+            continue;
+        };
+        let default = match default {
+            "\"\"" => String::new(),
+            default => format!("`{default}`"),
+        };
+        let row = format!("| `{section}{key}` | {default} | ");
+        assert!(page.contains(&row), "docs/settings.md lacks {row}");
+        keys += 1;
+    }
+    assert_eq!(page.matches("\n| `").count(), keys, "a row too many");
 }

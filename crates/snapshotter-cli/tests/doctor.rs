@@ -42,6 +42,57 @@ fn another_filesystem_is_seen() {
 }
 
 #[test]
+fn the_registry_and_the_place_of_contents_are_asked() {
+    let place = Place::new();
+    let json = place.run(["doctor", "--json"]).succeeded().json();
+    assert!(
+        json["registry"].is_null() && json["content"].is_null(),
+        "{json}"
+    );
+    let place = Place::with_registry();
+    let said = place.run(["doctor"]).succeeded();
+    for line in [
+        "\nElsewhere\n",
+        "  ok  registry       oci-layout:[DIR]/registry can be used\n",
+        "  ok  contents       fs://[DIR]/contents can be used\n",
+    ] {
+        assert!(said.out.contains(line), "{line}: {said:#?}");
+    }
+    let json = place.run(["doctor", "--json"]).succeeded().json();
+    let registry = json["registry"]["place"].as_str().unwrap();
+    assert!(registry.ends_with("/registry"), "{json}");
+    assert!(json["registry"]["error"].is_null(), "{json}");
+    assert!(json["content"]["error"].is_null(), "{json}");
+    let left = std::fs::read_dir(place.path("contents")).unwrap().count();
+    assert_eq!(left, 0, "asking changed something");
+}
+
+#[test]
+fn what_cannot_be_used_is_said_with_its_kind() {
+    let place = Place::with_registry()
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", "http://127.0.0.1:1")
+        .set("SNAPSHOTTER_REGISTRY_RETRIES", "0");
+    std::fs::remove_dir(place.path("contents")).unwrap();
+    let said = place.run(["doctor"]).succeeded();
+    for line in [
+        "  --  registry       127.0.0.1:1: cannot ",
+        "  --  contents       fs://[DIR]/contents: ",
+    ] {
+        assert!(said.out.contains(line), "{line}: {said:#?}");
+    }
+    let json = place.run(["doctor", "--json"]).succeeded().json();
+    assert_eq!(json["registry"]["error"]["kind"], "unavailable");
+    assert!(json["content"]["error"]["kind"].is_string(), "{json}");
+    assert!(json["content"]["error"]["message"].is_string(), "{json}");
+    let place = Place::with_registry()
+        .unset("SNAPSHOTTER_CONTENT_PROVIDER")
+        .unset("SNAPSHOTTER_CONTENT_ROOT");
+    let said = place.run(["doctor"]).succeeded();
+    let line = "--  contents       content.provider is not set";
+    assert!(said.out.contains(line), "{said:#?}");
+}
+
+#[test]
 fn the_codes() {
     let place = Place::new();
     place.run(["doctor", "nowhere"]).exited(3);

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::process::Stdio;
 
 use support::Place;
+use testkit::weather::{Reply, Weather};
 
 #[test]
 fn help_has_an_example_and_the_exit_codes() {
@@ -21,6 +22,8 @@ fn each_command_has_examples() {
     for verb in [
         "snapshot",
         "restore",
+        "push",
+        "pull",
         "list",
         "inspect",
         "diff",
@@ -168,6 +171,44 @@ fn quiet_and_verbose_exclude_each_other() {
 }
 
 #[test]
+fn a_deadline_ends_a_command_that_waits_for_a_silent_server() {
+    let silent = Weather::new(|_, _| Reply::Silence);
+    let place = Place::with_snapshot()
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", silent.url())
+        .set("SNAPSHOTTER_CONTENT_PROVIDER", "registry");
+    for args in [
+        &["list", "--remote", "vm"][..],
+        &["push", "vm:v1"],
+        &["pull", "vm:v2"],
+        &["snapshot", "vm:v2", "vm"],
+    ] {
+        let said = place
+            .run(args.iter().chain(&["--timeout", "200ms"]))
+            .exited(6);
+        let expected = "error: no result within 200ms\n   hint: the call was given up and has cleaned up after itself; \
+                        --timeout says how long it may take\n";
+        assert_eq!(said.err, expected, "{args:?}");
+    }
+    let said = place
+        .run(["pull", "vm:v2", "--timeout", "200ms", "--json"])
+        .exited(6);
+    assert_eq!(said.json()["error"]["kind"], "unavailable");
+    assert_eq!(place.run(["list", "-q"]).succeeded().out, "vm:v1\n");
+    place.assert_tidy();
+}
+
+#[test]
+fn a_deadline_that_is_not_reached_changes_nothing() {
+    let place = Place::new();
+    place
+        .run(["snapshot", "vm:v1", "vm", "--timeout", "1h30m"])
+        .succeeded();
+    for wrong in ["0", "5", "soon", "-1s"] {
+        place.run(["list", &format!("--timeout={wrong}")]).exited(2);
+    }
+}
+
+#[test]
 fn manual_pages_are_written_for_each_command() {
     let place = Place::new();
     std::fs::create_dir(place.path("man")).unwrap();
@@ -177,7 +218,7 @@ fn manual_pages_are_written_for_each_command() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names.len(), 12, "{names:?}");
+    assert_eq!(names.len(), 14, "{names:?}");
     let page = std::fs::read_to_string(place.path("man/snapshotter.1")).unwrap();
     assert!(
         page.contains("stopped by SIGTERM") && page.contains("snapshotter restore vm:v1"),

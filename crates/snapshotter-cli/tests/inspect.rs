@@ -38,6 +38,31 @@ fn a_manifest_digest_is_enough_and_has_to_be_right() {
 }
 
 #[test]
+fn what_the_registry_says_needs_no_root() {
+    let place = Place::with_published();
+    let said = place.run(["inspect", "--remote", "vm:v1"]).succeeded();
+    assert_session!("remote", said);
+    let said = place
+        .run(["inspect", "--remote", "vm:v1", "--json"])
+        .succeeded();
+    assert_session!("remote_json", said);
+    let here = place.on("other", ["inspect", "vm:v1", "--json"]).json();
+    let there = said.json();
+    for field in [
+        "files",
+        "directories",
+        "symlinks",
+        "logicalBytes",
+        "manifestDigest",
+        "annotations",
+    ] {
+        assert_eq!(there[field], here[field], "{field}");
+    }
+    place.run(["inspect", "--remote", "vm:v2"]).exited(3);
+    assert!(!place.path("root").exists(), "looking made a root");
+}
+
+#[test]
 fn the_codes() {
     let place = Place::with_snapshot();
     place.run(["inspect", "vm"]).exited(2);

@@ -3,6 +3,7 @@
 mod support;
 
 use support::Place;
+use testkit::weather::{Reply, Weather};
 
 fn several() -> Place {
     let place = Place::with_snapshot();
@@ -46,6 +47,53 @@ fn a_glob_chooses_by_name_or_reference() {
     let said = place.run(["list", "nothing"]).succeeded();
     assert_eq!(said.out, "No snapshot matches nothing.\n");
     place.run(["list", "["]).exited(2);
+}
+
+#[test]
+fn what_is_in_the_registry_needs_no_root() {
+    let place = Place::with_published();
+    let taken = |name, paths: &[&str]| {
+        let args = ["snapshot", name, "vm"];
+        place.on("other", args.iter().chain(paths)).succeeded();
+    };
+    taken("vm:v2", &["memory"]);
+    taken("sandboxes/a:v1", &[]);
+    assert_session!("remote", place.run(["list", "--remote"]).succeeded());
+    let said = place.run(["list", "--remote", "--json"]).succeeded();
+    said.json();
+    assert_session!("remote_json", said);
+    let names = |glob: &str| {
+        let said = place.run(["list", "--remote", "-q", glob]).succeeded();
+        said.out.replace('\n', " ")
+    };
+    assert_eq!(names("vm"), "vm:v1 vm:v2 ");
+    assert_eq!(names("vm:v2"), "vm:v2 ");
+    assert_eq!(names("vm:*1"), "vm:v1 ");
+    assert_eq!(names("sandboxes/*"), "sandboxes/a:v1 ");
+    assert_eq!(names("*:v1"), "sandboxes/a:v1 vm:v1 ");
+    assert_eq!(names("nothing"), "");
+    let said = place.run(["list", "--remote", "nothing"]).succeeded();
+    assert_eq!(said.out, "No snapshot matches nothing.\n");
+    let said = Place::with_registry().run(["list", "--remote"]).succeeded();
+    assert_eq!(said.out, "No snapshots in oci-layout:[DIR]/registry.\n");
+    assert!(!place.path("root").exists(), "looking made a root");
+}
+
+/// Not every registry tells its names; the versions of a name all do.
+#[test]
+fn a_name_is_asked_for_by_name() {
+    let registry = Weather::new(|asked, _| match asked.path() {
+        "/v2/team/vm/tags/list" => Reply::ok(r#"{"name":"team/vm","tags":["v1"]}"#),
+        _ => Reply::status(404),
+    });
+    let place = Place::new()
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", registry.url())
+        .set("SNAPSHOTTER_REGISTRY_NAMESPACE", "team");
+    for glob in ["vm", "vm:*"] {
+        let said = place.run(["list", "--remote", "-q", glob]).succeeded();
+        assert_eq!(said.out, "vm:v1\n", "{said:#?}");
+    }
+    place.run(["list", "--remote"]).exited(11);
 }
 
 #[test]

@@ -127,6 +127,56 @@ fn a_pipe_gets_none_unless_it_is_asked_for() {
     assert!(said.err.contains("vm:v1 ["), "{said:#?}");
 }
 
+/// Taking and then publishing, fetching and then placing, sending and then reading back: what there is to do adds up.
+#[test]
+fn each_part_of_a_call_adds_to_what_is_planned() {
+    let place = Place::with_registry();
+    for (parts, args) in [
+        (2, &["snapshot", "vm:v1", "vm"][..]),
+        (2, &["push", "vm:v1", "--verify"]),
+        (1, &["--root", "other", "pull", "vm:v1"]),
+        (2, &["--root", "third", "restore", "vm:v1", "out"]),
+    ] {
+        let said = place
+            .run(args.iter().chain(&["--progress", "json"]))
+            .succeeded();
+        let events: Vec<serde_json::Value> = said
+            .err
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let bytes = |name: &str, field: &str| {
+            let named = events.iter().filter(|event| event["event"] == name);
+            named
+                .map(|event| event[field].as_u64().unwrap())
+                .collect::<Vec<_>>()
+        };
+        let planned = bytes("planned", "totalBytes");
+        assert_eq!(planned.len(), parts, "{args:?} {events:?}");
+        let grows = planned.windows(2).all(|pair| pair[0] < pair[1]);
+        assert!(grows && planned[0] > 0, "{args:?} {events:?}");
+        let done = bytes("progressed", "doneBytes");
+        let totals = bytes("progressed", "totalBytes");
+        assert!(*done.last().unwrap() > 0, "{args:?} {events:?}");
+        let within = done.iter().zip(totals).all(|(done, total)| *done <= total);
+        assert!(within, "{args:?} {events:?}");
+    }
+}
+
+#[test]
+fn push_and_pull_have_a_bar() {
+    let place = Place::with_published();
+    for args in [
+        &["--root", "other", "push", "vm:v1", "--verify"][..],
+        &["pull", "vm:v1"],
+    ] {
+        let (drawn, _) = drawn(&place, 100, args);
+        assert!(drawn.contains("vm:v1 ["), "{args:?}: {drawn:?}");
+        let last = drawn.rsplit("\x1b[2K").next().unwrap();
+        assert_eq!(last, "", "something is left: {drawn:?}");
+    }
+}
+
 #[test]
 fn events_are_an_object_a_line() {
     let place = Place::new();

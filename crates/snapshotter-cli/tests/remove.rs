@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
 use support::Place;
 
 #[test]
@@ -48,6 +51,50 @@ fn one_that_is_named_twice_is_removed_once() {
         .succeeded()
         .json();
     assert_eq!(json["removed"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_snapshot_is_removed_from_the_registry_and_stays_here() {
+    let place = Place::with_published();
+    let second = ["snapshot", "vm:v2", "vm", "memory"];
+    place.on("other", second).succeeded();
+    let listed = || place.run(["list", "--remote", "-q"]).succeeded().out;
+    let dry = place.run(["remove", "--remote", "vm:v1", "--dry-run"]);
+    assert_session!("remote_dry_run", dry.succeeded());
+    place
+        .run(["remove", "--remote", "vm:v1", "vm:v3"])
+        .exited(3);
+    assert_eq!(listed(), "vm:v1\nvm:v2\n", "nothing unless all are there");
+    let said = place.run(["remove", "--remote", "vm:v1", "vm:v1"]);
+    assert_session!("remote", said.succeeded());
+    assert_eq!(listed(), "vm:v2\n");
+    let said = place.run(["remove", "--remote", "vm:v2", "--json"]);
+    said.json();
+    assert_session!("remote_json", said.succeeded());
+    place.run(["remove", "--remote", "vm:v2"]).exited(3);
+    assert!(!place.path("root").exists(), "removing made a root");
+    let left = place.on("other", ["list", "-q"]).succeeded();
+    assert_eq!(left.out, "vm:v2\nvm:v1\n");
+    assert!(!place.contents().is_empty(), "others may need them");
+}
+
+#[test]
+fn one_whose_description_is_damaged_can_be_removed_from_the_registry() {
+    let place = Place::with_published();
+    let json = place.run(["inspect", "--remote", "vm:v1", "--json"]).json();
+    let manifest = json["manifestDigest"].as_str().unwrap();
+    for entry in fs::read_dir(place.path("registry/team/vm/blobs/sha256")).unwrap() {
+        let file = entry.unwrap();
+        if !manifest.ends_with(file.file_name().to_str().unwrap()) {
+            let size = usize::try_from(file.metadata().unwrap().len()).unwrap();
+            fs::set_permissions(file.path(), Permissions::from_mode(0o644)).unwrap();
+            fs::write(file.path(), vec![b' '; size]).unwrap();
+        }
+    }
+    place.run(["inspect", "--remote", "vm:v1"]).exited(5);
+    place.run(["remove", "--remote", "vm:v1"]).succeeded();
+    let left = place.run(["list", "--remote", "-q"]).succeeded();
+    assert_eq!(left.out, "");
 }
 
 #[test]

@@ -56,6 +56,35 @@ fn a_dry_run_writes_nothing_and_shows_what_is_in_the_way() {
 }
 
 #[test]
+fn what_is_not_here_is_fetched() {
+    let place = Place::with_published();
+    let args = ["restore", "vm:v1", "out", "--link-mode", "copy"];
+    let dry = place.run(args.iter().chain(&["--dry-run"])).exited(3);
+    assert!(dry.err.contains("no store"), "{dry:#?}");
+    assert_session!("fetched", place.run(args).succeeded());
+    testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
+    let again = place.run(["restore", "vm:v1", "again", "--json"]);
+    assert_eq!(again.succeeded().json()["fetchedBlobs"], 0);
+    let other = place.on("third", ["restore", "vm:v1", "elsewhere", "--json"]);
+    let json = other.succeeded().json();
+    assert_eq!(json["fetchedBlobs"], 3);
+    assert!(json["fetchedBytes"].as_u64().unwrap() > 0);
+    let dry = place.run(["restore", "vm:v2", "out", "--dry-run"]);
+    let hint = "`snapshotter pull vm:v2` fetches it";
+    assert!(dry.err.contains(hint), "{dry:#?}");
+}
+
+#[test]
+fn a_damaged_file_is_fetched_again() {
+    let place = Place::with_published();
+    place.run(["pull", "vm:v1"]).succeeded();
+    fs::write(place.largest_blob(), [8; 300_000]).unwrap();
+    let said = place.run(["restore", "vm:v1", "out", "--json"]);
+    assert_eq!(said.succeeded().json()["fetchedBlobs"], 1);
+    testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
+}
+
+#[test]
 fn paths_choose_what_is_restored() {
     let place = Place::with_snapshot();
     place.run(["restore", "vm:v1", "out", "images"]).succeeded();

@@ -107,13 +107,23 @@ fn is_write_to_stderr(call: &str) -> bool {
 /// Files that take a while to read.
 fn large() -> Place {
     let place = Place::new();
+    fill(&place);
+    place
+}
+
+fn large_with_registry() -> Place {
+    let place = Place::with_registry();
+    fill(&place);
+    place
+}
+
+fn fill(place: &Place) {
     for name in ["a", "b", "c", "d"] {
         let bytes: Vec<u8> = (0..16u32 << 20)
             .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
             .collect();
         place.write(&format!("vm/{name}"), &[name.as_bytes(), &bytes].concat());
     }
-    place
 }
 
 fn events(place: &Place, args: &[&str]) -> Stuck {
@@ -163,6 +173,39 @@ fn a_restore_leaves_whole_files_alone() {
 }
 
 #[test]
+fn a_push_publishes_nothing_and_another_goes_on() {
+    let place = large_with_registry();
+    let args = ["snapshot", "vm:v1", "vm", "--local", "--link-mode", "copy"];
+    place.run(args).succeeded();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (ended, out, err) = events(&place, &["push", "vm:v1"]).interrupt(signal);
+        assert_eq!((ended, out.as_str()), (Some(code), ""), "{err}");
+        let listed = place.run(["list", "--remote", "-q"]).succeeded();
+        assert_eq!(listed.out, "");
+        place.assert_tidy();
+    }
+    let json = place.run(["inspect", "vm:v1", "--json"]).json();
+    assert_eq!(json["state"], "unpublished");
+    place.run(["push", "vm:v1", "--verify"]).succeeded();
+}
+
+#[test]
+fn a_pull_leaves_nothing() {
+    let place = large_with_registry();
+    place.on("other", ["snapshot", "vm:v1", "vm"]).succeeded();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (ended, out, err) = events(&place, &["pull", "vm:v1"]).interrupt(signal);
+        assert_eq!((ended, out.as_str()), (Some(code), ""), "{err}");
+        assert_eq!(place.run(["list", "-q"]).succeeded().out, "");
+        place.assert_tidy();
+        let content = fs::read_dir(place.path("root/storage/content/blake3")).unwrap();
+        assert_eq!(content.count(), 0);
+    }
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+    testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
+}
+
+#[test]
 fn a_verification_leaves_the_store_as_it_is() {
     let place = large();
     place.run(["snapshot", "vm:v1", "vm"]).succeeded();
@@ -193,7 +236,7 @@ fn a_removal_that_waits_for_somebody_removes_nothing() {
 /// Every command that opens the store is stopped while it waits to clean up after one that was killed.
 #[test]
 fn whoever_waits_for_the_catalog_stops() {
-    let place = large();
+    let place = large_with_registry();
     let mut killed = events(&place, &["snapshot", "vm:v1", "vm"]);
     killed.child.kill().unwrap();
     killed.child.wait().unwrap();
@@ -208,6 +251,8 @@ fn whoever_waits_for_the_catalog_stops() {
         &["verify"],
         &["df"],
         &["doctor"],
+        &["push", "vm:v1"],
+        &["pull", "vm:v1"],
     ] {
         let mut command = place.command(args);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();

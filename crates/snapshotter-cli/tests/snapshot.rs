@@ -153,6 +153,51 @@ fn force_replaces_what_exists() {
 }
 
 #[test]
+fn with_a_registry_it_is_published_unless_it_is_to_stay_here() {
+    let place = Place::with_registry();
+    let taken = |version: &str, more: &[&str]| {
+        let args = ["snapshot", version, "vm", "--link-mode", "copy"];
+        place.run(args.iter().chain(more)).succeeded()
+    };
+    assert_session!("published", taken("vm:v1", &[]));
+    let said = taken("vm:v2", &["--json"]);
+    assert_eq!(said.json()["publication"]["sentBlobs"], 0);
+    assert_session!("published_json", said);
+    let said = taken("vm:v3", &["--local", "--json"]);
+    assert!(said.json()["publication"].is_null());
+    let listed = place.run(["list", "--remote", "-q"]).succeeded();
+    assert_eq!(listed.out, "vm:v1\nvm:v2\n");
+    for (name, state) in [("vm:v1", "published"), ("vm:v3", "unpublished")] {
+        let json = place.run(["inspect", name, "--json"]).json();
+        assert_eq!(json["state"], state);
+    }
+}
+
+#[test]
+fn a_version_that_is_taken_in_the_registry_is_four_before_anything_is_stored() {
+    let place = Place::with_published();
+    place.write("vm/memory", b"other");
+    place.run(["snapshot", "vm:v1", "vm"]).exited(4);
+    assert_eq!(place.run(["list", "-q"]).succeeded().out, "");
+    let taken = |flag| place.run(["snapshot", "vm:v1", "vm", flag]).succeeded();
+    taken("--local");
+    place.run(["push", "vm:v1"]).exited(4);
+    taken("--force");
+}
+
+#[test]
+fn what_cannot_be_published_is_kept_here() {
+    let place = Place::with_registry();
+    std::fs::remove_dir(place.path("contents")).unwrap();
+    let said = place.run(["snapshot", "vm:v1", "vm"]);
+    assert_ne!(said.code, Some(0), "{said:#?}");
+    assert!(said.err.contains("`snapshotter push`"), "{said:#?}");
+    assert_eq!(place.run(["list", "-q"]).succeeded().out, "vm:v1\n");
+    std::fs::create_dir(place.path("contents")).unwrap();
+    place.run(["push", "vm:v1"]).succeeded();
+}
+
+#[test]
 fn a_name_that_is_not_utf8_is_there_in_bytes() {
     use std::os::unix::ffi::OsStrExt;
     let place = Place::new();

@@ -72,6 +72,13 @@ pub fn rfc3339(time: SystemTime) -> String {
         .unwrap_or_else(|_| absolute(time))
 }
 
+/// A reference as it is typed: without the digest it has been found to have.
+pub fn without_digest(reference: &str) -> &str {
+    reference
+        .split_once('@')
+        .map_or(reference, |(name, _)| name)
+}
+
 /// A path that does nothing to a terminal.
 pub fn path(path: &Path) -> String {
     visible(&path.to_string_lossy())

@@ -1,11 +1,12 @@
 //! `--env-file`: lines of NAME=VALUE, as the Go library's example reads them.
 //!
-//! `SNAPSHOTTER_*` names are this command's own keys. The names of the example's remote side are accepted, so that one
-//! file serves both programs; this release has no remote side, and the answer says so.
+//! `SNAPSHOTTER_*` names are this command's own variables. The names of the example's registry and bucket, `REGISTRY_*`
+//! and `CONTENT_*`, mean the keys of `[registry]` and `[content]`, so that one file serves both programs. Those of
+//! Dragonfly are accepted; this release does not use them, and the answer says so.
 
 use std::path::{Path, PathBuf};
 
-use super::{Assignment, KEYS, Source, bad_value, read_text};
+use super::{Assignment, KEYS, Key, Source, bad_value, read_text};
 use crate::failure::{Failure, Result};
 
 /// What a file sets.
@@ -52,7 +53,7 @@ fn parse(path: &Path, text: &str) -> Result<EnvFile> {
 impl EnvFile {
     fn set(&mut self, place: &str, at: (&Path, usize), name: &str, value: String) -> Result<()> {
         let source = (at.0.to_owned(), at.1);
-        if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
+        if let Some(key) = KEYS.iter().find(|key| is_named(key, name)) {
             if !value.is_empty() {
                 let value = key
                     .parse(value.as_ref())
@@ -76,6 +77,13 @@ impl EnvFile {
         });
         Ok(())
     }
+}
+
+/// Whether a key is meant: by its variable, or as the Go library's example calls it.
+fn is_named(key: &Key, name: &str) -> bool {
+    let variable = key.variable();
+    let bare = variable.strip_prefix("SNAPSHOTTER_");
+    variable == name || bare == Some(name) && matches!(key.section(), Some("registry" | "content"))
 }
 
 fn unknown(place: &str, name: &str) -> Failure {
@@ -137,25 +145,51 @@ mod tests {
     fn the_go_examples_file_is_read() {
         let read = read(
             "# root\nSNAPSHOTTER_ROOT_DIR=/tmp/.snapshotter\n\nexport REGISTRY_ENDPOINT=\"http://r\" # there\n\
-             REGISTRY_PASSWORD='a b'\nCONTENT_ACCESS_KEY_ID=x\n",
+             REGISTRY_USERNAME=admin\nREGISTRY_PASSWORD='a b'\nREGISTRY_NAMESPACE=test\nREGISTRY_INSECURE=true\n\
+             DRAGONFLY_ENDPOINT=unix:///run/d.sock\n\
+             CONTENT_PROVIDER=s3\nCONTENT_BUCKET=b\nCONTENT_REGION=us-east-1\nCONTENT_ENDPOINT=o.domain\n\
+             CONTENT_ACCESS_KEY_ID=x\nCONTENT_ACCESS_KEY_SECRET=y\n",
         )
         .unwrap();
-        assert_eq!(read.assignments.len(), 1);
-        assert_eq!(read.assignments[0].value.shown(), "/tmp/.snapshotter");
-        assert_eq!(read.assignments[0].source.to_string(), ".env:2");
+        let set: Vec<_> = read
+            .assignments
+            .iter()
+            .map(|set| format!("{} {:?} {}", set.key.name, set.value, set.source))
+            .collect();
+        assert_eq!(
+            set,
+            [
+                "root_dir \"/tmp/.snapshotter\" .env:2",
+                "registry.endpoint \"http://r\" .env:4",
+                "registry.username \"admin\" .env:5",
+                "registry.password \"(hidden)\" .env:6",
+                "registry.namespace \"test\" .env:7",
+                "registry.insecure true .env:8",
+                "content.provider \"s3\" .env:10",
+                "content.bucket \"b\" .env:11",
+                "content.region \"us-east-1\" .env:12",
+                "content.endpoint \"o.domain\" .env:13",
+                "content.access_key_id \"(hidden)\" .env:14",
+                "content.access_key_secret \"(hidden)\" .env:15",
+            ]
+        );
         let foreign: Vec<_> = read
             .foreign
             .iter()
-            .map(|f| (&*f.name, f.value.as_deref()))
+            .map(|foreign| (&*foreign.name, foreign.value.as_deref()))
             .collect();
         assert_eq!(
             foreign,
-            [
-                ("REGISTRY_ENDPOINT", Some("http://r")),
-                ("REGISTRY_PASSWORD", None),
-                ("CONTENT_ACCESS_KEY_ID", None),
-            ]
+            [("DRAGONFLY_ENDPOINT", Some("unix:///run/d.sock"))]
         );
+    }
+
+    #[test]
+    fn other_names_are_not_ours_and_may_be_secrets() {
+        let read = read("REGISTRY_TOKEN=hunter2\nGC_INTERVAL=5m\nROOT_DIR=/x\n").unwrap();
+        assert!(read.assignments.is_empty());
+        let values: Vec<_> = read.foreign.iter().map(|foreign| &foreign.value).collect();
+        assert_eq!(values, [&None, &None, &None]);
     }
 
     #[test]

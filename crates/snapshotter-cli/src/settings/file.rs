@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::Shape;
+use super::value::Shape;
 use super::{Assignment, Key, Source, Value, line_of, nearest};
 use crate::failure::{Failure, Result};
 
@@ -99,16 +99,9 @@ impl Place<'_> {
         };
         let value = parsed.ok_or_else(|| {
             let given = self.text.get(value.span()).unwrap_or_default();
-            self.refuse(
-                at,
-                format!(
-                    "{given} is no value for {}: it should be {}",
-                    key.name,
-                    toml_rule(key.shape)
-                ),
-            )
+            self.refuse(at, key.refuse_as(given, toml_rule(key.shape)))
         })?;
-        if matches!(&value, Value::Path(path) if !path.is_absolute()) {
+        if matches!(&value, Value::Path(path) | Value::File(Some(path)) if !path.is_absolute()) {
             return Err(self
                 .refuse(at, format!("{} should be an absolute path", key.name))
                 .with_hint("it means the same wherever the command runs; `~` and variables are not replaced"));
@@ -145,7 +138,8 @@ fn is_section(name: &str) -> bool {
 
 fn toml_rule(shape: Shape) -> &'static str {
     match shape {
-        Shape::Path => "a path in quotes",
+        Shape::Path | Shape::File => "a path in quotes",
+        Shape::Text | Shape::Url | Shape::Secret => "text in quotes",
         shape => shape.rule(),
     }
 }
@@ -206,5 +200,33 @@ mod tests {
         }
         let broken = read("a = \n").err().unwrap().message;
         assert!(broken.starts_with("c.toml:1: "), "{broken}");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        for text in [
+            "[registry]\npassword = hunter2\n",
+            "[registry]\npassword = \"hunter2\n",
+            "[registry]\npassword = [\"hunter2\"]\n",
+            "[registry]\npassword = { hunter2 = 1 }\n",
+            "[registry]\nproxy = [\"http://me:hunter2@host\"]\n",
+            "[content]\naccess_key_secret = hunter2\"\n",
+            "[content]\naccess_key_secret \"hunter2\"\n",
+        ] {
+            let failure = read(text).err().unwrap();
+            assert!(failure.message.starts_with("c.toml:2: "), "{failure:?}");
+            assert!(!format!("{failure:?}").contains("hunter2"), "{failure:?}");
+        }
+        let failure = read("[registry]\npassword = 1234567\n").err().unwrap();
+        assert_eq!(
+            failure.message,
+            "c.toml:2: this is no value for registry.password: it should be text in quotes"
+        );
+    }
+
+    #[test]
+    fn empty_text_sets_nothing() {
+        let read = read("[registry]\nca_file = \"\"\npassword = \"\"\n").unwrap();
+        assert!(read.iter().all(|assignment| assignment.value.is_none()));
     }
 }

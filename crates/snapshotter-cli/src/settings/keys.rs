@@ -3,10 +3,9 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use serde::Serialize;
-use snapshotter::{Config, Durability};
+use super::draft::Draft;
+use super::value::{Shape, Value};
 
 /// A setting.
 #[derive(Debug)]
@@ -18,43 +17,58 @@ pub struct Key {
     /// What its values look like.
     pub shape: Shape,
     /// Its value.
-    pub get: fn(&Config) -> Value,
+    pub get: fn(&Draft) -> Value,
     /// Sets it; the value has the shape.
-    pub set: fn(&mut Config, Value),
+    pub set: fn(&mut Draft, Value),
 }
 
-/// What a key's values look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// A path.
-    Path,
-    /// A whole number.
-    Count,
-    /// A number.
-    Percent,
-    /// A number with a unit.
-    Duration,
-    /// true or false.
-    Switch,
-    /// full or background.
-    Durability,
+/// A field of the library's configuration as the value of a shape.
+trait Field<V> {
+    fn get(&self) -> V;
+    fn set(&mut self, value: V);
 }
 
-/// A key's value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// See [`Shape::Path`].
-    Path(PathBuf),
-    /// See [`Shape::Count`].
-    Count(usize),
-    /// See [`Shape::Percent`].
-    Percent(f64),
-    /// See [`Shape::Duration`].
-    Duration(Duration),
-    /// See [`Shape::Switch`].
-    Switch(bool),
-    /// See [`Shape::Durability`].
-    Durability(Durability),
+impl<V: Clone> Field<V> for V {
+    fn get(&self) -> V {
+        self.clone()
+    }
+
+    fn set(&mut self, value: V) {
+        *self = value;
+    }
+}
+
+/// Empty where there is none.
+impl Field<Option<String>> for String {
+    fn get(&self) -> Option<String> {
+        (!self.is_empty()).then(|| self.clone())
+    }
+
+    fn set(&mut self, value: Option<String>) {
+        *self = value.unwrap_or_default();
+    }
+}
+
+/// Empty where there is none.
+impl Field<Option<PathBuf>> for PathBuf {
+    fn get(&self) -> Option<PathBuf> {
+        (!self.as_os_str().is_empty()).then(|| self.clone())
+    }
+
+    fn set(&mut self, value: Option<PathBuf>) {
+        *self = value.unwrap_or_default();
+    }
+}
+
+/// What is too much for the field is the largest it takes, which the library refuses in its turn.
+impl Field<usize> for u32 {
+    fn get(&self) -> usize {
+        *self as usize
+    }
+
+    fn set(&mut self, value: usize) {
+        *self = Self::try_from(value).unwrap_or(Self::MAX);
+    }
 }
 
 macro_rules! key {
@@ -63,10 +77,10 @@ macro_rules! key {
             name: $name,
             what: $what,
             shape: Shape::$shape,
-            get: |config| Value::$shape(config.$($field).+.clone()),
-            set: |config, value| {
+            get: |draft| Value::$shape(Field::get(&draft.$($field).+)),
+            set: |draft, value| {
                 if let Value::$shape(value) = value {
-                    config.$($field).+ = value;
+                    Field::set(&mut draft.$($field).+, value);
                 }
             },
         }
@@ -78,74 +92,229 @@ pub const KEYS: &[Key] = &[
     key!(
         "root_dir",
         Path,
-        root_dir,
+        config.root_dir,
         "Where snapshots are kept. An absolute path on a local filesystem."
     ),
     key!(
         "snapshot_concurrency",
         Count,
-        snapshot_concurrency,
+        config.snapshot_concurrency,
         "How many files a snapshot works on at once."
     ),
     key!(
         "restore_concurrency",
         Count,
-        restore_concurrency,
+        config.restore_concurrency,
         "How many files a restore or verification works on at once."
     ),
     key!(
         "durability",
         Durability,
-        durability,
+        config.durability,
         "\"full\": a snapshot that is reported has reached the disk. \"background\": it will."
     ),
     key!(
         "busy_timeout",
         Duration,
-        busy_timeout,
+        config.busy_timeout,
         "How long to wait for another process that holds the catalog."
     ),
     key!(
         "relaxed_times",
         Switch,
-        relaxed_times,
+        config.relaxed_times,
         "Lets read-only restores that differ in the modification time alone share one inode."
     ),
     key!(
         "gc.interval",
         Duration,
-        gc.interval,
+        config.gc.interval,
         "Time between two looks at the disk. Nothing collects garbage yet."
     ),
     key!(
         "gc.disk_high_threshold_percent",
         Percent,
-        gc.disk_high_threshold_percent,
+        config.gc.disk_high_threshold_percent,
         "Collection starts when the filesystem is this full."
     ),
     key!(
         "gc.disk_low_threshold_percent",
         Percent,
-        gc.disk_low_threshold_percent,
+        config.gc.disk_low_threshold_percent,
         "Collection stops when it is no fuller than this."
     ),
     key!(
         "gc.batch_size",
         Count,
-        gc.batch_size,
+        config.gc.batch_size,
         "Snapshots looked at in one go."
     ),
     key!(
         "gc.min_retention_period",
         Duration,
-        gc.min_retention_period,
+        config.gc.min_retention_period,
         "Snapshots used within this time are kept."
+    ),
+    key!(
+        "registry.endpoint",
+        Url,
+        registry.endpoint,
+        "The registry of metadata: https://HOST, http://HOST:PORT, or a directory: oci-layout:/PATH."
+    ),
+    key!(
+        "registry.namespace",
+        Text,
+        registry.namespace,
+        "What all names are put below there."
+    ),
+    key!(
+        "registry.username",
+        Text,
+        registry.username,
+        "The user to log in as."
+    ),
+    key!(
+        "registry.password",
+        Secret,
+        registry.password,
+        "The user's password or token."
+    ),
+    key!(
+        "registry.insecure",
+        Switch,
+        registry.insecure,
+        "Accepts any certificate. ca_file is better."
+    ),
+    key!(
+        "registry.ca_file",
+        File,
+        registry.ca_file,
+        "A PEM file with authorities to trust beside the system's."
+    ),
+    key!(
+        "registry.docker_config",
+        File,
+        registry.docker_config,
+        "Docker's config.json, for its credentials; else $DOCKER_CONFIG/config.json, else ~/.docker/config.json."
+    ),
+    key!(
+        "registry.proxy",
+        Url,
+        registry.proxy,
+        "http://HOST:PORT; else what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say."
+    ),
+    key!(
+        "registry.timeout",
+        Duration,
+        registry.timeout,
+        "How long a request may make no progress."
+    ),
+    key!(
+        "registry.connect_timeout",
+        Duration,
+        registry.connect_timeout,
+        "How long connecting may take."
+    ),
+    key!(
+        "registry.retries",
+        Count,
+        registry.retries,
+        "How often a request is sent again after a failure that may pass."
+    ),
+    key!(
+        "content.provider",
+        Provider,
+        provider,
+        "Where bytes are: s3, oss, gcs, azblob, obs, cos, fs (a directory) or registry (the registry itself)."
+    ),
+    key!(
+        "content.bucket",
+        Text,
+        content.bucket,
+        "The bucket; of azblob, the container."
+    ),
+    key!(
+        "content.region",
+        Text,
+        content.region,
+        "The region of an S3 bucket."
+    ),
+    key!(
+        "content.endpoint",
+        Url,
+        content.endpoint,
+        "Scheme, host and perhaps port; https where no scheme is given."
+    ),
+    key!("content.root", File, content.root, "The directory, for fs."),
+    key!(
+        "content.access_key_id",
+        Secret,
+        content.access_key_id,
+        "The public half of the key; of azblob, the account."
+    ),
+    key!(
+        "content.access_key_secret",
+        Secret,
+        content.access_key_secret,
+        "The secret half of the key."
+    ),
+    key!(
+        "content.session_token",
+        Secret,
+        content.session_token,
+        "The token of a temporary key; of azblob, a SAS token."
+    ),
+    key!(
+        "content.credential_path",
+        File,
+        content.credential_path,
+        "The file with a Google service account's key."
+    ),
+    key!(
+        "content.credentials",
+        Credentials,
+        credentials,
+        "\"static\": the keys above alone. \"ambient\": else what the provider's own tools would find. Ambient where no key is set."
+    ),
+    key!(
+        "content.insecure_skip_verify",
+        Switch,
+        content.insecure_skip_verify,
+        "Accepts any certificate. ca_file is better."
+    ),
+    key!(
+        "content.ca_file",
+        File,
+        content.ca_file,
+        "A PEM file with authorities to trust beside the system's."
+    ),
+    key!(
+        "content.proxy",
+        Url,
+        content.proxy,
+        "http://HOST:PORT; else what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say."
+    ),
+    key!(
+        "content.timeout",
+        Duration,
+        content.timeout,
+        "How long a request may make no progress."
+    ),
+    key!(
+        "content.retries",
+        Count,
+        content.retries,
+        "How often a request is sent again after a failure that may pass."
     ),
 ];
 
 impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];
+    /// The one without which `[registry]` means nothing.
+    pub const REGISTRY: &Self = &KEYS[11];
+    /// The one without which `[content]` means nothing.
+    pub const CONTENT: &Self = &KEYS[22];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
@@ -158,213 +327,121 @@ impl Key {
         format!("SNAPSHOTTER_{name}")
     }
 
+    /// `registry`, of `registry.endpoint`.
+    pub fn section(&self) -> Option<&'static str> {
+        self.name.split_once('.').map(|(section, _)| section)
+    }
+
     /// Reads a value from text.
     pub fn parse(&self, text: &OsStr) -> Result<Value, String> {
-        if self.shape == Shape::Path {
-            return Ok(Value::Path(text.into()));
+        match self.shape {
+            Shape::Path => return Ok(Value::Path(text.into())),
+            Shape::File if !text.is_empty() => return Ok(Value::File(Some(text.into()))),
+            _ => {}
         }
-        let known = text.to_str().and_then(|text| self.shape.parse(text.trim()));
-        known.ok_or_else(|| self.refuse(&text.to_string_lossy()))
+        let known = text.to_str().and_then(|text| match self.shape {
+            // Whoever chose it may have chosen blanks too.
+            Shape::Secret => self.shape.parse(text),
+            shape => shape.parse(text.trim()),
+        });
+        known.ok_or_else(|| {
+            self.refuse_as(&format!("{:?}", text.to_string_lossy()), self.shape.rule())
+        })
     }
 
-    /// Why a value is not one of this key's.
-    pub fn refuse(&self, given: &str) -> String {
-        format!(
-            "{given:?} is no value for {}: it should be {}",
-            self.name,
-            self.shape.rule()
-        )
-    }
-}
-
-impl Shape {
-    /// What a value should be.
-    pub fn rule(self) -> &'static str {
-        match self {
-            Self::Path => "a path",
-            Self::Count => "a whole number",
-            Self::Percent => "a number",
-            Self::Duration => "a number and a unit (ms, s, m, h or d), \"30s\" for one",
-            Self::Switch => "true or false",
-            Self::Durability => "\"full\" or \"background\"",
-        }
-    }
-
-    fn parse(self, text: &str) -> Option<Value> {
-        match self {
-            Self::Path => Some(Value::Path(text.into())),
-            Self::Count => text.parse().ok().map(Value::Count),
-            Self::Percent => text.parse().ok().map(Value::Percent),
-            Self::Duration => parse_duration(text).map(Value::Duration),
-            Self::Switch => text.parse().ok().map(Value::Switch),
-            Self::Durability => match text {
-                "full" => Some(Value::Durability(Durability::Full)),
-                "background" => Some(Value::Durability(Durability::Background)),
-                _ => None,
-            },
-        }
-    }
-
-    /// Reads what TOML calls a string, which is not how numbers and switches are written there.
-    pub fn parse_string(self, text: &str) -> Option<Value> {
-        match self {
-            Self::Path | Self::Duration | Self::Durability => self.parse(text),
-            Self::Count | Self::Percent | Self::Switch => None,
-        }
-    }
-
-    /// Reads what TOML writes without quotes.
-    pub fn parse_bare(self, text: &str) -> Option<Value> {
-        match self {
-            Self::Count | Self::Percent | Self::Switch => self.parse(&text.replace('_', "")),
-            Self::Path | Self::Duration | Self::Durability => None,
-        }
-    }
-}
-
-/// Units in milliseconds, the largest first.
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
-
-/// `30s`, `1h30m`, `250ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut milliseconds = 0u64;
-    while !rest.is_empty() {
-        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let (unit, after) = after.split_at(
-            after
-                .find(|c: char| c.is_ascii_digit())
-                .unwrap_or(after.len()),
-        );
-        let (_, size) = UNITS.iter().find(|(name, _)| *name == unit.trim())?;
-        let part = number.parse::<u64>().ok()?.checked_mul(*size)?;
-        milliseconds = milliseconds.checked_add(part)?;
-        rest = after.trim_start();
-    }
-    (!text.is_empty()).then(|| Duration::from_millis(milliseconds))
-}
-
-fn duration_text(duration: Duration) -> String {
-    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut text = String::new();
-    for (unit, size) in UNITS {
-        if rest / size > 0 {
-            text.push_str(&format!("{}{unit}", rest / size));
-            rest %= size;
-        }
-    }
-    if text.is_empty() { "0s".into() } else { text }
-}
-
-impl Value {
-    /// For people, and for variables.
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Path(path) => path.to_string_lossy().into_owned(),
-            Self::Count(count) => count.to_string(),
-            Self::Percent(percent) => percent.to_string(),
-            Self::Duration(duration) => duration_text(*duration),
-            Self::Switch(switch) => switch.to_string(),
-            Self::Durability(Durability::Background) => "background".into(),
-            Self::Durability(_) => "full".into(),
-        }
-    }
-
-    /// As it is written in a configuration file.
-    pub fn toml(&self) -> String {
-        match self {
-            Self::Path(_) | Self::Duration(_) | Self::Durability(_) => {
-                format!("{:?}", self.shown())
-            }
-            Self::Count(_) | Self::Percent(_) | Self::Switch(_) => self.shown(),
-        }
-    }
-}
-
-impl Serialize for Value {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Count(count) => count.serialize(serializer),
-            Self::Percent(percent) => percent.serialize(serializer),
-            Self::Switch(switch) => switch.serialize(serializer),
-            Self::Path(_) | Self::Duration(_) | Self::Durability(_) => {
-                self.shown().serialize(serializer)
-            }
-        }
+    /// Why a value is not one of this key's. One that may be a secret is not repeated.
+    pub fn refuse_as(&self, given: &str, rule: &str) -> String {
+        let given = if self.shape.is_secret() {
+            "this"
+        } else {
+            given
+        };
+        format!("{given} is no value for {}: it should be {rule}", self.name)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use snapshotter::{Config, ContentProvider, Credentials, Durability};
+
     use super::*;
 
-    #[test]
-    fn durations_have_units() {
-        for (text, milliseconds) in [
-            ("30s", 30_000),
-            ("1h30m", 5_400_000),
-            ("250ms", 250),
-            ("2d", 172_800_000),
-            ("1m 30s", 90_000),
-            ("0", 0),
-        ] {
-            assert_eq!(
-                parse_duration(text),
-                Some(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
-        }
-        for text in ["", "30", "s", "1y", "-1s", "1.5s", "99999999999999999999s"] {
-            assert_eq!(parse_duration(text), None, "{text}");
-        }
+    fn defaults() -> Draft {
+        Draft::new(Config::new("/r"))
     }
 
     #[test]
     fn every_value_is_read_back_from_how_it_is_shown() {
-        let config = Config::new("/r");
         for key in KEYS {
-            let value = (key.get)(&config);
+            let value = (key.get)(&defaults());
             assert_eq!(key.parse(value.shown().as_ref()), Ok(value), "{}", key.name);
+        }
+    }
+
+    fn another(shape: Shape) -> Value {
+        let text = || Some("other".to_owned());
+        match shape {
+            Shape::Path => Value::Path("/other".into()),
+            Shape::File => Value::File(Some("/other".into())),
+            Shape::Text => Value::Text(text()),
+            Shape::Url => Value::Url(text()),
+            Shape::Secret => Value::Secret(text()),
+            Shape::Count => Value::Count(7),
+            Shape::Percent => Value::Percent(7.5),
+            Shape::Duration => Value::Duration(Duration::from_secs(7)),
+            Shape::Switch => Value::Switch(true),
+            Shape::Durability => Value::Durability(Durability::Background),
+            Shape::Provider => Value::Provider(Some(ContentProvider::Cos)),
+            Shape::Credentials => Value::Credentials(Some(Credentials::Ambient)),
         }
     }
 
     #[test]
     fn every_key_sets_itself_and_nothing_else() {
         for key in KEYS {
-            let mut config = Config::new("/r");
-            let other = match key.shape {
-                Shape::Path => Value::Path("/other".into()),
-                Shape::Count => Value::Count(7),
-                Shape::Percent => Value::Percent(7.5),
-                Shape::Duration => Value::Duration(Duration::from_secs(7)),
-                Shape::Switch => Value::Switch(true),
-                Shape::Durability => Value::Durability(Durability::Background),
-            };
-            (key.set)(&mut config, other.clone());
-            let default = Config::new("/r");
+            let mut draft = defaults();
+            let other = another(key.shape);
+            (key.set)(&mut draft, other.clone());
             for each in KEYS {
                 let wanted = if each.name == key.name {
                     other.clone()
                 } else {
-                    (each.get)(&default)
+                    (each.get)(&defaults())
                 };
                 assert_eq!(
-                    (each.get)(&config),
+                    (each.get)(&draft),
                     wanted,
                     "{} after {}",
                     each.name,
                     key.name
                 );
             }
+        }
+    }
+
+    #[test]
+    fn main_keys_are_where_they_are_looked_for() {
+        let names = [Key::ROOT, Key::REGISTRY, Key::CONTENT].map(|key| key.name);
+        assert_eq!(names, ["root_dir", "registry.endpoint", "content.provider"]);
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        let bytes = std::os::unix::ffi::OsStrExt::from_bytes(b"hunter2\xff");
+        for key in KEYS.iter().filter(|key| key.shape.is_secret()) {
+            let refused = key.parse(bytes).unwrap_err();
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+        let secret = |name: &str| Key::named(name).unwrap().shape == Shape::Secret;
+        for name in [
+            "registry.password",
+            "content.access_key_id",
+            "content.access_key_secret",
+            "content.session_token",
+        ] {
+            assert!(secret(name), "{name}");
         }
     }
 }

@@ -1,11 +1,16 @@
 //! The effective settings and where each came from.
 //!
 //! Places are read from the least to the most important: defaults, configuration files, `--env-file`, variables, flags.
-//! Each is turned into assignments to the same table of keys ([`keys`]), so a key is known everywhere or nowhere.
+//! Each is turned into assignments to the same table of keys ([`keys`]), so a key is known everywhere or nowhere. What
+//! nobody set and other programs have a place for (Docker's credentials, proxies) comes from there last ([`surroundings`]).
 
+mod draft;
 mod env_file;
 mod file;
 mod keys;
+mod proxy;
+mod surroundings;
+mod value;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,9 +20,11 @@ use std::path::{Path, PathBuf};
 
 use snapshotter::Config;
 
+pub use draft::Draft;
 pub use env_file::Foreign;
 use file::Expected;
-pub use keys::{KEYS, Key, Value};
+pub use keys::{KEYS, Key};
+pub use value::{Value, duration_text, parse_duration};
 
 use crate::arguments::Global;
 use crate::failure::{Failure, Result};
@@ -57,8 +64,8 @@ struct Assignment {
 /// The effective settings.
 #[derive(Debug)]
 pub struct Settings {
-    /// For the library.
-    pub config: Config,
+    /// What the keys are set to.
+    pub draft: Draft,
     sources: BTreeMap<&'static str, Source>,
     /// The configuration files that are looked for, and whether they are there.
     pub files: Vec<(PathBuf, bool)>,
@@ -72,7 +79,7 @@ impl Settings {
     /// Gathers them.
     pub fn gather(global: &Global) -> Result<Self> {
         let mut settings = Self {
-            config: Config::new(PathBuf::new()),
+            draft: Draft::new(Config::new(PathBuf::new())),
             sources: BTreeMap::new(),
             files: Vec::new(),
             foreign: Vec::new(),
@@ -93,9 +100,53 @@ impl Settings {
             }]);
         }
         if !settings.sources.contains_key(Key::ROOT.name) {
-            settings.config.root_dir = default_root()?;
+            settings.draft.config.root_dir = default_root()?;
         }
+        settings.assign(surroundings::look(&settings.draft, text_variable));
         Ok(settings)
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Path {
+        &self.draft.config.root_dir
+    }
+
+    /// For what is done here: a registry that cannot be used, or is badly configured, is no obstacle.
+    pub fn here(&self) -> Config {
+        self.draft.config.clone()
+    }
+
+    /// With the places that snapshots are published to and fetched from, if they are set.
+    pub fn whole(&self) -> Result<Config> {
+        for main in [Key::REGISTRY, Key::CONTENT] {
+            if let Some(orphan) = self.orphan(main) {
+                let (name, main, source) = (orphan.name, main.name, self.source(orphan.name));
+                let text = format!("{name} is set, and {main} is not");
+                return Err(Failure::invalid(text)
+                    .with_hint(format!("set {main} too; {name} is set by: {source}")));
+            }
+        }
+        if self.draft.registry().is_none() && self.draft.content().is_some() {
+            let source = self.source(Key::CONTENT.name);
+            return Err(Failure::invalid(
+                "content.provider is set, and registry.endpoint is not: snapshots are found through a registry",
+            )
+            .with_hint(format!(
+                "a directory will do: registry.endpoint = \"oci-layout:/path\"; content.provider is set by: {source}"
+            )));
+        }
+        Ok(self.draft.whole())
+    }
+
+    /// A key of a section whose main key is not set: it would do nothing.
+    fn orphan(&self, main: &Key) -> Option<&'static Key> {
+        if !(main.get)(&self.draft).is_none() {
+            return None;
+        }
+        let defaults = Draft::new(Config::new(PathBuf::new()));
+        KEYS.iter()
+            .filter(|key| key.section() == main.section())
+            .find(|key| (key.get)(&self.draft) != (key.get)(&defaults))
     }
 
     /// Where a key's value came from.
@@ -118,15 +169,45 @@ impl Settings {
     /// Says where a value came from that the library does not like.
     pub fn explain(&self, failure: Failure) -> Failure {
         let named = |key: &&Key| failure.message.split(' ').next() == Some(key.name);
-        let about_root = failure.about.path.as_ref() == Some(&self.config.root_dir);
+        let about_root = failure.about.path.as_deref() == Some(self.root());
         let hint = match KEYS.iter().find(named) {
-            Some(key) => format!("it is set by: {}", self.source(key.name)),
+            Some(key) => self.way_out(key),
             None if about_root && failure.hint.is_none() => {
                 format!("this is the root, from: {}", self.source(Key::ROOT.name))
             }
             None => return failure,
         };
         failure.with_hint(hint)
+    }
+
+    /// Says which setting named the directory of contents, where something is wrong with that.
+    pub fn explain_contents(&self, failure: Failure) -> Failure {
+        let root = &self.draft.content.root;
+        let is_about = failure.about.path.as_ref() == Some(root) && failure.hint.is_none();
+        if self.draft.provider.is_none() || !is_about {
+            return failure;
+        }
+        let source = self.source("content.root");
+        failure.with_hint(format!(
+            "this is content.root, from: {source}; it is not made, because a filesystem may not be mounted there"
+        ))
+    }
+
+    /// Where to change a value that the library does not like.
+    fn way_out(&self, key: &Key) -> String {
+        let source = self.source(key.name);
+        let is_layout = self.draft.registry.endpoint.starts_with("oci-layout:");
+        match source {
+            Source::Default => format!(
+                "set {} in a configuration file, or {}",
+                key.name,
+                key.variable()
+            ),
+            _ if key.name == Key::REGISTRY.name && is_layout => {
+                format!("the path after oci-layout: has to be absolute; it is set by: {source}")
+            }
+            _ => format!("it is set by: {source}"),
+        }
     }
 
     fn read_files(&mut self, global: &Global) -> Result<()> {
@@ -145,7 +226,7 @@ impl Settings {
 
     fn assign(&mut self, assignments: impl IntoIterator<Item = Assignment>) {
         for Assignment { key, value, source } in assignments {
-            (key.set)(&mut self.config, value);
+            (key.set)(&mut self.draft, value);
             self.sources.insert(key.name, source);
         }
     }
@@ -154,6 +235,11 @@ impl Settings {
 /// A variable that is set to something.
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// One that is text; another program's, so what is none is not complained of.
+fn text_variable(name: &str) -> Option<String> {
+    variable(name)?.into_string().ok()
 }
 
 fn variable_path(name: &str) -> Option<PathBuf> {
@@ -227,8 +313,9 @@ fn nearest(name: &str) -> Option<&'static Key> {
             .replace('-', "_")
     };
     let likeness = |key: &&Key| distance(&last(key.name), &last(name));
+    let section = name.split_once('.').map(|(section, _)| section);
     KEYS.iter()
-        .min_by_key(likeness)
+        .min_by_key(|key| (likeness(key), key.section() != section))
         .filter(|key| likeness(key) <= 3)
 }
 
@@ -257,13 +344,13 @@ fn line_of(text: &str, byte: usize) -> usize {
 
 /// What one configuration file makes of the defaults.
 #[cfg(test)]
-pub fn read_file(path: &Path) -> Result<Config> {
-    let mut config = Config::new(PathBuf::new());
+pub fn read_file(path: &Path) -> Result<Draft> {
+    let mut draft = Draft::new(Config::new(PathBuf::new()));
     for Assignment { key, value, .. } in file::read(path, Expected::Certainly)?.unwrap_or_default()
     {
-        (key.set)(&mut config, value);
+        (key.set)(&mut draft, value);
     }
-    Ok(config)
+    Ok(draft)
 }
 
 fn read_text(path: &Path, doing: &str) -> Result<String> {
@@ -281,6 +368,8 @@ mod tests {
         assert_eq!(nearest("batch_size"), Some("gc.batch_size"));
         assert_eq!(nearest("gc.intervall"), Some("gc.interval"));
         assert_eq!(nearest("colour"), None);
+        assert_eq!(nearest("content.timout"), Some("content.timeout"));
+        assert_eq!(nearest("registry.timout"), Some("registry.timeout"));
     }
 
     #[test]

@@ -12,12 +12,16 @@ use crate::failure::Result;
 use crate::output::human::visible;
 use crate::output::json::{Named, Warning};
 use crate::output::{Align, Page, Table};
-use crate::settings::{KEYS, Key, Settings, Source, Value};
+use crate::settings::{Draft, KEYS, Key, Settings, Source, Value};
 
 /// Shows all settings, their values and where each came from
 ///
 /// Flags win over variables, variables over --env-file, that over configuration files. Each key has a variable: gc.interval
-/// is SNAPSHOTTER_GC_INTERVAL.
+/// is SNAPSHOTTER_GC_INTERVAL. Passwords and keys are never shown.
+///
+/// For a registry or bucket that is configured, and only then, what nobody set is looked for where other programs have it:
+/// Docker's config.json; HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; for a bucket without keys, where its provider's own
+/// tools find them.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -52,9 +56,10 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
 
 /// A file whose uncommented lines are the defaults.
 fn defaults() -> String {
-    let config = default_config();
+    let defaults = default_draft();
     let mut text =
-        "# Settings of snapshotter. What is commented out shows the default.\n".to_owned();
+        "# Settings of snapshotter. What is commented out shows the default; \"\" is none.\n"
+            .to_owned();
     let mut section = "";
     for key in KEYS {
         let (of, name) = key.name.split_once('.').unwrap_or(("", key.name));
@@ -66,14 +71,14 @@ fn defaults() -> String {
             text,
             "\n# {}\n# {name} = {}\n",
             key.what,
-            (key.get)(&config).toml()
+            (key.get)(&defaults).toml()
         );
     }
     text
 }
 
-fn default_config() -> Config {
-    Config::new("/var/lib/snapshotter")
+fn default_draft() -> Draft {
+    Draft::new(Config::new("/var/lib/snapshotter"))
 }
 
 #[derive(Serialize)]
@@ -87,6 +92,7 @@ struct Effective {
 struct Setting {
     key: &'static str,
     value: Value,
+    hidden: bool,
     variable: String,
     source: Origin,
 }
@@ -142,10 +148,12 @@ impl Origin {
 }
 
 impl Setting {
-    fn new(key: &Key, config: &Config, source: &Source) -> Self {
+    fn new(key: &Key, draft: &Draft, source: &Source) -> Self {
+        let value = (key.get)(draft);
         Self {
             key: key.name,
-            value: (key.get)(config),
+            hidden: value.is_hidden(),
+            value,
             variable: key.variable(),
             source: Origin::new(source),
         }
@@ -154,7 +162,7 @@ impl Setting {
 
 impl Effective {
     fn new(settings: &Settings) -> Self {
-        let setting = |key: &Key| Setting::new(key, &settings.config, settings.source(key.name));
+        let setting = |key: &Key| Setting::new(key, &settings.draft, settings.source(key.name));
         Self {
             settings: KEYS.iter().map(setting).collect(),
             files: settings
@@ -179,8 +187,8 @@ impl Effective {
     }
 
     fn of_defaults() -> Self {
-        let config = default_config();
-        let setting = |key: &Key| Setting::new(key, &config, &Source::Default);
+        let draft = default_draft();
+        let setting = |key: &Key| Setting::new(key, &draft, &Source::Default);
         Self {
             settings: KEYS.iter().map(setting).collect(),
             files: Vec::new(),
@@ -198,7 +206,11 @@ impl Document for Effective {
         ];
         let mut table = Table::new(columns);
         for setting in &self.settings {
-            let value = visible(&setting.value.shown());
+            let value = if setting.value.is_none() {
+                "(none)".to_owned()
+            } else {
+                visible(&setting.value.shown())
+            };
             table.row(&[&setting.key, &value, &setting.source.shown()]);
         }
         for unused in &self.unused {
@@ -242,6 +254,6 @@ mod tests {
         let file = directory.path().join("c.toml");
         std::fs::write(&file, uncommented).unwrap();
         let read = crate::settings::read_file(&file).unwrap();
-        assert_eq!(read, default_config());
+        assert_eq!(read, default_draft());
     }
 }

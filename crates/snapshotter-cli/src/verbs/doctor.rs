@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
 use serde::Serialize;
-use snapshotter::{Capability, Diagnosis, OutputDiagnosis};
+use snapshotter::{Capability, Diagnosis, ErrorKind, OutputDiagnosis, RemoteDiagnosis};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
@@ -17,7 +17,7 @@ use crate::output::{GOOD, Page, STRONG, WARNING};
 /// Finds out what this machine can do, by trying
 ///
 /// With OUTPUT_DIR, an existing directory, also how files get from the root to there. The root is made if it is not there
-/// yet.
+/// yet. A configured registry and place of contents are asked whether they let this command in; nothing is changed there.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -33,11 +33,13 @@ pub struct Args {
 /// Runs it.
 pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let output = args.output_dir.as_deref();
-    let found = context.with_store(async |store| {
+    let found = context.with_store_and_remote(async |store| {
         let found = store.diagnose(output).await;
-        found.map_err(|error| explain(error.into(), output))
+        let found = found.map_err(|error| explain(error.into(), output))?;
+        Ok((found, store.diagnose_remote().await?))
     })?;
-    Ok(Answer::new(Findings::new(&found.value)).with_warnings(found.warning))
+    let (here, there) = &found.value;
+    Ok(Answer::new(Findings::new(here, there.as_ref())).with_warnings(found.warning))
 }
 
 fn explain(failure: Failure, output: Option<&Path>) -> Failure {
@@ -60,6 +62,8 @@ struct Findings {
     openat2: bool,
     open_files_limit: u64,
     output: Option<Output>,
+    registry: Option<Server>,
+    content: Option<Server>,
     #[serde(skip)]
     shown_root: String,
 }
@@ -85,9 +89,55 @@ struct Can {
     why: Option<String>,
 }
 
-impl Findings {
-    fn new(diagnosis: &Diagnosis) -> Self {
+/// A registry or a place of contents.
+#[derive(Serialize)]
+struct Server {
+    place: String,
+    error: Option<Trouble>,
+}
+
+#[derive(Serialize)]
+struct Trouble {
+    kind: &'static str,
+    message: String,
+}
+
+impl Server {
+    fn new(place: &str, error: Option<&(ErrorKind, String)>) -> Self {
+        let trouble = |(kind, message): &(ErrorKind, String)| Trouble {
+            kind: kind.as_str(),
+            message: message.clone(),
+        };
         Self {
+            place: place.to_owned(),
+            error: error.map(trouble),
+        }
+    }
+
+    fn text(&self, page: &mut Page<'_>, name: &str) -> io::Result<()> {
+        let place = visible(&self.place);
+        match &self.error {
+            None => line(page, true, name, &format!("{place} can be used")),
+            Some(error) => {
+                let text = format!("{place}: {}", visible(&error.message));
+                line(page, false, name, &text)
+            }
+        }
+    }
+}
+
+impl Findings {
+    fn new(diagnosis: &Diagnosis, remote: Option<&RemoteDiagnosis>) -> Self {
+        let registry = |remote: &RemoteDiagnosis| {
+            Server::new(&remote.registry, remote.registry_error.as_ref())
+        };
+        let content = |remote: &RemoteDiagnosis| {
+            let place = remote.content.as_deref()?;
+            Some(Server::new(place, remote.content_error.as_ref()))
+        };
+        Self {
+            registry: remote.map(registry),
+            content: remote.and_then(content),
             root: Named::new(&diagnosis.root_dir),
             filesystem: diagnosis.filesystem.clone(),
             filesystem_bytes: diagnosis.filesystem_bytes,
@@ -203,9 +253,28 @@ impl Document for Findings {
             "open files",
             &format!("at most {}", self.open_files_limit),
         )?;
-        match &self.output {
-            Some(output) => output.text(page),
-            None => Ok(()),
+        if let Some(output) = &self.output {
+            output.text(page)?;
+        }
+        self.write_remote(page)
+    }
+}
+
+impl Findings {
+    fn write_remote(&self, page: &mut Page<'_>) -> io::Result<()> {
+        let Some(registry) = &self.registry else {
+            return Ok(());
+        };
+        writeln!(page.out, "\n{STRONG}Elsewhere{STRONG:#}")?;
+        registry.text(page, "registry")?;
+        match &self.content {
+            Some(content) => content.text(page, "contents"),
+            None => line(
+                page,
+                false,
+                "contents",
+                "content.provider is not set: nothing can be published",
+            ),
         }
     }
 }

@@ -5,7 +5,9 @@ use std::io;
 use std::path::Path;
 
 use serde::Serialize;
-use snapshotter::{FileDetails, PathDetails, SnapshotDetails, SymlinkDetails};
+use snapshotter::{
+    FileDetails, PathDetails, Reference, RemoteDetails, SnapshotDetails, SymlinkDetails,
+};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
@@ -22,15 +24,23 @@ use crate::output::{Align, FAINT, Page, STRONG, Table};
 #[command(after_long_help = "\
 Examples:
   snapshotter inspect vm:v1
+  snapshotter inspect --remote vm:v1
+      what the configured registry says of it
   snapshotter inspect vm:v1 --json | jq -r '.files[].relativePath'")]
 pub struct Args {
     /// The snapshot: NAME:VERSION
     reference: String,
+    /// Ask the configured registry, and fetch nothing
+    #[arg(long)]
+    remote: bool,
 }
 
 /// Runs it.
 pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let reference = hints::reference(&args.reference, "inspect NAME:VERSION")?;
+    if args.remote {
+        return remote(context, &reference);
+    }
     context.require_store()?;
     let seen = context.with_store(async |store| match store.inspect(&reference).await {
         Ok(details) => Ok(details),
@@ -39,21 +49,38 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     Ok(Answer::new(Inspected::new(&seen.value)).with_warnings(seen.warning))
 }
 
+fn remote(context: &Context, reference: &Reference) -> Result<Answer> {
+    let seen = context.with_remote(async |store| {
+        let seen = store.inspect_remote(reference).await;
+        seen.map_err(|error| hints::there(error.into()))
+    })?;
+    Ok(Answer::new(Inspected::of_remote(&seen.value)).with_warnings(seen.warning))
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Inspected {
     reference: String,
     manifest_digest: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    here: Option<Here>,
+    annotations: BTreeMap<String, String>,
+    logical_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_bytes: Option<u64>,
+    files: Vec<File>,
+    directories: Vec<Entry>,
+    symlinks: Vec<Symlink>,
+}
+
+/// What only a store knows.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Here {
     state: &'static str,
     pinned: bool,
     created_at: Time,
     last_accessed_at: Time,
-    annotations: BTreeMap<String, String>,
-    logical_bytes: u64,
-    data_bytes: u64,
-    files: Vec<File>,
-    directories: Vec<Entry>,
-    symlinks: Vec<Symlink>,
 }
 
 #[derive(Serialize)]
@@ -100,13 +127,33 @@ impl Inspected {
         Self {
             reference: summary.reference.to_string(),
             manifest_digest: summary.manifest_digest.to_string(),
-            state: summary.state.as_str(),
-            pinned: summary.pinned,
-            created_at: Time(summary.created_at),
-            last_accessed_at: Time(summary.last_accessed_at),
+            here: Some(Here {
+                state: summary.state.as_str(),
+                pinned: summary.pinned,
+                created_at: Time(summary.created_at),
+                last_accessed_at: Time(summary.last_accessed_at),
+            }),
             annotations: details.annotations.clone(),
             logical_bytes: summary.logical_bytes,
-            data_bytes: summary.data_bytes,
+            data_bytes: Some(summary.data_bytes),
+            files: details.files.iter().map(File::new).collect(),
+            directories: details.directories.iter().map(Entry::new).collect(),
+            symlinks: details.symlinks.iter().map(Symlink::new).collect(),
+        }
+    }
+
+    fn of_remote(details: &RemoteDetails) -> Self {
+        let inodes = details
+            .files
+            .iter()
+            .filter(|file| file.hardlink_of.is_none());
+        Self {
+            reference: details.reference.to_string(),
+            manifest_digest: details.manifest_digest.to_string(),
+            here: None,
+            annotations: details.annotations.clone(),
+            logical_bytes: inodes.map(|file| file.size).sum(),
+            data_bytes: None,
             files: details.files.iter().map(File::new).collect(),
             directories: details.directories.iter().map(Entry::new).collect(),
             symlinks: details.symlinks.iter().map(Symlink::new).collect(),
@@ -175,21 +222,27 @@ impl Document for Inspected {
         writeln!(
             page.out,
             "{STRONG}{}{STRONG:#}  {FAINT}{}{FAINT:#}",
-            self.reference, self.manifest_digest
+            human::without_digest(&self.reference),
+            self.manifest_digest
         )?;
+        if let Some(here) = &self.here {
+            writeln!(
+                page.out,
+                "  taken {}, used {}, {}",
+                page.time(here.created_at.0),
+                page.time(here.last_accessed_at.0),
+                here.state
+            )?;
+        }
+        let data = self
+            .data_bytes
+            .map(|data| format!(" ({} of data)", bytes(data)));
         writeln!(
             page.out,
-            "  taken {}, used {}, {}",
-            page.time(self.created_at.0),
-            page.time(self.last_accessed_at.0),
-            self.state
-        )?;
-        writeln!(
-            page.out,
-            "  {}, {} ({} of data)",
+            "  {}, {}{}",
             count(self.files.len() as u64, "file"),
             bytes(self.logical_bytes),
-            bytes(self.data_bytes)
+            data.unwrap_or_default()
         )?;
         for (key, value) in &self.annotations {
             let note = human::visible(&format!("{key} = {value}"));

@@ -10,6 +10,7 @@ use snapshotter::{Reference, Sha256, SnapshotSummary};
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
+use crate::hints;
 use crate::output::human::{self, bytes};
 use crate::output::json::{Time, as_text};
 use crate::output::{Align, Page, Table};
@@ -25,16 +26,26 @@ Examples:
       all versions of vm
   snapshotter list 'sandboxes/*'
       everything below sandboxes/
+  snapshotter list --remote vm
+      all versions of vm in the configured registry
   snapshotter list -q 'vm:test-*' | xargs -r snapshotter remove
       removes what matches")]
 pub struct Args {
     /// Only those whose name, or NAME:VERSION, matches; `*` means anything
     glob: Option<String>,
+    /// List what is in the configured registry
+    ///
+    /// Not every registry tells the names it has; the versions of one NAME it tells.
+    #[arg(long)]
+    remote: bool,
 }
 
 /// Runs it.
 pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let pattern = args.glob.as_deref().map(pattern).transpose()?;
+    if args.remote {
+        return remote(context, args.glob.as_deref(), pattern.as_ref());
+    }
     context.require_store()?;
     let listed = context.with_store(async |store| Ok(store.list().await?))?;
     let wanted = |snapshot: &SnapshotSummary| match &pattern {
@@ -52,6 +63,38 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     Ok(Answer::new(list).with_warnings(listed.warning))
 }
 
+/// What the registry has. A GLOB that leaves no doubt about the name asks for that name: that takes one request, and
+/// works where the registry does not tell its names.
+fn remote(context: &Context, glob: Option<&str>, pattern: Option<&Pattern>) -> Result<Answer> {
+    let name = glob.and_then(literal_name);
+    let listed = context.with_remote(async |store| {
+        let listed = store.list_remote(name).await;
+        listed.map_err(|error| hints::there(error.into()))
+    })?;
+    let references = listed.value.into_iter().map(|snapshot| snapshot.reference);
+    let wanted = |reference: &Reference| pattern.is_none_or(|pattern| matches(pattern, reference));
+    let list = RemoteList {
+        snapshots: references
+            .filter(wanted)
+            .map(|reference| RemoteRow { reference })
+            .collect(),
+        nothing: match glob {
+            Some(glob) => format!("No snapshot matches {glob}."),
+            None => format!(
+                "No snapshots in {}.",
+                context.registry().unwrap_or_default()
+            ),
+        },
+    };
+    Ok(Answer::new(list).with_warnings(listed.warning))
+}
+
+/// The name in `vm` and in `vm:v*`.
+fn literal_name(glob: &str) -> Option<&str> {
+    let (name, _) = glob.split_once(':').unwrap_or((glob, ""));
+    (!name.contains(['*', '?', '['])).then_some(name)
+}
+
 fn pattern(glob: &str) -> Result<Pattern> {
     Pattern::new(glob).map_err(|error| {
         Failure::invalid(format!("{glob:?} is not a pattern: {}", error.msg))
@@ -61,6 +104,29 @@ fn pattern(glob: &str) -> Result<Pattern> {
 
 fn matches(pattern: &Pattern, reference: &Reference) -> bool {
     pattern.matches(reference.name()) || pattern.matches(&reference.to_string())
+}
+
+#[derive(Serialize)]
+struct RemoteList {
+    snapshots: Vec<RemoteRow>,
+    #[serde(skip)]
+    nothing: String,
+}
+
+#[derive(Serialize)]
+struct RemoteRow {
+    #[serde(serialize_with = "as_text")]
+    reference: Reference,
+}
+
+impl Document for RemoteList {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if self.snapshots.is_empty() && !page.quiet {
+            return writeln!(page.out, "{}", self.nothing);
+        }
+        let mut rows = self.snapshots.iter();
+        rows.try_for_each(|row| writeln!(page.out, "{}", row.reference))
+    }
 }
 
 #[derive(Serialize)]

@@ -8,6 +8,8 @@ pub mod doctor;
 pub mod inspect;
 pub mod list;
 pub mod man;
+pub mod pull;
+pub mod push;
 pub mod remove;
 pub mod restore;
 pub mod snapshot;
@@ -23,6 +25,8 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
     let answer = match command {
         Command::Snapshot(args) => snapshot::run(context, args),
         Command::Restore(args) => restore::run(context, args),
+        Command::Push(args) => push::run(context, &args),
+        Command::Pull(args) => pull::run(context, &args),
         Command::List(args) => list::run(context, &args),
         Command::Inspect(args) => inspect::run(context, &args),
         Command::Diff(args) => diff::run(context, &args),

@@ -1,6 +1,8 @@
 //! `snapshotter remove`. All references are looked up before the first snapshot is removed, so a misspelt one removes
 //! nothing.
 
+mod remote;
+
 use std::collections::BTreeSet;
 use std::io;
 
@@ -23,7 +25,9 @@ use crate::output::human::{bytes, count};
 Examples:
   snapshotter remove vm:v1 vm:v2
   snapshotter remove vm:v1 --dry-run
-      only show what would be given back")]
+      only show what would be given back
+  snapshotter remove --remote vm:v1
+      in the configured registry; what is here stays")]
 pub struct Args {
     /// The snapshots: NAME:VERSION
     #[arg(value_name = "REFERENCE", required = true)]
@@ -31,12 +35,21 @@ pub struct Args {
     /// Only show what would be removed
     #[arg(long)]
     dry_run: bool,
+    /// Remove them from the configured registry, and not here
+    ///
+    /// That deletes the manifest, and so every version there that is the same snapshot. The bytes stay, because other
+    /// snapshots may need them.
+    #[arg(long)]
+    remote: bool,
 }
 
 /// Runs it.
 pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let parse = |text: &String| hints::reference(text, "remove NAME:VERSION");
     let references: Vec<Reference> = args.references.iter().map(parse).collect::<Result<_>>()?;
+    if args.remote {
+        return remote::run(context, &references, args.dry_run);
+    }
     context.require_store()?;
     let removed = context.with_store(async |store| {
         let planned = plan(store, &references).await?;

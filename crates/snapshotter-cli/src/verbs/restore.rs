@@ -21,6 +21,8 @@ use crate::output::{FAINT, Page, STRONG};
 ///
 /// Files appear under their names whole or not at all. What is there already is replaced, each file at once, unless it is
 /// right; nothing that is not part of the snapshot is touched.
+///
+/// Where a registry is configured, what is not here is fetched first, and stays here.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -56,19 +58,24 @@ pub struct Args {
 pub fn run(context: &Context, args: Args) -> Result<Answer> {
     let dry_run = args.dry_run;
     let request = args.request()?;
-    context.require_store()?;
+    if context.registry().is_none() {
+        context.require_store()?;
+    }
     if dry_run {
         return plan(context, &request);
     }
     let title = request.reference.to_string();
-    let restored = context.with_store(async |store| {
+    let restored = context.with_store_and_remote(async |store| {
         let progress = context.progress(&title);
         let observed = store.observed_by(progress.observer());
         match observed.restore(&request).await {
             Ok(report) => Ok(report),
             Err(error) => {
                 drop(progress);
-                let failure = hints::what_is_there(store, error.into()).await;
+                let failure = match context.registry() {
+                    Some(_) => hints::on_the_way(error.into()),
+                    None => hints::what_is_there(store, error.into()).await,
+                };
                 Err(explain(failure, &request))
             }
         }
@@ -79,13 +86,15 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
     Ok(Answer::new(Restored::new(&report, &request.output_dir)).with_warnings(warnings))
 }
 
+/// What would happen with what is here: nothing is fetched to find out.
 fn plan(context: &Context, request: &RestoreRequest) -> Result<Answer> {
+    context.require_store()?;
     let planned = context.with_store(async |store| match store.plan_restore(request).await {
         Ok(plan) => Ok(plan),
-        Err(error) => Err(explain(
-            hints::what_is_there(store, error.into()).await,
-            request,
-        )),
+        Err(error) => {
+            let failure = hints::what_is_there(store, error.into()).await;
+            Err(explain(maybe_there(context, failure, request), request))
+        }
     })?;
     let plan = planned.value;
     let refused = (request.no_clobber && !plan.existing.is_empty()).then(|| {
@@ -96,6 +105,16 @@ fn plan(context: &Context, request: &RestoreRequest) -> Result<Answer> {
     Ok(Answer::new(Planned::new(&plan))
         .with_warnings(planned.warning)
         .with_failure(refused))
+}
+
+fn maybe_there(context: &Context, failure: Failure, request: &RestoreRequest) -> Failure {
+    if context.registry().is_none() || !hints::is_absent_snapshot(&failure) {
+        return failure;
+    }
+    failure.with_hint(format!(
+        "--dry-run looks at what is here alone; `snapshotter pull {}` fetches it",
+        request.reference
+    ))
 }
 
 impl Args {
@@ -146,6 +165,8 @@ struct Restored {
     logical_bytes: u64,
     data_bytes: u64,
     placements: Placed,
+    fetched_blobs: u64,
+    fetched_bytes: u64,
     duration_seconds: f64,
     #[serde(skip)]
     output_dir: PathBuf,
@@ -162,6 +183,8 @@ impl Restored {
             logical_bytes: report.logical_bytes,
             data_bytes: report.data_bytes,
             placements: report.placements.into(),
+            fetched_blobs: report.fetched_blobs,
+            fetched_bytes: report.fetched_bytes,
             duration_seconds: report.duration.as_secs_f64(),
             output_dir: output_dir.to_owned(),
         }
@@ -173,10 +196,7 @@ impl Document for Restored {
         if page.quiet {
             return Ok(());
         }
-        let (name, _) = self
-            .reference
-            .split_once('@')
-            .unwrap_or((&self.reference, ""));
+        let name = human::without_digest(&self.reference);
         writeln!(
             page.out,
             "{STRONG}{name}{STRONG:#} {FAINT}is in{FAINT:#} {}",
@@ -191,6 +211,10 @@ impl Document for Restored {
         )?;
         if self.files > 0 {
             writeln!(page.out, "  {}", self.placements.shown())?;
+        }
+        if self.fetched_blobs > 0 {
+            let (blobs, fetched) = (count(self.fetched_blobs, "blob"), bytes(self.fetched_bytes));
+            writeln!(page.out, "  {blobs} ({fetched}) fetched")?;
         }
         Ok(())
     }

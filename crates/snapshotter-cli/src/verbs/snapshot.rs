@@ -13,6 +13,7 @@ use snapshotter::{
     Snapshotter,
 };
 
+use super::push::Published;
 use crate::answer::{Answer, Document};
 use crate::arguments::Link;
 use crate::context::Context;
@@ -26,6 +27,9 @@ use crate::output::{FAINT, Page, STRONG};
 ///
 /// Versions are immutable: what exists is replaced only with --force. Nothing is visible unless the command succeeds, and
 /// then the snapshot is on the disk.
+///
+/// Where a registry is configured it is published too, unless --local is given. If only that fails, the snapshot is kept
+/// here, and `snapshotter push` publishes it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -35,6 +39,8 @@ Examples:
       two files; `memory` will not be written any more and is hardlinked instead of copied
   snapshotter snapshot vm:v3 /run/vm --exclude '*.sock' --exclude 'log/**' --annotation kernel=6.18
       without sockets and logs; quote patterns, or the shell replaces them
+  snapshotter snapshot vm:v4 /run/vm --local
+      is not published, though a registry is configured
   find . -name '*.img' -print0 | snapshotter snapshot images:v1 . --files-from0 -
       what another program found")]
 pub struct Args {
@@ -70,6 +76,9 @@ pub struct Args {
     /// Replace the version if it exists
     #[arg(long)]
     force: bool,
+    /// Keep it here alone: do not publish it
+    #[arg(long)]
+    local: bool,
     /// Only show what would be taken
     #[arg(long)]
     dry_run: bool,
@@ -93,11 +102,19 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
         return plan(context, &request, explain);
     }
     let title = format!("{}:{}", request.name, request.version);
-    let taken = context.with_store(async |store| {
+    let take = async |store: &Snapshotter| {
         let progress = context.progress(&title);
         let store = store.observed_by(progress.observer());
         store.snapshot(&request).await.map_err(explain)
-    })?;
+    };
+    let taken = if request.local {
+        context.with_store(take)?
+    } else {
+        if context.registry().is_some() {
+            context.require_content("; --local publishes nothing")?;
+        }
+        context.with_store_and_remote(take)?
+    };
     let warnings = taken.value.warnings.iter().cloned().map(Warning::from);
     let warnings: Vec<_> = warnings.chain(taken.warning).collect();
     Ok(Answer::new(Taken::new(&taken.value)).with_warnings(warnings))
@@ -160,6 +177,7 @@ impl Args {
         let mut request = SnapshotRequest::new(reference.name(), version, self.base_dir)
             .files(paths.iter().map(File::new))
             .force(self.force)
+            .local(self.local)
             .link_mode(self.link_mode.into());
         request.read_only = self.read_only;
         request.exclude = self.exclude;
@@ -189,7 +207,7 @@ fn explain(failure: Failure, base: &Path, paths: &[PathBuf]) -> Failure {
             "to take one file, name its directory first: {}",
             one_file(base)
         )),
-        _ => hints::missing_path(failure, base, paths),
+        _ => hints::on_the_way(hints::missing_path(failure, base, paths)),
     }
 }
 
@@ -219,6 +237,7 @@ struct Taken {
     blobs_stored: u64,
     blobs_reused: u64,
     placements: Placed,
+    publication: Option<Published>,
     duration_seconds: f64,
 }
 
@@ -236,6 +255,7 @@ impl Taken {
             blobs_stored: report.blobs_stored,
             blobs_reused: report.blobs_reused,
             placements: report.placements.into(),
+            publication: report.publication.as_ref().map(Published::new),
             duration_seconds: report.duration.as_secs_f64(),
         }
     }
@@ -246,10 +266,7 @@ impl Document for Taken {
         if page.quiet {
             return Ok(());
         }
-        let (name, _) = self
-            .reference
-            .split_once('@')
-            .unwrap_or((&self.reference, ""));
+        let name = human::without_digest(&self.reference);
         writeln!(
             page.out,
             "{STRONG}{name}{STRONG:#}  {FAINT}{}{FAINT:#}",
@@ -266,7 +283,10 @@ impl Document for Taken {
         if self.files > 0 {
             writeln!(page.out, "  {}", self.placements.shown())?;
         }
-        Ok(())
+        match &self.publication {
+            Some(published) => writeln!(page.out, "  published to {}", published.shown()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -40,6 +40,8 @@ const NOBODY: u32 = 65534;
 /// A place to try things in.
 pub struct Place {
     dir: TempDir,
+    /// What else is in the command's environment.
+    variables: Vec<(String, String)>,
 }
 
 /// What the command said.
@@ -56,6 +58,7 @@ impl Place {
     pub fn new() -> Self {
         let place = Self {
             dir: TempDir::with_prefix("snapshotter-cli-").unwrap(),
+            variables: Vec::new(),
         };
         place.chmod("", 0o755);
         fs::create_dir_all(place.path("vm/images")).unwrap();
@@ -75,6 +78,66 @@ impl Place {
             .run(["snapshot", "vm:v1", "vm", "--link-mode", "copy"])
             .succeeded();
         place
+    }
+
+    /// With a registry and a place of contents, both of them directories, and nothing published yet.
+    pub fn with_registry() -> Self {
+        let place = Self::new();
+        fs::create_dir(place.path("contents")).unwrap();
+        let registry = format!("oci-layout:{}", place.path("registry").display());
+        let contents = place.path("contents").display().to_string();
+        place
+            .set("SNAPSHOTTER_REGISTRY_ENDPOINT", registry)
+            .set("SNAPSHOTTER_REGISTRY_NAMESPACE", "team")
+            .set("SNAPSHOTTER_CONTENT_PROVIDER", "fs")
+            .set("SNAPSHOTTER_CONTENT_ROOT", contents)
+    }
+
+    /// The same, with `vm:v1` taken on another node and published: here is no root yet.
+    pub fn with_published() -> Self {
+        let place = Self::with_registry();
+        let taken = ["snapshot", "vm:v1", "vm", "--link-mode", "copy"];
+        place.on("other", taken).succeeded();
+        place
+    }
+
+    /// Adds a variable to the command's environment.
+    pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Takes a variable out of the command's environment.
+    pub fn unset(mut self, name: &str) -> Self {
+        self.variables.retain(|(other, _)| other != name);
+        self
+    }
+
+    /// Runs the command on another node: with another root.
+    pub fn on<S: AsRef<OsStr>>(&self, root: &str, args: impl IntoIterator<Item = S>) -> Said {
+        self.said(self.command(args).env("SNAPSHOTTER_ROOT_DIR", root))
+    }
+
+    /// The objects in the directory that stands in for a bucket.
+    pub fn contents(&self) -> Vec<PathBuf> {
+        let objects = fs::read_dir(self.path("contents/xxh3"));
+        let mut objects: Vec<_> = objects
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        objects.sort();
+        objects
+    }
+
+    /// Alters the last byte of one of these objects.
+    pub fn alter_an_object(&self) {
+        let object = &self.contents()[0];
+        let mut bytes = fs::read(object).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::remove_file(object).unwrap();
+        fs::write(object, bytes).unwrap();
     }
 
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -108,6 +171,7 @@ impl Place {
             .env("HOME", self.path("home"))
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("SNAPSHOTTER_ROOT_DIR", "root")
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::null());
         command
     }
@@ -224,6 +288,14 @@ impl Said {
     #[track_caller]
     pub fn exited(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// The same with the address of a server, whose port differs from run to run, replaced.
+    pub fn without(mut self, address: &str) -> Self {
+        for text in [&mut self.out, &mut self.err] {
+            *text = text.replace(address, "[SERVER]");
+        }
         self
     }
 

@@ -1,0 +1,149 @@
+//! A snapshot goes from one node to another through real servers, by the command alone: two roots, one registry.
+
+mod support;
+
+use std::fs;
+
+use support::Place;
+use testkit::registry::{Kind, RegistryServer, or_skip};
+use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::weather::{Reply, Weather};
+
+/// Takes it on one node, restores it on the other, and compares every byte and attribute.
+fn goes_from_node_to_node(place: &Place) {
+    let taken = place.on("one", ["snapshot", "vm:v1", "vm", "--json"]);
+    let taken = taken.succeeded().json();
+    assert_eq!(taken["publication"]["sentBlobs"], 3);
+    let listed = place.on("two", ["list", "--remote", "-q"]).succeeded();
+    assert_eq!(listed.out, "vm:v1\n");
+    let restored = place.on("two", ["restore", "vm:v1", "out", "--json"]);
+    let restored = restored.succeeded().json();
+    assert_eq!(restored["fetchedBlobs"], 3);
+    assert_eq!(restored["manifestDigest"], taken["manifestDigest"]);
+    testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
+    place.on("one", ["push", "vm:v1", "--verify"]).succeeded();
+    let doctor = place.on("two", ["doctor", "--json"]).succeeded().json();
+    assert!(doctor["registry"]["error"].is_null(), "{doctor:#?}");
+    assert!(doctor["content"]["error"].is_null(), "{doctor:#?}");
+}
+
+/// A registry that keeps the bytes too, and lets manifests be deleted.
+fn registry(kind: Kind) -> Option<(RegistryServer, Place)> {
+    let kind = Kind {
+        delete: true,
+        ..kind
+    };
+    let server = or_skip(RegistryServer::start(kind))?;
+    let place = Place::new()
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", server.url())
+        .set("SNAPSHOTTER_REGISTRY_NAMESPACE", "team")
+        .set("SNAPSHOTTER_CONTENT_PROVIDER", "registry");
+    Some((server, place))
+}
+
+#[test]
+fn through_a_registry_alone() {
+    let Some((_server, place)) = registry(Kind::default()) else {
+        return;
+    };
+    goes_from_node_to_node(&place);
+    place.on("two", ["remove", "--remote", "vm:v1"]).succeeded();
+    place.on("three", ["pull", "vm:v1"]).exited(3);
+}
+
+#[test]
+fn through_a_registry_and_s3() {
+    let Some((_server, place)) = registry(Kind::default()) else {
+        return;
+    };
+    let s3 = S3::start("ckpt");
+    let place = place
+        .set("SNAPSHOTTER_CONTENT_PROVIDER", "s3")
+        .set("SNAPSHOTTER_CONTENT_ENDPOINT", s3.endpoint())
+        .set("SNAPSHOTTER_CONTENT_BUCKET", s3.bucket())
+        .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_ID", ACCESS_KEY)
+        .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_SECRET", SECRET_KEY);
+    goes_from_node_to_node(&place);
+    assert_eq!(s3.keys().len(), 3);
+}
+
+/// The Go library's example has one file; it serves both programs.
+#[test]
+fn as_the_go_examples_env_file_says() {
+    let user = Some(("admin", "hunter2"));
+    let Some((server, place)) = registry(Kind {
+        user,
+        ..Kind::default()
+    }) else {
+        return;
+    };
+    let place = place
+        .unset("SNAPSHOTTER_REGISTRY_ENDPOINT")
+        .unset("SNAPSHOTTER_REGISTRY_NAMESPACE")
+        .unset("SNAPSHOTTER_CONTENT_PROVIDER");
+    let s3 = S3::start("test-bucket");
+    let text = format!(
+        "SNAPSHOTTER_ROOT_DIR=unused\nREGISTRY_ENDPOINT={}\nREGISTRY_USERNAME=admin\nREGISTRY_PASSWORD=hunter2\n\
+         REGISTRY_NAMESPACE=test\nREGISTRY_INSECURE=true\nDRAGONFLY_ENDPOINT=unix:///run/d.sock\n\
+         CONTENT_PROVIDER=s3\nCONTENT_BUCKET=test-bucket\nCONTENT_REGION=us-east-1\nCONTENT_ENDPOINT={}\n\
+         CONTENT_ACCESS_KEY_ID={ACCESS_KEY}\nCONTENT_ACCESS_KEY_SECRET={SECRET_KEY}\n",
+        server.url(),
+        s3.endpoint(),
+    );
+    place.write(".env", text.as_bytes());
+    let taken = place.on("one", ["--env-file", ".env", "snapshot", "vm:v1", "vm"]);
+    let unused = "not used by this release: DRAGONFLY_ENDPOINT\n";
+    assert!(taken.succeeded().err.contains(unused));
+    let restored = place.on("two", ["--env-file", ".env", "restore", "vm:v1", "out"]);
+    restored.succeeded();
+    testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
+}
+
+#[test]
+fn with_a_private_authority() {
+    let Some((server, place)) = registry(Kind {
+        tls: true,
+        ..Kind::default()
+    }) else {
+        return;
+    };
+    let place = place.set("SNAPSHOTTER_REGISTRY_RETRIES", "0");
+    let said = place.on("one", ["list", "--remote"]);
+    assert_ne!(said.code, Some(0), "{said:#?}");
+    assert!(said.err.contains("certificate"), "{said:#?}");
+    let ca_file = server.ca_file().display().to_string();
+    goes_from_node_to_node(&place.set("SNAPSHOTTER_REGISTRY_CA_FILE", ca_file));
+}
+
+/// `docker login` leaves it in its own file, and the command looks there.
+#[test]
+fn with_what_docker_login_left() {
+    let user = Some(("admin", "hunter2"));
+    let Some((server, place)) = registry(Kind {
+        user,
+        ..Kind::default()
+    }) else {
+        return;
+    };
+    place.on("one", ["list", "--remote", "vm"]).exited(10);
+    fs::create_dir_all(place.path("home/.docker")).unwrap();
+    // `admin:hunter2` in base64.
+    let auth = "YWRtaW46aHVudGVyMg==";
+    let text = format!(
+        r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#,
+        server.address()
+    );
+    place.write("home/.docker/config.json", text.as_bytes());
+    goes_from_node_to_node(&place);
+}
+
+#[test]
+fn the_environments_proxy_is_asked() {
+    let proxy = Weather::new(|_, _| Reply::status(403));
+    let place = Place::new()
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", "http://registry.example")
+        .set("SNAPSHOTTER_REGISTRY_RETRIES", "0")
+        .set("http_proxy", proxy.url());
+    place.run(["list", "--remote", "vm"]).exited(10);
+    assert!(!proxy.asked().is_empty());
+}

@@ -30,13 +30,29 @@ const AHEAD: usize = 4;
 
 /// A blob on its way out.
 pub(super) struct Outgoing<'a> {
-    pub(super) store: &'a Store,
-    pub(super) blob: &'a Blob,
-    pub(super) map: &'a ExtentMap,
-    pub(super) opened: &'a OpenBlob,
+    store: &'a Store,
+    blob: &'a Blob,
+    map: &'a ExtentMap,
+    opened: OpenBlob,
 }
 
-impl Outgoing<'_> {
+impl<'a> Outgoing<'a> {
+    /// Opens a blob whose map is known.
+    pub(super) fn open(
+        store: &'a Store,
+        blob: &'a Blob,
+        map: &'a ExtentMap,
+        activity: &Activity,
+    ) -> Result<Self> {
+        let opened = store.open_good(blob, activity)?;
+        Ok(Self {
+            store,
+            blob,
+            map,
+            opened,
+        })
+    }
+
     /// Reads the file into a channel. The last piece is held back until the bytes are known to be the blob's: then the
     /// other side never completes anything wrong.
     fn feed<T: Send>(
@@ -64,7 +80,7 @@ impl Outgoing<'_> {
             fed => Some(fed.at("read", self.store.content_path(self.blob))?),
         };
         if checksum != Some(self.blob.checksum) {
-            self.store.mark_unless_replaced(self.blob, self.opened)?;
+            self.store.mark_unless_replaced(self.blob, &self.opened)?;
             return Err(crate::store::damaged(self.blob));
         }
         if let Some(last) = held {
@@ -167,6 +183,14 @@ impl Incoming {
 }
 
 impl Origin<'_> {
+    /// What a blob is called in the registry, where it comes from there.
+    pub(super) fn sha256(&self, digest: Digest) -> Option<Sha256> {
+        match self {
+            Self::Transport(_) => None,
+            Self::Layers { layers, .. } => layers.get(&digest).map(|layer| layer.sha256),
+        }
+    }
+
     /// How many bytes a blob will come in, where that is known or cheap to ask.
     pub(super) fn size(&self, incoming: &Incoming, wanted: Wanted<'_>) -> Result<u64> {
         Ok(match self {

@@ -344,29 +344,17 @@ impl Fetching<'_> {
             probe: None,
         };
         let committed = store.commit(self.snapshot, &mut [ingest])?;
-        self.note_layer(need, &committed)?;
+        // What came as a layer need not be sent to that registry again.
+        if let ([Ingested::Stored(blob) | Ingested::Reused(blob)], Some(sha256)) =
+            (&committed[..], origin.sha256(need.digest))
+        {
+            store
+                .catalog
+                .write(Sync::Normal, |txn| txn.set_sha256(*blob, sha256))?;
+        }
         self.fetched_blobs.fetch_add(1, Ordering::Relaxed);
         self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
-    }
-}
-
-impl Fetching<'_> {
-    /// What came as a layer need not be sent to that registry again.
-    fn note_layer(&self, need: &Need<'_>, committed: &[Ingested]) -> Result<()> {
-        let layer = self
-            .manifest
-            .layers
-            .iter()
-            .find(|layer| layer.digest == need.digest);
-        let (Some(layer), [Ingested::Stored(blob) | Ingested::Reused(blob)]) = (layer, committed)
-        else {
-            return Ok(());
-        };
-        self.context
-            .store
-            .catalog
-            .write(Sync::Normal, |txn| txn.set_sha256(*blob, layer.sha256))
     }
 }
 

@@ -148,13 +148,7 @@ impl Publishing<'_> {
             self.skip(blob);
             return Ok(());
         }
-        let opened = self.store.open_good(blob, self.activity)?;
-        let outgoing = Outgoing {
-            store: self.store,
-            blob,
-            map: &map,
-            opened: &opened,
-        };
+        let outgoing = Outgoing::open(self.store, blob, &map, self.activity)?;
         let published = content::publish(transport, &outgoing, existing, self.activity)?;
         if published == Published::Sent {
             self.count(map.stream_size());
@@ -204,13 +198,7 @@ impl Publishing<'_> {
                 return Ok(layer(sha256));
             }
         }
-        let opened = self.store.open_good(blob, self.activity)?;
-        let outgoing = Outgoing {
-            store: self.store,
-            blob,
-            map: &map,
-            opened: &opened,
-        };
+        let outgoing = Outgoing::open(self.store, blob, &map, self.activity)?;
         let sha256 = content::push(
             &self.remote.registry,
             &self.repository,

@@ -1,12 +1,11 @@
 //! `pull`: brings a snapshot into the store and makes no files of it, so that a restore later finds it here.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fetch;
+use super::{fetch, release};
 use crate::catalog::{Snapshot, Sync};
 use crate::registry::Registry;
-use crate::store::{Store, now};
+use crate::store::now;
 use crate::transport::Content;
 use crate::words::digest::Sha256;
 use crate::words::error::{ErrorKind, Result};
@@ -132,10 +131,4 @@ fn obtain(
         )
     })?;
     Ok((fetched, snapshot))
-}
-
-pub(super) fn release(store: &Arc<Store>, operation: i64) {
-    if let Err(error) = store.with_slice(|| store.release(operation)) {
-        tracing::warn!(%error, "a finished call's lease stays until this handle is closed");
-    }
 }

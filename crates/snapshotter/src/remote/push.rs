@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::content::Incoming;
-use super::{Remote, publish};
+use super::{Remote, publish, release};
 use crate::activity::{Activity, Limit};
 use crate::catalog::{Snapshot, Sync};
 use crate::registry::Registry;
@@ -112,9 +112,7 @@ pub(crate) fn run(
         Ok(snapshot)
     })?;
     let result = send(store, limit, remote, request, &snapshot, &activity);
-    if let Err(error) = store.release(operation) {
-        tracing::warn!(%error, "a finished push's lease stays until this handle is closed");
-    }
+    release(store, operation);
     let (publication, verified_blobs) =
         result.map_err(|error| error.with_reference(&request.reference))?;
     Ok(PushReport {

@@ -246,31 +246,28 @@ struct Call<'a> {
 impl Call<'_> {
     fn run(&self, operation: i64) -> Result<(Leased, Fetched, Restored)> {
         let (leased, mut fetched) = self.obtain(operation)?;
-        let result = restore(
-            self.store,
-            self.limit,
-            self.relaxed_times,
-            self.request,
-            &leased,
-            self.activity,
-        );
+        let result = self.materialize(&leased);
         let restored = match (result, &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
                 let again = self.fetch_again(remote, &leased, error)?;
                 fetched.fetched_blobs += again.fetched_blobs;
                 fetched.fetched_bytes += again.fetched_bytes;
-                restore(
-                    self.store,
-                    self.limit,
-                    self.relaxed_times,
-                    self.request,
-                    &leased,
-                    self.activity,
-                )?
+                self.materialize(&leased)?
             }
             (result, _) => result?,
         };
         Ok((leased, fetched, restored))
+    }
+
+    fn materialize(&self, leased: &Leased) -> Result<Restored> {
+        restore(
+            self.store,
+            self.limit,
+            self.relaxed_times,
+            self.request,
+            leased,
+            self.activity,
+        )
     }
 
     /// Leases the snapshot, fetching it first if it is not here.

@@ -153,10 +153,10 @@ async fn summarize(snapshotter: &Snapshotter) -> Result<()> {
 // What the checkpoints are made of.
 
 /// One paused machine's files.
-struct Checkpoint {
+pub(crate) struct Checkpoint {
     number: u64,
-    name: String,
-    version: String,
+    pub(crate) name: String,
+    pub(crate) version: String,
     directory: PathBuf,
     files: Vec<MadeFile>,
 }
@@ -190,7 +190,7 @@ struct Extent {
 
 impl Checkpoint {
     /// The first two share the disk image; all share the template's memory and one JSON file. The rest is their own.
-    fn make(directory: &Path, number: u64) -> Result<Self> {
+    pub(crate) fn make(directory: &Path, number: u64) -> Result<Self> {
         let name = format!("ckpt{number}");
         let checkpoint = directory.join("checkpoints").join(&name);
         fs::create_dir_all(&checkpoint)?;
@@ -220,7 +220,7 @@ impl Checkpoint {
         })
     }
 
-    fn request(&self) -> SnapshotRequest {
+    pub(crate) fn request(&self) -> SnapshotRequest {
         let files = self
             .files
             .iter()
@@ -230,7 +230,7 @@ impl Checkpoint {
             .annotation("made-by", "examples/checkpoint.rs")
     }
 
-    fn compare(&self, output: &Path) -> Result<String> {
+    pub(crate) fn compare(&self, output: &Path) -> Result<String> {
         let started = Instant::now();
         let found = fs::read_dir(output)?.count();
         if found != self.files.len() {
@@ -389,18 +389,14 @@ fn is_hole(file: &fs::File, offset: u64, len: usize) -> bool {
     }
 }
 
-/// What belongs at an offset: SplitMix64, its counter started from the seed and the offset.
+/// What belongs at an offset: BLAKE3's output stream for the seed and the offset.
 fn bytes(seed: u64, offset: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ offset;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        out.extend((mixed ^ (mixed >> 31)).to_le_bytes());
-    }
-    out.truncate(len);
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(&seed.to_le_bytes())
+        .update(&offset.to_le_bytes());
+    let mut out = vec![0; len];
+    hasher.finalize_xof().fill(&mut out);
     out
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::activity::{Activity, Limit};
-use crate::store::Store;
+use crate::store::{Recipient, Store};
 use crate::words::error::Result;
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
@@ -48,7 +48,12 @@ pub(crate) fn publish_new(
     match *remote {}
 }
 
-pub(crate) fn fetch(context: &Context<'_>, _: i64, _: &Reference) -> Result<Fetched> {
+pub(crate) fn fetch(
+    context: &Context<'_>,
+    _: i64,
+    _: &Reference,
+    _: Option<&dyn Recipient>,
+) -> Result<Fetched> {
     match *context.remote {}
 }
 

@@ -189,6 +189,31 @@ impl TmpfsMount {
     }
 }
 
+/// A directory mounted a second time, so that links do not go from one place to the other, until this is dropped.
+#[derive(Debug)]
+pub struct BindMount {
+    point: PathBuf,
+}
+
+impl BindMount {
+    /// Mounts `directory` on `point`, a directory too.
+    ///
+    /// # Errors
+    /// If this machine can't: says why.
+    pub fn new(directory: &Path, point: &Path) -> Result<Self, Skip> {
+        need_root()?;
+        mount(&["--bind".as_ref(), directory.as_ref(), point.as_ref()])?;
+        let point = point.to_owned();
+        Ok(Self { point })
+    }
+}
+
+impl Drop for BindMount {
+    fn drop(&mut self) {
+        let _ = unmount(&self.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    }
+}
+
 /// A temporary directory with the mount point in it, nothing mounted.
 #[derive(Debug)]
 struct Home {

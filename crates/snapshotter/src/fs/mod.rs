@@ -13,6 +13,7 @@ pub(crate) mod lock;
 pub(crate) mod place;
 pub(crate) mod scan;
 pub(crate) mod space;
+pub(crate) mod temporary;
 
 pub(crate) use dir::{Dir, Stat};
 

@@ -3,7 +3,9 @@
 //! before it gets a name, and what goes is hashed while it goes, so neither side ever gets wrong bytes unnoticed.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use crate::format::artifact::Layer;
 use crate::format::spf::DecodeError;
 use crate::registry::{MetadataRegistry, Piece, Repository};
 use crate::store::stream::Hashes;
-use crate::store::travel::{Receiving, StreamHasher, feed};
+use crate::store::travel::{Received, Receiving, StreamHasher, feed};
 use crate::store::{OpenBlob, Store};
 use crate::transport::{ContentTransport, Existing, Published};
 use crate::words::digest::{Checksum, Digest, Sha256};
@@ -165,11 +167,12 @@ pub(super) struct Incoming {
     pub(super) size: u64,
 }
 
-/// An empty file, and the directory it is in, for errors.
-#[derive(Clone, Copy)]
+/// Empty files to fill: the store's, with the directory it is in, for errors, and perhaps one for somebody who wants the
+/// same bytes at once.
 pub(super) struct Staging<'a> {
-    pub(super) file: &'a std::fs::File,
-    pub(super) dir: &'a std::path::Path,
+    pub(super) file: &'a File,
+    pub(super) dir: &'a Path,
+    pub(super) second: Option<File>,
 }
 
 impl Incoming {
@@ -204,7 +207,7 @@ impl Origin<'_> {
         })
     }
 
-    /// Brings a blob into an empty file. What it says has been checked: the digest, the checksum where there is one, the
+    /// Brings a blob into empty files. What it says has been checked: the digest, the checksum where there is one, the
     /// size, and that it is one packed stream and nothing else.
     pub(super) fn fetch(
         &self,
@@ -212,21 +215,22 @@ impl Origin<'_> {
         staging: Staging<'_>,
         wanted: Wanted<'_>,
         told: &dyn Fn(u64),
-    ) -> Result<(ExtentMap, Hashes)> {
-        let mut receiving = Receiving::new(staging.file, incoming.size, incoming.limit())
-            .at("write to", staging.dir)?;
+    ) -> Result<Received> {
+        let Staging { file, dir, second } = staging;
+        let mut receiving =
+            Receiving::new(file, second, incoming.size, incoming.limit()).at("write to", dir)?;
         self.pull(incoming, wanted, &mut |bytes| {
             told(bytes.len() as u64);
             receiving.push(bytes).map_err(|error| match error {
                 DecodeError::Spf(error) => self.wrong(incoming, error),
-                DecodeError::Sink(error) => Error::io("write to", staging.dir, error),
+                DecodeError::Sink(error) => Error::io("write to", dir, error),
             })
         })?;
-        let (map, hashes) = receiving
+        let received = receiving
             .finish()
             .map_err(|error| self.wrong(incoming, error))?;
-        self.check(incoming, &hashes)?;
-        Ok((map, hashes))
+        self.check(incoming, &received.hashes)?;
+        Ok(received)
     }
 
     /// Reads a blob back and compares it, keeping nothing.

@@ -16,7 +16,7 @@ use crate::format::document::{Document, FileEntry};
 use crate::fs::{Stat, attributes, is_privileged};
 use crate::registry::Repository;
 use crate::store::stream::Hashes;
-use crate::store::{Ingest, Ingested, Payload, Store, now};
+use crate::store::{Ingest, Ingested, Payload, Recipient, Store, now};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -96,11 +96,16 @@ struct Need<'a> {
     digest: Digest,
     checksum: Option<Checksum>,
     size: u64,
-    /// Of the first read-only file with it: given to the blob's own inode, which is then that file's view.
-    attributes: Option<&'a Attributes>,
+    files: Vec<&'a FileEntry>,
 }
 
 impl Need<'_> {
+    /// Of the first read-only file with it: given to the blob's own inode, which is then that file's view.
+    fn attributes(&self) -> Option<&Attributes> {
+        let file = self.files.iter().find(|file| file.read_only)?;
+        Some(&file.attributes)
+    }
+
     fn incoming(&self) -> Incoming {
         Incoming {
             digest: self.digest,
@@ -120,19 +125,22 @@ fn needs(document: &Document) -> Vec<Need<'_>> {
                 digest: key.0,
                 checksum: key.1,
                 size: file.size,
-                attributes: None,
+                files: Vec::new(),
             });
             needs.len() - 1
         });
-        if file.read_only {
-            needs[at].attributes.get_or_insert(&file.attributes);
-        }
+        needs[at].files.push(file);
     }
     needs
 }
 
 /// Brings a snapshot into the store, unless it is here, and leases it for an operation.
-pub(crate) fn run(context: &Context<'_>, operation: i64, reference: &Reference) -> Result<Fetched> {
+pub(crate) fn run(
+    context: &Context<'_>,
+    operation: i64,
+    reference: &Reference,
+    recipient: Option<&dyn Recipient>,
+) -> Result<Fetched> {
     let resolved = resolve(context.remote, reference, context.activity)?;
     let repository = context.remote.repository(reference)?;
     let snapshot = context.store.catalog.write(Sync::Normal, |txn| {
@@ -145,6 +153,7 @@ pub(crate) fn run(context: &Context<'_>, operation: i64, reference: &Reference) 
         snapshot,
         repository: &repository,
         manifest: &resolved.parsed,
+        recipient,
         fetched_blobs: AtomicU64::new(0),
         fetched_bytes: AtomicU64::new(0),
     };
@@ -182,6 +191,7 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
         snapshot,
         repository: &repository,
         manifest: &parsed,
+        recipient: None,
         fetched_blobs: AtomicU64::new(0),
         fetched_bytes: AtomicU64::new(0),
     };
@@ -213,6 +223,7 @@ struct Fetching<'a> {
     snapshot: i64,
     repository: &'a Repository,
     manifest: &'a Manifest,
+    recipient: Option<&'a dyn Recipient>,
     fetched_blobs: AtomicU64,
     fetched_bytes: AtomicU64,
 }
@@ -326,20 +337,21 @@ impl Fetching<'_> {
         let staging = Staging {
             file: &file,
             dir: store.root.staging.path(),
+            second: self.recipient.and_then(|who| who.wants(&need.files)),
         };
-        let (map, hashes) = origin.fetch(&incoming, staging, wanted, &told)?;
-        if let Some(attributes) = need.attributes {
+        let received = origin.fetch(&incoming, staging, wanted, &told)?;
+        if let Some(attributes) = need.attributes() {
             for unset in attributes::set(&file, attributes, is_privileged()) {
                 // Not a view then: a restore makes one when it needs it.
                 tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
             }
         }
         let stat = Stat::of_file(&file).at("examine", store.root.staging.path())?;
-        let bytes = map.stream_size();
+        let bytes = received.map.stream_size();
         let ingest = Ingest {
             payload: Payload::Slot(slot),
-            hashes,
-            map,
+            hashes: received.hashes,
+            map: received.map,
             mtime: Some(stat.mtime),
             probe: None,
         };
@@ -351,6 +363,9 @@ impl Fetching<'_> {
             store
                 .catalog
                 .write(Sync::Normal, |txn| txn.set_sha256(*blob, sha256))?;
+        }
+        if let (Some(recipient), Some(second)) = (self.recipient, received.second) {
+            recipient.receive(received.hashes.checksum, second);
         }
         self.fetched_blobs.fetch_add(1, Ordering::Relaxed);
         self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -121,7 +121,7 @@ fn obtain(
     })?;
     let fetched = match &here {
         Some(snapshot) => fetch::repair(context, snapshot.id)?,
-        None => fetch::run(context, operation, reference)?,
+        None => fetch::run(context, operation, reference, None)?,
     };
     let snapshot = store.catalog.read(|txn| txn.snapshot(fetched.snapshot))?;
     let snapshot = snapshot.ok_or_else(|| {

@@ -13,12 +13,12 @@ use std::sync::{Mutex, PoisonError};
 
 use super::directories::{self, published, warn_unset};
 use super::plan::{Group, Link, Plan, PlannedFile};
-use super::temporary::{self, Temporary};
 use super::{Context, Restored};
 use crate::catalog::Blob;
 use crate::format::document::{FileEntry, SymlinkEntry};
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
+use crate::fs::temporary::{self, Temporary};
 use crate::fs::{Dir, Stat, attributes, own_ids, space};
 use crate::snapshot::os_name;
 use crate::store::stream::{Hashing, Output, holes_are_zero, pass};
@@ -447,23 +447,45 @@ impl<'a> Placing<'a> {
 
     /// Makes a file of its own and gives it its name.
     fn write(&self, parent: &Dir, job: &Job<'_>) -> Result<Placement> {
-        let (temporary, placement) = self.make(parent, job)?;
+        if self.take_early(parent, job)? {
+            return Ok(Placement::Copy);
+        }
+        let (mut temporary, placement) = self.make(parent, job)?;
         let result = temporary.publish(job.name(), self.context.no_clobber);
         published(result, parent, job.planned.entry.path.file_name())?;
         Ok(placement)
     }
 
-    /// Makes a complete file without a final name: cloned where the filesystem can, else copied and verified.
-    fn make<'d>(&self, parent: &'d Dir, job: &Job<'_>) -> Result<(Temporary<'d>, Placement)> {
-        let path = || parent.path_of(job.name());
-        let temporary = Temporary::create(parent, &self.context.no_unnamed).at("create", path())?;
-        let placement = self.fill(parent, job, temporary.file())?;
-        let unset = attributes::set(
-            temporary.file(),
-            &job.wanted.attributes,
-            self.context.privileged,
-        );
+    /// Gives the name to a file that was written while its blob was fetched, if there is one.
+    fn take_early(&self, parent: &Dir, job: &Job<'_>) -> Result<bool> {
+        let early = self.context.early;
+        let Some(file) = early.and_then(|early| early.take(&job.blob.checksum, job.device)) else {
+            return Ok(false);
+        };
+        let mut temporary = Temporary::unnamed(parent, file);
+        self.dress(job, temporary.file());
+        match temporary.publish(job.name(), self.context.no_clobber) {
+            // One filesystem, and yet not one: another mount of it, or another quota's tree.
+            Err(error) if cannot_share(&error) => Ok(false),
+            result => {
+                published(result, parent, job.planned.entry.path.file_name())?;
+                let _ = self.context.activity.advance(job.blob.data_size);
+                Ok(true)
+            }
+        }
+    }
+
+    fn dress(&self, job: &Job<'_>, file: &File) {
+        let unset = attributes::set(file, &job.wanted.attributes, self.context.privileged);
         warn_unset(self.context, &job.planned.entry.path, unset);
+    }
+
+    /// Makes a complete file without a final name: cloned where the filesystem can, else copied and verified.
+    fn make<'d>(&self, parent: &'d Dir, job: &Job<'_>) -> Result<(Temporary<&'d Dir>, Placement)> {
+        let path = || parent.path_of(job.name());
+        let temporary = Temporary::create(parent, 0o600).at("create", path())?;
+        let placement = self.fill(parent, job, temporary.file())?;
+        self.dress(job, temporary.file());
         Ok((temporary, placement))
     }
 
@@ -546,7 +568,7 @@ impl<'a> Placing<'a> {
             .ok_or_else(|| Error::new(ErrorKind::Internal, "a name without its file"))?;
         let parent = directories::open(self.context.output, path.parent().as_ref())?;
         let device = Stat::of_file(&parent).at("examine", parent.path())?.dev;
-        let (temporary, _) = self.make(&parent, &self.open(planned, device)?)?;
+        let (mut temporary, _) = self.make(&parent, &self.open(planned, device)?)?;
         let of = os_name(path.file_name());
         published(temporary.publish(of, false), &parent, path.file_name())?;
         for other in &planned.others {

@@ -1,10 +1,10 @@
 //! Restoring a snapshot: resolve → plan → materialize.
 
 mod directories;
+mod early;
 mod materialize;
 mod plan;
 mod preview;
-mod temporary;
 
 pub use preview::RestorePlan;
 pub(crate) use preview::run as preview;
@@ -12,8 +12,10 @@ pub(crate) use preview::run as preview;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+
+use early::EarlyFiles;
+use plan::Selection;
 
 use crate::activity::{Activity, Limit};
 use crate::catalog::{Snapshot, Sync};
@@ -164,8 +166,7 @@ struct Context<'a> {
     relaxed_times: bool,
     privileged: bool,
     cloning: Cloning,
-    /// Set once the filesystem said it cannot.
-    no_unnamed: AtomicBool,
+    early: Option<&'a EarlyFiles<'a>>,
 }
 
 impl Context<'_> {
@@ -245,47 +246,59 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn run(&self, operation: i64) -> Result<(Leased, Fetched, Restored)> {
-        let (leased, mut fetched) = self.obtain(operation)?;
-        let result = self.materialize(&leased);
+        let (leased, mut fetched, early) = self.obtain(operation)?;
+        let result = self.materialize(&leased, early.as_ref());
         let restored = match (result, &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
                 let again = self.fetch_again(remote, &leased, error)?;
                 fetched.fetched_blobs += again.fetched_blobs;
                 fetched.fetched_bytes += again.fetched_bytes;
-                self.materialize(&leased)?
+                self.materialize(&leased, None)?
             }
             (result, _) => result?,
         };
         Ok((leased, fetched, restored))
     }
 
-    fn materialize(&self, leased: &Leased) -> Result<Restored> {
-        restore(
-            self.store,
-            self.limit,
-            self.relaxed_times,
-            self.request,
-            leased,
-            self.activity,
-        )
+    fn materialize(&self, leased: &Leased, early: Option<&EarlyFiles<'_>>) -> Result<Restored> {
+        let document = parse(&leased.document)?;
+        let plan = plan::plan(document, &self.request.paths)?;
+        let output = open_output(self.store, &self.request.output_dir)?;
+        let context = Context {
+            store: self.store,
+            limit: self.limit,
+            activity: self.activity,
+            output: &output,
+            link_mode: self.request.link_mode,
+            no_clobber: self.request.no_clobber,
+            relaxed_times: self.relaxed_times,
+            privileged: is_privileged(),
+            cloning: Cloning::default(),
+            early,
+        };
+        materialize::all(&context, leased.snapshot.id, &plan)
     }
 
     /// Leases the snapshot, fetching it first if it is not here.
-    fn obtain(&self, operation: i64) -> Result<(Leased, Fetched)> {
+    fn obtain(&self, operation: i64) -> Result<(Leased, Fetched, Option<EarlyFiles<'_>>)> {
         match (
             lease(self.store, operation, &self.request.reference),
             &self.remote,
         ) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
-                let fetched = remote::fetch(remote, operation, &self.request.reference)?;
-                Ok((leased(self.store, fetched.snapshot)?, fetched))
+                let selection = Selection::new(&self.request.paths)?;
+                let early = EarlyFiles::new(self.store, self.request, selection);
+                let reference = &self.request.reference;
+                let fetched = remote::fetch(remote, operation, reference, Some(&early))?;
+                let leased = leased(self.store, fetched.snapshot)?;
+                Ok((leased, fetched, Some(early)))
             }
             (Ok(leased), Some(remote)) if self.request.no_clobber => {
                 // A second attempt would find the first one's files in its way: what is bad is found before.
                 let fetched = remote::repair(remote, leased.snapshot.id)?;
-                Ok((leased, fetched))
+                Ok((leased, fetched, None))
             }
-            (leased, _) => Ok((leased?, Fetched::default())),
+            (leased, _) => Ok((leased?, Fetched::default(), None)),
         }
     }
 
@@ -356,32 +369,6 @@ struct Restored {
     logical_bytes: u64,
     data_bytes: u64,
     placements: Placements,
-}
-
-fn restore(
-    store: &Store,
-    limit: &Limit,
-    relaxed_times: bool,
-    request: &RestoreRequest,
-    leased: &Leased,
-    activity: &Activity,
-) -> Result<Restored> {
-    let document = parse(&leased.document)?;
-    let plan = plan::plan(document, &request.paths)?;
-    let output = open_output(store, &request.output_dir)?;
-    let context = Context {
-        store,
-        limit,
-        activity,
-        output: &output,
-        link_mode: request.link_mode,
-        no_clobber: request.no_clobber,
-        relaxed_times,
-        privileged: is_privileged(),
-        cloning: Cloning::default(),
-        no_unnamed: AtomicBool::new(false),
-    };
-    materialize::all(&context, leased.snapshot.id, &plan)
 }
 
 fn parse(document: &[u8]) -> Result<Document> {

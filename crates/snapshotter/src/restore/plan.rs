@@ -105,10 +105,10 @@ pub(super) fn plan(document: Document, paths: &[PathBuf]) -> Result<Plan> {
 }
 
 /// The paths asked for; none means all.
-struct Selection(Vec<(RelPath, PathBuf)>);
+pub(super) struct Selection(Vec<(RelPath, PathBuf)>);
 
 impl Selection {
-    fn new(paths: &[PathBuf]) -> Result<Self> {
+    pub(super) fn new(paths: &[PathBuf]) -> Result<Self> {
         if paths.iter().any(|given| is_base(given)) {
             return Ok(Self(Vec::new()));
         }
@@ -123,7 +123,7 @@ impl Selection {
         Ok(Self(selected.collect::<Result<_>>()?))
     }
 
-    fn contains(&self, path: &RelPath) -> bool {
+    pub(super) fn contains(&self, path: &RelPath) -> bool {
         self.0.is_empty()
             || self
                 .0

@@ -8,6 +8,7 @@ mod check;
 mod ingest;
 pub(crate) mod layout;
 mod owner;
+mod recipient;
 mod reserve;
 pub(crate) mod stream;
 mod sweep;
@@ -20,6 +21,7 @@ mod views;
 pub(crate) use check::damaged;
 pub(crate) use check::{OpenBlob, settled};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
+pub(crate) use recipient::Recipient;
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;

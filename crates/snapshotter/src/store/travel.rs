@@ -45,17 +45,31 @@ pub(crate) fn feed(
     Ok(Checksum::from_bytes(*hasher.finalize().as_bytes()))
 }
 
-/// Takes a stream that comes from elsewhere into a file that is all hole. A long one is hashed on a thread of its own
-/// while this one writes.
+/// Takes a stream that comes from elsewhere into a file that is all hole, and perhaps into a second one. A long stream
+/// is hashed on a thread of its own, and the second file written on another, while this one writes the first.
 pub(crate) struct Receiving<'a> {
     decoder: Decoder,
     copy: Copy<'a>,
     hashing: StreamHasher,
+    second: Option<Second>,
+}
+
+/// What came.
+pub(crate) struct Received {
+    pub(crate) map: ExtentMap,
+    pub(crate) hashes: Hashes,
+    /// The second file, if it could be written.
+    pub(crate) second: Option<File>,
 }
 
 impl<'a> Receiving<'a> {
     /// `size` is the logical size that the stream has to have, `limit` bounds its length, both in bytes.
-    pub(crate) fn new(file: &'a File, size: u64, limit: u64) -> io::Result<Self> {
+    pub(crate) fn new(
+        file: &'a File,
+        second: Option<File>,
+        size: u64,
+        limit: u64,
+    ) -> io::Result<Self> {
         crate::fs::hook::step("write")?;
         file.set_len(size)?;
         Ok(Self {
@@ -63,20 +77,69 @@ impl<'a> Receiving<'a> {
             // What is elsewhere too is in no hurry to reach the disk.
             copy: Copy::new(file, false),
             hashing: StreamHasher::new(size),
+            second: second.and_then(|file| Second::start(file, size, limit).ok()),
         })
     }
 
     /// Takes more of the stream. Nothing outside the logical size is written.
     pub(crate) fn push(&mut self, bytes: &Bytes) -> Result<(), DecodeError<io::Error>> {
         self.hashing.update(bytes);
+        if let Some(second) = &self.second {
+            second.push(bytes);
+        }
         let copy = &mut self.copy;
         self.decoder
             .push(bytes, &mut |offset, data| copy.write(data, offset))
     }
 
     /// What came, once all has.
-    pub(crate) fn finish(self) -> Result<(ExtentMap, Hashes), SpfError> {
-        Ok((self.decoder.finish()?, self.hashing.finish()))
+    pub(crate) fn finish(self) -> Result<Received, SpfError> {
+        Ok(Received {
+            map: self.decoder.finish()?,
+            hashes: self.hashing.finish(),
+            second: self.second.and_then(Second::finish),
+        })
+    }
+}
+
+/// A second file for a stream's data. It is an offer: one that cannot be written is dropped, and who wanted it makes
+/// its own, and hears there why it cannot.
+struct Second {
+    pieces: SyncSender<Bytes>,
+    thread: JoinHandle<Option<File>>,
+}
+
+impl Second {
+    fn start(file: File, size: u64, limit: u64) -> io::Result<Self> {
+        let (pieces, received) = sync_channel::<Bytes>(WAITING);
+        let thread = std::thread::Builder::new()
+            .name("snapshotter-copy".to_owned())
+            .spawn(move || {
+                let mut decoder = Decoder::new(Some(size), Some(limit));
+                crate::fs::hook::step("write").ok()?;
+                file.set_len(size).ok()?;
+                let mut copy = Copy::new(&file, false);
+                while let Ok(bytes) = received.recv() {
+                    decoder
+                        .push(&bytes, &mut |offset, data| copy.write(data, offset))
+                        .ok()?;
+                }
+                decoder.finish().ok()?;
+                Some(file)
+            })?;
+        Ok(Self { pieces, thread })
+    }
+
+    fn push(&self, bytes: &Bytes) {
+        // A thread that has given up takes nothing more.
+        let _ = self.pieces.send(bytes.clone());
+    }
+
+    fn finish(self) -> Option<File> {
+        drop(self.pieces);
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 

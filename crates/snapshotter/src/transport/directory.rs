@@ -4,8 +4,8 @@
 //! temporary one where the filesystem cannot do that, then named, then the directory is synced. So a crash leaves the
 //! old state or the new one, and at worst a file `.snapshotter-…` that nobody takes for an object.
 //!
-//! File calls run on blocking threads; a future that is dropped stops after the piece under way. A fetch reads one piece
-//! ahead of its receiver, on one thread: a hop between threads for each piece would cost more than the reading.
+//! File calls run on blocking threads; a future that is dropped stops after the piece under way. A fetch is read on one
+//! thread that hands the pieces to the receiver itself: a hop between threads for each would cost more than the reading.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -25,8 +26,10 @@ use super::recycled::{Buffer, Buffers};
 use super::source::Source;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
 use super::{absent, other_size, receiver_gone, wanted};
+use crate::fs::Dir;
+use crate::fs::hook::step;
 use crate::fs::place::start_writeback;
-use crate::fs::{Dir, random_name};
+use crate::fs::temporary::{Temporary, cannot_be_unnamed};
 use crate::words::digest::Digest;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
@@ -88,25 +91,20 @@ impl Directory {
         let path = self.path(digest);
         let (budget, buffers) = (self.budget.clone(), self.buffers.clone());
         let runtime = Handle::current();
-        // Its receiver goes when this future goes, and then the thread stops.
-        let (ahead, mut pieces) = mpsc::channel(1);
+        let dropped = Arc::new(AtomicBool::new(false));
+        let _guard = SetOnDrop(Arc::clone(&dropped));
         let reading = tokio::task::spawn_blocking(move || {
             for range in ranges(wanted, PIECE) {
                 let share = runtime.block_on(budget.take(range.end - range.start));
-                let piece = read(&file, &range, buffers.take())
-                    .map(|bytes| held_by(bytes, Arc::new(share)));
-                let failed = piece.is_err();
-                if ahead.blocking_send(piece).is_err() || failed {
-                    return;
+                let piece = read(&file, &range, buffers.take()).at("read", &path)?;
+                let sent = sink.blocking_send(held_by(piece, Arc::new(share)));
+                if sent.is_err() || dropped.load(Ordering::Relaxed) {
+                    return Err(receiver_gone());
                 }
             }
+            Ok(bytes)
         });
-        while let Some(piece) = pieces.recv().await {
-            let piece = piece.at("read", &path)?;
-            sink.send(piece).await.map_err(|_| receiver_gone())?;
-        }
-        reading.await.map_err(panicked)?;
-        Ok(bytes)
+        reading.await.map_err(panicked)?
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
@@ -169,12 +167,20 @@ impl ContentTransport for Directory {
     }
 }
 
+/// Tells a thread that the future it works for is gone.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// An object on its way to its name. Dropping it before [`Draft::publish`] leaves nothing.
 struct Draft {
-    dir: Dir,
-    file: File,
-    temporary: Option<OsString>,
+    file: Temporary<Dir>,
     target: OsString,
+    digest: Digest,
     len: u64,
     started: u64,
 }
@@ -184,115 +190,54 @@ impl Draft {
         // The root itself is not made: where it is missing, something is not mounted.
         let root = Dir::open(root)?;
         let dir = root.ensure_dir(OsStr::new(OBJECTS), 0o777)?;
-        let (file, temporary) = create(&dir).at("create a file in", dir.path())?;
+        let path = dir.path().to_owned();
         Ok(Self {
-            dir,
-            file,
-            temporary,
+            file: Temporary::create(dir, 0o644).at("create a file in", path)?,
             target: digest.hex().into(),
+            digest,
             len: 0,
             started: 0,
         })
     }
 
     fn append(mut self, bytes: &[u8]) -> Result<Self> {
-        crate::fs::hook::step("write")
-            .and_then(|()| self.file.write_all_at(bytes, self.len))
+        let file = self.file.file();
+        step("write")
+            .and_then(|()| file.write_all_at(bytes, self.len))
             .at("write", self.path())?;
         self.len += bytes.len() as u64;
         if self.len - self.started >= WRITEBACK {
-            start_writeback(&self.file, self.started, self.len - self.started);
+            start_writeback(file, self.started, self.len - self.started);
             self.started = self.len;
         }
         Ok(self)
     }
 
     fn publish(mut self, existing: Existing, place: &str) -> Result<Published> {
-        self.file.sync_all().at("sync", self.path())?;
-        let named = match existing {
-            Existing::Keep => self.name_if_free(),
-            Existing::Replace => self.name_over(),
-        };
-        match named {
+        self.file.file().sync_all().at("sync", self.path())?;
+        match self.file.publish(&self.target, existing == Existing::Keep) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.compare(place),
             named => {
                 named.at("name", self.path())?;
-                self.dir.sync()?;
+                self.file.dir().sync()?;
                 Ok(Published::Sent)
             }
         }
     }
 
-    fn name_if_free(&mut self) -> io::Result<()> {
-        let Some(temporary) = &self.temporary else {
-            return self.dir.link_file(&self.file, &self.target);
-        };
-        // A link fails where the name is taken, on every filesystem; a rename without replacing needs the newer call.
-        self.dir.link(temporary, &self.dir, &self.target)
-    }
-
-    fn name_over(&mut self) -> io::Result<()> {
-        let temporary = match self.temporary.take() {
-            Some(temporary) => temporary,
-            None => {
-                let temporary = temporary_name()?;
-                self.dir.link_file(&self.file, &temporary)?;
-                temporary
-            }
-        };
-        let renamed = self.dir.rename(&temporary, &self.dir, &self.target);
-        if renamed.is_err() {
-            self.temporary = Some(temporary);
-        }
-        renamed
-    }
-
     /// Somebody else published the same digest meanwhile.
     fn compare(&self, place: &str) -> Result<Published> {
-        let found = self.dir.stat(&self.target).at("look at", self.path())?.size;
+        let there = self.file.dir().stat(&self.target);
+        let found = there.at("look at", self.path())?.size;
         if found == self.len {
             return Ok(Published::Already);
         }
-        let digest = Digest::from_u64(
-            u64::from_str_radix(&self.target.to_string_lossy(), 16).unwrap_or_default(),
-        );
-        Err(other_size(digest, place, found, self.len))
+        Err(other_size(self.digest, place, found, self.len))
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.path_of(&self.target)
+        self.file.dir().path_of(&self.target)
     }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if let Some(name) = &self.temporary {
-            // Whatever went wrong is already on its way to the caller.
-            let _ = self.dir.unlink(name);
-        }
-    }
-}
-
-fn create(dir: &Dir) -> io::Result<(File, Option<OsString>)> {
-    match dir.create_unnamed(0o644) {
-        Ok(file) => Ok((file, None)),
-        Err(error) if cannot_be_unnamed(&error) => {
-            let name = temporary_name()?;
-            Ok((dir.create_file(&name, 0o644)?, Some(name)))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn temporary_name() -> io::Result<OsString> {
-    Ok(format!(".snapshotter-{}", random_name()?).into())
-}
-
-fn cannot_be_unnamed(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOENT)
-    )
 }
 
 /// An absent root is an error, an absent object is not.

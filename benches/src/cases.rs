@@ -22,7 +22,7 @@ pub(crate) struct Case {
 }
 
 /// All cases. Small files come first, when no other case has removed any file yet.
-pub(crate) const ALL: [Case; 4] = [
+pub(crate) const ALL: [Case; 5] = [
     Case {
         name: small::NAME,
         run: small::run,
@@ -38,6 +38,10 @@ pub(crate) const ALL: [Case; 4] = [
     Case {
         name: travel::NAME,
         run: travel::run,
+    },
+    Case {
+        name: travel::HUGE,
+        run: travel::huge,
     },
 ];
 

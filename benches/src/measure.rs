@@ -45,6 +45,8 @@ pub(crate) struct Spec {
 /// What a comparison is to reach.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {
+    /// None for the time: the row is there for its memory, or to be known.
+    None,
     /// At most this many times the peer's time.
     Ratio(f64),
     /// At most this many seconds.
@@ -206,6 +208,7 @@ impl Row {
     /// Whether both ways to look at it reach the target.
     pub(crate) fn reached(&self) -> bool {
         match self.spec.target {
+            Target::None => true,
             Target::Seconds(most) => median(&self.ours) <= most,
             Target::Ratio(most) => [self.ratio(), self.pair_ratio()]
                 .iter()

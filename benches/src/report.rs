@@ -119,6 +119,7 @@ fn time_row(row: &Row) -> Vec<String> {
         ratio(row.ratio()),
         ratio(row.pair_ratio()),
         match row.spec.target {
+            Target::None => "–".to_owned(),
             Target::Ratio(most) => format!("≤ {most:.2}"),
             Target::Seconds(most) => format!("≤ {:.0} ms", most * 1000.0),
         },

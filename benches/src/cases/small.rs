@@ -10,7 +10,7 @@ use testkit::{Content, Tree};
 
 use super::{FULL, MIB, NOT_SYNCED};
 use crate::measure::{Bench, Side, Spec, StoreSize, Target};
-use crate::operation::Operation;
+use crate::operation::{Between, Operation, Place};
 use crate::process::{cp, sync_filesystem};
 use crate::{Result, say, settle};
 
@@ -26,7 +26,8 @@ const MEMORY: u64 = 150 * MIB;
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let small = Small::set_up(bench)?;
     small.snapshots(bench)?;
-    small.restores(bench)
+    small.restores(bench)?;
+    small.travels(bench)
 }
 
 struct Small {
@@ -62,14 +63,14 @@ impl Small {
         self.dir.join("source")
     }
 
-    fn spec(&self, title: &'static str, durability: &'static str, ratio: f64) -> Spec {
+    fn spec(&self, title: &'static str, durability: &'static str, target: Target) -> Spec {
         let durable = durability == FULL;
         Spec {
             case: NAME,
             title,
             durability,
             peer: if durable { "cp + sync -f" } else { "cp" },
-            target: Target::Ratio(ratio),
+            target,
             data: self.data,
             memory: MEMORY,
         }
@@ -90,7 +91,7 @@ impl Small {
         let ours = Side::new(prepare, |run| {
             Operation::snapshot(&place(run), "v1", &source).read_only(read_only)
         });
-        let spec = self.spec(title, FULL, 1.2);
+        let spec = self.spec(title, FULL, Target::Ratio(1.2));
         if bench.compare(spec, Some(&peer), &ours)? {
             bench.stores.push(StoreSize {
                 case: NAME,
@@ -114,7 +115,7 @@ impl Small {
         read_only: bool,
         ratio: f64,
     ) -> Result<()> {
-        let spec = self.spec(title, NOT_SYNCED, ratio);
+        let spec = self.spec(title, NOT_SYNCED, Target::Ratio(ratio));
         if !bench.wants(&spec) {
             return Ok(());
         }
@@ -131,6 +132,59 @@ impl Small {
             |run| Operation::restore(&store, "v1", &place(run)),
         );
         bench.compare(spec, Some(&peer), &ours)?;
+        super::check(&self.source(), &place(1))
+    }
+
+    /// To another node through a directory.
+    fn travels(&self, bench: &mut Bench) -> Result<()> {
+        let between = |run| -> Result<Between> {
+            let between = self.dir.join(format!("between {run}"));
+            let objects = between.join("objects");
+            std::fs::create_dir_all(&objects)?;
+            Ok(Between {
+                layouts: between.join("layouts"),
+                place: Place::Directory(objects),
+            })
+        };
+        let title = "publishing what is stored, to a directory";
+        let spec = self.spec(title, FULL, Target::None);
+        let title = "first restore on a second node, from a directory";
+        let restored = self.spec(title, NOT_SYNCED, Target::None);
+        if !bench.wants(&spec) && !bench.wants(&restored) {
+            return Ok(());
+        }
+        let store = self.dir.join("store to travel from");
+        super::take(&Operation::snapshot(&store, "v1", &self.source()))?;
+        let place = |run| self.dir.join(format!("travel {run}"));
+        let peer = Side::new(
+            |_| settled(&self.source()),
+            |run| self.copy(&place(run).with_extension("cp"), true),
+        );
+        let ours = Side::new(
+            |run| {
+                between(run)?;
+                settled(&store.join("storage"))
+            },
+            |run| {
+                let between = between(run).expect("it was made before");
+                Operation::push(&store, "v1").between(&between)
+            },
+        );
+        bench.compare(spec, Some(&peer), &ours)?;
+        let full = between(0)?;
+        super::take(&Operation::push(&store, "v1").between(&full))?;
+        let peer = Side::new(
+            |_| settled(&self.source()),
+            |run| self.copy(&place(run).with_extension("first-cp"), false),
+        );
+        let ours = Side::new(
+            |_| settled(&self.dir.join("between 0")),
+            |run| {
+                let node = place(run).with_extension("node");
+                Operation::restore(&node, "v1", &place(run)).between(&full)
+            },
+        );
+        bench.compare(restored, Some(&peer), &ours)?;
         super::check(&self.source(), &place(1))
     }
 

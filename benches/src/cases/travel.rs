@@ -1,4 +1,5 @@
-//! What goes to another node: 1 GiB through a directory, and through a real S3 server on this machine.
+//! What goes to another node: 1 GiB through a directory, and through a real S3 server on this machine; and 32 GiB, nearly
+//! all holes, for its memory.
 //!
 //! The second node has an empty store, so a restore there fetches, verifies, stores and materializes. Registries are
 //! image layouts in a directory: metadata is two small files, whatever the size.
@@ -18,6 +19,9 @@ use crate::{Result, say, settle};
 /// 1 GiB of random bytes.
 pub(crate) const NAME: &str = "travel-1g";
 
+/// 32 GiB with 1 GiB of random bytes in 65,536 places.
+pub(crate) const HUGE: &str = "travel-32g";
+
 const MEMORY: u64 = 96 * MIB;
 
 /// Runs all of it.
@@ -25,15 +29,17 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let len = 1024 * MIB / bench.divisor;
     let dir = bench.dir.join(NAME);
     let travel = Travel {
+        case: NAME,
         tree: Tree::new().file("memory", Content::Random { seed: 7, len }),
         data: len,
+        cp_options: &[],
         s3: S3::start("bench"),
         dir,
     };
     say(&format!("{NAME}: writing the source"));
     travel.tree.write_to(&travel.source())?;
-    travel.restore(bench, false)?;
-    travel.restore(bench, true)?;
+    travel.restore(bench, WRITABLE, Target::Ratio(1.3))?;
+    travel.restore(bench, READ_ONLY, Target::Ratio(1.2))?;
     travel.publish(bench)?;
     if Command::new("rclone").arg("version").output().is_err() {
         say(&format!("{NAME}: rclone is not here to compare with"));
@@ -43,7 +49,31 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     travel.down(bench)
 }
 
+/// Runs the file that is nearly all holes.
+pub(crate) fn huge(bench: &mut Bench) -> Result<()> {
+    let count = 65_536 / bench.divisor;
+    let (step, len) = (MIB / 2, MIB / 64);
+    let extents = (0..count).map(|index| (index * step, index, len)).collect();
+    let size = count * step;
+    let travel = Travel {
+        case: HUGE,
+        tree: Tree::new().file("memory", Content::Sparse { size, extents }),
+        data: count * len,
+        cp_options: &["--sparse=always"],
+        s3: S3::start("bench"),
+        dir: bench.dir.join(HUGE),
+    };
+    say(&format!("{HUGE}: writing the source"));
+    travel.tree.write_to(&travel.source())?;
+    travel.restore(bench, WRITABLE, Target::None)
+}
+
+const WRITABLE: &str = "first restore on a second node, writable, from a directory";
+const READ_ONLY: &str = "first restore on a second node, read-only, from a directory";
+
 struct Travel {
+    case: &'static str,
+    cp_options: &'static [&'static str],
     dir: PathBuf,
     tree: Tree,
     data: u64,
@@ -94,14 +124,14 @@ impl Travel {
         title: &'static str,
         durability: &'static str,
         peer: &'static str,
-        target: f64,
+        target: Target,
     ) -> Spec {
         Spec {
-            case: NAME,
+            case: self.case,
             title,
             durability,
             peer,
-            target: Target::Ratio(target),
+            target,
             data: self.data,
             memory: MEMORY,
         }
@@ -115,18 +145,7 @@ impl Travel {
         settle::wait_for_quiet()
     }
 
-    fn restore(&self, bench: &mut Bench, read_only: bool) -> Result<()> {
-        let (title, target) = if read_only {
-            (
-                "first restore on a second node, read-only, from a directory",
-                1.2,
-            )
-        } else {
-            (
-                "first restore on a second node, writable, from a directory",
-                1.3,
-            )
-        };
+    fn restore(&self, bench: &mut Bench, title: &'static str, target: Target) -> Result<()> {
         let spec = self.spec(title, NOT_SYNCED, "cp", target);
         if !bench.wants(&spec) {
             return Ok(());
@@ -134,13 +153,13 @@ impl Travel {
         let between = self.directories(title)?;
         let first = self.dir.join(title).join("first");
         let publish = Operation::snapshot(&first, "v1", &self.source())
-            .read_only(read_only)
+            .read_only(title == READ_ONLY)
             .between(&between);
         super::take(&publish)?;
         let objects = self.dir.join(title).join("objects");
         let peer = Side::new(
             |_| self.settle(&self.source()),
-            |_| vec![cp(&[], &self.source(), &self.output())],
+            |_| vec![cp(self.cp_options, &self.source(), &self.output())],
         );
         let ours = Side::new(
             |_| self.settle(&objects),
@@ -153,7 +172,7 @@ impl Travel {
     /// Taking and publishing, against two copies, of which the second is synced.
     fn publish(&self, bench: &mut Bench) -> Result<()> {
         let title = "snapshot, writable, published to a directory";
-        let spec = self.spec(title, BACKGROUND, "cp + sync -f", 2.2);
+        let spec = self.spec(title, BACKGROUND, "cp + sync -f", Target::Ratio(2.2));
         let source = self.source();
         let peer = Side::new(
             |_| self.settle(&source),
@@ -192,7 +211,7 @@ impl Travel {
 
     fn up(&self, bench: &mut Bench) -> Result<()> {
         let title = "publishing what is stored, to S3";
-        let spec = self.spec(title, NOT_SYNCED, "rclone copy", 1.3);
+        let spec = self.spec(title, NOT_SYNCED, "rclone copy", Target::Ratio(1.3));
         if !bench.wants(&spec) {
             return Ok(());
         }
@@ -218,7 +237,7 @@ impl Travel {
 
     fn down(&self, bench: &mut Bench) -> Result<()> {
         let title = "fetching into the store, from S3";
-        let spec = self.spec(title, NOT_SYNCED, "rclone copy", 1.3);
+        let spec = self.spec(title, NOT_SYNCED, "rclone copy", Target::Ratio(1.3));
         if !bench.wants(&spec) {
             return Ok(());
         }

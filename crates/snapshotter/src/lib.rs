@@ -59,6 +59,8 @@ mod format;
 mod fs;
 mod inspect;
 #[cfg(feature = "registry")]
+mod pace;
+#[cfg(feature = "registry")]
 mod registry;
 #[cfg(feature = "registry")]
 mod remote;

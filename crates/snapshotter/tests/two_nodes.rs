@@ -3,12 +3,7 @@
 mod support_a;
 
 #[path = "../examples/checkpoint.rs"]
-#[expect(
-    dead_code,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "an example prints, and only its checkpoints are used here"
-)]
+#[expect(dead_code, reason = "only the example's checkpoints are used here")]
 mod checkpoint;
 
 use std::fs;

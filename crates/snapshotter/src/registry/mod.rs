@@ -163,6 +163,6 @@ fn open_with(config: &Registry, tuning: Tuning) -> Result<Arc<dyn MetadataRegist
 /// What only tests change: how long to wait between retries, and where credential helpers are.
 #[derive(Clone, Debug, Default)]
 struct Tuning {
-    pace: retry::Pace,
+    pace: crate::pace::Pace,
     helpers: credentials::Helpers,
 }

@@ -81,7 +81,9 @@ impl Publishing<'_> {
         let manifest = self.send_contents(&blobs, manifest, &document)?;
         let digest = Sha256::of(&manifest);
         self.refuse_other(before, digest)?;
-        self.send_artifacts(&manifest, document, before != Some(digest))?;
+        // OCI has no manifest without layers: where the contents are none, an empty one stands in.
+        let has_layers = matches!(self.remote.content, Place::Registry) && !blobs.is_empty();
+        self.send_artifacts(&manifest, document, has_layers, before != Some(digest))?;
         self.store.catalog.write(Sync::Normal, |txn| {
             txn.publish_snapshot(self.snapshot.id, &manifest)
         })?;
@@ -214,7 +216,13 @@ impl Publishing<'_> {
         Ok(layer(sha256))
     }
 
-    fn send_artifacts(&self, manifest: &[u8], document: Vec<u8>, is_new: bool) -> Result<()> {
+    fn send_artifacts(
+        &self,
+        manifest: &[u8],
+        document: Vec<u8>,
+        has_layers: bool,
+        is_new: bool,
+    ) -> Result<()> {
         let wanted = || self.activity.check();
         let registry = &self.remote.registry;
         let push = |bytes: Bytes| {
@@ -222,8 +230,7 @@ impl Publishing<'_> {
             wait(&wanted, registry.push_blob(&self.repository, sha256, bytes))
         };
         push(document.into())?;
-        let parsed = super::parse_manifest(manifest, &self.snapshot.reference)?;
-        if parsed.layers.is_empty() {
+        if !has_layers {
             push(Bytes::from_static(EMPTY_BYTES))?;
         }
         if !is_new {

@@ -8,7 +8,8 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use crate::registry::retry::{Failure, retry_after};
+use crate::pace::retry_after;
+use crate::registry::retry::Failure;
 use crate::words::digest::excerpt;
 use crate::words::error::{Error, ErrorKind, Result};
 

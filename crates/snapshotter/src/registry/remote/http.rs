@@ -17,10 +17,11 @@ use super::answer::{Answer, failure_of, shown};
 use super::auth::Auth;
 use super::body::{Beat, Whole};
 use super::challenge::{self, Challenge};
+use crate::pace::Pace;
 use crate::registry::Tuning;
 use crate::registry::config::Registry;
 use crate::registry::credentials::Source;
-use crate::registry::retry::{Attempts, Failure, Pace};
+use crate::registry::retry::{Attempts, Failure};
 use crate::tls;
 use crate::words::error::{Error, ErrorKind, Result};
 

@@ -19,17 +19,14 @@ use bytes::Bytes;
 use testkit::weather::Weather;
 use tokio::sync::mpsc;
 
-use super::retry::Pace;
 use super::*;
+use crate::pace::Pace;
 use crate::words::error::Error;
 
 /// Waits that no test notices.
 fn quick() -> Tuning {
     Tuning {
-        pace: Pace {
-            first: Duration::from_millis(1),
-            longest: Duration::from_millis(5),
-        },
+        pace: Pace::QUICK,
         ..Tuning::default()
     }
 }

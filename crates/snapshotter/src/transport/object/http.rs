@@ -15,34 +15,33 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
 use reqwest::{Body, Client};
+use time::OffsetDateTime;
 
 use super::body::{Incoming, Outgoing, Progress, silent};
 #[cfg(feature = "object-storage-oss")]
 use super::keys::Signing;
+use crate::pace::{Pace, retry_after};
 use crate::transport::config::Content;
 
 /// Answers that are not an object's bytes: XML, JSON, error pages, in bytes.
 const ANSWER: u64 = 1 << 20;
 
-/// No wait is longer, whatever a server asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
-
 pub(super) struct Http {
     client: Client,
     timeout: Duration,
     retries: u32,
-    backoff: Duration,
+    pace: Pace,
     #[cfg(feature = "object-storage-oss")]
     signing: Signing,
 }
 
 impl Http {
-    pub(super) fn new(client: Client, content: &Content, backoff: Duration) -> Self {
+    pub(super) fn new(client: Client, content: &Content, pace: Pace) -> Self {
         Self {
             client,
             timeout: content.timeout,
             retries: content.retries,
-            backoff,
+            pace,
             #[cfg(feature = "object-storage-oss")]
             signing: Signing::new(content),
         }
@@ -69,13 +68,6 @@ impl Http {
         Ok(answer.map_err(failed)?.into())
     }
 
-    fn wait(&self, attempt: u32, asked: Option<Duration>) -> Duration {
-        let doubled = self.backoff.saturating_mul(1 << attempt.min(16));
-        // Clients that failed together should not come back together.
-        let spread = doubled.mul_f64(0.5 + f64::from(jitter()) / 512.0);
-        asked.unwrap_or(spread).min(LONGEST_WAIT)
-    }
-
     fn receive(&self, parts: &Parts, response: Response<Body>) -> Result<Response<HttpBody>> {
         let (head, body) = response.into_parts();
         let size = head
@@ -100,14 +92,14 @@ impl HttpTransport for Http {
                     refused(&parts.method, response.status())?;
                     return self.receive(&parts, outcome?);
                 }
-                Ok(response) => retry_after(response),
+                Ok(response) => asked_for(response),
                 Err(_) => None,
             };
             if attempt == self.retries {
                 return self.receive(&parts, outcome?);
             }
             drop(outcome);
-            tokio::time::sleep(self.wait(attempt, asked)).await;
+            tokio::time::sleep(self.pace.before(attempt, asked)).await;
             attempt += 1;
         }
     }
@@ -158,9 +150,9 @@ fn may_pass(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    Some(Duration::from_secs(seconds.parse().ok()?))
+fn asked_for(response: &Response<Body>) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    retry_after(value, OffsetDateTime::now_utc())
 }
 
 /// What may come in answer to a request, in bytes.
@@ -178,11 +170,6 @@ fn most(parts: &Parts, status: StatusCode) -> u64 {
         last.checked_sub(first)?.checked_add(1)
     });
     range.unwrap_or(ANSWER)
-}
-
-fn jitter() -> u8 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| (since.subsec_nanos() / 64) as u8)
 }
 
 /// An error of the connection, in words, without its URL: it may pass.
@@ -216,16 +203,5 @@ mod tests {
         assert_eq!(most(&get(None), StatusCode::OK), ANSWER);
         let missing = most(&get(Some("bytes=0-99999999")), StatusCode::NOT_FOUND);
         assert_eq!(missing, ANSWER);
-    }
-
-    #[test]
-    fn waits_grow_and_end() {
-        let content = Content::new(crate::ContentProvider::S3);
-        let client = super::super::client::new(&content).unwrap();
-        let http = Http::new(client, &content, Duration::from_millis(100));
-        assert!(http.wait(0, None) < Duration::from_millis(101));
-        assert!(http.wait(3, None) >= Duration::from_millis(400));
-        assert_eq!(http.wait(60, Some(Duration::MAX)), LONGEST_WAIT);
-        assert!(http.wait(60, None) <= LONGEST_WAIT);
     }
 }

@@ -24,6 +24,7 @@ use self::error::Explain;
 use super::budget::{self, Budget};
 use super::config::Content;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
+use crate::pace::Pace;
 use crate::words::digest::Digest;
 use crate::words::error::Result;
 
@@ -36,15 +37,17 @@ const CONCURRENCY: usize = 3;
 pub(super) struct Tuning {
     /// All buffers together, in bytes.
     pub(super) budget: u32,
-    /// The wait before the first retry; each further one waits twice as long.
-    pub(super) backoff: std::time::Duration,
+    pub(super) pace: Pace,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
         Self {
             budget: budget::DEFAULT,
-            backoff: std::time::Duration::from_millis(200),
+            pace: Pace {
+                first: std::time::Duration::from_millis(200),
+                longest: std::time::Duration::from_secs(20),
+            },
         }
     }
 }
@@ -66,7 +69,7 @@ impl ObjectStorage {
 
     pub(super) fn tuned(content: &Content, tuning: Tuning) -> Result<Self> {
         let explain = Explain::new(content);
-        let http = http::Http::new(client::new(content)?, content, tuning.backoff);
+        let http = http::Http::new(client::new(content)?, content, tuning.pace);
         let operator = service::operator(content, http, &explain)?;
         Ok(Self {
             operator,

@@ -1,11 +1,10 @@
 //! Each provider's configuration as far as a machine without accounts can see it: what is built, where it goes, what it
 //! signs with.
 
-use std::time::Duration;
-
 use testkit::proxy::{Act, Asked, Weather};
 
 use super::suite::{content, publish};
+use crate::pace::Pace;
 use crate::transport::object::{ObjectStorage, Tuning};
 use crate::transport::{Content, ContentProvider, Existing, open};
 use crate::words::error::{Error, ErrorKind};
@@ -28,7 +27,7 @@ fn configuration(provider: ContentProvider, endpoint: &str) -> Content {
 /// What a publication asks a server that refuses everything.
 async fn asked(content_of: &Content, weather: &Weather) -> (Vec<Asked>, Error) {
     let tuning = Tuning {
-        backoff: Duration::from_millis(1),
+        pace: Pace::QUICK,
         ..Tuning::default()
     };
     let transport = ObjectStorage::tuned(content_of, tuning).unwrap();

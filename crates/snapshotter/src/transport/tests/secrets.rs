@@ -1,13 +1,13 @@
 //! Keys stay where they were put: not in errors, not in `Debug`, not in anybody's log; and the environment's stay out.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use testkit::proxy::{Act, Weather};
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 use super::bucket::configuration;
 use super::suite::{content, fetch, publish};
+use crate::pace::Pace;
 use crate::transport::config::require_compiled_in;
 use crate::transport::object::{ObjectStorage, Tuning};
 use crate::transport::parts::PART;
@@ -36,7 +36,7 @@ impl log::Log for Recorder {
 
 fn transport(content: &Content) -> ObjectStorage {
     let tuning = Tuning {
-        backoff: Duration::from_millis(1),
+        pace: Pace::QUICK,
         ..Tuning::default()
     };
     ObjectStorage::tuned(content, tuning).unwrap()

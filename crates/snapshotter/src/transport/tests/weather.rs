@@ -10,6 +10,7 @@ use testkit::s3::S3;
 
 use super::bucket::configuration;
 use super::suite::{content, fetch, publish};
+use crate::pace::Pace;
 use crate::transport::object::{ObjectStorage, Tuning};
 use crate::transport::parts::PART;
 use crate::transport::{Content, ContentTransport, Existing, Published, key};
@@ -18,7 +19,7 @@ use crate::words::error::{Error, ErrorKind};
 /// Retries without waiting.
 fn transport(content: &Content) -> ObjectStorage {
     let tuning = Tuning {
-        backoff: Duration::from_millis(1),
+        pace: Pace::QUICK,
         ..Tuning::default()
     };
     ObjectStorage::tuned(content, tuning).unwrap()

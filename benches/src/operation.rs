@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 use snapshotter::{
-    Config, Content, ContentProvider, Durability, File, Placements, PullRequest, PushRequest,
-    Registry, RestoreRequest, SnapshotRequest, Snapshotter,
+    Config, Content, ContentProvider, Dragonfly, Durability, File, Placements, PullRequest,
+    PushRequest, Registry, RestoreRequest, SnapshotRequest, Snapshotter,
 };
 
 use crate::Result;
@@ -49,6 +49,8 @@ pub(crate) enum Place {
         key: String,
         /// The key.
         secret: String,
+        /// The daemon on the way there, if there is one.
+        daemon: Option<String>,
     },
 }
 
@@ -69,6 +71,7 @@ impl Between {
                 bucket,
                 key,
                 secret,
+                ..
             } => {
                 let mut content = Content::new(ContentProvider::S3);
                 content.endpoint = Some(endpoint.clone());
@@ -228,6 +231,13 @@ impl Operation {
             config = config
                 .registry(between.registry())
                 .content(between.content());
+            if let Place::S3 {
+                daemon: Some(daemon),
+                ..
+            } = &between.place
+            {
+                config = config.dragonfly(Dragonfly::new(daemon));
+            }
         }
         let snapshotter = Snapshotter::open(config).await?;
         let outcome = self.call(&snapshotter).await?;

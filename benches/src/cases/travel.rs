@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use testkit::dragonfly::{Cluster, FakeDaemon, Options as DaemonOptions};
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use testkit::{Content, Tree};
 
@@ -41,6 +42,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     travel.restore(bench, WRITABLE, Target::Ratio(1.3))?;
     travel.restore(bench, READ_ONLY, Target::Ratio(1.2))?;
     travel.publish(bench)?;
+    travel.dragonfly(bench)?;
     if Command::new("rclone").arg("version").output().is_err() {
         say(&format!("{NAME}: rclone is not here to compare with"));
         return Ok(());
@@ -115,6 +117,7 @@ impl Travel {
                 bucket: self.s3.bucket().to_owned(),
                 key: ACCESS_KEY.to_owned(),
                 secret: SECRET_KEY.to_owned(),
+                daemon: None,
             },
         }
     }
@@ -194,6 +197,98 @@ impl Travel {
         );
         bench.compare(spec, Some(&peer), &ours)?;
         Ok(())
+    }
+
+    /// Through a daemon that hardlinks, and has what is asked for in its cache: what the network takes is not ours.
+    fn dragonfly(&self, bench: &mut Bench) -> Result<()> {
+        let rows = [
+            ("snapshot, writable, published through Dragonfly", false),
+            (
+                "first restore on a second node, writable, through Dragonfly",
+                false,
+            ),
+            (
+                "first restore on a second node, read-only, through Dragonfly",
+                true,
+            ),
+        ];
+        let taken = self.spec(rows[0].0, BACKGROUND, "cp + sync -f", Target::Ratio(2.2));
+        if bench.wants(&taken) {
+            self.publish_through_daemon(bench, taken)?;
+        }
+        for (title, read_only) in &rows[1..] {
+            let spec = self.spec(title, NOT_SYNCED, "cp", Target::Ratio(1.25));
+            if bench.wants(&spec) {
+                self.restore_through_daemon(bench, spec, *read_only)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn daemon(&self, cluster: &Cluster) -> FakeDaemon {
+        let dir = Some(self.dir.join("daemon"));
+        let piece_length = 4 * MIB;
+        FakeDaemon::start(
+            cluster,
+            DaemonOptions {
+                dir,
+                piece_length,
+                ..DaemonOptions::default()
+            },
+        )
+    }
+
+    fn through(&self, daemon: &FakeDaemon, name: &str) -> Between {
+        let mut between = self.bucket(name);
+        if let Place::S3 { daemon: way, .. } = &mut between.place {
+            *way = Some(daemon.endpoint().to_owned());
+        }
+        between
+    }
+
+    fn publish_through_daemon(&self, bench: &mut Bench, spec: Spec) -> Result<()> {
+        let cluster = Cluster::over(self.s3.bucket(), self.s3.dir());
+        let daemon = self.daemon(&cluster);
+        let source = self.source();
+        let peer = Side::new(
+            |_| self.settle(&source),
+            |_| vec![cp(&[], &source, &self.output()), sync_filesystem(&self.dir)],
+        );
+        let ours = Side::new(
+            |_| {
+                self.s3.clear();
+                daemon.clear_cache();
+                cluster.expire_tasks();
+                self.settle(&source)
+            },
+            |run| {
+                let between = self.through(&daemon, &format!("published-{run}"));
+                Operation::snapshot(&self.node(), "v1", &source).between(&between)
+            },
+        );
+        bench.compare(spec, Some(&peer), &ours)?;
+        Ok(())
+    }
+
+    fn restore_through_daemon(&self, bench: &mut Bench, spec: Spec, read_only: bool) -> Result<()> {
+        self.s3.clear();
+        let cluster = Cluster::over(self.s3.bucket(), self.s3.dir());
+        let daemon = self.daemon(&cluster);
+        let between = self.through(&daemon, spec.title);
+        let first = self.dir.join(spec.title).join("first");
+        let publish = Operation::snapshot(&first, "v1", &self.source()).read_only(read_only);
+        super::take(&publish.between(&between))?;
+        let cache = daemon.dir().to_owned();
+        let peer = Side::new(
+            |_| self.settle(&self.source()),
+            |_| vec![cp(&[], &self.source(), &self.output())],
+        );
+        let ours = Side::new(
+            |_| self.settle(&cache),
+            |_| Operation::restore(&self.node(), "v1", &self.output()).between(&between),
+        );
+        bench.compare(spec, Some(&peer), &ours)?;
+        super::check(&self.source(), &self.output())
     }
 
     fn rclone(&self, from: &str, to: &str) -> Command {

@@ -104,9 +104,8 @@ pub struct Global {
     pub config: Option<PathBuf>,
     /// Read settings from a file of NAME=VALUE lines too
     ///
-    /// SNAPSHOTTER_* variables in it count as if they were set, unless they are. So do REGISTRY_* and CONTENT_*, as the Go
-    /// library's example calls them: REGISTRY_ENDPOINT is registry.endpoint. DRAGONFLY_* are accepted; this release does not
-    /// use them, and says so.
+    /// SNAPSHOTTER_* variables in it count as if they were set, unless they are. So do REGISTRY_*, CONTENT_* and
+    /// DRAGONFLY_*, as the Go library's example calls them: REGISTRY_ENDPOINT is registry.endpoint.
     #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub env_file: Option<PathBuf>,
     /// Print one JSON document, errors too (docs/json.md)

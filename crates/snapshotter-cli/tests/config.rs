@@ -201,6 +201,44 @@ fn sections_are_read_from_a_file() {
 }
 
 #[test]
+fn a_daemon_without_a_bucket_is_refused() {
+    let place = Place::with_registry().set("SNAPSHOTTER_DRAGONFLY_ENDPOINT", "unix:///run/d.sock");
+    let said = place.run(["doctor"]).exited(2);
+    assert!(
+        said.err.contains("provider fs does not go with it"),
+        "{said:#?}"
+    );
+    let place = place
+        .unset("SNAPSHOTTER_CONTENT_PROVIDER")
+        .unset("SNAPSHOTTER_CONTENT_ROOT");
+    let said = place.run(["doctor"]).exited(2);
+    let text = "dragonfly.endpoint is set, and content.provider is not";
+    assert!(said.err.contains(text), "{said:#?}");
+    let place = Place::with_registry().set("SNAPSHOTTER_DRAGONFLY_REPLICAS", "3");
+    let said = place.run(["doctor"]).exited(2);
+    let text = "dragonfly.replicas is set, and dragonfly.endpoint is not";
+    assert!(said.err.contains(text), "{said:#?}");
+    let place = Place::with_registry()
+        .unset("SNAPSHOTTER_CONTENT_ROOT")
+        .set("SNAPSHOTTER_CONTENT_PROVIDER", "s3")
+        .set("SNAPSHOTTER_CONTENT_BUCKET", "ckpt")
+        .set("SNAPSHOTTER_CONTENT_REGION", "eu-1")
+        .set("SNAPSHOTTER_DRAGONFLY_ENDPOINT", "/run/d.sock");
+    let said = place.run(["doctor"]).exited(2);
+    assert!(
+        said.err
+            .contains("dragonfly.endpoint \"/run/d.sock\" must be"),
+        "{said:#?}"
+    );
+    assert!(
+        said.err.contains("SNAPSHOTTER_DRAGONFLY_ENDPOINT"),
+        "{said:#?}"
+    );
+    // What is here works all the same.
+    place.run(["config"]).succeeded();
+}
+
+#[test]
 fn what_other_programs_know_is_used_and_its_source_is_shown() {
     let place = Place::new()
         .set("SNAPSHOTTER_REGISTRY_ENDPOINT", "registry.example")

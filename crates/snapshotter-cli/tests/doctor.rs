@@ -3,6 +3,8 @@
 mod support;
 
 use support::Place;
+use testkit::dragonfly::{Cluster, FakeDaemon, Options};
+use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 #[test]
 fn says_what_the_machine_can_do() {
@@ -90,6 +92,47 @@ fn what_cannot_be_used_is_said_with_its_kind() {
     let said = place.run(["doctor"]).succeeded();
     let line = "--  contents       content.provider is not set";
     assert!(said.out.contains(line), "{said:#?}");
+}
+
+#[test]
+fn dragonflys_daemon_is_tried() {
+    let s3 = S3::start("ckpt");
+    let cluster = Cluster::over(s3.bucket(), s3.dir());
+    let daemon = FakeDaemon::start(&cluster, Options::default());
+    let place = Place::with_registry()
+        .unset("SNAPSHOTTER_CONTENT_ROOT")
+        .set("SNAPSHOTTER_CONTENT_PROVIDER", "s3")
+        .set("SNAPSHOTTER_CONTENT_BUCKET", s3.bucket())
+        .set("SNAPSHOTTER_CONTENT_ENDPOINT", s3.endpoint())
+        .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_ID", ACCESS_KEY)
+        .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_SECRET", SECRET_KEY)
+        .set("SNAPSHOTTER_DRAGONFLY_ENDPOINT", daemon.endpoint());
+    let said = place.run(["doctor"]).succeeded();
+    for line in [
+        "dfdaemon.sock serves\n",
+        "  ok  its files      it finds this root's files\n",
+        "  ok  its hardlinks  what it brings shares an inode with its cache\n",
+    ] {
+        assert!(said.out.contains(line), "{line}: {said:#?}");
+    }
+    // The empty file's object, and nothing else.
+    assert_eq!(s3.keys().len(), 1);
+    daemon.set_cross_device(true);
+    daemon.clear_cache();
+    let json = place.run(["doctor", "--json"]).succeeded().json();
+    let dragonfly = &json["dragonfly"];
+    assert_eq!(dragonfly["endpoint"], daemon.endpoint());
+    assert_eq!(dragonfly["files"]["works"], true);
+    assert_eq!(dragonfly["hardlink"]["works"], false);
+    cluster.set_scheduler_down(true);
+    let said = place.run(["doctor"]).succeeded();
+    let line = "  --  its files      it cannot be used with this root: ";
+    assert!(said.out.contains(line), "{said:#?}");
+    drop(daemon);
+    let json = place.run(["doctor", "--json"]).succeeded().json();
+    assert_eq!(json["dragonfly"]["error"]["kind"], "unavailable");
+    assert!(json["dragonfly"]["files"].is_null(), "{json}");
+    assert!(json["content"]["error"].is_null(), "{json}");
 }
 
 #[test]

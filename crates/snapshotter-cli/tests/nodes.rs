@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 
 use support::Place;
+use testkit::dragonfly::{Cluster, FakeDaemon, Options};
 use testkit::registry::{Kind, RegistryServer, or_skip};
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use testkit::weather::{Reply, Weather};
@@ -82,20 +83,24 @@ fn as_the_go_examples_env_file_says() {
         .unset("SNAPSHOTTER_REGISTRY_NAMESPACE")
         .unset("SNAPSHOTTER_CONTENT_PROVIDER");
     let s3 = S3::start("test-bucket");
+    let cluster = Cluster::over(s3.bucket(), s3.dir());
+    let daemon = FakeDaemon::start(&cluster, Options::default());
     let text = format!(
         "SNAPSHOTTER_ROOT_DIR=unused\nREGISTRY_ENDPOINT={}\nREGISTRY_USERNAME=admin\nREGISTRY_PASSWORD=hunter2\n\
-         REGISTRY_NAMESPACE=test\nREGISTRY_INSECURE=true\nDRAGONFLY_ENDPOINT=unix:///run/d.sock\n\
+         REGISTRY_NAMESPACE=test\nREGISTRY_INSECURE=true\nDRAGONFLY_ENDPOINT={}\n\
          CONTENT_PROVIDER=s3\nCONTENT_BUCKET=test-bucket\nCONTENT_REGION=us-east-1\nCONTENT_ENDPOINT={}\n\
          CONTENT_ACCESS_KEY_ID={ACCESS_KEY}\nCONTENT_ACCESS_KEY_SECRET={SECRET_KEY}\n",
         server.url(),
+        daemon.endpoint(),
         s3.endpoint(),
     );
     place.write(".env", text.as_bytes());
     let taken = place.on("one", ["--env-file", ".env", "snapshot", "vm:v1", "vm"]);
-    let unused = "not used by this release: DRAGONFLY_ENDPOINT\n";
-    assert!(taken.succeeded().err.contains(unused));
+    assert!(!taken.succeeded().err.contains("warning"));
+    assert!(!daemon.uploads().is_empty());
     let restored = place.on("two", ["--env-file", ".env", "restore", "vm:v1", "out"]);
     restored.succeeded();
+    assert_eq!(daemon.downloads().len(), daemon.uploads().len());
     testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
 }
 

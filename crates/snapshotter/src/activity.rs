@@ -12,7 +12,27 @@ use crate::words::progress::{Event, Observer, Warning, WarningKind};
 pub(crate) struct Activity {
     cancelled: Arc<AtomicBool>,
     observer: Option<Arc<dyn Observer>>,
-    warnings: Mutex<Vec<Warning>>,
+    warnings: Arc<Warnings>,
+}
+
+/// What a call gathers for its report. Who works for a call on other threads may hold on to it.
+#[derive(Debug, Default)]
+pub(crate) struct Warnings(Mutex<Vec<Warning>>);
+
+impl Warnings {
+    pub(crate) fn warn(&self, kind: WarningKind, path: Option<&Path>, message: impl Into<String>) {
+        let warning = Warning {
+            kind,
+            path: path.map(Path::to_owned),
+            message: message.into(),
+        };
+        tracing::warn!(kind = kind.as_str(), path = ?warning.path, "{}", warning.message);
+        self.lock().push(warning);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Warning>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Activity {
@@ -20,7 +40,7 @@ impl Activity {
         Self {
             cancelled,
             observer,
-            warnings: Mutex::default(),
+            warnings: Arc::default(),
         }
     }
 
@@ -52,24 +72,18 @@ impl Activity {
     }
 
     pub(crate) fn warn(&self, kind: WarningKind, path: Option<&Path>, message: impl Into<String>) {
-        let warning = Warning {
-            kind,
-            path: path.map(Path::to_owned),
-            message: message.into(),
-        };
-        tracing::warn!(kind = kind.as_str(), path = ?warning.path, "{}", warning.message);
-        self.warnings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(warning);
+        self.warnings.warn(kind, path, message);
+    }
+
+    /// For those who work for this call.
+    #[cfg(feature = "registry")]
+    pub(crate) fn warnings(&self) -> &Arc<Warnings> {
+        &self.warnings
     }
 
     /// The warnings so far, in the order of their paths.
     pub(crate) fn into_warnings(self) -> Vec<Warning> {
-        let mut warnings = self
-            .warnings
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut warnings = std::mem::take(&mut *self.warnings.lock());
         warnings.sort_by(|a, b| a.path.cmp(&b.path).then(a.message.cmp(&b.message)));
         warnings
     }

@@ -32,6 +32,9 @@ pub struct Config {
     /// Where their bytes are. Default: nowhere to publish to; what has its bytes in the registry can be fetched.
     #[cfg(feature = "registry")]
     pub content: Option<crate::Content>,
+    /// Dragonfly's daemon, through which contents in a bucket travel. Default: none, and they go straight there.
+    #[cfg(feature = "dragonfly")]
+    pub dragonfly: Option<crate::Dragonfly>,
 }
 
 /// When a snapshot call returns.
@@ -91,6 +94,8 @@ impl Config {
             registry: None,
             #[cfg(feature = "registry")]
             content: None,
+            #[cfg(feature = "dragonfly")]
+            dragonfly: None,
         }
     }
 
@@ -107,6 +112,14 @@ impl Config {
     #[must_use]
     pub fn content(mut self, content: crate::Content) -> Self {
         self.content = Some(content);
+        self
+    }
+
+    /// Sets [`dragonfly`](Self::dragonfly).
+    #[cfg(feature = "dragonfly")]
+    #[must_use]
+    pub fn dragonfly(mut self, dragonfly: crate::Dragonfly) -> Self {
+        self.dragonfly = Some(dragonfly);
         self
     }
 
@@ -150,6 +163,18 @@ impl Config {
     pub fn gc(mut self, gc: Gc) -> Self {
         self.gc = gc;
         self
+    }
+
+    /// The daemon, checked; none without the feature `dragonfly`.
+    #[cfg(feature = "registry")]
+    pub(crate) fn daemon(&self) -> Result<Option<std::sync::Arc<crate::transport::Daemon>>> {
+        #[cfg(feature = "dragonfly")]
+        if let Some(dragonfly) = &self.dragonfly {
+            let daemon = crate::transport::Daemon::open(dragonfly)?;
+            crate::transport::require_bucket(self.registry.as_ref(), self.content.as_ref())?;
+            return Ok(Some(daemon));
+        }
+        Ok(None)
     }
 
     pub(crate) fn validate(&self) -> Result<()> {

@@ -140,8 +140,8 @@ pub struct Usage {
     pub data_bytes: u64,
     /// Blobs.
     pub blobs: u64,
-    /// Bytes of data the store keeps. A hardlinked file's are counted, though they cost nothing while its other name
-    /// exists.
+    /// Bytes of data the store keeps, each once whatever form it has. A hardlinked file's are counted, though they cost
+    /// nothing while its other name exists: the one in the directory it was captured from, or in a daemon's cache.
     pub stored_bytes: u64,
     /// Size of the filesystem the root is on.
     pub filesystem_bytes: u64,

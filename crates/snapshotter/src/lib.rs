@@ -97,6 +97,7 @@ pub mod fuzzing {
 pub mod hook {
     //! Stops the world at the Nth change: for tests alone.
     pub use crate::fs::hook::{Action, arm, count};
+    pub use crate::store::pack::pack;
 }
 
 pub use config::{Config, Durability, Gc};
@@ -117,6 +118,8 @@ pub use snapshot::{EntryKind, File, PlannedEntry, SnapshotPlan, SnapshotReport, 
 pub use snapshotter::Snapshotter;
 #[cfg(feature = "registry")]
 pub use transport::{Content, ContentProvider, Credentials};
+#[cfg(feature = "dragonfly")]
+pub use transport::{Dragonfly, DragonflyDiagnosis};
 pub use verify::{BadBlob, VerifyReport, VerifyRequest};
 pub use words::digest::{Checksum, Digest, DigestError, Sha256};
 pub use words::error::{Error, ErrorKind, Result};

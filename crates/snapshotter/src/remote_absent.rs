@@ -13,7 +13,7 @@ use crate::words::reference::Reference;
 pub(crate) enum Remote {}
 
 #[derive(Debug, Default)]
-pub(crate) struct Flights;
+pub(crate) struct Flights {}
 
 #[expect(dead_code, reason = "nobody can have a remote to read them for")]
 pub(crate) struct Context<'a> {

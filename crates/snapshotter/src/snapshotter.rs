@@ -60,6 +60,9 @@ pub(crate) struct Inner {
     /// What the configuration describes; requests may name others.
     #[cfg(feature = "registry")]
     pub(crate) remote: Option<Remote>,
+    /// Shared by what requests name instead.
+    #[cfg(feature = "registry")]
+    daemon: Option<Arc<crate::transport::Daemon>>,
     pub(crate) flights: Flights,
     /// `None` once closed.
     store: RwLock<Option<Arc<Store>>>,
@@ -83,17 +86,29 @@ impl Snapshotter {
     pub async fn open(config: Config) -> Result<Self> {
         config.validate()?;
         #[cfg(feature = "registry")]
-        let remote = Remote::open(config.registry.as_ref(), config.content.as_ref())?;
+        let daemon = config.daemon()?;
+        #[cfg(feature = "registry")]
+        let remote = Remote::open(
+            config.registry.as_ref(),
+            config.content.as_ref(),
+            daemon.as_ref(),
+        )?;
         let store = {
             let config = config.clone();
             blocking(move || Store::open(&config.root_dir, config.busy_timeout)).await?
         };
+        #[cfg(feature = "dragonfly")]
+        if let Some(daemon) = &daemon {
+            daemon.settle_in(&config.root_dir, &store.staging())?;
+        }
         Ok(Self {
             inner: Arc::new(Inner {
                 snapshots: Limit::new(config.snapshot_concurrency),
                 restores: Limit::new(config.restore_concurrency),
                 #[cfg(feature = "registry")]
                 remote,
+                #[cfg(feature = "registry")]
+                daemon,
                 flights: Flights::default(),
                 store: RwLock::new(Some(Arc::new(store))),
                 config,
@@ -175,7 +190,7 @@ impl Snapshotter {
         let request = request.clone();
         self.run(move |inner, store, activity| {
             let durability = inner.config.durability;
-            let remote = inner.remote_of_snapshot(&request)?;
+            let remote = inner.remote_of_snapshot(&request, &activity)?;
             let (limit, remote) = (&inner.snapshots, remote.as_ref());
             snapshot::run(store, limit, durability, &request, remote, activity)
         })
@@ -213,7 +228,7 @@ impl Snapshotter {
         let request = request.clone();
         self.run(move |inner, store, activity| {
             let relaxed = inner.config.relaxed_times;
-            let remote = inner.remote_of_restore(&request)?;
+            let remote = inner.remote_of_restore(&request, &activity)?;
             let remote = remote.as_ref().map(|remote| (remote, &inner.flights));
             restore::run(store, &inner.restores, relaxed, &request, remote, activity)
         })
@@ -448,8 +463,9 @@ impl Snapshotter {
         self.run(|_, store, _| inspect::usage(store)).await
     }
 
-    /// Closes the store for this handle and its clones: waits for running calls and background syncs, then gives its
-    /// leases and staging back. Later calls fail with `Cancelled`. Dropping the last clone does the same, blocking.
+    /// Closes the store for this handle and its clones: waits for running calls and background syncs, and, for as long as
+    /// [`Dragonfly`](crate::Config)'s idle timeout, for uploads whose calls were given up; then gives its leases and staging
+    /// back. Later calls fail with `Cancelled`. Dropping the last clone does the same, blocking.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -490,40 +506,60 @@ impl Snapshotter {
 
 #[cfg(feature = "registry")]
 impl Inner {
-    /// The configured remote, or another where a request names one: then both halves may come from either.
+    /// The configured remote, or another where a request names one: then both halves may come from either. For one call.
     pub(crate) fn remote(
         &self,
         registry: Option<&crate::Registry>,
         content: Option<&crate::Content>,
+        activity: &Activity,
     ) -> Result<Option<Remote>> {
-        if registry.is_none() && content.is_none() {
-            return Ok(self.remote.clone());
-        }
-        Remote::open(
-            registry.or(self.config.registry.as_ref()),
-            content.or(self.config.content.as_ref()),
-        )
+        let remote = if registry.is_none() && content.is_none() {
+            self.remote.clone()
+        } else {
+            Remote::open(
+                registry.or(self.config.registry.as_ref()),
+                content.or(self.config.content.as_ref()),
+                self.daemon.as_ref(),
+            )?
+        };
+        Ok(remote.map(|remote| remote.of_call(activity)))
     }
 
-    fn remote_of_snapshot(&self, request: &SnapshotRequest) -> Result<Option<Remote>> {
+    fn remote_of_snapshot(
+        &self,
+        request: &SnapshotRequest,
+        activity: &Activity,
+    ) -> Result<Option<Remote>> {
         if request.local {
             return Ok(None);
         }
-        self.remote(request.registry.as_ref(), request.content.as_ref())
+        self.remote(
+            request.registry.as_ref(),
+            request.content.as_ref(),
+            activity,
+        )
     }
 
-    fn remote_of_restore(&self, request: &RestoreRequest) -> Result<Option<Remote>> {
-        self.remote(request.registry.as_ref(), request.content.as_ref())
+    fn remote_of_restore(
+        &self,
+        request: &RestoreRequest,
+        activity: &Activity,
+    ) -> Result<Option<Remote>> {
+        self.remote(
+            request.registry.as_ref(),
+            request.content.as_ref(),
+            activity,
+        )
     }
 }
 
 #[cfg(not(feature = "registry"))]
 impl Inner {
-    fn remote_of_snapshot(&self, _: &SnapshotRequest) -> Result<Option<Remote>> {
+    fn remote_of_snapshot(&self, _: &SnapshotRequest, _: &Activity) -> Result<Option<Remote>> {
         Ok(None)
     }
 
-    fn remote_of_restore(&self, _: &RestoreRequest) -> Result<Option<Remote>> {
+    fn remote_of_restore(&self, _: &RestoreRequest, _: &Activity) -> Result<Option<Remote>> {
         Ok(None)
     }
 }
@@ -550,10 +586,32 @@ impl Inner {
         loop {
             store.finish_background();
             match Arc::try_unwrap(store) {
-                Ok(store) => return store.close(),
+                Ok(store) => {
+                    // They read files in this store's staging.
+                    #[cfg(feature = "dragonfly")]
+                    if let Some(daemon) = &self.daemon {
+                        crate::remote::settle(daemon);
+                    }
+                    return store.close();
+                }
                 Err(shared) => store = shared,
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+/// The store is closed by its own drop, but for this.
+#[cfg(feature = "dragonfly")]
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let is_open = self
+            .store
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if let Some(daemon) = self.daemon.as_ref().filter(|_| is_open) {
+            crate::remote::settle(daemon);
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn client(
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::new(ErrorKind::Internal, "no TLS").with_source(error))?;
-    let roots = load(section, ca_file)?;
+    let roots = roots(section, ca_file)?;
     if insecure {
         let any = Arc::new(AnyCertificate(provider));
         let builder = builder.dangerous().with_custom_certificate_verifier(any);
@@ -49,7 +49,7 @@ pub(crate) fn client(
 }
 
 /// The authorities to believe.
-fn load(section: &str, ca_file: Option<&Path>) -> Result<RootCertStore> {
+pub(crate) fn roots(section: &str, ca_file: Option<&Path>) -> Result<RootCertStore> {
     let mut roots = system();
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -141,13 +141,13 @@ mod tests {
 
     #[test]
     fn there_are_always_roots_and_a_ca_file_has_to_hold_one() {
-        assert!(!load("registry", None).unwrap().is_empty());
+        assert!(!roots("registry", None).unwrap().is_empty());
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "no certificate").unwrap();
-        let error = load("registry", Some(file.path())).unwrap_err();
+        let error = roots("registry", Some(file.path())).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);
         assert!(error.to_string().starts_with("registry.ca_file"));
-        let error = load("registry", Some(Path::new("/nowhere/ca.pem"))).unwrap_err();
+        let error = roots("registry", Some(Path::new("/nowhere/ca.pem"))).unwrap_err();
         assert_eq!(error.path(), Some(Path::new("/nowhere/ca.pem")));
     }
 }

@@ -199,23 +199,23 @@ impl Check<'_> {
 
     fn judge(&self, blob: &Blob) -> Result<Verdict> {
         let still_there = || self.store.catalog.read(|txn| txn.blob(blob.id));
-        let opened = match self.store.open_blob(blob) {
+        let found = match self.store.open_current(blob) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 self.store.mark_unreadable(blob)?;
                 return Ok(Verdict::Damaged);
             }
             result => result?,
         };
-        let Some(opened) = opened else {
+        let Some((blob, opened)) = found else {
             self.store.found_missing(blob)?;
             return Ok(match still_there()? {
                 Some(_) => Verdict::Missing,
                 None => Verdict::Gone,
             });
         };
-        let right = self.store.rehash(blob, &opened, self.activity)?;
+        let right = self.store.rehash(&blob, &opened, self.activity)?;
         if right {
-            self.verify_views(blob)?;
+            self.verify_views(&blob)?;
             return Ok(Verdict::Right);
         }
         Ok(match still_there()? {

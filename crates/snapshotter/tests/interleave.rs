@@ -127,7 +127,8 @@ fn children_start_here() {
     }
     match part.as_str() {
         "first" => live_once_in_a_new_root(),
-        "full disk" => without_space_at_every_step(),
+        "full disk" => without_space_at_every_step(false),
+        "full disk, packed" => without_space_at_every_step(true),
         "full disk at birth" => without_space_for_a_new_root(),
         "full disk, handle kept" => without_space_and_with_the_handle_kept(),
         part => panic!("nobody plays {part}"),
@@ -209,6 +210,23 @@ impl Scene {
                 .snapshot(&request("base", "v1", &scene.source))
                 .unwrap();
         });
+        scene
+    }
+
+    /// With `base:v1` as a daemon delivered it, every blob packed. `fetched`: its bytes are elsewhere too.
+    fn packed(fetched: bool) -> Self {
+        let scene = Self::taken();
+        let cache = scene.dir.path().join("cache");
+        fs::create_dir(&cache).unwrap();
+        let root = scene.template();
+        hook::pack(&root, &cache, &BASE.parse().unwrap()).unwrap();
+        let _ = fs::remove_file(root.join("reserve"));
+        if fetched {
+            let changed = catalog(&root).execute("UPDATE snapshots SET state = 3", []);
+            assert_eq!(changed.unwrap(), 2);
+        }
+        let blobs = names(&root.join("storage/content/blake3"));
+        assert!(blobs.iter().filter(|name| name.ends_with(".spf")).count() == 3);
         scene
     }
 
@@ -478,6 +496,39 @@ fn a_restore_stopped_anywhere_survives_others_restoring_removing_and_sweeping() 
     });
 }
 
+/// The other restores the same packed blobs, makes them plain, removes and sweeps.
+fn restore_packed_meanwhile(fetched: bool) {
+    let scene = Scene::packed(fetched);
+    interleave(&scene, Verb::Restore, false, |stage, other| {
+        let output = stage.dir.path().join("base-output");
+        if unless_busy(other.restore(BASE, &output)).is_some() {
+            assert_same(&scene.source, &output);
+        }
+        ingest_restore_remove_verify(stage, other, &scene.twin);
+    });
+}
+
+#[test]
+fn a_restore_of_packed_blobs_stopped_anywhere_survives_others_making_them_plain() {
+    restore_packed_meanwhile(false);
+}
+
+#[test]
+fn a_restore_of_fetched_packed_blobs_stopped_anywhere_survives_others_making_them_plain() {
+    restore_packed_meanwhile(true);
+}
+
+#[test]
+fn a_verification_of_packed_blobs_stopped_anywhere_survives_others_making_them_plain() {
+    let scene = Scene::packed(true);
+    interleave(&scene, Verb::Verify, false, |stage, other| {
+        let output = stage.dir.path().join("base-output");
+        if unless_busy(other.restore(BASE, &output)).is_some() {
+            assert_same(&scene.source, &output);
+        }
+    });
+}
+
 #[test]
 fn a_restore_stopped_anywhere_survives_the_removal_of_its_snapshot() {
     let scene = Scene::taken();
@@ -581,6 +632,18 @@ fn a_restore_killed_anywhere_leaves_whole_files_and_a_good_store() {
 }
 
 #[test]
+fn a_restore_of_packed_blobs_killed_anywhere_leaves_one_form_of_each_and_a_good_store() {
+    for fetched in [false, true] {
+        crash(&Scene::packed(fetched), Verb::Restore);
+    }
+}
+
+#[test]
+fn a_removal_of_packed_blobs_killed_anywhere_has_happened_or_not() {
+    crash(&Scene::packed(false), Verb::Remove);
+}
+
+#[test]
 fn a_removal_killed_anywhere_has_happened_or_not() {
     crash(&Scene::taken(), Verb::Remove);
 }
@@ -666,9 +729,10 @@ fn fill_disk_step_by_step(part: &str, verb: Verb) {
     assert_eq!(child.wait().unwrap(), State::Exited(0));
 }
 
-fn without_space_at_every_step() {
+fn without_space_at_every_step(packed: bool) {
     let verb = Verb::told();
     let scene = match verb {
+        _ if packed => Scene::packed(false),
         Verb::Snapshot => Scene::new(),
         Verb::Open => Scene::bereaved(),
         _ => Scene::taken(),
@@ -803,6 +867,11 @@ fn a_snapshot_without_space_anywhere_says_so_and_gives_all_back() {
 #[test]
 fn a_restore_without_space_anywhere_says_so_and_leaves_no_partial_file() {
     fill_disk_step_by_step("full disk", Verb::Restore);
+}
+
+#[test]
+fn a_restore_of_packed_blobs_without_space_anywhere_says_so_and_leaves_a_good_store() {
+    fill_disk_step_by_step("full disk, packed", Verb::Restore);
 }
 
 #[test]

@@ -23,6 +23,8 @@
 
 pub mod child;
 pub mod compare;
+#[cfg(feature = "dragonfly")]
+pub mod dragonfly;
 pub mod extents;
 pub mod fsstat;
 pub mod golden;

@@ -125,8 +125,8 @@ fn make_htpasswd(dir: &Path, user: &str, password: &str) -> Result<(), Skip> {
     std::fs::write(dir.join("htpasswd"), output.stdout).map_err(skip_of("htpasswd"))
 }
 
-/// An authority and a certificate for 127.0.0.1 and localhost that it signed.
-fn make_certificates(dir: &Path) -> Result<(), Skip> {
+/// An authority and a certificate for 127.0.0.1 and localhost that it signed: `ca.pem`, `server.pem` and `key.pem`.
+pub(crate) fn make_certificates(dir: &Path) -> Result<(), Skip> {
     let failed = |error: rcgen::Error| Skip::new(&format!("certificates: {error}"));
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,7 +1,7 @@
 //! What the keys set: the library's configuration in pieces. A section is part of the configuration only when its main
 //! key is set, but its other keys can be set before or without it, and are shown all the same.
 
-use snapshotter::{Config, Content, ContentProvider, Credentials, Registry};
+use snapshotter::{Config, Content, ContentProvider, Credentials, Dragonfly, Registry};
 
 /// The pieces.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct Draft {
     pub credentials: Option<Credentials>,
     /// The rest of `[content]`.
     pub content: Content,
+    /// `[dragonfly]`; its main key is the endpoint.
+    pub dragonfly: Dragonfly,
 }
 
 impl Draft {
@@ -27,6 +29,7 @@ impl Draft {
             provider: None,
             credentials: None,
             content: Content::new(ContentProvider::Fs),
+            dragonfly: Dragonfly::new(""),
         }
     }
 
@@ -43,6 +46,11 @@ impl Draft {
         Some(content)
     }
 
+    /// Dragonfly's daemon, if there is one.
+    pub fn dragonfly(&self) -> Option<&Dragonfly> {
+        (!self.dragonfly.endpoint.is_empty()).then_some(&self.dragonfly)
+    }
+
     /// Keys to a bucket were given.
     pub fn has_bucket_keys(&self) -> bool {
         let content = &self.content;
@@ -57,6 +65,7 @@ impl Draft {
         let mut config = self.config.clone();
         config.registry = self.registry().cloned();
         config.content = self.content();
+        config.dragonfly = self.dragonfly().cloned();
         config
     }
 }

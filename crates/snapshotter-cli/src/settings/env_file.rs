@@ -1,8 +1,8 @@
 //! `--env-file`: lines of NAME=VALUE, as the Go library's example reads them.
 //!
-//! `SNAPSHOTTER_*` names are this command's own variables. The names of the example's registry and bucket, `REGISTRY_*`
-//! and `CONTENT_*`, mean the keys of `[registry]` and `[content]`, so that one file serves both programs. Those of
-//! Dragonfly are accepted; this release does not use them, and the answer says so.
+//! `SNAPSHOTTER_*` names are this command's own variables. The names of the example's registry, bucket and daemon,
+//! `REGISTRY_*`, `CONTENT_*` and `DRAGONFLY_*`, mean the keys of `[registry]`, `[content]` and `[dragonfly]`, so that one file
+//! serves both programs. Others are accepted; they are not used, and the answer says so.
 
 use std::path::{Path, PathBuf};
 
@@ -83,7 +83,8 @@ impl EnvFile {
 fn is_named(key: &Key, name: &str) -> bool {
     let variable = key.variable();
     let bare = variable.strip_prefix("SNAPSHOTTER_");
-    variable == name || bare == Some(name) && matches!(key.section(), Some("registry" | "content"))
+    variable == name
+        || bare == Some(name) && matches!(key.section(), Some("registry" | "content" | "dragonfly"))
 }
 
 fn unknown(place: &str, name: &str) -> Failure {
@@ -148,7 +149,7 @@ mod tests {
              REGISTRY_USERNAME=admin\nREGISTRY_PASSWORD='a b'\nREGISTRY_NAMESPACE=test\nREGISTRY_INSECURE=true\n\
              DRAGONFLY_ENDPOINT=unix:///run/d.sock\n\
              CONTENT_PROVIDER=s3\nCONTENT_BUCKET=b\nCONTENT_REGION=us-east-1\nCONTENT_ENDPOINT=o.domain\n\
-             CONTENT_ACCESS_KEY_ID=x\nCONTENT_ACCESS_KEY_SECRET=y\n",
+             CONTENT_ACCESS_KEY_ID=x\nCONTENT_ACCESS_KEY_SECRET=y\nDRAGONFLY_MODE=p2p\n",
         )
         .unwrap();
         let set: Vec<_> = read
@@ -165,6 +166,7 @@ mod tests {
                 "registry.password \"(hidden)\" .env:6",
                 "registry.namespace \"test\" .env:7",
                 "registry.insecure true .env:8",
+                "dragonfly.endpoint \"unix:///run/d.sock\" .env:9",
                 "content.provider \"s3\" .env:10",
                 "content.bucket \"b\" .env:11",
                 "content.region \"us-east-1\" .env:12",
@@ -178,10 +180,7 @@ mod tests {
             .iter()
             .map(|foreign| (&*foreign.name, foreign.value.as_deref()))
             .collect();
-        assert_eq!(
-            foreign,
-            [("DRAGONFLY_ENDPOINT", Some("unix:///run/d.sock"))]
-        );
+        assert_eq!(foreign, [("DRAGONFLY_MODE", Some("p2p"))]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::draft::Draft;
 use super::value::{Shape, Value};
@@ -57,6 +58,17 @@ impl Field<Option<PathBuf>> for PathBuf {
 
     fn set(&mut self, value: Option<PathBuf>) {
         *self = value.unwrap_or_default();
+    }
+}
+
+/// No time where there is none.
+impl Field<Duration> for Option<Duration> {
+    fn get(&self) -> Duration {
+        self.unwrap_or_default()
+    }
+
+    fn set(&mut self, value: Duration) {
+        *self = (!value.is_zero()).then_some(value);
     }
 }
 
@@ -306,6 +318,54 @@ pub const KEYS: &[Key] = &[
         content.retries,
         "How often a request is sent again after a failure that may pass."
     ),
+    key!(
+        "dragonfly.endpoint",
+        Url,
+        dragonfly.endpoint,
+        "Dragonfly's daemon, in front of a bucket: unix:///var/run/dragonfly/dfdaemon.sock, or https://HOST:PORT."
+    ),
+    key!(
+        "dragonfly.storage_dir",
+        File,
+        dragonfly.storage_dir,
+        "Where the daemon sees the root, if that is elsewhere: it may run in a container."
+    ),
+    key!(
+        "dragonfly.replicas",
+        Count,
+        dragonfly.replicas,
+        "On how many nodes what was published through it is kept."
+    ),
+    key!(
+        "dragonfly.ttl",
+        Duration,
+        dragonfly.ttl,
+        "How long the daemons keep it, 5m to 7d; 0s is as they are configured. The bucket keeps it anyway."
+    ),
+    key!(
+        "dragonfly.persistent",
+        Switch,
+        dragonfly.persistent,
+        "Has this node's daemon keep what it fetches just as long."
+    ),
+    key!(
+        "dragonfly.idle_timeout",
+        Duration,
+        dragonfly.idle_timeout,
+        "How long a download may make no progress."
+    ),
+    key!(
+        "dragonfly.concurrency",
+        Count,
+        dragonfly.concurrency,
+        "How many uploads, and how many downloads, may be under way at once."
+    ),
+    key!(
+        "dragonfly.ca_file",
+        File,
+        dragonfly.ca_file,
+        "A PEM file with authorities to trust beside the system's, for https."
+    ),
 ];
 
 impl Key {
@@ -315,6 +375,8 @@ impl Key {
     pub const REGISTRY: &Self = &KEYS[11];
     /// The one without which `[content]` means nothing.
     pub const CONTENT: &Self = &KEYS[22];
+    /// The one without which `[dragonfly]` means nothing.
+    pub const DRAGONFLY: &Self = &KEYS[37];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
@@ -362,8 +424,6 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use snapshotter::{Config, ContentProvider, Credentials, Durability};
 
     use super::*;
@@ -423,8 +483,16 @@ mod tests {
 
     #[test]
     fn main_keys_are_where_they_are_looked_for() {
-        let names = [Key::ROOT, Key::REGISTRY, Key::CONTENT].map(|key| key.name);
-        assert_eq!(names, ["root_dir", "registry.endpoint", "content.provider"]);
+        let main = [Key::ROOT, Key::REGISTRY, Key::CONTENT, Key::DRAGONFLY];
+        assert_eq!(
+            main.map(|key| key.name),
+            [
+                "root_dir",
+                "registry.endpoint",
+                "content.provider",
+                "dragonfly.endpoint"
+            ]
+        );
     }
 
     #[test]

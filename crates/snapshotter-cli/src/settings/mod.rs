@@ -118,7 +118,7 @@ impl Settings {
 
     /// With the places that snapshots are published to and fetched from, if they are set.
     pub fn whole(&self) -> Result<Config> {
-        for main in [Key::REGISTRY, Key::CONTENT] {
+        for main in [Key::REGISTRY, Key::CONTENT, Key::DRAGONFLY] {
             if let Some(orphan) = self.orphan(main) {
                 let (name, main, source) = (orphan.name, main.name, self.source(orphan.name));
                 let text = format!("{name} is set, and {main} is not");
@@ -134,6 +134,13 @@ impl Settings {
             .with_hint(format!(
                 "a directory will do: registry.endpoint = \"oci-layout:/path\"; content.provider is set by: {source}"
             )));
+        }
+        if self.draft.dragonfly().is_some() && self.draft.content().is_none() {
+            let source = self.source(Key::DRAGONFLY.name);
+            return Err(Failure::invalid(
+                "dragonfly.endpoint is set, and content.provider is not: the daemon stands in front of a bucket",
+            )
+            .with_hint(format!("dragonfly.endpoint is set by: {source}")));
         }
         Ok(self.draft.whole())
     }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
 use serde::Serialize;
-use snapshotter::{Capability, Diagnosis, ErrorKind, OutputDiagnosis, RemoteDiagnosis};
+use snapshotter::{
+    Capability, Diagnosis, DragonflyDiagnosis, ErrorKind, OutputDiagnosis, RemoteDiagnosis,
+};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
@@ -18,6 +20,7 @@ use crate::output::{GOOD, Page, STRONG, WARNING};
 ///
 /// With OUTPUT_DIR, an existing directory, also how files get from the root to there. The root is made if it is not there
 /// yet. A configured registry and place of contents are asked whether they let this command in; nothing is changed there.
+/// Dragonfly's daemon is asked to publish and to bring an empty file: its object, of 20 bytes, is in the bucket afterwards.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -64,6 +67,7 @@ struct Findings {
     output: Option<Output>,
     registry: Option<Server>,
     content: Option<Server>,
+    dragonfly: Option<Daemon>,
     #[serde(skip)]
     shown_root: String,
 }
@@ -126,6 +130,54 @@ impl Server {
     }
 }
 
+/// Dragonfly's daemon.
+#[derive(Serialize)]
+struct Daemon {
+    endpoint: String,
+    error: Option<Trouble>,
+    files: Option<Can>,
+    hardlink: Option<Can>,
+}
+
+impl Daemon {
+    fn new(diagnosis: &DragonflyDiagnosis) -> Self {
+        let server = Server::new(&diagnosis.endpoint, diagnosis.error.as_ref());
+        Self {
+            endpoint: server.place,
+            error: server.error,
+            files: diagnosis.files.as_ref().map(Can::new),
+            hardlink: diagnosis.hardlink.as_ref().map(Can::new),
+        }
+    }
+
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        let endpoint = visible(&self.endpoint);
+        match &self.error {
+            None => line(page, true, "dragonfly", &format!("{endpoint} serves"))?,
+            Some(error) => {
+                let text = format!("{endpoint}: {}", visible(&error.message));
+                line(page, false, "dragonfly", &text)?;
+            }
+        }
+        if let Some(files) = &self.files {
+            let (yes, no) = (
+                "it finds this root's files",
+                "it cannot be used with this root",
+            );
+            files.text(page, "its files", yes, no)?;
+        }
+        match &self.hardlink {
+            Some(hardlink) => hardlink.text(
+                page,
+                "its hardlinks",
+                "what it brings shares an inode with its cache",
+                "what it brings takes space twice",
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Findings {
     fn new(diagnosis: &Diagnosis, remote: Option<&RemoteDiagnosis>) -> Self {
         let registry = |remote: &RemoteDiagnosis| {
@@ -138,6 +190,9 @@ impl Findings {
         Self {
             registry: remote.map(registry),
             content: remote.and_then(content),
+            dragonfly: remote
+                .and_then(|remote| remote.dragonfly.as_ref())
+                .map(Daemon::new),
             root: Named::new(&diagnosis.root_dir),
             filesystem: diagnosis.filesystem.clone(),
             filesystem_bytes: diagnosis.filesystem_bytes,
@@ -268,13 +323,17 @@ impl Findings {
         writeln!(page.out, "\n{STRONG}Elsewhere{STRONG:#}")?;
         registry.text(page, "registry")?;
         match &self.content {
-            Some(content) => content.text(page, "contents"),
+            Some(content) => content.text(page, "contents")?,
             None => line(
                 page,
                 false,
                 "contents",
                 "content.provider is not set: nothing can be published",
-            ),
+            )?,
+        }
+        match &self.dragonfly {
+            Some(daemon) => daemon.text(page),
+            None => Ok(()),
         }
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Blob {
     pub(crate) id: i64,
     pub(crate) checksum: Checksum,
     pub(crate) digest: Digest,
-    pub(crate) packed: bool,
+    pub(crate) form: Form,
     pub(crate) state: BlobState,
     pub(crate) size: u64,
     pub(crate) data_size: u64,
@@ -23,6 +23,24 @@ pub(crate) struct Blob {
     pub(crate) unsynced: Option<String>,
     /// The encoded extent map where it is short; [`Txn::extents`] has the others.
     short_extents: Option<Vec<u8>>,
+}
+
+/// How a blob's bytes are kept. A row names exactly one form, and the file of the other one is litter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As the sparse file itself.
+    Plain,
+    /// As a file with the SPF1 stream, of which others have names too.
+    Packed,
+}
+
+impl Form {
+    fn column(self) -> i64 {
+        match self {
+            Self::Plain => 0,
+            Self::Packed => 1,
+        }
+    }
 }
 
 /// Whether a blob's file is known to be bad.
@@ -41,11 +59,20 @@ pub(crate) type ViewKey = (i64, [u8; 16]);
 pub(crate) struct NewBlob<'a> {
     pub(crate) checksum: Checksum,
     pub(crate) digest: Digest,
+    pub(crate) form: Form,
     pub(crate) map: &'a ExtentMap,
     pub(crate) mtime: Option<Mtime>,
     pub(crate) unsynced: &'a str,
     pub(crate) probe: Option<[u8; 32]>,
     pub(crate) now: i64,
+}
+
+/// A blob that is not known to have reached the disk, in the form it had when it was looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsynced {
+    pub(crate) id: i64,
+    pub(crate) checksum: Checksum,
+    pub(crate) form: Form,
 }
 
 /// A blob that one snapshot alone needs.
@@ -74,14 +101,13 @@ macro_rules! blob_columns {
 
 pub(super) fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
     let digest: i64 = row.get(2)?;
-    let form: i64 = row.get(3)?;
     let seconds: Option<i64> = row.get(7)?;
     let nanoseconds: Option<u32> = row.get(8)?;
     Ok(Blob {
         id: row.get(0)?,
         checksum: checksum(row, 1)?,
         digest: Digest::from_u64(digest.cast_unsigned()),
-        packed: form != 0,
+        form: form(row, 3)?,
         state: match row.get(4)? {
             0_i64 => BlobState::Good,
             1 => BlobState::Damaged,
@@ -97,6 +123,13 @@ pub(super) fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
             }),
         unsynced: row.get(9)?,
         short_extents: row.get(10)?,
+    })
+}
+
+fn form(row: &Row<'_>, index: usize) -> rusqlite::Result<Form> {
+    Ok(match row.get(index)? {
+        0_i64 => Form::Plain,
+        _ => Form::Packed,
     })
 }
 
@@ -180,8 +213,8 @@ impl Txn<'_> {
     pub(crate) fn insert_blob(&self, new: &NewBlob<'_>) -> Result<i64> {
         self.insert(
             "INSERT INTO blobs (checksum, digest, size, data_size, mtime_seconds, mtime_nanoseconds, unsynced, probe,
-                                created_at, extents)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                                created_at, extents, form)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 new.checksum.as_bytes(),
                 new.digest.as_u64().cast_signed(),
@@ -193,6 +226,7 @@ impl Txn<'_> {
                 new.probe,
                 new.now,
                 new.map.encode(),
+                new.form.column(),
             ],
         )
     }
@@ -200,7 +234,7 @@ impl Txn<'_> {
     /// The blob's file was replaced by a verified one: clears every mark and records the new inode.
     pub(crate) fn replace_blob(&self, id: i64, new: &NewBlob<'_>) -> Result<()> {
         self.execute(
-            "UPDATE blobs SET form = 0, state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4,
+            "UPDATE blobs SET form = ?6, state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4,
                               probe = coalesce(?5, probe)
              WHERE id = ?1",
             params![
@@ -209,20 +243,21 @@ impl Txn<'_> {
                 new.mtime.map(|mtime| mtime.nanoseconds),
                 new.unsynced,
                 new.probe,
+                new.form.column(),
             ],
         )?;
         Ok(())
     }
 
-    /// The blob's bytes were read and are right.
-    pub(crate) fn confirm_blob(
+    /// The blob has a plain file now, with its bytes. `unsynced` is `None` where it is known to be on the disk.
+    pub(crate) fn make_plain(
         &self,
         id: i64,
         mtime: Option<Mtime>,
         unsynced: Option<&str>,
     ) -> Result<()> {
         self.execute(
-            "UPDATE blobs SET state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4 WHERE id = ?1",
+            "UPDATE blobs SET form = 0, state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4 WHERE id = ?1",
             params![
                 id,
                 mtime.map(|mtime| mtime.seconds),
@@ -233,15 +268,50 @@ impl Txn<'_> {
         Ok(())
     }
 
-    pub(crate) fn mark_blob(&self, id: i64, state: BlobState) -> Result<()> {
+    /// Whether a call promised, or is about to promise, that the blob outlives a power cut: a snapshot needs it whose
+    /// bytes need not be anywhere else.
+    pub(crate) fn is_promised(&self, blob: i64) -> Result<bool> {
+        let found = self.first(
+            "SELECT 1 FROM blob_references r JOIN snapshots s ON s.id = r.snapshot
+             WHERE r.blob = ?1 AND s.state IN (0, 1) LIMIT 1",
+            [blob],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// The blob's bytes were read in this form and are right. Nothing changes if it has another form by now.
+    pub(crate) fn confirm_blob(
+        &self,
+        id: i64,
+        form: Form,
+        mtime: Option<Mtime>,
+        unsynced: Option<&str>,
+    ) -> Result<()> {
+        self.execute(
+            "UPDATE blobs SET state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4
+             WHERE id = ?1 AND form = ?5",
+            params![
+                id,
+                mtime.map(|mtime| mtime.seconds),
+                mtime.map(|mtime| mtime.nanoseconds),
+                unsynced,
+                form.column()
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Nothing changes if the blob has another form by now.
+    pub(crate) fn mark_blob(&self, id: i64, form: Form, state: BlobState) -> Result<()> {
         let state = match state {
             BlobState::Good => 0,
             BlobState::Damaged => 1,
             BlobState::Missing => 2,
         };
         self.execute(
-            "UPDATE blobs SET state = ?2 WHERE id = ?1",
-            params![id, state],
+            "UPDATE blobs SET state = ?2 WHERE id = ?1 AND form = ?3",
+            params![id, state, form.column()],
         )?;
         Ok(())
     }
@@ -255,28 +325,39 @@ impl Txn<'_> {
     }
 
     /// Blobs of a snapshot that are not known to have reached the disk.
-    pub(crate) fn unsynced_blobs(&self, snapshot: i64) -> Result<Vec<(i64, Checksum)>> {
+    pub(crate) fn unsynced_blobs(&self, snapshot: i64) -> Result<Vec<Unsynced>> {
         self.all(
-            "SELECT b.id, b.checksum FROM blob_references r JOIN blobs b ON b.id = r.blob
+            "SELECT b.id, b.checksum, b.form FROM blob_references r JOIN blobs b ON b.id = r.blob
              WHERE r.snapshot = ?1 AND b.unsynced IS NOT NULL",
             [snapshot],
-            |row| Ok((row.get(0)?, checksum(row, 1)?)),
+            |row| {
+                Ok(Unsynced {
+                    id: row.get(0)?,
+                    checksum: checksum(row, 1)?,
+                    form: form(row, 2)?,
+                })
+            },
         )
     }
 
-    pub(crate) fn mark_synced(&self, blobs: &[i64]) -> Result<()> {
-        for id in blobs {
-            self.execute("UPDATE blobs SET unsynced = NULL WHERE id = ?1", [id])?;
+    /// These are on the disk, in the form they had when they were synced. What got another form meanwhile has the mark
+    /// that the change of form gave it.
+    pub(crate) fn mark_synced(&self, blobs: &[Unsynced]) -> Result<()> {
+        for blob in blobs {
+            self.execute(
+                "UPDATE blobs SET unsynced = NULL WHERE id = ?1 AND form = ?2",
+                params![blob.id, blob.form.column()],
+            )?;
         }
         Ok(())
     }
 
     /// A sync failed: what the disk holds of these is unknown, so they are read before they are next used.
-    pub(crate) fn mark_suspect(&self, blobs: &[i64], mark: &str) -> Result<()> {
-        for id in blobs {
+    pub(crate) fn mark_suspect(&self, blobs: &[Unsynced], mark: &str) -> Result<()> {
+        for blob in blobs {
             self.execute(
-                "UPDATE blobs SET unsynced = ?2 WHERE id = ?1",
-                params![id, mark],
+                "UPDATE blobs SET unsynced = ?2 WHERE id = ?1 AND form = ?3",
+                params![blob.id, mark, blob.form.column()],
             )?;
         }
         Ok(())
@@ -383,11 +464,11 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Whether a name under `storage/content` is a blob's.
-    pub(crate) fn has_blob(&self, checksum: &Checksum) -> Result<bool> {
+    /// Whether a name under `storage/content` is a blob's, in the form that its row says.
+    pub(crate) fn has_blob(&self, checksum: &Checksum, form: Form) -> Result<bool> {
         let found = self.first(
-            "SELECT 1 FROM blobs WHERE checksum = ?1",
-            [checksum.as_bytes()],
+            "SELECT 1 FROM blobs WHERE checksum = ?1 AND form = ?2",
+            params![checksum.as_bytes(), form.column()],
             |_| Ok(()),
         )?;
         Ok(found.is_some())

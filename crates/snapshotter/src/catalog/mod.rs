@@ -13,7 +13,7 @@ mod open;
 mod remote;
 mod snapshots;
 
-pub(crate) use blobs::{Blob, BlobState, Doomed, NewBlob, ViewKey};
+pub(crate) use blobs::{Blob, BlobState, Doomed, Form, NewBlob, Unsynced, ViewKey};
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
 
 use std::path::{Path, PathBuf};

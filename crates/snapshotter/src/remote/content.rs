@@ -18,7 +18,7 @@ use crate::catalog::Blob;
 use crate::format::artifact::Layer;
 use crate::format::spf::DecodeError;
 use crate::registry::{MetadataRegistry, Piece, Repository};
-use crate::store::stream::Hashes;
+use crate::store::stream::{Hashes, is_wrong};
 use crate::store::travel::{Received, Receiving, StreamHasher, feed};
 use crate::store::{OpenBlob, Store};
 use crate::transport::{ContentTransport, Existing, Published};
@@ -74,12 +74,15 @@ impl<'a> Outgoing<'a> {
         };
         let mut emit = |piece: Bytes| held.replace(piece).map_or(Ok(()), send);
         let progress = |bytes| activity.advance(bytes);
-        let fed = feed(&self.opened.file, self.map, &progress, &mut emit);
+        let fed = feed(&self.opened, self.map, &progress, &mut emit);
         activity.check()?;
         let checksum = match fed {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
-            fed => Some(fed.at("read", self.store.content_path(self.blob))?),
+            Err(error) if is_wrong(&error) => None,
+            fed => {
+                let path = self.store.content_path(self.blob, self.opened.form);
+                Some(fed.at("read", path)?)
+            }
         };
         if checksum != Some(self.blob.checksum) {
             self.store.mark_unless_replaced(self.blob, &self.opened)?;
@@ -194,6 +197,14 @@ impl Origin<'_> {
         }
     }
 
+    /// The place itself, where the way there is through somebody's cache.
+    pub(super) fn direct(&self) -> Option<Arc<dyn ContentTransport>> {
+        match self {
+            Self::Transport(transport) => transport.direct(),
+            Self::Layers { .. } => None,
+        }
+    }
+
     /// How many bytes a blob will come in, where that is known or cheap to ask.
     pub(super) fn size(&self, incoming: &Incoming, wanted: Wanted<'_>) -> Result<u64> {
         Ok(match self {
@@ -233,6 +244,23 @@ impl Origin<'_> {
         Ok(received)
     }
 
+    /// Brings a blob as a file with its packed stream, unchecked, and says how long that is; `None` where only streams
+    /// come from.
+    #[cfg(feature = "dragonfly")]
+    pub(super) fn deliver(
+        &self,
+        incoming: &Incoming,
+        path: &Path,
+        wanted: Wanted<'_>,
+        told: &(dyn Fn(u64) + Send + Sync),
+    ) -> Option<Result<u64>> {
+        let Self::Transport(transport) = self else {
+            return None;
+        };
+        let call = transport.fetch_file(incoming.digest, incoming.limit(), path, told)?;
+        Some(wait(wanted, call))
+    }
+
     /// Reads a blob back and compares it, keeping nothing.
     pub(super) fn compare(&self, incoming: &Incoming, activity: &Activity) -> Result<()> {
         let mut hasher = StreamHasher::new(incoming.size);
@@ -246,7 +274,7 @@ impl Origin<'_> {
         self.check(incoming, &hasher.finish())
     }
 
-    fn check(&self, incoming: &Incoming, hashes: &Hashes) -> Result<()> {
+    pub(super) fn check(&self, incoming: &Incoming, hashes: &Hashes) -> Result<()> {
         let same = hashes.digest == incoming.digest
             && incoming
                 .checksum
@@ -263,7 +291,7 @@ impl Origin<'_> {
         )))
     }
 
-    fn wrong(
+    pub(super) fn wrong(
         &self,
         incoming: &Incoming,
         error: impl std::error::Error + Send + Sync + 'static,

@@ -5,23 +5,22 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::content::{Incoming, Origin, Staging};
+use super::content::{Incoming, Origin};
 use super::flight::{Flights, Lead, Turn};
-use super::runtime::wait;
+use super::runtime::{Wanted, wait};
 use super::{Remote, parse_manifest};
 use crate::activity::{Activity, Limit};
 use crate::catalog::{Blob, Finished, State, Sync, Totals};
 use crate::format::artifact::Manifest;
 use crate::format::document::{Document, FileEntry};
-use crate::fs::{Stat, attributes, is_privileged};
 use crate::registry::Repository;
 use crate::store::stream::Hashes;
 use crate::store::{Ingest, Ingested, Payload, Recipient, Store, now};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::entry::Attributes;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
-use crate::words::progress::Event;
+use crate::words::progress::{Event, WarningKind};
 use crate::words::reference::Reference;
 
 /// A snapshot as the registry describes it.
@@ -92,21 +91,21 @@ pub(super) fn resolve(
 }
 
 /// A distinct content of a snapshot.
-struct Need<'a> {
-    digest: Digest,
+pub(super) struct Need<'a> {
+    pub(super) digest: Digest,
     checksum: Option<Checksum>,
     size: u64,
-    files: Vec<&'a FileEntry>,
+    pub(super) files: Vec<&'a FileEntry>,
 }
 
 impl Need<'_> {
     /// Of the first read-only file with it: given to the blob's own inode, which is then that file's view.
-    fn attributes(&self) -> Option<&Attributes> {
+    pub(super) fn attributes(&self) -> Option<&Attributes> {
         let file = self.files.iter().find(|file| file.read_only)?;
         Some(&file.attributes)
     }
 
-    fn incoming(&self) -> Incoming {
+    pub(super) fn incoming(&self) -> Incoming {
         Incoming {
             digest: self.digest,
             checksum: self.checksum,
@@ -218,14 +217,14 @@ fn invalid(error: crate::words::reference::ReferenceError) -> Error {
     Error::invalid(error.to_string())
 }
 
-struct Fetching<'a> {
-    context: &'a Context<'a>,
-    snapshot: i64,
+pub(super) struct Fetching<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) snapshot: i64,
     repository: &'a Repository,
     manifest: &'a Manifest,
-    recipient: Option<&'a dyn Recipient>,
-    fetched_blobs: AtomicU64,
-    fetched_bytes: AtomicU64,
+    pub(super) recipient: Option<&'a dyn Recipient>,
+    pub(super) fetched_blobs: AtomicU64,
+    pub(super) fetched_bytes: AtomicU64,
 }
 
 /// Blobs referenced in one transaction at most.
@@ -308,7 +307,8 @@ impl Fetching<'_> {
         Ok(self.take_known(std::slice::from_ref(need))?.is_empty())
     }
 
-    /// Fetches a blob and commits it; once more where what came was damaged, which the way here may have done.
+    /// Fetches a blob and commits it; once more where what came was damaged, which the way here may have done. A daemon
+    /// would bring the same from its cache again: what is behind it is asked then.
     fn lead(&self, origin: &Origin<'_>, need: &Need<'_>, lead: &Lead<'_>) -> Result<()> {
         let wanted = || match self.context.activity.check() {
             Err(cancelled) if !lead.has_followers() => Err(cancelled),
@@ -316,59 +316,30 @@ impl Fetching<'_> {
         };
         match self.bring(origin, need, &wanted) {
             Err(error) if error.kind() == ErrorKind::Damaged => {
-                tracing::warn!(%error, "what was fetched is damaged; it is fetched again");
-                self.bring(origin, need, &wanted)
+                self.bring_again(origin, need, &wanted, &error)
             }
             result => result,
         }
     }
+}
 
-    fn bring(
+impl Fetching<'_> {
+    /// Where there is a detour, the straight way this time: who kept wrong bytes gives them again.
+    fn bring_again(
         &self,
         origin: &Origin<'_>,
         need: &Need<'_>,
-        wanted: super::runtime::Wanted<'_>,
+        wanted: Wanted<'_>,
+        error: &Error,
     ) -> Result<()> {
-        let store = self.context.store;
-        let incoming = need.incoming();
-        let _space = store.claim_space(origin.size(&incoming, wanted)?)?;
-        let (slot, file) = store.create_slot()?;
-        let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
-        let staging = Staging {
-            file: &file,
-            dir: store.root.staging.path(),
-            second: self.recipient.and_then(|who| who.wants(&need.files)),
+        tracing::warn!(%error, "what was fetched is damaged; it is fetched again");
+        let Some(direct) = origin.direct() else {
+            return self.bring(origin, need, wanted);
         };
-        let received = origin.fetch(&incoming, staging, wanted, &told)?;
-        if let Some(attributes) = need.attributes() {
-            for unset in attributes::set(&file, attributes, is_privileged()) {
-                // Not a view then: a restore makes one when it needs it.
-                tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
-            }
-        }
-        let stat = Stat::of_file(&file).at("examine", store.root.staging.path())?;
-        let bytes = received.map.stream_size();
-        let ingest = Ingest {
-            payload: Payload::Slot(slot),
-            hashes: received.hashes,
-            map: received.map,
-            mtime: Some(stat.mtime),
-            probe: None,
-        };
-        let committed = store.commit(self.snapshot, &mut [ingest])?;
-        // What came as a layer need not be sent to that registry again.
-        if let ([Ingested::Stored(blob) | Ingested::Reused(blob)], Some(sha256)) =
-            (&committed[..], origin.sha256(need.digest))
-        {
-            store
-                .catalog
-                .write(Sync::Normal, |txn| txn.set_sha256(*blob, sha256))?;
-        }
-        if let (Some(recipient), Some(second)) = (self.recipient, received.second) {
-            recipient.receive(received.hashes.checksum, second);
-        }
-        self.fetched_blobs.fetch_add(1, Ordering::Relaxed);
-        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bring(&Origin::Transport(&direct), need, wanted)?;
+        let message = format!("dragonfly brought wrong bytes, the bucket right ones: {error}");
+        let activity = self.context.activity;
+        activity.warn(WarningKind::Direct, None, message);
         Ok(())
     }
 }

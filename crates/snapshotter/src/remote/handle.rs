@@ -4,6 +4,7 @@ use super::{
     Context, PullReport, PullRequest, PushReport, PushRequest, Remote, RemoteDetails,
     RemoteDiagnosis, RemoteSnapshot, pull, push,
 };
+use crate::activity::Activity;
 use crate::registry::Registry;
 use crate::snapshotter::{Inner, Snapshotter};
 use crate::transport::Content;
@@ -33,8 +34,11 @@ impl Snapshotter {
     pub async fn push(&self, request: &PushRequest) -> Result<PushReport> {
         let request = request.clone();
         self.run(move |inner, store, activity| {
-            let remote =
-                inner.require_remote(request.registry.as_ref(), request.content.as_ref())?;
+            let remote = inner.require_remote(
+                request.registry.as_ref(),
+                request.content.as_ref(),
+                &activity,
+            )?;
             push(store, &inner.snapshots, &remote, &request, activity)
         })
         .await
@@ -60,8 +64,11 @@ impl Snapshotter {
     pub async fn pull(&self, request: &PullRequest) -> Result<PullReport> {
         let request = request.clone();
         self.run(move |inner, store, activity| {
-            let remote =
-                inner.require_remote(request.registry.as_ref(), request.content.as_ref())?;
+            let remote = inner.require_remote(
+                request.registry.as_ref(),
+                request.content.as_ref(),
+                &activity,
+            )?;
             let context = Context {
                 store,
                 limit: &inner.restores,
@@ -83,7 +90,7 @@ impl Snapshotter {
         let name = name.map(str::to_owned);
         self.run(move |inner, _, activity| {
             inner
-                .require_remote(None, None)?
+                .require_remote(None, None, &activity)?
                 .list(name.as_deref(), &activity)
         })
         .await
@@ -97,7 +104,7 @@ impl Snapshotter {
         let reference = reference.clone();
         self.run(move |inner, _, activity| {
             inner
-                .require_remote(None, None)?
+                .require_remote(None, None, &activity)?
                 .describe(&reference, &activity)
         })
         .await
@@ -112,14 +119,15 @@ impl Snapshotter {
         let reference = reference.clone();
         self.run(move |inner, _, activity| {
             inner
-                .require_remote(None, None)?
+                .require_remote(None, None, &activity)?
                 .remove(&reference, &activity)
         })
         .await
     }
 
     /// Whether the configured registry and place of contents can be reached and let this process in; `None` where none is
-    /// configured. Changes nothing.
+    /// configured. Changes nothing, but for Dragonfly: whether its daemon finds files in the root is tried with the packed
+    /// stream of an empty file, an object of 20 bytes that is in the bucket afterwards.
     ///
     /// # Errors
     /// `Cancelled`. What is wrong with a server is in the diagnosis.
@@ -137,8 +145,9 @@ impl Inner {
         &self,
         registry: Option<&Registry>,
         content: Option<&Content>,
+        activity: &Activity,
     ) -> Result<Remote> {
-        self.remote(registry, content)?.ok_or_else(|| {
+        self.remote(registry, content, activity)?.ok_or_else(|| {
             Error::invalid("no registry is configured")
                 .with_hint("set registry.endpoint; a directory will do: oci-layout:/path")
         })

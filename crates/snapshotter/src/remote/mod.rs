@@ -4,6 +4,7 @@
 //! Nothing here knows of files: it moves blobs between the store and a registry with its content, and snapshots between
 //! the catalog and the registry.
 
+mod bring;
 mod content;
 mod fetch;
 mod flight;
@@ -29,7 +30,7 @@ use crate::activity::Activity;
 use crate::format::artifact::{Layer, Manifest};
 use crate::registry::{self, MetadataRegistry, Pulled, Registry, Repository, TagOrDigest};
 use crate::store::Store;
-use crate::transport::{self, Content, ContentProvider, ContentTransport};
+use crate::transport::{self, Content, ContentProvider, ContentTransport, Daemon};
 use crate::words::digest::{Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::reference::Reference;
@@ -61,6 +62,7 @@ impl Remote {
     pub(crate) fn open(
         registry: Option<&Registry>,
         content: Option<&Content>,
+        daemon: Option<&Arc<Daemon>>,
     ) -> Result<Option<Self>> {
         let Some(config) = registry else {
             return match content {
@@ -79,9 +81,21 @@ impl Remote {
             content: match content {
                 None => Place::Unknown,
                 Some(content) if content.provider == ContentProvider::Registry => Place::Registry,
-                Some(content) => Place::Transport(Arc::from(transport::open(content)?)),
+                Some(content) => {
+                    Place::Transport(Arc::from(transport::open_with(content, daemon)?))
+                }
             },
         }))
+    }
+
+    /// The same for one call, which hears what it should report.
+    pub(crate) fn of_call(mut self, activity: &Activity) -> Self {
+        if let Place::Transport(transport) = &self.content
+            && let Some(warning) = transport.warning(activity.warnings())
+        {
+            self.content = Place::Transport(warning);
+        }
+        self
     }
 
     fn repository(&self, reference: &Reference) -> Result<Repository> {
@@ -153,6 +167,22 @@ impl Remote {
             )),
         }
     }
+}
+
+/// Waits for what a daemon must not be cut off from. Blocks, on a thread of its own: the last handle may be dropped within
+/// a runtime, where nobody may wait for another one.
+#[cfg(feature = "dragonfly")]
+pub(crate) fn settle(daemon: &Daemon) {
+    if daemon.is_settled() {
+        return;
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Ok(runtime) = runtime::start() {
+                runtime.block_on(daemon.settled());
+            }
+        });
+    });
 }
 
 fn by_digest(layers: &[Layer]) -> HashMap<Digest, Layer> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::content::Incoming;
+use super::content::{Incoming, Origin};
 use super::{Remote, publish, release};
 use crate::activity::{Activity, Limit};
 use crate::catalog::{Snapshot, Sync};
@@ -182,6 +182,9 @@ fn read_back(
     let repository = remote.repository(&snapshot.reference)?;
     let manifest = super::parse_manifest(&manifest, &snapshot.reference)?;
     let origin = remote.origin(&repository, &manifest)?;
+    // What a daemon on this node has in its cache is what it was given: others get what is behind it.
+    let direct = origin.direct();
+    let origin = direct.as_ref().map_or(origin, Origin::Transport);
     limit.for_each(blobs.len(), |index| {
         let blob = &blobs[index];
         let incoming = Incoming {

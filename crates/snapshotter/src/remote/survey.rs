@@ -32,6 +32,9 @@ pub struct RemoteDiagnosis {
     pub content: Option<String>,
     /// What is wrong with it: kind and text.
     pub content_error: Option<(ErrorKind, String)>,
+    /// Whether Dragonfly's daemon can be used on the way there, if one is configured.
+    #[cfg(feature = "dragonfly")]
+    pub dragonfly: Option<crate::DragonflyDiagnosis>,
 }
 
 /// What the registry says of a snapshot.
@@ -146,6 +149,8 @@ impl Remote {
                 said(wait(&|| activity.check(), transport.check())),
             )),
         };
+        #[cfg(feature = "dragonfly")]
+        let dragonfly = self.probe_daemon(activity)?;
         activity.check()?;
         let registry_error = said(self.probe(activity));
         activity.check()?;
@@ -155,7 +160,20 @@ impl Remote {
             registry_error,
             content,
             content_error: content_error.flatten(),
+            #[cfg(feature = "dragonfly")]
+            dragonfly,
         })
+    }
+
+    #[cfg(feature = "dragonfly")]
+    fn probe_daemon(&self, activity: &Activity) -> Result<Option<crate::DragonflyDiagnosis>> {
+        let Place::Transport(transport) = &self.content else {
+            return Ok(None);
+        };
+        let probe = transport.probe();
+        probe
+            .map(|probe| wait(&|| activity.check(), probe))
+            .transpose()
     }
 
     /// Asks for a manifest that is not there: reaching the registry and being let in is all that it takes.

@@ -69,12 +69,12 @@ impl<'a> EarlyFiles<'a> {
     }
 
     /// Whether a restore would copy this file out of the store.
-    fn is_copied(&self, place: &Place, file: &FileEntry) -> bool {
+    fn is_copied(&self, place: &Place, file: &FileEntry, packed: bool) -> bool {
         let mode = self.request.link_mode;
         let beside = place.device == self.store_device;
         let linked =
             file.read_only && beside && matches!(mode, LinkMode::Auto | LinkMode::Hardlink);
-        let cloned = beside && place.clones && mode != LinkMode::Copy;
+        let cloned = beside && place.clones && !packed && mode != LinkMode::Copy;
         file.size >= WORTH_IT
             && file.hardlink_of.is_none()
             && !linked
@@ -88,9 +88,11 @@ impl<'a> EarlyFiles<'a> {
 }
 
 impl Recipient for EarlyFiles<'_> {
-    fn wants(&self, files: &[&FileEntry]) -> Option<File> {
+    fn wants(&self, files: &[&FileEntry], packed: bool) -> Option<File> {
         let place = self.place.as_ref()?;
-        let file = files.iter().find(|file| self.is_copied(place, file))?;
+        let file = files
+            .iter()
+            .find(|file| self.is_copied(place, file, packed))?;
         let mut held = self.lock();
         if held.count == HELD || space::of(&place.dir).ok()?.available < file.size {
             return None;

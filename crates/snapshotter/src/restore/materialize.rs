@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use super::directories::{self, published, warn_unset};
 use super::plan::{Group, Link, Plan, PlannedFile};
 use super::{Context, Restored};
-use crate::catalog::Blob;
+use crate::catalog::{Blob, Form};
 use crate::format::document::{FileEntry, SymlinkEntry};
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
@@ -188,13 +188,26 @@ impl<'a> Placing<'a> {
             .store
             .open_good(blob, self.context.activity)
             .map_err(|error| blame(error, planned))?;
-        Ok(Job {
+        let mut job = Job {
             device,
             planned,
             blob,
             opened,
             wanted: Wanted::new(self.effective(&planned.entry), self.context.relaxed_times),
-        })
+        };
+        if job.opened.form == Form::Packed && self.wants_link(&job) {
+            job.opened = self.unpack(&job)?;
+        }
+        Ok(job)
+    }
+
+    /// Nobody links to a packed file: the blob becomes plain first.
+    fn unpack(&self, job: &Job<'_>) -> Result<OpenBlob> {
+        let context = self.context;
+        context
+            .store
+            .unpack(job.blob, &job.wanted, context.privileged, context.activity)
+            .map_err(|error| blame(error, job.planned))
     }
 
     /// What this process may set: without privileges, files are its own and have `user.*` attributes only.
@@ -493,7 +506,8 @@ impl<'a> Placing<'a> {
         let context = self.context;
         let device = job.device;
         let cloning = &context.cloning;
-        if cloning.is_worth_it(device, job.blob.data_size, context.link_mode)
+        if job.opened.form == Form::Plain
+            && cloning.is_worth_it(device, job.blob.data_size, context.link_mode)
             && cloning
                 .clone(device, &job.opened.file, file)
                 .at("clone", parent.path_of(job.name()))?
@@ -501,7 +515,13 @@ impl<'a> Placing<'a> {
             return Ok(Placement::Reflink);
         }
         if context.link_mode == LinkMode::Reflink {
-            self.warn(job, "copied: the filesystem cannot reflink it");
+            self.warn(
+                job,
+                match job.opened.form {
+                    Form::Plain => "copied: the filesystem cannot reflink it",
+                    Form::Packed => "copied: it is stored packed, as it was delivered",
+                },
+            );
         }
         if job.blob.data_size >= LARGE {
             let space = space::of(parent).at("examine", parent.path())?;

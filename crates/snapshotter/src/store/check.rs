@@ -3,17 +3,21 @@
 //! A hardlinked blob can be changed by whoever owns its other name. The row records the inode's size and modification
 //! time; where they differ, or what reached the disk is unknown, the bytes are hashed before they are used. A change
 //! that puts the modification time back, or goes through an old mapping after this look, is not seen here: copying
-//! restores hash what they copy, and `verify` hashes everything.
+//! restores hash what they copy, and `verify` hashes everything. A packed blob is not hashed here, because whatever reads
+//! it does so in a pass that hashes it.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::Store;
 use super::layout::content_name;
-use super::stream::{Hashing, Output, holes_are_zero, pass};
+use super::packed::pass_packed;
+use super::stream::{Hashing, Output, holes_are_zero, is_wrong, pass};
 use crate::activity::Activity;
-use crate::catalog::{Blob, BlobState, Sync};
+use crate::catalog::{Blob, BlobState, Form, Sync};
 use crate::fs::Stat;
 use crate::fs::dir::Kind;
 use crate::words::entry::Mtime;
@@ -33,22 +37,24 @@ pub(crate) fn settled(mtime: Mtime) -> Option<Mtime> {
     (age >= SETTLED).then_some(mtime)
 }
 
-/// An opened blob whose bytes can be used.
+/// An opened blob whose bytes can be used: those of a plain one as they are, those of a packed one in a pass that
+/// verifies them.
 #[derive(Debug)]
 pub(crate) struct OpenBlob {
     pub(crate) file: File,
     pub(crate) stat: Stat,
+    pub(crate) form: Form,
 }
 
 impl Store {
-    /// Opens a blob, hashing it first where its inode does not vouch for it.
+    /// Opens a blob. A plain one is hashed first where its inode does not vouch for it.
     ///
     /// # Errors
     /// `Damaged` when the file is missing or its bytes changed; the row is marked then.
     pub(crate) fn open_good(&self, blob: &Blob, activity: &Activity) -> Result<OpenBlob> {
         self.require_usable(blob)?;
-        let opened = match self.open_blob(blob) {
-            Ok(Some(opened)) => opened,
+        let (blob, opened) = match self.open_current(blob) {
+            Ok(Some(found)) => found,
             Ok(None) => return Err(self.found_missing(blob)?),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 self.mark_unreadable(blob)?;
@@ -56,25 +62,24 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        let vouched = opened.stat.size == blob.size
-            && Some(opened.stat.mtime) == blob.mtime
-            && !self.is_suspect(blob.unsynced.as_deref());
-        if !vouched && !self.rehash(blob, &opened, activity)? {
-            return Err(damaged(blob));
+        self.require_usable(&blob)?;
+        if opened.form == Form::Plain
+            && !self.is_vouched(&blob, &opened)
+            && !self.rehash(&blob, &opened, activity)?
+        {
+            return Err(damaged(&blob));
         }
         Ok(opened)
     }
 
+    /// Whether the inode is the one that was recorded when its bytes were known to be right.
+    fn is_vouched(&self, blob: &Blob, opened: &OpenBlob) -> bool {
+        has_size(blob, &opened.stat, opened.form)
+            && Some(opened.stat.mtime) == blob.mtime
+            && !self.is_suspect(blob.unsynced.as_deref())
+    }
+
     fn require_usable(&self, blob: &Blob) -> Result<()> {
-        if blob.packed {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "{} is stored packed, which this release cannot read",
-                    blob.digest
-                ),
-            ));
-        }
         match blob.state {
             BlobState::Good => Ok(()),
             BlobState::Damaged => Err(damaged(blob)),
@@ -87,13 +92,31 @@ impl Store {
     pub(crate) fn mark_unreadable(&self, blob: &Blob) -> Result<()> {
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob cannot be read");
         self.catalog.write(Sync::Normal, |txn| {
-            txn.mark_blob(blob.id, BlobState::Damaged)
+            txn.mark_blob(blob.id, blob.form, BlobState::Damaged)
         })
     }
 
-    /// Opens a blob's file as it is; `None`: there is none.
-    pub(crate) fn open_blob(&self, blob: &Blob) -> Result<Option<OpenBlob>> {
-        let name = content_name(&blob.checksum);
+    /// Opens a blob's file, whatever form it has got since its row was read; `None`: there is none. A form changes before
+    /// the file of the old one loses its name, so looking once more after finding nothing finds the new one.
+    pub(crate) fn open_current<'b>(
+        &self,
+        blob: &'b Blob,
+    ) -> Result<Option<(Cow<'b, Blob>, OpenBlob)>> {
+        if let Some(opened) = self.open_blob(blob)? {
+            return Ok(Some((Cow::Borrowed(blob), opened)));
+        }
+        match self.catalog.read(|txn| txn.blob(blob.id))? {
+            Some(now) if now.form != blob.form => {
+                let opened = self.open_blob(&now)?;
+                Ok(opened.map(|opened| (Cow::Owned(now), opened)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Opens the file of the form that a row says, as it is; `None`: there is none.
+    fn open_blob(&self, blob: &Blob) -> Result<Option<OpenBlob>> {
+        let name = content_name(&blob.checksum, blob.form);
         let path = || self.root.content.path_of(&name);
         let file = match self.root.content.open_file(&name) {
             Ok(file) => file,
@@ -103,7 +126,15 @@ impl Store {
             Err(error) => return Err(error).at("open", path()),
         };
         let stat = Stat::of_file(&file).at("examine", path())?;
-        Ok((stat.kind == Kind::File).then_some(OpenBlob { file, stat }))
+        let form = blob.form;
+        Ok((stat.kind == Kind::File).then_some(OpenBlob { file, stat, form }))
+    }
+
+    /// Where a blob's file is, for errors.
+    pub(crate) fn content_path(&self, blob: &Blob, form: Form) -> PathBuf {
+        self.root
+            .content
+            .path_of(&content_name(&blob.checksum, form))
     }
 
     /// Reads all of a blob; records and returns whether it is what it was.
@@ -130,26 +161,52 @@ impl Store {
         opened: &OpenBlob,
         activity: &Activity,
     ) -> Result<bool> {
-        let path = || self.root.content.path_of(&content_name(&blob.checksum));
-        if opened.stat.size != blob.size {
+        if !has_size(blob, &opened.stat, opened.form) {
             return Ok(false);
         }
         let progress = |_| activity.advance(0);
-        let result = pass(
-            &opened.file,
-            map,
-            Output::None,
-            Hashing::Checksum,
-            &progress,
-        );
+        let result = match opened.form {
+            Form::Plain => pass(
+                &opened.file,
+                map,
+                Output::None,
+                Hashing::Checksum,
+                &progress,
+            )
+            .map(|hashes| (None, hashes)),
+            Form::Packed => pass_packed(
+                &opened.file,
+                blob.size,
+                Output::None,
+                Hashing::Checksum,
+                &progress,
+            )
+            .map(|(found, hashes)| (Some(found), hashes)),
+        };
         activity.check()?;
+        let path = || self.content_path(blob, opened.form);
         match result {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) if is_wrong(&error) => Ok(false),
             Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(false),
             result => {
-                let same = result.at("read", path())?.checksum == blob.checksum;
-                Ok(same && holes_are_zero(&opened.file, map).at("read", path())?)
+                let (found, hashes) = result.at("read", path())?;
+                let holes_are_right = || match &found {
+                    Some(found) => Ok(found == map),
+                    None => holes_are_zero(&opened.file, map),
+                };
+                Ok(hashes.checksum == blob.checksum && holes_are_right().at("read", path())?)
             }
+        }
+    }
+
+    /// Notes that a packed file was just read and is right, where its inode does not vouch for it yet. Best effort: the
+    /// note only saves somebody from fetching or storing the same bytes again.
+    pub(super) fn vouch(&self, blob: &Blob, opened: &OpenBlob) {
+        if self.is_vouched(blob, opened) {
+            return;
+        }
+        if let Err(error) = self.confirm(blob, opened) {
+            tracing::debug!(%error, "a packed blob was found right, which could not be recorded");
         }
     }
 
@@ -164,7 +221,7 @@ impl Store {
             _ => None,
         };
         self.catalog.write(Sync::Normal, |txn| {
-            txn.confirm_blob(blob.id, mtime, unsynced)
+            txn.confirm_blob(blob.id, opened.form, mtime, unsynced)
         })
     }
 
@@ -172,9 +229,9 @@ impl Store {
         format!("failed:{}", self.unsynced_mark())
     }
 
-    /// Marks a blob damaged, unless the name has a better inode by now.
+    /// Marks a blob damaged, unless it has a better inode, or another form, by now.
     pub(crate) fn mark_unless_replaced(&self, blob: &Blob, opened: &OpenBlob) -> Result<()> {
-        let name = content_name(&blob.checksum);
+        let name = content_name(&blob.checksum, opened.form);
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob is damaged");
         self.catalog.write(Sync::Normal, |txn| {
             let stat = self
@@ -183,7 +240,7 @@ impl Store {
                 .stat_if_any(&name)
                 .at("examine", self.root.content.path_of(&name))?;
             if stat.is_some_and(|stat| stat.identity() == opened.stat.identity()) {
-                txn.mark_blob(blob.id, BlobState::Damaged)?;
+                txn.mark_blob(blob.id, opened.form, BlobState::Damaged)?;
             }
             Ok(())
         })
@@ -191,16 +248,13 @@ impl Store {
 
     /// Opening gave nothing: true only if the row is still there and the file, looked for once more, is not.
     pub(crate) fn found_missing(&self, blob: &Blob) -> Result<Error> {
-        let name = content_name(&blob.checksum);
         self.catalog.write(Sync::Normal, |txn| {
-            let stat = self
-                .root
-                .content
-                .stat_if_any(&name)
-                .at("examine", self.root.content.path_of(&name))?;
-            let is_file = stat.is_some_and(|stat| stat.kind == Kind::File);
-            if txn.blob(blob.id)?.is_some() && !is_file {
-                txn.mark_blob(blob.id, BlobState::Missing)?;
+            let Some(now) = txn.blob(blob.id)? else {
+                return Ok(());
+            };
+            let stat = self.stat_content(&now)?;
+            if !stat.is_some_and(|stat| stat.kind == Kind::File) {
+                txn.mark_blob(now.id, now.form, BlobState::Missing)?;
             }
             Ok(())
         })?;
@@ -210,6 +264,15 @@ impl Store {
 
     pub(crate) fn extents(&self, blob: &Blob) -> Result<ExtentMap> {
         self.catalog.read(|txn| txn.extents(blob))
+    }
+}
+
+/// Whether a file can be the blob's, by its size. That of a packed one depends on the number of extents, which not every
+/// row comes with; what is cut or grown between the two is found by whoever reads it.
+pub(super) fn has_size(blob: &Blob, stat: &Stat, form: Form) -> bool {
+    match form {
+        Form::Plain => stat.size == blob.size,
+        Form::Packed => stat.size > blob.data_size,
     }
 }
 

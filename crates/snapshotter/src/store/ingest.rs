@@ -9,10 +9,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 
+use super::check::has_size;
 use super::layout::content_name;
 use super::stream::Hashes;
 use super::{Store, now};
-use crate::catalog::{Blob, BlobState, NewBlob, Sync, Txn};
+use crate::catalog::{Blob, BlobState, Form, NewBlob, Sync, Txn};
 use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::hook::step;
 use crate::fs::{Dir, Stat, space};
@@ -36,6 +37,25 @@ impl Slot<'_> {
             .at("store", dir.path_of(name))?;
         self.named = true;
         Ok(())
+    }
+
+    /// The same for an inode that may have that name already, which a rename would leave with both.
+    #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
+    fn link_over(&mut self, dir: &Dir, name: &OsStr) -> Result<()> {
+        self.rename_to(dir, name)?;
+        ignore_absent(self.dir.unlink(&self.name)).at("remove", self.dir.path_of(&self.name))
+    }
+
+    /// Where it is, for whoever is to make the file.
+    #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
+    pub(super) fn path(&self) -> std::path::PathBuf {
+        self.dir.path_of(&self.name)
+    }
+
+    /// Opens what is there, for reading.
+    #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
+    pub(super) fn open(&self) -> io::Result<File> {
+        self.dir.open_file(&self.name)
     }
 }
 
@@ -67,10 +87,33 @@ pub(crate) struct Ingest<'s> {
 pub(crate) enum Payload<'s> {
     /// In a file in staging.
     Slot(Slot<'s>),
+    /// In a file in staging that is the SPF1 stream and has names elsewhere.
+    #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
+    Packed(Slot<'s>),
     /// In memory: all of a small file without holes.
     Bytes(Vec<u8>),
     /// In the store: they were seen to equal a blob's, and not copied.
     Known,
+}
+
+impl Payload<'_> {
+    /// The form of the blob it becomes.
+    fn form(&self) -> Form {
+        match self {
+            #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
+            Self::Packed(_) => Form::Packed,
+            _ => Form::Plain,
+        }
+    }
+
+    fn slot(&self) -> Option<&Slot<'_>> {
+        match self {
+            Self::Slot(slot) => Some(slot),
+            #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
+            Self::Packed(slot) => Some(slot),
+            Self::Bytes(_) | Self::Known => None,
+        }
+    }
 }
 
 /// What became of an [`Ingest`].
@@ -108,6 +151,14 @@ impl Store {
         Ok((Slot { dir, name, named }, file))
     }
 
+    /// A name in staging that nothing has yet, and nothing had before.
+    #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
+    pub(super) fn name_slot(&self) -> Result<Slot<'_>> {
+        let (dir, name) = self.owner.slot(&self.root)?;
+        let named = false;
+        Ok(Slot { dir, name, named })
+    }
+
     /// A second name, in staging, of a file of the caller's.
     pub(crate) fn link_slot(&self, file: &File) -> Result<io::Result<Slot<'_>>> {
         let (dir, name) = self.owner.slot(&self.root)?;
@@ -129,27 +180,44 @@ impl Store {
 
     /// Gives files their names and rows, and references them from a pending snapshot; one outcome an item.
     pub(crate) fn commit(&self, snapshot: i64, items: &mut [Ingest<'_>]) -> Result<Vec<Ingested>> {
+        let mut outlived = Vec::new();
         let result = self.catalog.write(Sync::Normal, |txn| {
             items
                 .iter_mut()
-                .map(|item| self.commit_one(txn, snapshot, item))
+                .map(|item| self.commit_one(txn, snapshot, item, &mut outlived))
                 .collect()
         });
         if result.is_err() {
             self.sweep_failed(items);
         }
+        self.sweep_outlived(&outlived);
         result
     }
 
-    fn commit_one(&self, txn: &Txn<'_>, snapshot: i64, item: &mut Ingest<'_>) -> Result<Ingested> {
+    /// `outlived` gets the name of a bad file that a good one of the other form replaces.
+    fn commit_one(
+        &self,
+        txn: &Txn<'_>,
+        snapshot: i64,
+        item: &mut Ingest<'_>,
+        outlived: &mut Vec<OsString>,
+    ) -> Result<Ingested> {
         let found = txn.blob_by_checksum(&item.hashes.checksum)?;
         let ingested = match found {
             Some(blob) if self.looks_good(&blob)? => Ingested::Reused(blob.id),
             Some(blob) if self.is_same_inode(&blob, item)? => {
-                txn.confirm_blob(blob.id, item.mtime, Some(self.unsynced_mark()))?;
+                let mark = Some(self.unsynced_mark());
+                txn.confirm_blob(blob.id, blob.form, item.mtime, mark)?;
                 Ingested::Reused(blob.id)
             }
-            found => self.commit_slot(txn, found.as_ref(), item)?,
+            found => {
+                let ingested = self.commit_slot(txn, found.as_ref(), item)?;
+                let other = found.filter(|blob| blob.form != item.payload.form());
+                if let (Some(blob), true) = (other, ingested != Ingested::Gone) {
+                    outlived.push(content_name(&blob.checksum, blob.form));
+                }
+                ingested
+            }
         };
         if let Ingested::Stored(blob) | Ingested::Reused(blob) = ingested {
             txn.reference_blob(snapshot, blob)?;
@@ -166,20 +234,24 @@ impl Store {
         if matches!(item.payload, Payload::Known) {
             return Ok(Ingested::Gone);
         }
-        let name = content_name(&item.hashes.checksum);
+        let form = item.payload.form();
+        let name = content_name(&item.hashes.checksum, form);
         let there = match found {
             Some(blob) => self.stat_content(blob)?,
             None => None,
         };
         // Bytes that were only not vouched for are not new.
         let had = there.is_some() && found.is_some_and(|blob| blob.state == BlobState::Good);
-        if there.is_some_and(|there| there.kind == Kind::Directory) {
+        if there.is_some_and(|there| there.kind == Kind::Directory)
+            && found.is_some_and(|blob| blob.form == form)
+        {
             self.throw_away(&self.root.content, &name)?;
         }
         self.name_payload(&name, item)?;
         let new = NewBlob {
             checksum: item.hashes.checksum,
             digest: item.hashes.digest,
+            form,
             map: &item.map,
             mtime: item.mtime,
             unsynced: self.unsynced_mark(),
@@ -203,6 +275,8 @@ impl Store {
     fn name_payload(&self, name: &OsStr, item: &mut Ingest<'_>) -> Result<()> {
         match &mut item.payload {
             Payload::Slot(slot) => slot.rename_to(&self.root.content, name),
+            #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
+            Payload::Packed(slot) => slot.link_over(&self.root.content, name),
             Payload::Bytes(bytes) => {
                 item.mtime = Some(self.write_content(name, bytes)?);
                 Ok(())
@@ -229,7 +303,7 @@ impl Store {
 
     /// Whether the slot is a further name of the blob's own inode: a rename over it would do nothing.
     fn is_same_inode(&self, blob: &Blob, item: &Ingest<'_>) -> Result<bool> {
-        let Payload::Slot(slot) = &item.payload else {
+        let Some(slot) = item.payload.slot() else {
             return Ok(false);
         };
         let Some(stored) = self.stat_content(blob)? else {
@@ -242,14 +316,8 @@ impl Store {
         Ok(slot.identity() == stored.identity())
     }
 
-    /// Where a blob's file is, for errors.
-    #[cfg(feature = "registry")]
-    pub(crate) fn content_path(&self, blob: &Blob) -> std::path::PathBuf {
-        self.root.content.path_of(&content_name(&blob.checksum))
-    }
-
-    fn stat_content(&self, blob: &Blob) -> Result<Option<Stat>> {
-        let name = content_name(&blob.checksum);
+    pub(super) fn stat_content(&self, blob: &Blob) -> Result<Option<Stat>> {
+        let name = content_name(&blob.checksum, blob.form);
         self.root
             .content
             .stat_if_any(&name)
@@ -263,15 +331,26 @@ impl Store {
         }
         let stat = self.stat_content(blob)?;
         Ok(stat.is_some_and(|stat| {
-            stat.kind == Kind::File && stat.size == blob.size && Some(stat.mtime) == blob.mtime
+            stat.kind == Kind::File
+                && has_size(blob, &stat, blob.form)
+                && Some(stat.mtime) == blob.mtime
         }))
     }
 
     /// Files that got a name in a transaction that failed have one without a row.
     fn sweep_failed(&self, items: &[Ingest<'_>]) {
-        let names = items.iter().map(|item| content_name(&item.hashes.checksum));
+        let names = items
+            .iter()
+            .map(|item| content_name(&item.hashes.checksum, item.payload.form()));
         if let Err(error) = self.sweep_content(&names.collect::<Vec<_>>()) {
             tracing::debug!(%error, "names of a failed commit wait for the next whole sweep");
+        }
+    }
+
+    /// Sweeps the files of a form that their blobs no longer have.
+    pub(super) fn sweep_outlived(&self, names: &[OsString]) {
+        if let Err(error) = self.sweep_content(names) {
+            tracing::debug!(%error, "files of a form that was given up wait for the next whole sweep");
         }
     }
 }

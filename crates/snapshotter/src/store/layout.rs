@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use crate::catalog::Form;
 use crate::fs::{Dir, is_privileged, space};
 use crate::words::digest::Checksum;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -132,9 +133,16 @@ fn refuse_network_filesystem(dir: &Dir) -> Result<()> {
     .with_hint("locks and shared memory do not reach other machines there: choose a local disk"))
 }
 
-/// A plain blob's name under `storage/content/blake3`.
-pub(crate) fn content_name(checksum: &Checksum) -> OsString {
-    checksum.hex().into()
+/// What the name of a packed blob ends with.
+const PACKED: &str = ".spf";
+
+/// A blob's name under `storage/content/blake3`.
+pub(crate) fn content_name(checksum: &Checksum, form: Form) -> OsString {
+    let mut name = checksum.hex();
+    if form == Form::Packed {
+        name.push_str(PACKED);
+    }
+    name.into()
 }
 
 /// A view's name under `storage/snapshot/blake3`.
@@ -148,9 +156,14 @@ pub(crate) fn view_name(checksum: &Checksum, attributes: &[u8; 16]) -> OsString 
     name.into()
 }
 
-/// The blob a name under `storage/content/blake3` stands for; `None`: no blob is called that.
-pub(crate) fn parse_content_name(name: &OsStr) -> Option<Checksum> {
-    checksum_of_hex(name.to_str()?)
+/// The blob, and its form, that a name under `storage/content/blake3` stands for; `None`: no blob is called that.
+pub(crate) fn parse_content_name(name: &OsStr) -> Option<(Checksum, Form)> {
+    let name = name.to_str()?;
+    let (hex, form) = match name.strip_suffix(PACKED) {
+        Some(hex) => (hex, Form::Packed),
+        None => (name, Form::Plain),
+    };
+    Some((checksum_of_hex(hex)?, form))
 }
 
 /// The view a name under `storage/snapshot/blake3` stands for.
@@ -180,12 +193,15 @@ mod tests {
     fn names_are_read_back_and_others_are_nobodys() {
         let checksum = Checksum::from_bytes([0xab; 32]);
         let attributes = [0x0f; 16];
-        assert_eq!(parse_content_name(&content_name(&checksum)), Some(checksum));
+        for form in [Form::Plain, Form::Packed] {
+            let name = content_name(&checksum, form);
+            assert_eq!(parse_content_name(&name), Some((checksum, form)));
+        }
         assert_eq!(
             parse_view_name(&view_name(&checksum, &attributes)),
             Some((checksum, attributes))
         );
-        for odd in ["", "abc", "..", "AB", &"g".repeat(64)] {
+        for odd in ["", "abc", "..", "AB", ".spf", &"g".repeat(64)] {
             assert_eq!(parse_content_name(OsStr::new(odd)), None, "{odd}");
         }
         let upper = format!("{}.{}", checksum.hex(), "0F".repeat(16));

@@ -1,13 +1,18 @@
-//! The content store: each file's bytes once, under their BLAKE3, found through the catalog.
+//! The content store: each file's bytes once, under their BLAKE3, found through the catalog, plain or packed.
 //!
 //! Files gain and lose names under `storage/` only inside [`Catalog::write`], which holds the one lock for names, and
 //! only next to the row that says so. Hence: a name without a row is litter, a row has a file, and what a reader finds
 //! by a row it may open for as long as it leases a snapshot that references it.
 
 mod check;
+#[cfg(any(feature = "dragonfly", feature = "test-hook"))]
+mod delivery;
 mod ingest;
 pub(crate) mod layout;
 mod owner;
+#[cfg(feature = "test-hook")]
+pub(crate) mod pack;
+mod packed;
 mod recipient;
 mod reserve;
 pub(crate) mod stream;
@@ -15,11 +20,14 @@ mod sweep;
 mod sync;
 #[cfg(feature = "registry")]
 pub(crate) mod travel;
+mod unpack;
 mod views;
 
 #[cfg(feature = "registry")]
 pub(crate) use check::damaged;
 pub(crate) use check::{OpenBlob, settled};
+#[cfg(feature = "dragonfly")]
+pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
 pub(crate) use recipient::Recipient;
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
@@ -44,6 +52,7 @@ pub(crate) struct Store {
     /// The running boot; empty where the system does not tell, and then equal to no recorded one.
     boot: String,
     copying: AtomicU64,
+    unpacking: unpack::Unpacking,
     background: Mutex<Vec<JoinHandle<()>>>,
     /// Set when nothing new is to begin in the background.
     closing: Mutex<bool>,
@@ -62,6 +71,7 @@ impl Store {
             root,
             catalog,
             copying: AtomicU64::new(0),
+            unpacking: unpack::Unpacking::default(),
             background: Mutex::default(),
             closing: Mutex::default(),
             closes: Condvar::new(),

@@ -96,6 +96,12 @@ impl Owner {
 }
 
 impl Store {
+    /// The directory of this owner's slots, and of other files that go when it goes; it need not be there yet.
+    #[cfg(feature = "dragonfly")]
+    pub(crate) fn staging(&self) -> std::path::PathBuf {
+        self.root.staging.path_of(OsStr::new(self.owner.name()))
+    }
+
     /// Cleans up after owners that died. Names the ones it found.
     ///
     /// # Errors

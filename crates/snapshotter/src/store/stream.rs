@@ -70,7 +70,6 @@ pub(crate) fn pass(
     hashing: Hashing,
     progress: &(dyn Fn(u64) -> io::Result<()> + Sync),
 ) -> io::Result<Hashes> {
-    let mut source = Source::new(file, map);
     if let Output::File { file, .. } = output {
         crate::fs::hook::step("write")?;
         // Writing the last extent sets the length, unless a hole follows it.
@@ -82,36 +81,48 @@ pub(crate) fn pass(
             file.set_len(map.size())?;
         }
     }
-    let large = map.stream_size() > SMALL;
+    let mut source = Source::new(file, map);
+    pass_over(&mut source, map.stream_size(), output, hashing, progress)
+}
+
+/// The pass over a stream of `len` bytes, wherever it comes from.
+pub(super) fn pass_over(
+    source: &mut dyn Fill,
+    len: u64,
+    output: Output<'_>,
+    hashing: Hashing,
+    progress: Progress<'_>,
+) -> io::Result<Hashes> {
+    let large = len > SMALL;
     match output {
         Output::Memory(memory) => {
             let mut take = |bytes: &[u8], _| {
                 memory.borrow_mut().extend_from_slice(bytes);
                 Ok(())
             };
-            pass_alone(&mut source, &mut take, hashing, progress)
+            pass_alone(source, &mut take, hashing, progress)
         }
-        Output::None if large => pass_overlapped(&mut source, None, hashing, progress),
-        Output::None => pass_alone(&mut source, &mut |_, _| Ok(()), hashing, progress),
+        Output::None if large => pass_overlapped(source, None, hashing, progress),
+        Output::None => pass_alone(source, &mut |_, _| Ok(()), hashing, progress),
         Output::File { file, sync_soon } => {
             let mut copy = Copy::new(file, sync_soon);
             if large {
-                return pass_overlapped(&mut source, Some(copy), hashing, progress);
+                return pass_overlapped(source, Some(copy), hashing, progress);
             }
             let mut take = |bytes: &[u8], offset| copy.write(bytes, offset);
-            pass_alone(&mut source, &mut take, hashing, progress)
+            pass_alone(source, &mut take, hashing, progress)
         }
     }
 }
 
-pub(super) type Progress<'a> = &'a (dyn Fn(u64) -> io::Result<()> + Sync);
+pub(crate) type Progress<'a> = &'a (dyn Fn(u64) -> io::Result<()> + Sync);
 
 thread_local! {
     static SMALL_PIECE: RefCell<Piece> = RefCell::new(Piece::new(SMALL as usize));
 }
 
 fn pass_alone(
-    source: &mut Source<'_>,
+    source: &mut dyn Fill,
     take: &mut dyn FnMut(&[u8], u64) -> io::Result<()>,
     hashing: Hashing,
     progress: Progress<'_>,
@@ -133,7 +144,7 @@ fn pass_alone(
 
 /// Reads here, and does there what is the other half of the work.
 fn pass_overlapped(
-    source: &mut Source<'_>,
+    source: &mut dyn Fill,
     mut copy: Option<Copy<'_>>,
     hashing: Hashing,
     progress: Progress<'_>,
@@ -172,7 +183,7 @@ fn pass_overlapped(
 }
 
 fn read_pieces(
-    source: &mut Source<'_>,
+    source: &mut dyn Fill,
     hashers: &mut Hashers,
     progress: Progress<'_>,
     full: &SyncSender<Piece>,
@@ -250,16 +261,16 @@ impl Partial {
 
 /// An aligned part of a stream, and which of its bytes belong where in the file.
 pub(super) struct Piece {
-    buffer: Vec<u8>,
-    len: usize,
-    data: Vec<Segment>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) len: usize,
+    pub(super) data: Vec<Segment>,
 }
 
 #[derive(Clone, Copy)]
-struct Segment {
-    file_offset: u64,
-    start: usize,
-    len: usize,
+pub(super) struct Segment {
+    pub(super) file_offset: u64,
+    pub(super) start: usize,
+    pub(super) len: usize,
 }
 
 impl Piece {
@@ -280,7 +291,7 @@ impl Piece {
         &self.buffer[..self.len]
     }
 
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.buffer.len() - self.len
     }
 
@@ -308,6 +319,20 @@ impl Piece {
 }
 
 /// Produces a file's SPF1 stream piece by piece.
+pub(super) trait Fill {
+    /// Fills a piece to the brim, or to the end of the stream.
+    fn fill(&mut self, piece: &mut Piece) -> io::Result<()>;
+}
+
+/// Whether an error of a pass means that the bytes are not what they were: too few of them, or not a packed stream.
+pub(crate) fn is_wrong(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+    )
+}
+
+/// The stream of a sparse file, made from its map and its data.
 pub(super) struct Source<'a> {
     file: &'a File,
     map: &'a ExtentMap,
@@ -329,27 +354,6 @@ impl<'a> Source<'a> {
             within: 0,
             opened: false,
         }
-    }
-
-    /// Fills a piece to the brim, or to the end of the stream.
-    pub(super) fn fill(&mut self, piece: &mut Piece) -> io::Result<()> {
-        piece.len = 0;
-        piece.data.clear();
-        while piece.room() > 0 {
-            if !self.pending.is_empty() {
-                self.fill_pending(piece);
-            } else if let Some(extent) = self.map.extents().get(self.extent) {
-                if !self.opened {
-                    self.pending.extend(spf::descriptor(*extent));
-                    self.opened = true;
-                    continue;
-                }
-                self.fill_data(piece, extent.offset, extent.len)?;
-            } else {
-                break;
-            }
-        }
-        Ok(())
     }
 
     fn fill_pending(&mut self, piece: &mut Piece) {
@@ -375,6 +379,28 @@ impl<'a> Source<'a> {
             self.extent += 1;
             self.within = 0;
             self.opened = false;
+        }
+        Ok(())
+    }
+}
+
+impl Fill for Source<'_> {
+    fn fill(&mut self, piece: &mut Piece) -> io::Result<()> {
+        piece.len = 0;
+        piece.data.clear();
+        while piece.room() > 0 {
+            if !self.pending.is_empty() {
+                self.fill_pending(piece);
+            } else if let Some(extent) = self.map.extents().get(self.extent) {
+                if !self.opened {
+                    self.pending.extend(spf::descriptor(*extent));
+                    self.opened = true;
+                    continue;
+                }
+                self.fill_data(piece, extent.offset, extent.len)?;
+            } else {
+                break;
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 
 use super::Store;
 use super::layout::{content_name, parse_content_name, parse_view_name, view_name};
-use crate::catalog::{Doomed, Sync, Txn};
+use crate::catalog::{Doomed, Form, Sync, Txn};
 use crate::fs::dir::ignore_absent;
 use crate::fs::{Dir, random_name};
 use crate::words::error::{At, Result};
@@ -17,11 +17,13 @@ use crate::words::error::{At, Result};
 const BATCH: usize = 512;
 
 impl Store {
-    /// Sweeps the names of blobs whose rows were just deleted.
+    /// Sweeps the names of blobs whose rows were just deleted: of both forms, because a crash may have left the other.
     pub(crate) fn sweep_doomed(&self, doomed: &[Doomed]) -> Result<()> {
         let content: Vec<OsString> = doomed
             .iter()
-            .map(|blob| content_name(&blob.checksum))
+            .flat_map(|blob| {
+                [Form::Plain, Form::Packed].map(|form| content_name(&blob.checksum, form))
+            })
             .collect();
         let views: Vec<OsString> = doomed
             .iter()
@@ -46,7 +48,8 @@ impl Store {
     /// Sweeps those of these names under `storage/content` that have no row.
     pub(crate) fn sweep_content(&self, names: &[OsString]) -> Result<u64> {
         self.sweep(&self.root.content, names, |txn, name| {
-            parse_content_name(name).map_or(Ok(false), |checksum| txn.has_blob(&checksum))
+            parse_content_name(name)
+                .map_or(Ok(false), |(checksum, form)| txn.has_blob(&checksum, form))
         })
     }
 

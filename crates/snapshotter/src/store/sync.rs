@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use super::Store;
 use super::layout::content_name;
-use crate::catalog::Sync;
+use crate::catalog::{Sync, Unsynced};
 use crate::fs::dir::sync_file;
-use crate::words::digest::Checksum;
 use crate::words::error::{At, Result};
 
 /// How long a handle has to live on before it syncs what is elsewhere too.
@@ -27,39 +26,38 @@ const FEW: usize = 16;
 impl Store {
     /// Makes a snapshot's blobs durable and returns those whose marks can be cleared. The files of `done` have been
     /// synced already; their names have not.
-    pub(crate) fn make_durable(&self, snapshot: i64, done: &HashSet<i64>) -> Result<Vec<i64>> {
+    pub(crate) fn make_durable(&self, snapshot: i64, done: &HashSet<i64>) -> Result<Vec<Unsynced>> {
         let unsynced = self.catalog.read(|txn| txn.unsynced_blobs(snapshot))?;
-        let ids: Vec<i64> = unsynced.iter().map(|(id, _)| *id).collect();
-        let left: Vec<Checksum> = unsynced
-            .into_iter()
-            .filter(|(id, _)| !done.contains(id))
-            .map(|(_, checksum)| checksum)
+        let left: Vec<Unsynced> = unsynced
+            .iter()
+            .filter(|blob| !done.contains(&blob.id))
+            .copied()
             .collect();
         let result = self.sync_blobs(&left);
         if result.is_err() {
             let mark = self.failed_mark();
             self.catalog
-                .write(Sync::Normal, |txn| txn.mark_suspect(&ids, &mark))?;
+                .write(Sync::Normal, |txn| txn.mark_suspect(&unsynced, &mark))?;
         }
-        result.map(|()| ids)
+        result.map(|()| unsynced)
     }
 
-    fn sync_blobs(&self, blobs: &[Checksum]) -> Result<()> {
+    fn sync_blobs(&self, blobs: &[Unsynced]) -> Result<()> {
         if blobs.len() > FEW {
             return self.root.content.sync_filesystem();
         }
-        for checksum in blobs {
-            self.sync_blob(checksum)?;
+        for blob in blobs {
+            self.sync_blob(blob)?;
         }
         self.root.content.sync()
     }
 
-    fn sync_blob(&self, checksum: &Checksum) -> Result<()> {
-        let name = content_name(checksum);
+    fn sync_blob(&self, blob: &Unsynced) -> Result<()> {
+        let name = content_name(&blob.checksum, blob.form);
         let path = || self.root.content.path_of(&name);
         match self.root.content.open_file(&name) {
             Ok(file) => sync_file(&file).at("sync", path()),
-            // Removed meanwhile: there is nothing to keep.
+            // Removed meanwhile: there is nothing to keep. Or made plain: whoever did that has synced it, if it has to be.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error).at("open", path()),
         }
@@ -113,7 +111,10 @@ impl Store {
     fn sync_now(&self, snapshot: i64) {
         let result = self
             .make_durable(snapshot, &HashSet::new())
-            .and_then(|ids| self.catalog.write(Sync::Full, |txn| txn.mark_synced(&ids)));
+            .and_then(|synced| {
+                self.catalog
+                    .write(Sync::Full, |txn| txn.mark_synced(&synced))
+            });
         if let Err(error) = result {
             tracing::warn!(%error, "a background sync failed: its blobs are hashed before they are next used");
         }

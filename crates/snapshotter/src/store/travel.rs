@@ -8,7 +8,10 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
-use super::stream::{Copy, Hashers, Hashes, NOTHING, PIECE, Piece, Progress, SMALL, Source};
+use super::OpenBlob;
+use super::packed::Packed;
+use super::stream::{Copy, Fill, Hashers, Hashes, NOTHING, PIECE, Piece, Progress, SMALL, Source};
+use crate::catalog::Form;
 use crate::format::spf::{DecodeError, Decoder, SpfError};
 use crate::transport::recycled::Buffers;
 use crate::words::digest::Checksum;
@@ -17,24 +20,32 @@ use crate::words::extent::ExtentMap;
 /// Pieces that may wait to be hashed.
 const WAITING: usize = 4;
 
-/// Produces a file's stream in pieces that own their memory, and says what their BLAKE3 is.
+/// Produces a blob's stream in pieces that own their memory, and says what their BLAKE3 is. A packed blob is its stream.
 ///
 /// # Errors
-/// The operating system's; `UnexpectedEof` when the file is shorter than its map; what `progress` and `emit` say.
+/// The operating system's; `UnexpectedEof` when the file is shorter than its map, `InvalidData` when it is no packed
+/// stream; what `progress` and `emit` say.
 pub(crate) fn feed(
-    file: &File,
+    opened: &OpenBlob,
     map: &ExtentMap,
     progress: Progress<'_>,
     emit: &mut dyn FnMut(Bytes) -> io::Result<()>,
 ) -> io::Result<Checksum> {
-    let mut source = Source::new(file, map);
-    let mut hasher = blake3::Hasher::new();
     let mut left = map.stream_size();
+    let file = &opened.file;
+    let mut source: Box<dyn Fill + '_> = match opened.form {
+        Form::Plain => Box::new(Source::new(file, map)),
+        Form::Packed => Box::new(Packed::new(file, map.size(), left)),
+    };
+    let mut hasher = blake3::Hasher::new();
     let buffers = Buffers::new(usize::try_from(left).map_or(PIECE, |left| left.min(PIECE)));
     while left > 0 {
         let mut buffer = buffers.take();
         let mut piece = Piece::within(std::mem::take(buffer.bytes_mut()));
         source.fill(&mut piece)?;
+        if piece.bytes().is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         hasher.update(piece.bytes());
         progress(piece.data_size())?;
         left -= piece.bytes().len() as u64;

@@ -12,10 +12,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::check::OpenBlob;
 use super::layout::{content_name, view_name};
-use super::stream::{Hashing, Output, pass};
+use super::packed::pass_packed;
+use super::stream::{Hashing, Output, is_wrong, pass};
 use super::{Slot, Store};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Sync, ViewKey};
+use crate::catalog::{Blob, Form, Sync, ViewKey};
 use crate::fs::{Dir, Stat, attributes, place};
 use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, Result};
@@ -130,7 +131,7 @@ impl Store {
         Ok(KnownViews(Mutex::new(found.into_iter().collect())))
     }
 
-    /// An existing inode with the wanted attributes: a view, or the blob's own.
+    /// An existing inode with the wanted attributes: a view, or the blob's own. The blob is plain.
     pub(crate) fn find_view(
         &self,
         blob: &Blob,
@@ -148,7 +149,7 @@ impl Store {
             .at("examine", self.root.content.path())?;
         Ok(own.then(|| Linkable {
             dir: &self.root.content,
-            name: content_name(&blob.checksum),
+            name: content_name(&blob.checksum, Form::Plain),
             stat: opened.stat,
         }))
     }
@@ -275,7 +276,8 @@ impl Store {
         };
         let stat = Stat::of_file(&file).at("examine", dir.path_of(&name))?;
         let map = self.extents(blob)?;
-        self.is_right(blob, &map, &OpenBlob { file, stat }, activity)
+        let form = Form::Plain;
+        self.is_right(blob, &map, &OpenBlob { file, stat, form }, activity)
     }
 
     /// Takes a view's row and name away. Files restored from it keep their inode.
@@ -286,7 +288,7 @@ impl Store {
         Ok(())
     }
 
-    /// Copies a blob's data and checks it in the same pass.
+    /// Copies a blob's data, or decodes them from a packed one, and checks them in the same pass.
     ///
     /// # Errors
     /// `Damaged` when the bytes are not what they were; the row is marked then.
@@ -298,15 +300,23 @@ impl Store {
         activity: &Activity,
         told: Told,
     ) -> Result<()> {
-        let map = self.extents(blob)?;
         let progress = |bytes| activity.advance(if told == Told::Here { bytes } else { 0 });
-        let result = pass(&opened.file, &map, output, Hashing::Checksum, &progress);
+        let (file, hashing) = (&opened.file, Hashing::Checksum);
+        let result = match opened.form {
+            Form::Plain => pass(file, &self.extents(blob)?, output, hashing, &progress),
+            Form::Packed => {
+                pass_packed(file, blob.size, output, hashing, &progress).map(|(_, hashes)| hashes)
+            }
+        };
         activity.check()?;
-        let short = matches!(&result, Err(error) if error.kind() == io::ErrorKind::UnexpectedEof);
-        let path = || self.root.content.path_of(&content_name(&blob.checksum));
-        if short || result.at("copy", path())?.checksum != blob.checksum {
+        let wrong = matches!(&result, Err(error) if is_wrong(error));
+        let path = || self.content_path(blob, opened.form);
+        if wrong || result.at("copy", path())?.checksum != blob.checksum {
             self.mark_unless_replaced(blob, opened)?;
             return Err(super::check::damaged(blob));
+        }
+        if opened.form == Form::Packed {
+            self.vouch(blob, opened);
         }
         Ok(())
     }

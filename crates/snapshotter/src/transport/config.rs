@@ -47,7 +47,7 @@ impl ContentProvider {
         }
     }
 
-    fn is_bucket(self) -> bool {
+    pub(super) fn is_bucket(self) -> bool {
         !matches!(self, Self::Fs | Self::Registry)
     }
 }

@@ -4,8 +4,7 @@
 //! temporary one where the filesystem cannot do that, then named, then the directory is synced. So a crash leaves the
 //! old state or the new one, and at worst a file `.snapshotter-…` that nobody takes for an object.
 //!
-//! File calls run on blocking threads; a future that is dropped stops after the piece under way. A fetch is read on one
-//! thread that hands the pieces to the receiver itself: a hop between threads for each would cost more than the reading.
+//! File calls run on blocking threads; a future that is dropped stops after the piece under way.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,28 +12,22 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::budget::{self, Budget, held_by};
-use super::parts::ranges;
-use super::recycled::{Buffer, Buffers};
+use super::budget::{self, Budget};
+use super::files::{PIECE, blocking, read_into};
+use super::recycled::Buffers;
 use super::source::Source;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
-use super::{absent, other_size, receiver_gone, wanted};
+use super::{absent, other_size, wanted};
 use crate::fs::Dir;
 use crate::fs::hook::step;
 use crate::fs::place::start_writeback;
 use crate::fs::temporary::{Temporary, cannot_be_unnamed};
 use crate::words::digest::Digest;
 use crate::words::error::{At, Error, ErrorKind, Result};
-
-/// Read at once, in bytes.
-const PIECE: u64 = 1 << 20;
 
 /// Written before the disk is set to work ahead of the sync, in bytes.
 const WRITEBACK: u64 = 8 << 20;
@@ -87,24 +80,9 @@ impl Directory {
             .await?
             .ok_or_else(|| absent(digest, &self.place()))?;
         let wanted = wanted(digest, &self.place(), size, range.as_ref(), limit)?;
-        let bytes = wanted.end - wanted.start;
         let path = self.path(digest);
         let (budget, buffers) = (self.budget.clone(), self.buffers.clone());
-        let runtime = Handle::current();
-        let dropped = Arc::new(AtomicBool::new(false));
-        let _guard = SetOnDrop(Arc::clone(&dropped));
-        let reading = tokio::task::spawn_blocking(move || {
-            for range in ranges(wanted, PIECE) {
-                let share = runtime.block_on(budget.take(range.end - range.start));
-                let piece = read(&file, &range, buffers.take()).at("read", &path)?;
-                let sent = sink.blocking_send(held_by(piece, Arc::new(share)));
-                if sent.is_err() || dropped.load(Ordering::Relaxed) {
-                    return Err(receiver_gone());
-                }
-            }
-            Ok(bytes)
-        });
-        reading.await.map_err(panicked)?
+        read_into(sink, file, path, wanted, budget, buffers).await
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
@@ -164,15 +142,6 @@ impl ContentTransport for Directory {
                 _ => Ok(()),
             }
         }))
-    }
-}
-
-/// Tells a thread that the future it works for is gone.
-struct SetOnDrop(Arc<AtomicBool>);
-
-impl Drop for SetOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -260,28 +229,4 @@ fn open_object(root: &Path, digest: Digest) -> Result<Option<(File, u64)>> {
         return Err(Error::damaged(text).with_path(path));
     }
     Ok(Some((file, metadata.len())))
-}
-
-fn read(file: &File, range: &Range<u64>, mut buffer: Buffer) -> io::Result<Bytes> {
-    // A range is at most a piece.
-    let len = (range.end - range.start) as usize;
-    file.read_exact_at(&mut buffer.bytes_mut()[..len], range.start)?;
-    Ok(buffer.freeze(len))
-}
-
-async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(call).await {
-        Ok(result) => result,
-        Err(error) => Err(panicked(error)),
-    }
-}
-
-fn panicked(error: tokio::task::JoinError) -> Error {
-    Error::new(
-        ErrorKind::Internal,
-        "a thread of the directory transport panicked",
-    )
-    .with_source(error)
 }

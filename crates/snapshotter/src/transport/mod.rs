@@ -7,22 +7,40 @@
 mod budget;
 mod config;
 mod directory;
+#[cfg(feature = "dragonfly")]
+mod dragonfly;
+mod files;
 #[cfg(feature = "_opendal")]
 mod object;
 mod parts;
 pub(crate) mod recycled;
+#[cfg(any(feature = "_opendal", feature = "dragonfly"))]
+mod said;
 mod source;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
+#[cfg(feature = "dragonfly")]
+use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use config::{Content, ContentProvider, Credentials};
+#[cfg(feature = "dragonfly")]
+pub(crate) use dragonfly::Daemon;
+#[cfg(feature = "dragonfly")]
+pub use dragonfly::{Dragonfly, DragonflyDiagnosis};
 
+/// Without the feature `dragonfly` there is none. The type stays, with no value.
+#[cfg(not(feature = "dragonfly"))]
+#[derive(Debug)]
+pub(crate) enum Daemon {}
+
+use crate::activity::Warnings;
 use crate::words::digest::Digest;
 use crate::words::error::{Error, Result};
 
@@ -77,8 +95,8 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
     /// Where it leads, for reports and errors: `s3://bucket`. No secrets.
     fn place(&self) -> String;
 
-    /// The size of an object, or `None` where there is none, perhaps because there is no bucket. An object of another size
-    /// than the caller's is not ours.
+    /// The size of an object, or `None` where there is none, perhaps because there is no bucket, or where only sending it
+    /// would tell. An object of another size than the caller's is not ours.
     fn size(&self, digest: Digest) -> Call<'_, Option<u64>>;
 
     /// Sends a packed stream of exactly `size` bytes.
@@ -110,6 +128,43 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
         sink: mpsc::Sender<Bytes>,
     ) -> Call<'_, u64>;
 
+    /// Brings an object as a file that holds its packed stream, where that costs less than a stream would, and says how
+    /// long it is; `None` where a transport has only streams.
+    ///
+    /// `path` is absolute, in the handle's staging, in a directory that exists, and nothing has that name. When the call
+    /// has succeeded the file has it, with at most `limit` bytes, **perhaps as one more name of a file in somebody's
+    /// cache: nobody may write it, or change its mode or owner**. It may belong to another user, and can be read. Its bytes
+    /// are unverified. After an error, or when the future is dropped, nothing has that name.
+    ///
+    /// `told` hears of bytes as they arrive, of each once; together they are at most those of the object.
+    #[cfg(feature = "dragonfly")]
+    fn fetch_file<'a>(
+        &'a self,
+        _digest: Digest,
+        _limit: u64,
+        _path: &'a Path,
+        _told: &'a (dyn Fn(u64) + Send + Sync),
+    ) -> Option<Call<'a, u64>> {
+        None
+    }
+
+    /// The place itself, where this transport leads there by a detour that may deliver other bytes: what to ask for an
+    /// object that came damaged, since who kept wrong bytes gives them again.
+    fn direct(&self) -> Option<Arc<dyn ContentTransport>> {
+        None
+    }
+
+    /// The same transport for one call, whose warnings go to `to`; `None` where it never has any.
+    fn warning(&self, _to: &Arc<Warnings>) -> Option<Arc<dyn ContentTransport>> {
+        None
+    }
+
+    /// Tries the daemon on the way, where there is one.
+    #[cfg(feature = "dragonfly")]
+    fn probe(&self) -> Option<Call<'_, DragonflyDiagnosis>> {
+        None
+    }
+
     /// Whether the place can be reached, exists and may be read, as far as that can be found out without changing it.
     fn check(&self) -> Call<'_, ()>;
 }
@@ -131,6 +186,45 @@ pub(crate) fn open(content: &Content) -> Result<Box<dyn ContentTransport>> {
         _ => Ok(Box::new(object::ObjectStorage::open(content)?)),
         #[cfg(not(feature = "_opendal"))]
         _ => unreachable!("not compiled in"),
+    }
+}
+
+/// The same, where a bucket is reached through a daemon. What is no bucket has no use for one.
+pub(crate) fn open_with(
+    content: &Content,
+    daemon: Option<&Arc<Daemon>>,
+) -> Result<Box<dyn ContentTransport>> {
+    match daemon {
+        #[cfg(feature = "dragonfly")]
+        Some(daemon) if content.provider.is_bucket() => {
+            content.validate()?;
+            Ok(Box::new(dragonfly::ThroughDaemon::open(daemon, content)?))
+        }
+        _ => open(content),
+    }
+}
+
+/// Refuses a configuration in which a daemon has nothing to stand in front of: no registry, or contents that are in no
+/// bucket. A request may name a bucket where the configuration names no contents.
+#[cfg(feature = "dragonfly")]
+pub(crate) fn require_bucket(
+    registry: Option<&crate::Registry>,
+    content: Option<&Content>,
+) -> Result<()> {
+    match (registry, content) {
+        (Some(_), Some(content)) if content.provider.is_bucket() => Ok(()),
+        (Some(_), None) => Ok(()),
+        (_, Some(content)) if !content.provider.is_bucket() => Err(Error::invalid(format!(
+            "dragonfly needs content in a bucket: provider {} does not go with it",
+            content.provider
+        ))
+        .with_hint(
+            "leave dragonfly out, or set content.provider to s3, oss, gcs, azblob, obs or cos",
+        )),
+        _ => Err(
+            Error::invalid("dragonfly needs a registry and content in a bucket")
+                .with_hint("set registry.endpoint and content, or leave dragonfly out"),
+        ),
     }
 }
 

@@ -66,6 +66,8 @@ pub enum WarningKind {
     Attribute,
     /// Something was not made durable, or not cleaned up, and will be later.
     Deferred,
+    /// Contents went to or came from object storage directly: Dragonfly's daemon could not be used, or brought wrong bytes.
+    Direct,
 }
 
 impl WarningKind {
@@ -78,6 +80,7 @@ impl WarningKind {
             Self::Writer => "writer",
             Self::Attribute => "attribute",
             Self::Deferred => "deferred",
+            Self::Direct => "direct",
         }
     }
 }

@@ -44,7 +44,10 @@ fn texts(catalog: &Connection, sql: &str) -> BTreeSet<String> {
 }
 
 fn blob_rows(catalog: &Connection) -> BTreeSet<String> {
-    texts(catalog, "SELECT lower(hex(checksum)) FROM blobs")
+    texts(
+        catalog,
+        "SELECT lower(hex(checksum)) || CASE form WHEN 1 THEN '.spf' ELSE '' END FROM blobs",
+    )
 }
 
 fn view_rows(catalog: &Connection) -> BTreeSet<String> {

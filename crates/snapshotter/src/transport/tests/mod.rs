@@ -3,6 +3,8 @@
 #[cfg(feature = "object-storage-s3")]
 mod bucket;
 mod directory;
+#[cfg(all(feature = "dragonfly", feature = "object-storage-s3"))]
+mod dragonfly;
 #[cfg(feature = "_opendal")]
 mod providers;
 #[cfg(feature = "object-storage-s3")]

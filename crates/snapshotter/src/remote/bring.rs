@@ -1,0 +1,201 @@
+//! One blob from where it is into the store: as a stream, decoded while it comes, or as a file that somebody delivers,
+//! which is kept packed where nobody needs it plain. Either way the bytes are read once here, hashed in that pass, and
+//! written once for each file that is made of them; wrong ones never get a name.
+
+use std::fs::File;
+use std::sync::atomic::Ordering;
+
+use super::content::{Origin, Staging};
+use super::fetch::{Fetching, Need};
+use super::runtime::Wanted;
+use crate::catalog::Sync;
+use crate::fs::{Stat, attributes, is_privileged};
+use crate::store::{Ingest, Ingested, Payload};
+use crate::words::error::{At, Result};
+use crate::words::progress::Event;
+
+/// A blob that has come, and is right.
+struct Brought<'s> {
+    ingest: Ingest<'s>,
+    /// A file with its bytes for the recipient.
+    second: Option<File>,
+}
+
+impl Fetching<'_> {
+    /// Brings a blob and commits it.
+    pub(super) fn bring(
+        &self,
+        origin: &Origin<'_>,
+        need: &Need<'_>,
+        wanted: Wanted<'_>,
+    ) -> Result<()> {
+        #[cfg(feature = "dragonfly")]
+        if let Some(brought) = self.delivered(origin, need, wanted)? {
+            return self.commit(origin, need, brought);
+        }
+        let brought = self.streamed(origin, need, wanted)?;
+        self.commit(origin, need, brought)
+    }
+
+    fn streamed(
+        &self,
+        origin: &Origin<'_>,
+        need: &Need<'_>,
+        wanted: Wanted<'_>,
+    ) -> Result<Brought<'_>> {
+        let store = self.context.store;
+        let incoming = need.incoming();
+        let _space = store.claim_space(origin.size(&incoming, wanted)?)?;
+        let (slot, file) = store.create_slot()?;
+        let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
+        let staging = Staging {
+            file: &file,
+            dir: store.root.staging.path(),
+            second: self.second(need, false),
+        };
+        let received = origin.fetch(&incoming, staging, wanted, &told)?;
+        let mtime = Some(self.dress(need, &file)?.mtime);
+        let ingest = Ingest {
+            payload: Payload::Slot(slot),
+            hashes: received.hashes,
+            map: received.map,
+            mtime,
+            probe: None,
+        };
+        let second = received.second;
+        Ok(Brought { ingest, second })
+    }
+
+    /// A second file for the recipient; `packed` where the blob itself will not be one that can be cloned.
+    fn second(&self, need: &Need<'_>, packed: bool) -> Option<File> {
+        self.recipient?.wants(&need.files, packed)
+    }
+
+    /// Gives a file of the store the attributes of the first read-only file with its bytes: it is that file's view then.
+    fn dress(&self, need: &Need<'_>, file: &File) -> Result<Stat> {
+        if let Some(attributes) = need.attributes() {
+            for unset in attributes::set(file, attributes, is_privileged()) {
+                // Not a view then: a restore makes one when it needs it.
+                tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
+            }
+        }
+        Stat::of_file(file).at("examine", self.context.store.root.staging.path())
+    }
+
+    fn commit(&self, origin: &Origin<'_>, need: &Need<'_>, brought: Brought<'_>) -> Result<()> {
+        let store = self.context.store;
+        let bytes = brought.ingest.map.stream_size();
+        let checksum = brought.ingest.hashes.checksum;
+        let committed = store.commit(self.snapshot, &mut [brought.ingest])?;
+        // What came as a layer need not be sent to that registry again.
+        if let ([Ingested::Stored(blob) | Ingested::Reused(blob)], Some(sha256)) =
+            (&committed[..], origin.sha256(need.digest))
+        {
+            store
+                .catalog
+                .write(Sync::Normal, |txn| txn.set_sha256(*blob, sha256))?;
+        }
+        if let (Some(recipient), Some(second)) = (self.recipient, brought.second) {
+            recipient.receive(checksum, second);
+        }
+        self.fetched_blobs.fetch_add(1, Ordering::Relaxed);
+        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[cfg(feature = "dragonfly")]
+mod delivery {
+    use std::io;
+
+    use super::{Brought, Fetching, Ingest, Need, Origin, Payload, Wanted};
+    use crate::store::stream::Output;
+    use crate::store::{Delivered, Delivery};
+    use crate::words::error::{ErrorKind, Result};
+    use crate::words::progress::Event;
+
+    /// Shorter streams are not worth a file of their own that others may change, in bytes.
+    const WORTH_KEEPING: u64 = 256 << 10;
+
+    impl Fetching<'_> {
+        /// `None` where only streams come from.
+        pub(super) fn delivered(
+            &self,
+            origin: &Origin<'_>,
+            need: &Need<'_>,
+            wanted: Wanted<'_>,
+        ) -> Result<Option<Brought<'_>>> {
+            let delivery = self.context.store.reserve_delivery()?;
+            let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
+            let incoming = need.incoming();
+            let Some(len) = origin.deliver(&incoming, delivery.path(), wanted, &told) else {
+                return Ok(None);
+            };
+            let len = len?;
+            let second = self.second(need, true);
+            // A read-only file is linked to, which nobody does to a file that is somebody else's too.
+            let is_linked =
+                self.recipient.is_some() && second.is_none() && need.attributes().is_some();
+            if is_linked || len <= WORTH_KEEPING {
+                return self
+                    .unpacked(origin, need, &delivery, len, wanted)
+                    .map(Some);
+            }
+            let output = second.as_ref().map_or(Output::None, |file| Output::File {
+                file,
+                sync_soon: false,
+            });
+            let delivered = self.read(origin, need, &delivery, output, wanted)?;
+            let ingest = delivery.into_ingest(delivered);
+            Ok(Some(Brought { ingest, second }))
+        }
+
+        fn unpacked(
+            &self,
+            origin: &Origin<'_>,
+            need: &Need<'_>,
+            delivery: &Delivery<'_>,
+            len: u64,
+            wanted: Wanted<'_>,
+        ) -> Result<Brought<'_>> {
+            let store = self.context.store;
+            let _space = store.claim_space(len)?;
+            let (slot, file) = store.create_slot()?;
+            let output = Output::File {
+                file: &file,
+                sync_soon: false,
+            };
+            let delivered = self.read(origin, need, delivery, output, wanted)?;
+            let ingest = Ingest {
+                payload: Payload::Slot(slot),
+                hashes: delivered.hashes,
+                map: delivered.map,
+                mtime: Some(self.dress(need, &file)?.mtime),
+                probe: None,
+            };
+            let second = None;
+            Ok(Brought { ingest, second })
+        }
+
+        /// Reads what was delivered, and checks it.
+        fn read(
+            &self,
+            origin: &Origin<'_>,
+            need: &Need<'_>,
+            delivery: &Delivery<'_>,
+            output: Output<'_>,
+            wanted: Wanted<'_>,
+        ) -> Result<Delivered> {
+            let incoming = need.incoming();
+            let progress = |_| wanted().map_err(|_| io::ErrorKind::Interrupted.into());
+            let read = delivery.read(incoming.size, output, &progress);
+            wanted()?;
+            let delivered = read.map_err(|error| match error.kind() {
+                ErrorKind::Damaged => origin.wrong(&incoming, error),
+                _ => error,
+            })?;
+            origin.check(&incoming, &delivered.hashes)?;
+            Ok(delivered)
+        }
+    }
+}

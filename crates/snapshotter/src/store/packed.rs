@@ -1,0 +1,106 @@
+//! Reading a packed blob: a file that is the SPF1 stream itself.
+//!
+//! Such a file belongs to others too (Dragonfly's daemon has it in its cache), so nobody here writes it, gives it other
+//! attributes or believes it: it is only ever read in a pass that hashes all of it and parses it with the bounded
+//! decoder, which finds the extents while it reads. A file that grew, shrank or claims what it does not have is as wrong
+//! as one with other bytes.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::stream::{Fill, Hashes, Hashing, Output, Piece, Progress, Segment, pass_over};
+use crate::format::spf::{DecodeError, Decoder, SpfError};
+use crate::fs::Stat;
+use crate::words::extent::ExtentMap;
+
+/// The stream in a packed file, and where its data belong.
+pub(super) struct Packed<'a> {
+    file: &'a File,
+    position: u64,
+    decoder: Decoder,
+}
+
+impl<'a> Packed<'a> {
+    /// `size` is the logical size that the stream has to have, `len` the file's length, both in bytes.
+    pub(super) fn new(file: &'a File, size: u64, len: u64) -> Self {
+        Self {
+            file,
+            position: 0,
+            decoder: Decoder::new(Some(size), Some(len)),
+        }
+    }
+
+    /// The map, once everything was read.
+    fn finish(self) -> io::Result<ExtentMap> {
+        self.decoder.finish().map_err(wrong)
+    }
+
+    /// Reads to the brim or to the end of the file, which may lie beyond the end of the stream.
+    fn read(&mut self, piece: &mut Piece) -> io::Result<()> {
+        piece.len = 0;
+        while piece.room() > 0 {
+            let at = piece.len;
+            match self.file.read_at(&mut piece.buffer[at..], self.position) {
+                Ok(0) => break,
+                Ok(read) => {
+                    piece.len += read;
+                    self.position += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Fill for Packed<'_> {
+    fn fill(&mut self, piece: &mut Piece) -> io::Result<()> {
+        self.read(piece)?;
+        let Piece { buffer, len, data } = piece;
+        data.clear();
+        let bytes = &buffer[..*len];
+        let start = bytes.as_ptr().addr();
+        // What the decoder hands on are parts of what it was given.
+        let pushed = self.decoder.push(bytes, &mut |file_offset, part| {
+            data.push(Segment {
+                file_offset,
+                start: part.as_ptr().addr() - start,
+                len: part.len(),
+            });
+            Ok::<_, Infallible>(())
+        });
+        pushed.map_err(|error| match error {
+            DecodeError::Spf(error) => wrong(error),
+            DecodeError::Sink(never) => match never {},
+        })
+    }
+}
+
+/// Reads a packed file once; finds its map and what [`pass`](super::stream::pass) finds in a plain one.
+///
+/// # Errors
+/// The operating system's; [`is_wrong`](super::stream::is_wrong) knows the one of a file that is not one packed stream of
+/// a file of `size` bytes and nothing else; what `progress` says.
+pub(crate) fn pass_packed(
+    file: &File,
+    size: u64,
+    output: Output<'_>,
+    hashing: Hashing,
+    progress: Progress<'_>,
+) -> io::Result<(ExtentMap, Hashes)> {
+    if let Output::File { file, .. } = output {
+        crate::fs::hook::step("write")?;
+        file.set_len(size)?;
+    }
+    let len = Stat::of_file(file)?.size;
+    let mut source = Packed::new(file, size, len);
+    let hashes = pass_over(&mut source, len, output, hashing, progress)?;
+    Ok((source.finish()?, hashes))
+}
+
+fn wrong(error: SpfError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

@@ -1,0 +1,186 @@
+//! Making a packed blob plain, when its inode is to be linked to.
+//!
+//! The file is decoded into a slot in a pass that verifies it, then one transaction renames the slot to the plain name and
+//! changes the row's form; after that the packed name, which no row stands for any more, is swept. Why that is safe:
+//!
+//! * Before the commit the row says packed, so the plain name is litter and nobody reads it. After it the row says plain,
+//!   and the packed name is. A crash leaves one row with the file of its form, and perhaps litter for the next sweep.
+//! * A reader that read the row before the commit finds the packed file, whose bytes are as right as ever, or nothing;
+//!   then it reads the row once more and finds the plain one ([`Store::open_current`]).
+//! * Several may do it at once: the row is looked at again under the names lock, and all but the first drop their slots.
+//!   What a reader found out about the packed file does not touch a row that says plain by then.
+//! * Nothing that was promised is taken back: where the row has no mark, or a snapshot needs the blob whose bytes need not
+//!   be anywhere else, the plain file and its name are on the disk before the row that says so. Otherwise the row is
+//!   marked like that of any new blob.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::sync::PoisonError;
+
+use super::check::OpenBlob;
+use super::layout::content_name;
+use super::stream::Output;
+use super::{Slot, Store, Told, Wanted};
+use crate::activity::Activity;
+use crate::catalog::{Blob, Form, Sync, Txn};
+use crate::fs::dir::sync_file;
+use crate::fs::{Stat, attributes};
+use crate::words::entry::Mtime;
+use crate::words::error::{At, Result};
+
+/// How a try to change a row's form came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Switch {
+    Done,
+    /// Somebody was quicker, or the row has gone.
+    Needless,
+    /// The slot has to be on the disk first.
+    Unsynced,
+}
+
+/// A decoded file on its way to its name.
+struct Unpacked<'s> {
+    slot: Slot<'s>,
+    file: File,
+    mtime: Mtime,
+}
+
+impl Store {
+    /// Makes a packed blob plain and opens it. Its new inode gets the wanted attributes, so that it is the first view.
+    ///
+    /// # Errors
+    /// `Damaged` when the packed bytes are not what they were; the row is marked then. `NoSpace`. Those of writing.
+    pub(crate) fn unpack(
+        &self,
+        blob: &Blob,
+        wanted: &Wanted,
+        privileged: bool,
+        activity: &Activity,
+    ) -> Result<OpenBlob> {
+        let _turn = self.unpacking.join(blob.id);
+        // Somebody may have done it since the row was read.
+        let now = self.catalog.read(|txn| txn.blob(blob.id))?;
+        let blob = now.as_ref().unwrap_or(blob);
+        let opened = self.open_good(blob, activity)?;
+        if opened.form == Form::Plain {
+            return Ok(opened);
+        }
+        self.replace_packed(blob, &opened, wanted, privileged, activity)?;
+        let now = self.catalog.read(|txn| txn.blob(blob.id))?;
+        self.open_good(now.as_ref().unwrap_or(blob), activity)
+    }
+
+    fn replace_packed(
+        &self,
+        blob: &Blob,
+        opened: &OpenBlob,
+        wanted: &Wanted,
+        privileged: bool,
+        activity: &Activity,
+    ) -> Result<()> {
+        let _space = self.claim_space(blob.data_size)?;
+        let (slot, file) = self.create_slot()?;
+        let output = Output::File {
+            file: &file,
+            sync_soon: false,
+        };
+        self.copy_verified(blob, opened, output, activity, Told::Later)?;
+        for unset in attributes::set(&file, &wanted.attributes, privileged) {
+            // Not a view then: the restore makes one.
+            tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
+        }
+        let mtime = Stat::of_file(&file)
+            .at("examine", self.root.staging.path())?
+            .mtime;
+        let mut unpacked = Unpacked { slot, file, mtime };
+        if self.switch(blob, &mut unpacked, false)? == Switch::Unsynced {
+            sync_file(&unpacked.file).at("sync", self.root.staging.path())?;
+            self.switch(blob, &mut unpacked, true)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the plain file its name and the row its form, then sweeps the packed file.
+    fn switch(&self, blob: &Blob, unpacked: &mut Unpacked<'_>, synced: bool) -> Result<Switch> {
+        let sync = if synced { Sync::Full } else { Sync::Normal };
+        let result = self
+            .catalog
+            .write(sync, |txn| self.switch_row(txn, blob, unpacked, synced));
+        let stale = match &result {
+            Ok(Switch::Done) => Form::Packed,
+            // It got a name and no row.
+            Err(_) => Form::Plain,
+            Ok(_) => return result,
+        };
+        let names: [OsString; 1] = [content_name(&blob.checksum, stale)];
+        self.sweep_outlived(&names);
+        result
+    }
+
+    fn switch_row(
+        &self,
+        txn: &Txn<'_>,
+        blob: &Blob,
+        unpacked: &mut Unpacked<'_>,
+        synced: bool,
+    ) -> Result<Switch> {
+        let Some(now) = txn.blob(blob.id)? else {
+            return Ok(Switch::Needless);
+        };
+        if now.form == Form::Plain {
+            return Ok(Switch::Needless);
+        }
+        if !synced && (now.unsynced.is_none() || txn.is_promised(now.id)?) {
+            return Ok(Switch::Unsynced);
+        }
+        let content = &self.root.content;
+        let name = content_name(&now.checksum, Form::Plain);
+        unpacked.slot.rename_to(content, &name)?;
+        if synced {
+            // The one sync under the names lock: the row of what was promised must not get ahead of the name.
+            content.sync()?;
+        }
+        let mark = (!synced).then(|| self.unsynced_mark());
+        txn.make_plain(now.id, Some(unpacked.mtime), mark)?;
+        Ok(Switch::Done)
+    }
+}
+
+/// Which blobs are being made plain in this process: the second thread that wants the same one waits instead of decoding
+/// it too.
+#[derive(Debug, Default)]
+pub(super) struct Unpacking {
+    busy: std::sync::Mutex<std::collections::HashSet<i64>>,
+    freed: std::sync::Condvar,
+}
+
+/// One thread's turn with a blob.
+pub(super) struct UnpackTurn<'a> {
+    unpacking: &'a Unpacking,
+    blob: i64,
+}
+
+impl Unpacking {
+    fn join(&self, blob: i64) -> UnpackTurn<'_> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        while !busy.insert(blob) {
+            busy = self
+                .freed
+                .wait(busy)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        UnpackTurn {
+            unpacking: self,
+            blob,
+        }
+    }
+}
+
+impl Drop for UnpackTurn<'_> {
+    fn drop(&mut self) {
+        let busy = self.unpacking.busy.lock();
+        busy.unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.blob);
+        self.unpacking.freed.notify_all();
+    }
+}

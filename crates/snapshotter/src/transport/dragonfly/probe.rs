@@ -1,0 +1,106 @@
+//! What `diagnose_remote` finds out about a daemon, by having it do what it is there for: with the packed stream of the
+//! empty file, 20 bytes, which is a proper object of every bucket.
+
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::ThroughDaemon;
+use super::file::Named;
+use crate::diagnose::Capability;
+use crate::format::spf;
+use crate::transport::{ContentTransport, Existing};
+use crate::words::digest::Digest;
+use crate::words::error::{Error, ErrorKind, Result};
+
+/// Whether Dragonfly's daemon can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DragonflyDiagnosis {
+    /// Where the daemon is.
+    pub endpoint: String,
+    /// What is wrong with the socket, or with the daemon's health: kind and text.
+    pub error: Option<(ErrorKind, String)>,
+    /// Whether it reads and makes files in the root: found with a small object, which is then in the bucket. `None` where
+    /// the daemon cannot be asked.
+    pub files: Option<Capability>,
+    /// Whether a file that it brings is one more name of the one in its cache; if not, it is a copy. `None` where it made
+    /// no file.
+    pub hardlink: Option<Capability>,
+}
+
+impl ThroughDaemon {
+    pub(super) async fn diagnose(&self) -> Result<DragonflyDiagnosis> {
+        let mut diagnosis = DragonflyDiagnosis {
+            endpoint: self.daemon.config.endpoint.clone(),
+            error: None,
+            files: None,
+            hardlink: None,
+        };
+        if let Err(error) = self.daemon.ready(1).await {
+            diagnosis.error = Some((error.kind(), super::line(&error)));
+            return Ok(diagnosis);
+        }
+        match self.try_files().await {
+            Ok(names) => {
+                diagnosis.files = Some(Capability::Yes);
+                diagnosis.hardlink = Some(match names {
+                    2.. => Capability::Yes,
+                    _ if self.daemon.copies.load(Ordering::Relaxed) => {
+                        Capability::No("the daemon's storage is on another filesystem".to_owned())
+                    }
+                    _ => Capability::No("the daemon made a copy".to_owned()),
+                });
+            }
+            Err(error) => {
+                let hint = error.hint().map(|hint| format!(" ({hint})"));
+                let text = super::line(&error) + &hint.unwrap_or_default();
+                diagnosis.files = Some(Capability::No(text));
+            }
+        }
+        Ok(diagnosis)
+    }
+
+    /// Sends the object and has it brought back, through the daemon alone, and says how many names its file has.
+    async fn try_files(&self) -> Result<u64> {
+        let alone = Self {
+            place: Arc::new(super::Place {
+                retries: 0,
+                ..(*self.place).clone()
+            }),
+            ..self.without_direct()
+        };
+        let stream = Bytes::copy_from_slice(&spf::header(0, 0));
+        let (digest, size) = (Digest::of(&stream), stream.len() as u64);
+        let (sender, pieces) = mpsc::channel(1);
+        let given = Bytes::clone(&stream);
+        let feed = async move {
+            // An upload that is not needed takes nothing.
+            let _ = sender.send(Ok(given)).await;
+        };
+        let (sent, ()) = tokio::join!(alone.publish(digest, size, Existing::Keep, pieces), feed);
+        sent?;
+        let path = self.fresh()?;
+        let named = Named::at(&path)?;
+        alone.bring_file(digest, size, &path, &|_| {}).await?;
+        let mut back = vec![0; stream.len()];
+        let file = named.open()?;
+        if file.read_exact_at(&mut back, 0).is_err() || back != stream {
+            return Err(Error::damaged(format!(
+                "the {} brought other bytes than it was given",
+                self.daemon.shown()
+            ))
+            .with_path(path));
+        }
+        Ok(named.stat_of(&file)?.nlink)
+    }
+
+    fn fresh(&self) -> Result<PathBuf> {
+        let (dir, name) = self.daemon.slot()?;
+        Ok(dir.path_of(&name))
+    }
+}

@@ -1,0 +1,101 @@
+//! What transports do with files: on blocking threads, of which one reads a whole range and hands the pieces to their
+//! receiver itself. A hop between threads for each piece would cost more than the reading.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::budget::{Budget, held_by};
+use super::parts::ranges;
+use super::receiver_gone;
+use super::recycled::{Buffer, Buffers};
+use crate::words::error::{At, Error, ErrorKind, Result};
+
+/// Read at once, in bytes.
+pub(super) const PIECE: u64 = 1 << 20;
+
+/// The range of a file, in order, one piece ahead. The thread stops when the receiver is gone.
+#[cfg(feature = "dragonfly")]
+pub(super) fn read_ahead(
+    file: File,
+    path: PathBuf,
+    range: Range<u64>,
+    buffers: Buffers,
+) -> mpsc::Receiver<Result<Bytes>> {
+    let (ahead, pieces) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        for range in ranges(range, PIECE) {
+            let piece = read(&file, &range, buffers.take()).at("read", &path);
+            let failed = piece.is_err();
+            if ahead.blocking_send(piece).is_err() || failed {
+                return;
+            }
+        }
+    });
+    pieces
+}
+
+/// Gives the receiver the range of a file, in order, each piece with its share of the budget, and says how many bytes
+/// that were. The thread that reads stops after the piece under way when this future is dropped.
+pub(super) async fn read_into(
+    sink: mpsc::Sender<Bytes>,
+    file: File,
+    path: PathBuf,
+    range: Range<u64>,
+    budget: Budget,
+    buffers: Buffers,
+) -> Result<u64> {
+    let runtime = Handle::current();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let _guard = SetOnDrop(Arc::clone(&dropped));
+    blocking(move || {
+        let bytes = range.end - range.start;
+        for range in ranges(range, PIECE) {
+            let share = runtime.block_on(budget.take(range.end - range.start));
+            let piece = read(&file, &range, buffers.take()).at("read", &path)?;
+            let sent = sink.blocking_send(held_by(piece, Arc::new(share)));
+            if sent.is_err() || dropped.load(Ordering::Relaxed) {
+                return Err(receiver_gone());
+            }
+        }
+        Ok(bytes)
+    })
+    .await
+}
+
+/// Tells a thread that the future it works for is gone.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn read(file: &File, range: &Range<u64>, mut buffer: Buffer) -> io::Result<Bytes> {
+    // A range is at most a piece.
+    let len = (range.end - range.start) as usize;
+    file.read_exact_at(&mut buffer.bytes_mut()[..len], range.start)?;
+    Ok(buffer.freeze(len))
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::new(
+            ErrorKind::Internal,
+            "a thread that works with files of a transport panicked",
+        )
+        .with_source(error)),
+    }
+}

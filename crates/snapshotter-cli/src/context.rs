@@ -138,9 +138,11 @@ impl Context {
 
     fn with<T>(
         &self,
-        config: Config,
+        mut config: Config,
         work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
     ) -> Result<Closed<T>> {
+        // Nothing goes behind a person's back: `gc` collects, and no other command.
+        config.gc.background = false;
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()

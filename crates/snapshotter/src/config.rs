@@ -49,31 +49,44 @@ pub enum Durability {
     Background,
 }
 
-/// Garbage collection. **These fields are checked and kept, and nothing acts on them yet:** snapshots are removed by
-/// [`remove`](crate::Snapshotter::remove) alone.
+/// Garbage collection: which snapshots go when the disk or the store is too full. Those go that are published or were
+/// fetched, are not pinned, not in use and not young, the least recently used first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Gc {
-    /// Time between two looks at the disk. Default 5 minutes.
+    /// Whether a thread of the handle collects while the handle is open. Default `true`. Without it,
+    /// [`Snapshotter::gc`](crate::Snapshotter::gc) collects when it is called. The command works without it: it collects
+    /// when told to, by `snapshotter gc`.
+    pub background: bool,
+    /// Time between two looks at the disk in the background, and before the first one. Default 5 minutes.
     pub interval: Duration,
-    /// Collection starts when the filesystem is this full, in percent. Default 90.
+    /// Collection starts when the filesystem is this full, in percent. What this process may not write to, such as root's
+    /// reserve, counts as full. Default 90.
     pub disk_high_threshold_percent: f64,
     /// Collection stops when the filesystem is no fuller than this, in percent. Default 70.
     pub disk_low_threshold_percent: f64,
-    /// Snapshots looked at in one go. Default 10.
+    /// Bytes of data the store may hold, however empty the disk is: the `stored_bytes` of [`Usage`](crate::Usage).
+    /// Default `None`, no limit. It bounds what is collected, not what is taken: a snapshot is never refused for it.
+    pub max_bytes: Option<u64>,
+    /// Snapshots released between two looks at what that was good for. Default 10.
     pub batch_size: usize,
     /// Snapshots used within this time are kept. Default 5 minutes.
     pub min_retention_period: Duration,
+    /// Whether snapshots go too that are unpublished, so that their only copy is here. Default `false`.
+    pub include_unpublished: bool,
 }
 
 impl Default for Gc {
     fn default() -> Self {
         Self {
+            background: true,
             interval: Duration::from_secs(300),
             disk_high_threshold_percent: 90.0,
             disk_low_threshold_percent: 70.0,
+            max_bytes: None,
             batch_size: 10,
             min_retention_period: Duration::from_secs(300),
+            include_unpublished: false,
         }
     }
 }

@@ -230,6 +230,21 @@ pub(crate) fn remove(store: &Store, reference: &Reference) -> Result<RemoveRepor
     Ok(RemoveReport::new(snapshot, freed))
 }
 
+/// Pins a snapshot or takes its pin away.
+pub(crate) fn set_pinned(
+    store: &Store,
+    reference: &Reference,
+    pinned: bool,
+) -> Result<SnapshotSummary> {
+    store.with_slice(|| {
+        store.catalog.write(Sync::Full, |txn| {
+            let snapshot = txn.resolve(reference)?;
+            txn.set_pinned(snapshot.id, pinned)?;
+            Ok(summary(Snapshot { pinned, ..snapshot }))
+        })
+    })
+}
+
 /// What [`remove`] would report.
 pub(crate) fn plan_removal(store: &Store, reference: &Reference) -> Result<RemoveReport> {
     let (snapshot, exclusive) = store.catalog.read(|txn| {
@@ -286,7 +301,7 @@ fn summary(snapshot: Snapshot) -> SnapshotSummary {
     }
 }
 
-fn time(nanoseconds: i64) -> SystemTime {
+pub(crate) fn time(nanoseconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
 

@@ -57,7 +57,9 @@ mod config;
 mod diagnose;
 mod format;
 mod fs;
+mod gc;
 mod inspect;
+mod metrics;
 #[cfg(feature = "registry")]
 mod pace;
 #[cfg(feature = "registry")]
@@ -102,10 +104,15 @@ pub mod hook {
 
 pub use config::{Config, Durability, Gc};
 pub use diagnose::{Capability, Diagnosis, OutputDiagnosis};
+pub use gc::{
+    GcAmount, GcReport, GcRequest, GcShortfall, GcStop, KeptFor, KeptSnapshots, ReleasedSnapshot,
+    SnapshotUsage, UsageDetails,
+};
 pub use inspect::{
     FileDetails, PathDetails, RemoveReport, SnapshotDetails, SnapshotState, SnapshotSummary,
     SymlinkDetails, Usage,
 };
+pub use metrics::{Histogram, Metrics, Operation, OperationMetrics};
 #[cfg(feature = "registry")]
 pub use registry::Registry;
 #[cfg(feature = "registry")]

@@ -11,7 +11,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::activity::{Activity, Limit};
 use crate::config::Config;
 use crate::diagnose::{self, Diagnosis};
+use crate::gc::{self, GcReport, GcRequest, UsageDetails, Worker};
 use crate::inspect::{self, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
+use crate::metrics::{Metrics, Operation, Recorder};
 use crate::remote::{Flights, Remote};
 use crate::restore::{self, RestorePlan, RestoreReport, RestoreRequest};
 use crate::snapshot::{self, SnapshotPlan, SnapshotReport, SnapshotRequest};
@@ -64,6 +66,9 @@ pub(crate) struct Inner {
     #[cfg(feature = "registry")]
     daemon: Option<Arc<crate::transport::Daemon>>,
     pub(crate) flights: Flights,
+    pub(crate) metrics: Arc<Recorder>,
+    /// Collects in the background, where that is configured.
+    worker: Option<Worker>,
     /// `None` once closed.
     store: RwLock<Option<Arc<Store>>>,
 }
@@ -95,12 +100,15 @@ impl Snapshotter {
         )?;
         let store = {
             let config = config.clone();
-            blocking(move || Store::open(&config.root_dir, config.busy_timeout)).await?
+            let opened = move || Store::open(&config.root_dir, config.busy_timeout);
+            Arc::new(blocking(opened).await?)
         };
         #[cfg(feature = "dragonfly")]
         if let Some(daemon) = &daemon {
             daemon.settle_in(&config.root_dir, &store.staging())?;
         }
+        let metrics = Arc::<Recorder>::default();
+        let worker = Worker::start(&store, config.gc, Arc::clone(&metrics));
         Ok(Self {
             inner: Arc::new(Inner {
                 snapshots: Limit::new(config.snapshot_concurrency),
@@ -110,7 +118,9 @@ impl Snapshotter {
                 #[cfg(feature = "registry")]
                 daemon,
                 flights: Flights::default(),
-                store: RwLock::new(Some(Arc::new(store))),
+                metrics,
+                worker,
+                store: RwLock::new(Some(store)),
                 config,
             }),
             observer: None,
@@ -188,11 +198,20 @@ impl Snapshotter {
     #[tracing::instrument(skip_all, fields(name = request.name, version = request.version))]
     pub async fn snapshot(&self, request: &SnapshotRequest) -> Result<SnapshotReport> {
         let request = request.clone();
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Snapshot, move |inner, store, activity| {
             let durability = inner.config.durability;
             let remote = inner.remote_of_snapshot(&request, &activity)?;
             let (limit, remote) = (&inner.snapshots, remote.as_ref());
-            snapshot::run(store, limit, durability, &request, remote, activity)
+            let report = snapshot::run(store, limit, durability, &request, remote, activity)?;
+            inner.metrics.count(|metrics| {
+                metrics.captured_bytes += report.data_bytes;
+                metrics.stored_bytes += report.stored_bytes;
+                metrics.blob_hits += report.blobs_reused;
+                metrics.blob_misses += report.blobs_stored;
+                let publication = report.publication.as_ref();
+                metrics.sent_bytes += publication.map_or(0, |sent| sent.sent_bytes);
+            });
+            Ok(report)
         })
         .await
     }
@@ -226,11 +245,17 @@ impl Snapshotter {
     #[tracing::instrument(skip_all, fields(reference = %request.reference))]
     pub async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport> {
         let request = request.clone();
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Restore, move |inner, store, activity| {
             let relaxed = inner.config.relaxed_times;
             let remote = inner.remote_of_restore(&request, &activity)?;
             let remote = remote.as_ref().map(|remote| (remote, &inner.flights));
-            restore::run(store, &inner.restores, relaxed, &request, remote, activity)
+            let report = restore::run(store, &inner.restores, relaxed, &request, remote, activity)?;
+            inner.metrics.count(|metrics| {
+                metrics.restored_bytes += report.data_bytes;
+                metrics.fetched_bytes += report.fetched_bytes;
+                metrics.blob_misses += report.fetched_blobs;
+            });
+            Ok(report)
         })
         .await
     }
@@ -305,8 +330,10 @@ impl Snapshotter {
     #[tracing::instrument(skip_all, fields(reference = %reference))]
     pub async fn remove(&self, reference: &Reference) -> Result<RemoveReport> {
         let reference = reference.clone();
-        self.run(move |_, store, _| inspect::remove(store, &reference))
-            .await
+        self.counted(Operation::Remove, move |_, store, _| {
+            inspect::remove(store, &reference)
+        })
+        .await
     }
 
     /// What a snapshot would take, without taking it.
@@ -438,7 +465,7 @@ impl Snapshotter {
     #[tracing::instrument(skip_all)]
     pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyReport> {
         let request = request.clone();
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Verify, move |inner, store, activity| {
             verify::run(store, &inner.restores, &request, &activity)
         })
         .await
@@ -463,9 +490,120 @@ impl Snapshotter {
         self.run(|_, store, _| inspect::usage(store)).await
     }
 
-    /// Closes the store for this handle and its clones: waits for running calls and background syncs, and, for as long as
-    /// [`Dragonfly`](crate::Config)'s idle timeout, for uploads whose calls were given up; then gives its leases and staging
-    /// back. Later calls fail with `Cancelled`. Dropping the last clone does the same, blocking.
+    /// The same snapshot by snapshot, with what each shares with others and what garbage collection could free. Looks at
+    /// every file of the store.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// let details = snapshotter.usage_details().await?;
+    /// for snapshot in &details.snapshots {
+    ///     println!("{}: {} bytes of its own", snapshot.reference, snapshot.exclusive_bytes);
+    /// }
+    /// assert_eq!(details.reclaimable_bytes, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The catalog's and the filesystem's.
+    pub async fn usage_details(&self) -> Result<UsageDetails> {
+        self.run(|inner, store, _| gc::usage_details(store, &inner.config.gc))
+            .await
+    }
+
+    /// Pins a snapshot: garbage collection never releases it, whatever it is told to include. `remove` still does.
+    /// Pinning twice is pinning once.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// # snapshotter.snapshot(&snapshotter::SnapshotRequest::new("vm", "v1", dir.path().join("vm"))).await?;
+    /// assert!(snapshotter.pin(&"vm:v1".parse()?).await?.pinned);
+    /// assert!(!snapshotter.unpin(&"vm:v1".parse()?).await?.pinned);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound`; the catalog's.
+    pub async fn pin(&self, reference: &Reference) -> Result<SnapshotSummary> {
+        self.set_pinned(reference, true).await
+    }
+
+    /// Takes a snapshot's pin away, if it has one.
+    ///
+    /// # Errors
+    /// `NotFound`; the catalog's.
+    pub async fn unpin(&self, reference: &Reference) -> Result<SnapshotSummary> {
+        self.set_pinned(reference, false).await
+    }
+
+    async fn set_pinned(&self, reference: &Reference, pinned: bool) -> Result<SnapshotSummary> {
+        let reference = reference.clone();
+        self.run(move |_, store, _| inspect::set_pinned(store, &reference, pinned))
+            .await
+    }
+
+    /// Collects garbage: sweeps what belongs to nothing, then releases snapshots while the disk or the store is too full.
+    ///
+    /// Only those go that are published or were fetched (so that they can be fetched again), are not pinned, not in use
+    /// and not young: the least recently used first, and none whose going would free nothing. It ends when it is enough,
+    /// when nothing is left that may go, or when the filesystem has no more room after a release than before; the report
+    /// says which. A call that fails or is cancelled has released what it has released.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// # snapshotter.snapshot(&snapshotter::SnapshotRequest::new("vm", "v1", dir.path().join("vm"))).await?;
+    /// use snapshotter::GcRequest;
+    /// use std::time::Duration;
+    ///
+    /// let all = GcRequest::new().max_bytes(0).min_retention_period(Duration::ZERO);
+    /// let report = snapshotter.gc(&all).await?;
+    /// // Its only copy is here.
+    /// assert_eq!((report.released.len(), report.kept.only_copies), (0, 1));
+    ///
+    /// let report = snapshotter.gc(&all.include_unpublished(true)).await?;
+    /// assert_eq!(report.released_bytes, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The catalog's and the filesystem's.
+    #[tracing::instrument(skip_all)]
+    pub async fn gc(&self, request: &GcRequest) -> Result<GcReport> {
+        let request = request.clone();
+        self.counted(Operation::Gc, move |inner, store, activity| {
+            let report = gc::run(store, &inner.config.gc, &request, &activity)?;
+            inner.metrics.collected(&report);
+            Ok(report)
+        })
+        .await
+    }
+
+    /// What this handle and its clones have done since it was opened. Does not block; a closed handle still knows.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.inner.metrics.now()
+    }
+
+    /// Closes the store for this handle and its clones: stops garbage collection, waits for running calls and background
+    /// syncs, and, for as long as [`Dragonfly`](crate::Config)'s idle timeout, for uploads whose calls were given up; then
+    /// gives its leases and staging back. Later calls fail with `Cancelled`. Dropping the last clone does the same, blocking.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -484,6 +622,22 @@ impl Snapshotter {
     pub async fn close(&self) -> Result<()> {
         let inner = Arc::clone(&self.inner);
         blocking(move || inner.close()).await
+    }
+
+    /// As [`run`](Self::run), and counts the call.
+    pub(crate) async fn counted<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        work: impl FnOnce(&Inner, &Arc<Store>, Activity) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(move |inner, store, activity| {
+            let started = std::time::Instant::now();
+            let result = work(inner, store, activity);
+            let failure = result.as_ref().err();
+            inner.metrics.ended(operation, started.elapsed(), failure);
+            result
+        })
+        .await
     }
 
     pub(crate) async fn run<T: Send + 'static>(
@@ -575,6 +729,9 @@ impl Inner {
 
     /// The last running call closes the store if it outlives this: its drop does what is done here.
     fn close(&self) -> Result<()> {
+        if let Some(worker) = &self.worker {
+            worker.stop();
+        }
         let taken = self
             .store
             .write()

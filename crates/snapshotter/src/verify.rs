@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::activity::{Activity, Limit};
-use crate::catalog::{Blob, BlobState, Sync};
+use crate::catalog::{Blob, BlobState};
 use crate::store::Store;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{ErrorKind, Result};
@@ -86,7 +86,7 @@ pub(crate) fn run(
     };
     let mut swept_names = 0;
     if request.references.is_empty() {
-        swept_names = sweep(store)?;
+        swept_names = store.sweep_whole()?;
         check.whole_store(limit)?;
     } else {
         check.snapshots(limit, &request.references)?;
@@ -104,18 +104,6 @@ pub(crate) fn run(
         swept_names,
         duration: started.elapsed(),
     })
-}
-
-/// Removes what nothing needs: owners whose lease files are gone, abandoned snapshots, names without a row.
-fn sweep(store: &Store) -> Result<u64> {
-    store.reap_dead_owners()?;
-    store.forget_ownerless()?;
-    let doomed = store.catalog.write(Sync::Full, |txn| {
-        let abandoned = txn.abandoned()?;
-        txn.doom_abandoned(&abandoned)
-    })?;
-    store.sweep_doomed(&doomed)?;
-    store.sweep_all()
 }
 
 #[derive(Default)]

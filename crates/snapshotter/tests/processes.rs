@@ -416,6 +416,36 @@ fn a_version_can_be_taken_again_while_the_removed_one_is_still_restored() {
     scene.assert_whole();
 }
 
+#[test]
+fn a_lease_ends_with_its_process_and_never_by_the_clock() {
+    let scene = Scene::new();
+    let handle = scene.open();
+    handle
+        .snapshot(&request("base", "v1", &scene.source()))
+        .unwrap();
+    let mut child = start(&mut scene.child("stopping restore"));
+    stopped(&mut child);
+    // As if it had been stopped for fifty years.
+    let leases = scene.root().join("leases");
+    for name in names(&leases) {
+        testkit::tree::set_mtime(&leases.join(name), (1, 0)).unwrap();
+    }
+    catalog(&scene.root())
+        .execute_batch("UPDATE snapshots SET created_at = 1, last_accessed_at = 1")
+        .unwrap();
+    handle.remove("base:v1").unwrap();
+    handle.assert_clean();
+    scene.open().close().unwrap();
+    assert_eq!(handle.usage().unwrap().blobs, 3, "it lives");
+    child.kill().unwrap();
+    // And no time at all after its death.
+    scene.open().close().unwrap();
+    assert_eq!(handle.usage().unwrap().blobs, 0);
+    handle.close().unwrap();
+    scene.assert_whole();
+    remove_temporaries(&scene.output());
+}
+
 fn own_and_stop() {
     let handle = Handle::open(&told("ROOT")).unwrap();
     stop_here();

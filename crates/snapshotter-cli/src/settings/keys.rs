@@ -141,7 +141,7 @@ pub const KEYS: &[Key] = &[
         "gc.interval",
         Duration,
         config.gc.interval,
-        "Time between two looks at the disk. Nothing collects garbage yet."
+        "Time between two looks at the disk, of gc --watch and of agents."
     ),
     key!(
         "gc.disk_high_threshold_percent",
@@ -156,16 +156,28 @@ pub const KEYS: &[Key] = &[
         "Collection stops when it is no fuller than this."
     ),
     key!(
+        "gc.max_bytes",
+        Bytes,
+        config.gc.max_bytes,
+        "What the store may hold, \"100GiB\" for one. Collection frees what is above it."
+    ),
+    key!(
         "gc.batch_size",
         Count,
         config.gc.batch_size,
-        "Snapshots looked at in one go."
+        "Snapshots released between two looks at what that was good for."
     ),
     key!(
         "gc.min_retention_period",
         Duration,
         config.gc.min_retention_period,
         "Snapshots used within this time are kept."
+    ),
+    key!(
+        "gc.include_unpublished",
+        Switch,
+        config.gc.include_unpublished,
+        "Lets snapshots go whose only copy is here."
     ),
     key!(
         "registry.endpoint",
@@ -372,11 +384,11 @@ impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];
     /// The one without which `[registry]` means nothing.
-    pub const REGISTRY: &Self = &KEYS[11];
+    pub const REGISTRY: &Self = &KEYS[13];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[22];
+    pub const CONTENT: &Self = &KEYS[24];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[37];
+    pub const DRAGONFLY: &Self = &KEYS[39];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
@@ -449,6 +461,7 @@ mod tests {
             Shape::Url => Value::Url(text()),
             Shape::Secret => Value::Secret(text()),
             Shape::Count => Value::Count(7),
+            Shape::Bytes => Value::Bytes(Some(7)),
             Shape::Percent => Value::Percent(7.5),
             Shape::Duration => Value::Duration(Duration::from_secs(7)),
             Shape::Switch => Value::Switch(true),

@@ -24,7 +24,7 @@ pub use draft::Draft;
 pub use env_file::Foreign;
 use file::Expected;
 pub use keys::{KEYS, Key};
-pub use value::{Value, duration_text, parse_duration};
+pub use value::{Value, duration_text, parse_bytes, parse_duration};
 
 use crate::arguments::Global;
 use crate::failure::{Failure, Result};

@@ -23,6 +23,8 @@ pub enum Shape {
     Secret,
     /// A whole number.
     Count,
+    /// A size, or no limit.
+    Bytes,
     /// A number.
     Percent,
     /// A number with a unit.
@@ -52,6 +54,8 @@ pub enum Value {
     Secret(Option<String>),
     /// See [`Shape::Count`].
     Count(usize),
+    /// See [`Shape::Bytes`].
+    Bytes(Option<u64>),
     /// See [`Shape::Percent`].
     Percent(f64),
     /// See [`Shape::Duration`].
@@ -84,6 +88,7 @@ impl Shape {
             Self::Path | Self::File => "a path",
             Self::Text | Self::Url | Self::Secret => "text",
             Self::Count => "a whole number",
+            Self::Bytes => "a number and a unit (B, KiB, MiB, GiB or TiB), \"100GiB\" for one",
             Self::Percent => "a number",
             Self::Duration => "a number and a unit (ms, s, m, h or d), \"30s\" for one",
             Self::Switch => "true or false",
@@ -108,6 +113,8 @@ impl Shape {
             Self::Url => Some(Value::Url(some)),
             Self::Secret => Some(Value::Secret(some)),
             Self::Count => text.parse().ok().map(Value::Count),
+            Self::Bytes if text.is_empty() => Some(Value::Bytes(None)),
+            Self::Bytes => parse_bytes(text).map(|bytes| Value::Bytes(Some(bytes))),
             Self::Percent => text.parse().ok().map(Value::Percent),
             Self::Duration => parse_duration(text).map(Value::Duration),
             Self::Switch => text.parse().ok().map(Value::Switch),
@@ -205,6 +212,32 @@ pub fn duration_text(duration: Duration) -> String {
     if text.is_empty() { "0s".into() } else { text }
 }
 
+/// Units of sizes, the largest first.
+const SIZES: [(&str, u64); 5] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+
+/// `100GiB`, `512 MiB`, `0`, and without a unit bytes.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "B"),
+    };
+    let (_, size) = SIZES.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*size)
+}
+
+/// As [`parse_bytes`] reads it, exactly.
+fn bytes_text(bytes: u64) -> String {
+    let fits = |(_, size): &&(&str, u64)| bytes > 0 && bytes.is_multiple_of(*size);
+    let (unit, size) = SIZES.iter().find(fits).unwrap_or(&("B", 1));
+    format!("{}{unit}", bytes / size)
+}
+
 /// An address without the user and password that may be in it. Whatever comes before the last `@` may be one of them,
 /// also in what is no proper address.
 fn without_userinfo(url: &str) -> String {
@@ -228,6 +261,7 @@ impl Value {
             Self::Url(url) => url.as_deref().map(without_userinfo).unwrap_or_default(),
             Self::Secret(secret) => secret.as_ref().map_or("", |_| "(hidden)").to_owned(),
             Self::Count(count) => count.to_string(),
+            Self::Bytes(bytes) => bytes.map(bytes_text).unwrap_or_default(),
             Self::Percent(percent) => percent.to_string(),
             Self::Duration(duration) => duration_text(*duration),
             Self::Switch(switch) => switch.to_string(),
@@ -248,6 +282,7 @@ impl Value {
                 | Self::Text(None)
                 | Self::Url(None)
                 | Self::Secret(None)
+                | Self::Bytes(None)
                 | Self::Provider(None)
                 | Self::Credentials(None)
         )
@@ -309,6 +344,24 @@ mod tests {
         }
         for text in ["", "30", "s", "1y", "-1s", "1.5s", "99999999999999999999s"] {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        for (text, bytes) in [
+            ("100GiB", 100 << 30),
+            ("5 MiB", 5 << 20),
+            ("0", 0),
+            ("1000", 1000),
+            ("7B", 7),
+            ("1025KiB", 1025 << 10),
+        ] {
+            assert_eq!(parse_bytes(text), Some(bytes), "{text}");
+            assert_eq!(parse_bytes(&bytes_text(bytes)), Some(bytes), "{text}");
+        }
+        for text in ["", "GiB", "1GB", "-1", "1.5GiB", "99999999TiB"] {
+            assert_eq!(parse_bytes(text), None, "{text}");
         }
     }
 

@@ -3,16 +3,19 @@
 use std::io;
 
 use serde::Serialize;
-use snapshotter::Usage;
+use snapshotter::{SnapshotUsage, UsageDetails};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
-use crate::output::Page;
 use crate::output::human::{self, bytes};
 use crate::output::json::Named;
+use crate::output::{Align, Page, Table};
 
-/// Shows how much the store holds and what its filesystem can still take
+/// Shows what the store holds, by snapshot, and what its filesystem can still take
+///
+/// What is shared with other snapshots comes free with the last of them. Reclaimable is what `snapshotter gc` could free:
+/// nothing of what is pinned, in use, young or only here, and nothing that has another name elsewhere.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -23,9 +26,9 @@ pub struct Args {}
 /// Runs it.
 pub fn run(context: &Context, _: &Args) -> Result<Answer> {
     context.require_store()?;
-    let used = context.with_store(async |store| Ok(store.usage().await?))?;
+    let used = context.with_store(async |store| Ok(store.usage_details().await?))?;
     let root = human::path(context.root());
-    let space = Space::new(root, Named::new(context.root()), used.value);
+    let space = Space::new(root, Named::new(context.root()), &used.value);
     Ok(Answer::new(space).with_warnings(used.warning))
 }
 
@@ -38,14 +41,51 @@ struct Space {
     data_bytes: u64,
     blobs: u64,
     stored_bytes: u64,
+    reclaimable_bytes: u64,
     filesystem_bytes: u64,
     available_bytes: u64,
+    by_snapshot: Vec<One>,
     #[serde(skip)]
     shown_root: String,
 }
 
+/// What one snapshot costs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct One {
+    reference: String,
+    logical_bytes: u64,
+    shared_bytes: u64,
+    exclusive_bytes: u64,
+    kept: Option<&'static str>,
+}
+
+impl One {
+    fn new(usage: &SnapshotUsage) -> Self {
+        Self {
+            reference: usage.reference.to_string(),
+            logical_bytes: usage.logical_bytes,
+            shared_bytes: usage.shared_bytes,
+            exclusive_bytes: usage.exclusive_bytes,
+            kept: usage.kept.map(snapshotter::KeptFor::as_str),
+        }
+    }
+
+    /// For people.
+    fn shown_kept(&self) -> &'static str {
+        match self.kept {
+            Some("in_use") => "in use",
+            Some("recent") => "used lately",
+            Some("only_copy") => "only here",
+            Some(other) => other,
+            None => "",
+        }
+    }
+}
+
 impl Space {
-    fn new(shown_root: String, root: Named, usage: Usage) -> Self {
+    fn new(shown_root: String, root: Named, details: &UsageDetails) -> Self {
+        let usage = &details.usage;
         Self {
             root,
             snapshots: usage.snapshots,
@@ -53,6 +93,8 @@ impl Space {
             data_bytes: usage.data_bytes,
             blobs: usage.blobs,
             stored_bytes: usage.stored_bytes,
+            reclaimable_bytes: details.reclaimable_bytes,
+            by_snapshot: details.snapshots.iter().map(One::new).collect(),
             filesystem_bytes: usage.filesystem_bytes,
             available_bytes: usage.available_bytes,
             shown_root,
@@ -77,6 +119,11 @@ impl Document for Space {
                 format!("in {} blobs: equal bytes are kept once", self.blobs),
             ),
             (
+                "reclaimable",
+                bytes(self.reclaimable_bytes),
+                "by gc".to_owned(),
+            ),
+            (
                 "available",
                 bytes(self.available_bytes),
                 format!("of {}", bytes(self.filesystem_bytes)),
@@ -86,9 +133,35 @@ impl Document for Space {
             writeln!(
                 page.out,
                 "{}",
-                format!("{name:<10} {value:<10}  {note}").trim_end()
+                format!("{name:<12} {value:<10}  {note}").trim_end()
             )?;
         }
-        Ok(())
+        self.write_snapshots(page)
+    }
+}
+
+impl Space {
+    fn write_snapshots(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if page.quiet || self.by_snapshot.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new([
+            ("SNAPSHOT", Align::Left),
+            ("SIZE", Align::Right),
+            ("SHARED", Align::Right),
+            ("EXCLUSIVE", Align::Right),
+            ("KEPT", Align::Left),
+        ]);
+        for one in &self.by_snapshot {
+            table.row(&[
+                &one.reference,
+                &bytes(one.logical_bytes),
+                &bytes(one.shared_bytes),
+                &bytes(one.exclusive_bytes),
+                &one.shown_kept(),
+            ]);
+        }
+        writeln!(page.out)?;
+        table.write(page.out)
     }
 }

@@ -228,10 +228,11 @@ impl Document for Inspected {
         if let Some(here) = &self.here {
             writeln!(
                 page.out,
-                "  taken {}, used {}, {}",
+                "  taken {}, used {}, {}{}",
                 page.time(here.created_at.0),
                 page.time(here.last_accessed_at.0),
-                here.state
+                here.state,
+                if here.pinned { ", pinned" } else { "" }
             )?;
         }
         let data = self

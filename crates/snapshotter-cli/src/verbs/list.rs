@@ -176,6 +176,7 @@ impl Serialize for Row {
 impl Row {
     fn add_to(&self, table: &mut Table, page: &Page<'_>) {
         let Self(summary) = self;
+        let pinned = if summary.pinned { ", pinned" } else { "" };
         let cells: [&dyn Display; 8] = [
             &summary.reference,
             &summary.files,
@@ -183,7 +184,7 @@ impl Row {
             &bytes(summary.data_bytes),
             &page.time(summary.created_at),
             &page.time(summary.last_accessed_at),
-            &summary.state.as_str(),
+            &format_args!("{}{pinned}", summary.state.as_str()),
             &summary.manifest_digest,
         ];
         table.row(if page.verbose { &cells } else { &cells[..6] });

@@ -5,9 +5,11 @@ pub mod config;
 pub mod df;
 pub mod diff;
 pub mod doctor;
+pub mod gc;
 pub mod inspect;
 pub mod list;
 pub mod man;
+pub mod pin;
 pub mod pull;
 pub mod push;
 pub mod remove;
@@ -33,6 +35,9 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Remove(args) => remove::run(context, &args),
         Command::Verify(args) => verify::run(context, &args),
         Command::Df(args) => df::run(context, &args),
+        Command::Gc(args) => gc::run(context, &args),
+        Command::Pin(args) => pin::pin(context, &args),
+        Command::Unpin(args) => pin::unpin(context, &args),
         Command::Config(args) => config::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Completions(args) => Ok(completions::run(&args)),

@@ -126,7 +126,7 @@ pub(super) fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
     })
 }
 
-fn form(row: &Row<'_>, index: usize) -> rusqlite::Result<Form> {
+pub(super) fn form(row: &Row<'_>, index: usize) -> rusqlite::Result<Form> {
     Ok(match row.get(index)? {
         0_i64 => Form::Plain,
         _ => Form::Packed,

@@ -7,6 +7,7 @@
 //! SQLite's POSIX locks.
 
 mod blobs;
+mod gc;
 mod leases;
 mod open;
 #[cfg(feature = "registry")]
@@ -14,6 +15,7 @@ mod remote;
 mod snapshots;
 
 pub(crate) use blobs::{Blob, BlobState, Doomed, Form, NewBlob, Unsynced, ViewKey};
+pub(crate) use gc::StoredBlob;
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
 
 use std::path::{Path, PathBuf};

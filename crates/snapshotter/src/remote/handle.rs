@@ -5,6 +5,7 @@ use super::{
     RemoteDiagnosis, RemoteSnapshot, pull, push,
 };
 use crate::activity::Activity;
+use crate::metrics::Operation;
 use crate::registry::Registry;
 use crate::snapshotter::{Inner, Snapshotter};
 use crate::transport::Content;
@@ -33,13 +34,16 @@ impl Snapshotter {
     #[tracing::instrument(skip_all, fields(reference = %request.reference))]
     pub async fn push(&self, request: &PushRequest) -> Result<PushReport> {
         let request = request.clone();
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Push, move |inner, store, activity| {
             let remote = inner.require_remote(
                 request.registry.as_ref(),
                 request.content.as_ref(),
                 &activity,
             )?;
-            push(store, &inner.snapshots, &remote, &request, activity)
+            let report = push(store, &inner.snapshots, &remote, &request, activity)?;
+            let sent = report.publication.sent_bytes;
+            inner.metrics.count(|metrics| metrics.sent_bytes += sent);
+            Ok(report)
         })
         .await
     }
@@ -63,7 +67,7 @@ impl Snapshotter {
     #[tracing::instrument(skip_all, fields(reference = %request.reference))]
     pub async fn pull(&self, request: &PullRequest) -> Result<PullReport> {
         let request = request.clone();
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Pull, move |inner, store, activity| {
             let remote = inner.require_remote(
                 request.registry.as_ref(),
                 request.content.as_ref(),
@@ -76,7 +80,13 @@ impl Snapshotter {
                 remote: &remote,
                 activity: &activity,
             };
-            pull(&context, &request)
+            let report = pull(&context, &request)?;
+            inner.metrics.count(|metrics| {
+                metrics.fetched_bytes += report.fetched_bytes;
+                metrics.blob_hits += report.reused_blobs;
+                metrics.blob_misses += report.fetched_blobs;
+            });
+            Ok(report)
         })
         .await
     }

@@ -38,6 +38,21 @@ impl Store {
         Ok(())
     }
 
+    /// Removes what nothing needs: dead owners and those whose lease files are gone, abandoned snapshots, names without a
+    /// row. Says how many of these there were.
+    pub(crate) fn sweep_whole(&self) -> Result<u64> {
+        self.reap_dead_owners()?;
+        self.forget_ownerless()?;
+        let abandoned = self.catalog.read(|txn| txn.abandoned())?;
+        if !abandoned.is_empty() {
+            let doomed = self
+                .catalog
+                .write(Sync::Full, |txn| txn.doom_abandoned(&txn.abandoned()?))?;
+            self.sweep_doomed(&doomed)?;
+        }
+        self.sweep_all()
+    }
+
     /// Sweeps every name under `storage/`; says how many were litter.
     pub(crate) fn sweep_all(&self) -> Result<u64> {
         let views = self.root.views.names()?;

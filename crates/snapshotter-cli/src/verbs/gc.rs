@@ -1,0 +1,292 @@
+//! `snapshotter gc`: once, or again and again with `--watch`.
+
+mod watch;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueHint;
+use serde::Serialize;
+use snapshotter::{GcReport, GcRequest, GcStop, KeptSnapshots, ReleasedSnapshot};
+
+use crate::answer::{Answer, Document};
+use crate::context::Context;
+use crate::failure::Result;
+use crate::output::Page;
+use crate::output::human::{bytes, count};
+use crate::output::json::{Time, Warning};
+use crate::settings::{parse_bytes, parse_duration};
+
+/// Frees space where the disk or the store is too full
+///
+/// Removes what belongs to nothing, then releases snapshots. The disk is too full from gc.disk_high_threshold_percent on, until it is at gc.disk_low_threshold_percent; the store when
+/// it holds more than gc.max_bytes. Snapshots go that are published or were fetched, and are not pinned, in use or young,
+/// the least recently used first. No other command collects anything.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  snapshotter gc
+      as much as the settings want
+  snapshotter gc --max-bytes 100GiB --dry-run
+      only show what would go
+  snapshotter gc --max-bytes 0 --retention 0
+      everything that may go
+  snapshotter gc --watch --metrics-file /var/lib/node_exporter/snapshotter.prom
+      every gc.interval, until a signal comes: for nodes without an agent")]
+pub struct Args {
+    /// Only show what would go
+    #[arg(long, conflicts_with = "watch")]
+    dry_run: bool,
+    /// Free what the store holds above this: 100GiB, 512MiB, 0 [default: gc.max_bytes]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    max_bytes: Option<u64>,
+    /// Keep what was used within this time: 1h, 30m, 0 [default: gc.min_retention_period]
+    #[arg(long, value_name = "DURATION", value_parser = period)]
+    retention: Option<Duration>,
+    /// Let snapshots go too whose only copy is here
+    #[arg(long)]
+    include_unpublished: bool,
+    /// Go on until a signal comes, looking every gc.interval
+    ///
+    /// With --json, a document a line. What goes wrong is reported, and the next look comes all the same. Ends as every
+    /// command that is interrupted: with 130 or 143.
+    #[arg(long)]
+    watch: bool,
+    /// Write metrics for Prometheus to this file after each look, replacing it at once
+    #[arg(long, value_name = "FILE", requires = "watch", value_hint = ValueHint::FilePath)]
+    metrics_file: Option<PathBuf>,
+}
+
+fn size(text: &str) -> Result<u64, &'static str> {
+    parse_bytes(text).ok_or("write a number and a unit (B, KiB, MiB, GiB or TiB): 100GiB")
+}
+
+fn period(text: &str) -> Result<Duration, &'static str> {
+    parse_duration(text).ok_or("write a number and a unit (ms, s, m, h or d): 1h")
+}
+
+/// Runs it.
+pub fn run(context: &Context, args: &Args) -> Result<Answer> {
+    let request = args.request();
+    if args.watch {
+        return watch::run(context, &request, args.metrics_file.as_deref());
+    }
+    context.require_store()?;
+    let collected = context.with_store(async |store| Ok(store.gc(&request).await?))?;
+    Ok(answer(&collected.value).with_warnings(collected.warning))
+}
+
+impl Args {
+    fn request(&self) -> GcRequest {
+        let mut request = GcRequest::new().dry_run(self.dry_run);
+        if let Some(bytes) = self.max_bytes {
+            request = request.max_bytes(bytes);
+        }
+        if let Some(period) = self.retention {
+            request = request.min_retention_period(period);
+        }
+        if self.include_unpublished {
+            request = request.include_unpublished(true);
+        }
+        request
+    }
+}
+
+/// What a collection did; what it could not do is a warning.
+fn answer(report: &GcReport) -> Answer {
+    Answer::new(Collected::new(report)).with_warnings(too_little(report))
+}
+
+fn too_little(report: &GcReport) -> Option<Warning> {
+    let shortfall = report.shortfall.as_ref()?;
+    let missing = shortfall.missing;
+    let limits = [
+        (missing.disk_bytes, "too much on the disk"),
+        (missing.store_bytes, "too much in the store"),
+    ];
+    let over = limits.iter().filter(|(amount, _)| *amount > 0);
+    let over: Vec<_> = over
+        .map(|(amount, what)| format!("{} {what}", bytes(*amount)))
+        .collect();
+    let why = match shortfall.reason {
+        GcStop::NotHelping => {
+            "releasing freed nothing: the files share their blocks with others, are held open, or somebody fills the disk"
+                .to_owned()
+        }
+        _ => format!("nothing more may go that frees anything{}", kept(report.kept)),
+    };
+    let text = format!("there is still {}; {why}", over.join(" and "));
+    Some(Warning::new("gc_shortfall", text))
+}
+
+fn kept(kept: KeptSnapshots) -> String {
+    let reasons = [
+        (
+            kept.only_copies,
+            "only here (push them, or --include-unpublished)",
+        ),
+        (kept.pinned, "pinned"),
+        (kept.recent, "used lately (--retention)"),
+        (kept.in_use, "in use"),
+    ];
+    let there = reasons.iter().filter(|(number, _)| *number > 0);
+    let said: Vec<_> = there
+        .map(|(number, why)| format!("{number} {why}"))
+        .collect();
+    match said.is_empty() {
+        true => String::new(),
+        false => format!("; kept: {}", said.join(", ")),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Collected {
+    dry_run: bool,
+    wanted: Amount,
+    released: Vec<Released>,
+    blobs_released: u64,
+    released_bytes: u64,
+    freed_bytes: u64,
+    kept: Kept,
+    shortfall: Option<Shortfall>,
+    swept_names: u64,
+    duration_seconds: f64,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Amount {
+    disk_bytes: u64,
+    store_bytes: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Released {
+    reference: String,
+    manifest_digest: String,
+    last_accessed_at: Time,
+    blobs: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    pinned: u64,
+    in_use: u64,
+    recent: u64,
+    only_copies: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shortfall {
+    #[serde(flatten)]
+    missing: Amount,
+    reason: &'static str,
+}
+
+impl From<snapshotter::GcAmount> for Amount {
+    fn from(amount: snapshotter::GcAmount) -> Self {
+        Self {
+            disk_bytes: amount.disk_bytes,
+            store_bytes: amount.store_bytes,
+        }
+    }
+}
+
+impl Collected {
+    fn new(report: &GcReport) -> Self {
+        let kept = report.kept;
+        Self {
+            dry_run: report.dry_run,
+            wanted: report.wanted.into(),
+            released: report.released.iter().map(Released::new).collect(),
+            blobs_released: report.blobs_released,
+            released_bytes: report.released_bytes,
+            freed_bytes: report.freed_bytes,
+            kept: Kept {
+                pinned: kept.pinned,
+                in_use: kept.in_use,
+                recent: kept.recent,
+                only_copies: kept.only_copies,
+            },
+            shortfall: report.shortfall.as_ref().map(|shortfall| Shortfall {
+                missing: shortfall.missing.into(),
+                reason: shortfall.reason.as_str(),
+            }),
+            swept_names: report.swept_names,
+            duration_seconds: report.duration.as_secs_f64(),
+        }
+    }
+}
+
+impl Released {
+    fn new(released: &ReleasedSnapshot) -> Self {
+        Self {
+            reference: released.reference.to_string(),
+            manifest_digest: released.manifest_digest.to_string(),
+            last_accessed_at: Time(released.last_accessed_at),
+            blobs: released.blobs,
+            bytes: released.bytes,
+        }
+    }
+}
+
+impl Document for Collected {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if page.quiet && !self.dry_run {
+            return Ok(());
+        }
+        let verb = if self.dry_run {
+            "would release"
+        } else {
+            "released"
+        };
+        for one in &self.released {
+            let used = page.time(one.last_accessed_at.0);
+            let freed = format!("{} in {}", bytes(one.bytes), count(one.blobs, "blob"));
+            writeln!(page.out, "{verb} {}: {freed}, used {used}", one.reference)?;
+        }
+        if self.swept_names > 0 {
+            let names = count(self.swept_names, "name");
+            writeln!(page.out, "{names} left by interrupted commands removed")?;
+        }
+        self.sum(page)
+    }
+}
+
+impl Collected {
+    fn sum(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if !self.released.is_empty() {
+            let would = if self.dry_run { "would be " } else { "" };
+            return writeln!(
+                page.out,
+                "{} {would}released: {} of data, {} freed on the disk",
+                count(self.released.len() as u64, "snapshot"),
+                bytes(self.released_bytes),
+                bytes(self.freed_bytes)
+            );
+        }
+        let Amount {
+            disk_bytes,
+            store_bytes,
+        } = self.wanted;
+        if disk_bytes == 0 && store_bytes == 0 {
+            writeln!(
+                page.out,
+                "Nothing to free: neither the disk nor the store is too full."
+            )
+        } else {
+            writeln!(page.out, "Nothing released.")
+        }
+    }
+
+    /// Whether a person would want to hear of it.
+    fn is_news(&self) -> bool {
+        !self.released.is_empty() || self.swept_names > 0 || self.shortfall.is_some()
+    }
+}

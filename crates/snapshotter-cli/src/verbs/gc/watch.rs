@@ -1,0 +1,83 @@
+//! `snapshotter gc --watch`: what an agent's worker does, for nodes that have none.
+
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use snapshotter::{GcRequest, Snapshotter};
+
+use super::{Collected, answer};
+use crate::answer::Answer;
+use crate::arguments::Early;
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::output::Screen;
+
+/// Collects, tells, waits, until a signal comes or the deadline passes.
+pub fn run(context: &Context, request: &GcRequest, metrics: Option<&Path>) -> Result<Answer> {
+    let global = &context.global;
+    let early = Early {
+        json: global.json,
+        color: global.color,
+    };
+    let rounds = Rounds {
+        request,
+        metrics,
+        screen: Screen::new(&early).with(global),
+        tells_all: global.json || global.verbose > 0,
+    };
+    let interval = context.settings.here().gc.interval;
+    let watched = context.with_store(async |store| {
+        // A file that cannot be written is a mistake in the command line: it is told at once.
+        rounds.write_metrics(store).await?;
+        loop {
+            rounds.round(store).await;
+            tokio::time::sleep(interval).await;
+        }
+    })?;
+    Ok(watched.value)
+}
+
+struct Rounds<'a> {
+    request: &'a GcRequest,
+    metrics: Option<&'a Path>,
+    screen: Screen,
+    tells_all: bool,
+}
+
+impl Rounds<'_> {
+    /// One look. What goes wrong is told, and does not end the command.
+    async fn round(&self, store: &Snapshotter) {
+        match store.gc(self.request).await {
+            Ok(report) if self.tells_all || Collected::new(&report).is_news() => {
+                // Who does not listen any more need not be told.
+                let _ = self.screen.answer(&answer(&report));
+            }
+            Ok(_) => {}
+            Err(error) => drop(self.screen.failure(&error.into())),
+        }
+        if let Err(failure) = self.write_metrics(store).await {
+            self.screen.failure(&failure);
+        }
+    }
+
+    async fn write_metrics(&self, store: &Snapshotter) -> Result<()> {
+        let Some(path) = self.metrics else {
+            return Ok(());
+        };
+        let text = store.metrics().to_prometheus(&store.usage().await?);
+        replace(path, text.as_bytes()).map_err(|error| Failure::io("write", path, &error))
+    }
+}
+
+/// A reader sees the old text or the new one, whole. Whoever scrapes it may be another user.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))?;
+    file.write_all(text)?;
+    file.as_file()
+        .set_permissions(Permissions::from_mode(0o644))?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! `snapshotter gc`.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::Place;
+
+const ALL: [&str; 5] = ["gc", "--max-bytes", "0", "--retention", "0"];
+
+/// The machine's own disk may be as full as it likes.
+fn calm(place: Place) -> Place {
+    place
+        .set("SNAPSHOTTER_GC_DISK_HIGH_THRESHOLD_PERCENT", "100")
+        .set("SNAPSHOTTER_GC_DISK_LOW_THRESHOLD_PERCENT", "100")
+}
+
+#[test]
+fn frees_nothing_where_nothing_is_too_full() {
+    let place = calm(Place::with_snapshot());
+    let said = place.run(["gc"]).succeeded();
+    assert_eq!(
+        said.out,
+        "Nothing to free: neither the disk nor the store is too full.\n"
+    );
+    place.run(["inspect", "vm:v1"]).succeeded();
+}
+
+#[test]
+fn what_is_published_goes_and_comes_back() {
+    let place = calm(Place::with_registry());
+    let taken = ["snapshot", "vm:v1", "vm", "--link-mode", "copy"];
+    place.run(taken).succeeded();
+    let said = place.run(ALL).succeeded();
+    assert!(
+        said.out.starts_with(
+            "released vm:v1: 361.3 KiB in 3 blobs, used just now\n1 snapshot released:"
+        ),
+        "{}",
+        said.out
+    );
+    assert_eq!(place.run(["list", "-q"]).succeeded().out, "");
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+}
+
+#[test]
+fn an_only_copy_stays_and_that_is_a_warning() {
+    let place = calm(Place::with_snapshot());
+    let said = place.run(ALL).succeeded();
+    assert_eq!(said.out, "Nothing released.\n");
+    assert!(
+        said.err.contains("361.3 KiB too much in the store")
+            && said
+                .err
+                .contains("1 only here (push them, or --include-unpublished)"),
+        "{}",
+        said.err
+    );
+    let strict: Vec<_> = ALL.into_iter().chain(["--strict"]).collect();
+    place.run(strict).exited(9);
+    let included: Vec<_> = ALL.into_iter().chain(["--include-unpublished"]).collect();
+    place.run(included).succeeded();
+    place.assert_tidy();
+}
+
+#[test]
+fn a_dry_run_says_it_in_json_and_does_nothing() {
+    let place = calm(Place::with_snapshot());
+    let more = ["--include-unpublished", "--dry-run", "--json"];
+    let args: Vec<_> = ALL.into_iter().chain(more).collect();
+    let json = place.run(args).succeeded().json();
+    assert_eq!(json["dryRun"], true);
+    assert_eq!(json["wanted"]["storeBytes"], 370_003);
+    assert_eq!(json["released"][0]["reference"], "vm:v1");
+    assert_eq!(json["released"][0]["bytes"], 370_003);
+    assert_eq!(
+        (&json["blobsReleased"], &json["releasedBytes"]),
+        (&3.into(), &370_003.into())
+    );
+    assert!(json["freedBytes"].as_u64().unwrap() >= 370_003);
+    assert_eq!(json["kept"]["onlyCopies"], 0);
+    assert!(json["shortfall"].is_null());
+    for field in ["sweptNames", "durationSeconds"] {
+        assert!(json[field].is_number(), "{field}");
+    }
+    place.run(["inspect", "vm:v1"]).succeeded();
+    let short: Vec<_> = ALL.into_iter().chain(["--json"]).collect();
+    let json = place.run(short).succeeded().json();
+    assert_eq!(json["shortfall"]["reason"], "nothing_left");
+    assert_eq!(json["shortfall"]["storeBytes"], 370_003);
+    assert_eq!(json["warnings"][0]["kind"], "gc_shortfall");
+}
+
+#[test]
+fn settings_say_it_too_and_no_other_command_collects() {
+    let place = calm(Place::with_registry())
+        .set("SNAPSHOTTER_GC_MAX_BYTES", "0")
+        .set("SNAPSHOTTER_GC_MIN_RETENTION_PERIOD", "0")
+        .set("SNAPSHOTTER_GC_INTERVAL", "1ms");
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    place.run(["verify"]).succeeded();
+    assert_eq!(place.run(["list", "-q"]).succeeded().out, "vm:v1\n");
+    place.run(["gc"]).succeeded();
+    assert_eq!(place.run(["list", "-q"]).succeeded().out, "");
+}
+
+#[test]
+fn watching_collects_until_a_signal_and_writes_metrics_that_others_can_read() {
+    let place = calm(Place::with_registry()).set("SNAPSHOTTER_GC_INTERVAL", "1ms");
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let more = ["--watch", "--json", "--metrics-file", "gc.prom"];
+    let mut child = place
+        .command(ALL.into_iter().chain(more))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let json: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!(json["released"][0]["reference"], "vm:v1");
+    // The metrics of the first look are written before the second is told.
+    let _ = lines.next().unwrap().unwrap();
+    let path = place.path("gc.prom");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains("\nsnapshotter_evicted_snapshots_total 1\n"),
+        "{text}"
+    );
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::TERM).unwrap();
+    drop(lines);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    place.assert_tidy();
+    let left: Vec<_> = fs::read_dir(place.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with(".tmp"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_codes() {
+    let place = Place::new();
+    place.run(["gc"]).exited(3);
+    place.run(["gc", "--max-bytes", "many"]).exited(2);
+    place.run(["gc", "--retention", "1"]).exited(2);
+    place.run(["gc", "--metrics-file", "f"]).exited(2);
+    place.run(["gc", "--watch", "--dry-run"]).exited(2);
+    let nowhere = ["gc", "--watch", "--metrics-file", "not/there"];
+    place.run(nowhere).exited(3);
+}
+
+#[test]
+fn help() {
+    assert_session!("help", Place::new().run(["gc", "--help"]).succeeded());
+}

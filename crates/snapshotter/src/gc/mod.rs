@@ -1,0 +1,301 @@
+//! Garbage collection: measure → choose (pure) → release, a batch at a time, until it is enough or does not help.
+//!
+//! It releases snapshots, never blobs: a blob goes with the last snapshot that needs it. A dry run is the same code up to
+//! the first release.
+
+mod choose;
+mod measure;
+mod release;
+mod report;
+mod worker;
+
+pub use report::{
+    GcAmount, GcReport, GcRequest, GcShortfall, GcStop, KeptFor, KeptSnapshots, ReleasedSnapshot,
+    SnapshotUsage, UsageDetails,
+};
+pub(crate) use worker::Worker;
+
+use std::time::{Duration, Instant};
+
+use choose::{Amount, Choice, Refusal, Rules, choose, refusal};
+use measure::{Exclusive, Files, Survey, survey};
+
+use crate::activity::Activity;
+use crate::catalog::Snapshot;
+use crate::config::Gc;
+use crate::fs::space::Space;
+use crate::inspect;
+use crate::store::{Store, now};
+use crate::words::error::Result;
+
+/// A release helped if it gave back more than this part of the bytes that went: metadata alone comes and goes.
+const HARDLY: u64 = 100;
+
+/// What a collection works by: the configuration, with what a request says instead.
+#[derive(Clone, Copy, Debug)]
+struct Policy {
+    config: Gc,
+    used_before: i64,
+}
+
+impl Policy {
+    fn new(config: &Gc, request: &GcRequest) -> Self {
+        let mut config = *config;
+        config.max_bytes = request.max_bytes.or(config.max_bytes);
+        config.min_retention_period = request
+            .min_retention_period
+            .unwrap_or(config.min_retention_period);
+        config.include_unpublished = request
+            .include_unpublished
+            .unwrap_or(config.include_unpublished);
+        Self {
+            used_before: before_now(config.min_retention_period),
+            config,
+        }
+    }
+
+    fn is_disk_too_full(&self, space: Space) -> bool {
+        used(space) as f64 >= self.config.disk_high_threshold_percent / 100.0 * space.total as f64
+    }
+
+    /// What is too much. Once the disk was too full, that is what is above the low threshold.
+    fn goal(&self, space: Space, was_too_full: bool, stored: u64) -> Amount {
+        let low = self.config.disk_low_threshold_percent / 100.0 * space.total as f64;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a filesystem's size, which fits"
+        )]
+        let low = low as u64;
+        let most = self.config.max_bytes.unwrap_or(u64::MAX);
+        Amount {
+            disk: if was_too_full {
+                used(space).saturating_sub(low)
+            } else {
+                0
+            },
+            stored: stored.saturating_sub(most),
+        }
+    }
+
+    fn rules(&self, goal: Amount) -> Rules {
+        Rules {
+            goal,
+            used_before: self.used_before,
+            include_unpublished: self.config.include_unpublished,
+        }
+    }
+}
+
+/// What this process may not write to is as good as used.
+fn used(space: Space) -> u64 {
+    space.total.saturating_sub(space.available)
+}
+
+fn before_now(period: Duration) -> i64 {
+    let period = i64::try_from(period.as_nanos()).unwrap_or(i64::MAX);
+    now().saturating_sub(period)
+}
+
+/// Collects, or says what would be collected. Blocks.
+pub(crate) fn run(
+    store: &Store,
+    config: &Gc,
+    request: &GcRequest,
+    activity: &Activity,
+) -> Result<GcReport> {
+    let started = Instant::now();
+    let mut report = GcReport {
+        dry_run: request.dry_run,
+        ..GcReport::default()
+    };
+    if !request.dry_run {
+        report.swept_names = store.sweep_whole()?;
+    }
+    let collection = Collection {
+        store,
+        policy: Policy::new(config, request),
+        activity,
+    };
+    collection.run(&mut report)?;
+    report.duration = started.elapsed();
+    Ok(report)
+}
+
+struct Collection<'a> {
+    store: &'a Store,
+    policy: Policy,
+    activity: &'a Activity,
+}
+
+impl Collection<'_> {
+    fn run(&self, report: &mut GcReport) -> Result<()> {
+        let mut files = Files::default();
+        let mut space = release::space(self.store)?;
+        let was_too_full = self.policy.is_disk_too_full(space);
+        let mut first = true;
+        loop {
+            self.activity.check()?;
+            let seen = survey(self.store, &mut files)?;
+            let goal = self.policy.goal(space, was_too_full, seen.stored_bytes);
+            if first {
+                report.wanted = goal.into();
+                report.kept = self.kept(&seen);
+                first = false;
+            }
+            let choice = choose(&seen.measured, &self.policy.rules(goal));
+            if report.dry_run {
+                plan(report, &seen, &choice);
+                return Ok(());
+            }
+            if choice.release.is_empty() {
+                report.shortfall = shortfall(choice.short, GcStop::NothingLeft);
+                return Ok(());
+            }
+            let expected = self.release_batch(&seen, &choice, report)?;
+            let after = if was_too_full {
+                release::space_after(self.store, space, expected)?
+            } else {
+                release::space(self.store)?
+            };
+            let gained = after.available.saturating_sub(space.available);
+            report.freed_bytes += gained;
+            space = after;
+            let stored = self.store.catalog.read(|txn| txn.blob_totals())?.2;
+            let left = self.policy.goal(space, was_too_full, stored);
+            let helped = gained > expected / HARDLY;
+            if !helped && left.disk > 0 && left.stored == 0 && expected > 0 {
+                report.shortfall = shortfall(left, GcStop::NotHelping);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets the first of those that were chosen go, and says what the filesystem should get back for them.
+    fn release_batch(&self, seen: &Survey, choice: &Choice, report: &mut GcReport) -> Result<u64> {
+        let mut expected = 0;
+        for id in choice.release.iter().take(self.policy.config.batch_size) {
+            self.activity.check()?;
+            let Some(snapshot) = seen.snapshots.iter().find(|one| one.id == *id) else {
+                continue;
+            };
+            let Some(doomed) = release::release(self.store, snapshot)? else {
+                tracing::debug!(reference = %snapshot.reference, "in use again, and kept");
+                continue;
+            };
+            let bytes = doomed.iter().map(|blob| blob.data_size).sum();
+            tracing::info!(reference = %snapshot.reference, bytes, "released");
+            expected += bytes;
+            let went = Exclusive {
+                blobs: doomed.len() as u64,
+                bytes,
+            };
+            add(report, snapshot, went);
+        }
+        Ok(expected)
+    }
+
+    fn kept(&self, seen: &Survey) -> KeptSnapshots {
+        let rules = self.policy.rules(Amount::default());
+        let mut kept = KeptSnapshots::default();
+        for snapshot in &seen.measured.snapshots {
+            match refusal(snapshot, &rules) {
+                None => {}
+                Some(Refusal::Pinned) => kept.pinned += 1,
+                Some(Refusal::Leased) => kept.in_use += 1,
+                Some(Refusal::Young) => kept.recent += 1,
+                Some(Refusal::OnlyCopy) => kept.only_copies += 1,
+            }
+        }
+        kept
+    }
+}
+
+fn add(report: &mut GcReport, snapshot: &Snapshot, went: Exclusive) {
+    report.blobs_released += went.blobs;
+    report.released_bytes += went.bytes;
+    report.released.push(ReleasedSnapshot {
+        reference: snapshot.reference.clone(),
+        manifest_digest: snapshot.manifest_digest,
+        last_accessed_at: inspect::time(snapshot.last_accessed_at),
+        blobs: went.blobs,
+        bytes: went.bytes,
+    });
+}
+
+/// What would be done. Blobs that only those share that go together go with none of them alone: the sum has them.
+fn plan(report: &mut GcReport, seen: &Survey, choice: &Choice) {
+    for id in &choice.release {
+        let exclusive = seen.exclusive.get(id).copied().unwrap_or_default();
+        if let Some(snapshot) = seen.snapshots.iter().find(|one| one.id == *id) {
+            add(report, snapshot, exclusive);
+        }
+    }
+    report.blobs_released = choice.blobs;
+    report.released_bytes = choice.frees.stored;
+    report.freed_bytes = choice.frees.disk;
+    report.shortfall = shortfall(choice.short, GcStop::NothingLeft);
+}
+
+fn shortfall(missing: Amount, reason: GcStop) -> Option<GcShortfall> {
+    (missing != Amount::default()).then(|| GcShortfall {
+        missing: missing.into(),
+        reason,
+    })
+}
+
+impl From<Amount> for GcAmount {
+    fn from(amount: Amount) -> Self {
+        Self {
+            disk_bytes: amount.disk,
+            store_bytes: amount.stored,
+        }
+    }
+}
+
+/// What the store holds, snapshot by snapshot. Blocks.
+pub(crate) fn usage_details(store: &Store, config: &Gc) -> Result<UsageDetails> {
+    let usage = inspect::usage(store)?;
+    let seen = survey(store, &mut Files::default())?;
+    let policy = Policy::new(config, &GcRequest::new());
+    let everything = Amount {
+        disk: u64::MAX,
+        stored: u64::MAX,
+    };
+    let rules = policy.rules(everything);
+    let snapshots = seen.snapshots.iter().zip(&seen.measured.snapshots);
+    let snapshots = snapshots.map(|(snapshot, candidate)| {
+        let weights = candidate.blobs.iter();
+        let all: u64 = weights
+            .filter_map(|blob| seen.measured.blobs.get(blob))
+            .map(|weight| weight.frees.stored)
+            .sum();
+        let exclusive = seen.exclusive.get(&snapshot.id).map_or(0, |own| own.bytes);
+        SnapshotUsage {
+            reference: snapshot.reference.clone(),
+            logical_bytes: snapshot.totals.logical_bytes,
+            shared_bytes: all.saturating_sub(exclusive),
+            exclusive_bytes: exclusive,
+            kept: refusal(candidate, &rules).map(Into::into),
+        }
+    });
+    Ok(UsageDetails {
+        snapshots: snapshots.collect(),
+        reclaimable_bytes: choose(&seen.measured, &rules).frees.disk,
+        usage,
+    })
+}
+
+impl From<Refusal> for KeptFor {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Pinned => Self::Pinned,
+            Refusal::Leased => Self::InUse,
+            Refusal::Young => Self::Recent,
+            Refusal::OnlyCopy => Self::OnlyCopy,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! Letting a snapshot go, and finding out what that was good for.
+//!
+//! The row goes in the transaction that looks once more whether it may: under the names lock nobody can take a lease, a
+//! pin or a reference in between, since each of these is a transaction under the same lock. Then the names of the blobs
+//! that nothing needs any more are swept as after a removal: whoever has taken the same bytes meanwhile has a row, and
+//! keeps the name.
+
+use crate::catalog::{Doomed, Snapshot, Sync};
+use crate::fs::space::{self, Space};
+use crate::store::Store;
+use crate::words::error::{At, Result};
+
+/// Lets a snapshot go; `None`: something has changed since it was chosen, and it stays.
+pub(super) fn release(store: &Store, chosen: &Snapshot) -> Result<Option<Vec<Doomed>>> {
+    let doomed = store.with_reserve(|| {
+        store
+            .catalog
+            .write(Sync::Full, |txn| txn.release_unused(chosen))
+    })?;
+    if let Some(doomed) = &doomed {
+        store.with_reserve(|| store.sweep_doomed(doomed))?;
+    }
+    Ok(doomed)
+}
+
+pub(super) fn space(store: &Store) -> Result<Space> {
+    space::of(&store.root.dir).at("examine", store.root.dir.path())
+}
+
+/// What is free after a release that should have freed so many bytes. Some filesystems (btrfs, xfs) give space back a
+/// while after the last name has gone, and a sync makes them do it now.
+pub(super) fn space_after(store: &Store, before: Space, expected: u64) -> Result<Space> {
+    let now = space(store)?;
+    if now.available.saturating_sub(before.available) >= expected {
+        return Ok(now);
+    }
+    store.root.dir.sync_filesystem()?;
+    space(store)
+}

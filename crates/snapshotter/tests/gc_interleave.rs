@@ -1,0 +1,357 @@
+//! Garbage collection against everything else, at every state another process can see: one process is stopped at its
+//! first, second, … last change of the filesystem or commit, another collects all it may (or the other way round), and
+//! what comes of it is looked at. Nothing depends on the clock.
+
+mod support_b;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use snapshotter::hook::{self, Action};
+use snapshotter::{Config, Error, ErrorKind, Gc, GcRequest, Snapshotter};
+use support_b::children::{part, playing, start, stopped, tell, told, told_number};
+use support_b::outside::{
+    assert_at_rest, assert_nothing_partial, assert_rows_and_files_agree, assert_rows_have_files,
+};
+use support_b::{Handle, checkpoint, keepsake, request, unless_busy};
+use tempfile::TempDir;
+use testkit::child::State;
+use testkit::compare::assert_same;
+
+const NEVER: u64 = u64::MAX;
+/// The exit code of a child that did not find its snapshot.
+const NOT_FOUND: i32 = 3;
+
+const BASE: &str = "base:v1";
+const KEPT: &str = "kept:v1";
+
+/// What is done step by step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    /// Takes `base:v1`.
+    Snapshot,
+    /// Restores `base:v1`.
+    Restore,
+    /// Releases everything but what is pinned: `base:v1`, and `kept:v1` stays.
+    Collect,
+}
+
+impl Verb {
+    const ALL: [Self; 3] = [Self::Snapshot, Self::Restore, Self::Collect];
+
+    fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    fn act(self, paths: &Paths, config: Config) -> Result<(), Error> {
+        if self == Self::Collect {
+            return collect(config);
+        }
+        let handle = Handle::with(config)?;
+        match self {
+            Self::Snapshot => drop(handle.snapshot(&request("base", "v1", &paths.source))?),
+            _ => drop(handle.restore(BASE, &paths.output)?),
+        }
+        handle.close()
+    }
+}
+
+/// Opens, collects all that may go, closes.
+fn collect(config: Config) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = Snapshotter::open(config).await?;
+        let all = GcRequest::new()
+            .max_bytes(0)
+            .min_retention_period(Duration::ZERO)
+            .include_unpublished(true);
+        store.gc(&all).await?;
+        store.close().await
+    })
+}
+
+/// Where a process works.
+struct Paths {
+    root: PathBuf,
+    source: PathBuf,
+    output: PathBuf,
+}
+
+impl Paths {
+    /// One file at a time, so that the steps have one order.
+    fn config(&self) -> Config {
+        // The machine's own disk may be as full as it likes: else there would be a sync more, now and then.
+        let mut gc = Gc::default();
+        gc.disk_high_threshold_percent = 100.0;
+        gc.disk_low_threshold_percent = 100.0;
+        Config::new(&self.root)
+            .snapshot_concurrency(1)
+            .restore_concurrency(1)
+            .gc(gc)
+    }
+
+    /// For who must not wait for one that is stopped.
+    fn impatient(&self) -> Config {
+        self.config().busy_timeout(Duration::from_millis(15))
+    }
+}
+
+/// Children: the part is what they do, and when what happens to them is in the environment.
+#[test]
+fn children_start_here() {
+    let Some(part) = part() else { return };
+    let verb = Verb::ALL.into_iter().find(|verb| verb.name() == part);
+    let verb = verb.unwrap_or_else(|| panic!("nobody plays {part}"));
+    let paths = Paths {
+        root: told("ROOT"),
+        source: told("SOURCE"),
+        output: told("OUTPUT"),
+    };
+    let action = match told("ACTION").to_str() {
+        Some("stop") => Action::Stop,
+        Some("full") => Action::NoSpace,
+        _ => Action::Abort,
+    };
+    hook::arm(action, told_number("AT"));
+    let result = verb.act(&paths, paths.config());
+    fs::write(told("COUNT"), hook::count().to_string()).unwrap();
+    std::process::exit(match result {
+        Ok(()) => 0,
+        Err(error) if error.kind() == ErrorKind::NotFound => NOT_FOUND,
+        Err(error) if error.kind() == ErrorKind::NoSpace => 7,
+        Err(error) => panic!("{error:?}"),
+    })
+}
+
+/// A store with `kept:v1`, pinned, and, if it is taken, `base:v1`, which shares a blob with it.
+struct Scene {
+    dir: TempDir,
+    source: PathBuf,
+    keepsake: PathBuf,
+}
+
+impl Scene {
+    fn new(taken: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let scene = Self {
+            source: dir.path().join("source"),
+            keepsake: dir.path().join("keepsake"),
+            dir,
+        };
+        checkpoint().write_to(&scene.source).unwrap();
+        keepsake().write_to(&scene.keepsake).unwrap();
+        let template = scene.template();
+        let handle = Handle::open(&template).unwrap();
+        let kept = request("kept", "v1", &scene.keepsake);
+        handle.snapshot(&kept).unwrap();
+        if taken {
+            let base = request("base", "v1", &scene.source);
+            handle.snapshot(&base).unwrap();
+        }
+        handle.close().unwrap();
+        pin(&template, KEPT);
+        // A few MiB to copy each time for nothing; opening makes it again.
+        let _ = fs::remove_file(template.join("reserve"));
+        scene
+    }
+
+    fn template(&self) -> PathBuf {
+        self.dir.path().join("template")
+    }
+
+    fn stage(&self) -> (TempDir, Paths) {
+        let dir = TempDir::new_in(self.dir.path()).unwrap();
+        let root = dir.path().join("root");
+        let copied = Command::new("cp")
+            .arg("-a")
+            .args([&self.template(), &root])
+            .status();
+        assert!(copied.unwrap().success());
+        let paths = Paths {
+            root,
+            source: self.source.clone(),
+            output: dir.path().join("output"),
+        };
+        (dir, paths)
+    }
+
+    /// Visits each step of a verb: the child is at it, and `meddle` does as it likes.
+    fn for_each_step(&self, verb: Verb, action: &str, visit: impl Fn(u64, &Paths, Command)) {
+        let (_dir, paths) = self.stage();
+        let mut child = start(&mut life(verb, &paths, "stop", NEVER));
+        assert_eq!(child.wait().unwrap(), State::Exited(0));
+        let counted = fs::read_to_string(paths.output.with_file_name("count")).unwrap();
+        let steps: u64 = counted.parse().unwrap();
+        assert!(steps > 5, "{steps}");
+        for step in 1..=steps {
+            let (_dir, paths) = self.stage();
+            visit(step, &paths, life(verb, &paths, action, step));
+        }
+    }
+
+    /// Everything that must hold once nobody is at work. `base:v1` is there and whole, or not there at all.
+    fn assert_whole(&self, paths: &Paths, step: u64) -> bool {
+        let handle = Handle::open(&paths.root).unwrap();
+        let listed = handle.listed();
+        assert!(listed.contains(&KEPT.to_owned()), "at {step}: {listed:?}");
+        let expected: [(&str, &Path); 2] = [(BASE, &self.source), (KEPT, &self.keepsake)];
+        handle.assert_all_restore(&expected, paths.output.parent().unwrap());
+        handle.assert_clean();
+        handle.close().unwrap();
+        assert_at_rest(&paths.root);
+        assert_rows_and_files_agree(&paths.root);
+        listed.contains(&BASE.to_owned())
+    }
+}
+
+fn pin(root: &Path, reference: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = Snapshotter::open(Config::new(root)).await.unwrap();
+        store.pin(&reference.parse().unwrap()).await.unwrap();
+        store.close().await.unwrap();
+    });
+}
+
+fn life(verb: Verb, paths: &Paths, action: &str, at: u64) -> Command {
+    let mut command = playing(&verb.name());
+    tell(&mut command, "ROOT", &paths.root);
+    tell(&mut command, "SOURCE", &paths.source);
+    tell(&mut command, "OUTPUT", &paths.output);
+    tell(&mut command, "ACTION", action);
+    tell(&mut command, "AT", at.to_string());
+    tell(&mut command, "COUNT", paths.output.with_file_name("count"));
+    command
+}
+
+#[test]
+fn a_snapshot_stopped_anywhere_survives_a_collection() {
+    let scene = Scene::new(false);
+    scene.for_each_step(Verb::Snapshot, "stop", |step, paths, mut life| {
+        let mut child = start(&mut life);
+        stopped(&mut child);
+        unless_busy(collect(paths.impatient()));
+        child.resume().unwrap();
+        assert_eq!(child.wait().unwrap(), State::Exited(0), "at {step}");
+        // Once it is visible it may go: then all of it went.
+        scene.assert_whole(paths, step);
+    });
+}
+
+#[test]
+fn a_restore_stopped_anywhere_survives_a_collection() {
+    let scene = Scene::new(true);
+    scene.for_each_step(Verb::Restore, "stop", |step, paths, mut life| {
+        let mut child = start(&mut life);
+        stopped(&mut child);
+        unless_busy(collect(paths.impatient()));
+        child.resume().unwrap();
+        match child.wait().unwrap() {
+            State::Exited(0) => assert_same(&paths.source, &paths.output),
+            // Collected before it was leased.
+            State::Exited(NOT_FOUND) => assert!(!paths.output.exists(), "at {step}"),
+            end => panic!("at {step}: {end:?}"),
+        }
+        scene.assert_whole(paths, step);
+    });
+}
+
+#[test]
+fn a_collection_stopped_anywhere_takes_nothing_others_came_to_need() {
+    let scene = Scene::new(true);
+    scene.for_each_step(Verb::Collect, "stop", |step, paths, mut life| {
+        let mut child = start(&mut life);
+        stopped(&mut child);
+        let mut again = false;
+        if let Some(other) = unless_busy(Handle::with(paths.impatient())) {
+            // The same bytes under another name, pinned by nobody: taken after the choice, so not part of it.
+            let taken = other.snapshot(&request("again", "v1", &scene.source));
+            again = unless_busy(taken).is_some();
+            let output = paths.output.with_file_name("again");
+            match other.restore("again:v1", &output) {
+                Ok(_) => assert_same(&scene.source, &output),
+                Err(error) if !again => {
+                    let kind = error.kind();
+                    assert!(
+                        matches!(kind, ErrorKind::NotFound | ErrorKind::Busy),
+                        "{error:?}"
+                    );
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}"),
+            }
+            unless_busy(other.close());
+        }
+        child.resume().unwrap();
+        assert_eq!(child.wait().unwrap(), State::Exited(0), "at {step}");
+        let handle = Handle::open(&paths.root).unwrap();
+        // A later round may have released it too, and then all of it.
+        if again && handle.listed().contains(&"again:v1".to_owned()) {
+            let output = paths.output.with_file_name("after");
+            handle.restore("again:v1", &output).unwrap();
+            assert_same(&scene.source, &output);
+            handle.remove("again:v1").unwrap();
+        }
+        handle.close().unwrap();
+        assert!(!scene.assert_whole(paths, step), "{BASE} goes");
+    });
+}
+
+#[test]
+fn a_collection_stopped_anywhere_survives_another_and_a_restore() {
+    let scene = Scene::new(true);
+    scene.for_each_step(Verb::Collect, "stop", |step, paths, mut life| {
+        let mut child = start(&mut life);
+        stopped(&mut child);
+        if let Some(other) = unless_busy(Handle::with(paths.impatient())) {
+            match other.restore(BASE, &paths.output) {
+                Ok(_) => assert_same(&paths.source, &paths.output),
+                Err(error) => {
+                    let kind = error.kind();
+                    assert!(
+                        matches!(kind, ErrorKind::NotFound | ErrorKind::Busy),
+                        "{error:?}"
+                    );
+                }
+            }
+            unless_busy(other.close());
+        }
+        unless_busy(collect(paths.impatient()));
+        child.resume().unwrap();
+        assert_eq!(child.wait().unwrap(), State::Exited(0), "at {step}");
+        assert_nothing_partial(&scene.source, &paths.output);
+        scene.assert_whole(paths, step);
+    });
+}
+
+#[test]
+fn a_collection_killed_anywhere_leaves_a_good_store() {
+    let scene = Scene::new(true);
+    scene.for_each_step(Verb::Collect, "abort", |step, paths, mut life| {
+        let mut child = start(&mut life);
+        assert_eq!(child.wait().unwrap(), State::Signaled(6), "at {step}");
+        assert_rows_have_files(&paths.root);
+        scene.assert_whole(paths, step);
+        collect(paths.config()).unwrap();
+        assert!(!scene.assert_whole(paths, step));
+    });
+}
+
+#[test]
+fn a_collection_without_space_anywhere_leaves_a_good_store() {
+    let scene = Scene::new(true);
+    scene.for_each_step(Verb::Collect, "full", |step, paths, mut life| {
+        let mut child = start(&mut life);
+        let end = child.wait().unwrap();
+        assert!(matches!(end, State::Exited(0 | 7)), "at {step}: {end:?}");
+        assert_rows_have_files(&paths.root);
+        scene.assert_whole(paths, step);
+        collect(paths.config()).unwrap();
+        assert!(!scene.assert_whole(paths, step));
+    });
+}

@@ -758,17 +758,12 @@ impl Inner {
     }
 }
 
-/// The store is closed by its own drop, but for this.
-#[cfg(feature = "dragonfly")]
+/// A thread that is to sync when the handle is idle has the store too: it would keep it open for that long.
 impl Drop for Inner {
     fn drop(&mut self) {
-        let is_open = self
-            .store
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some();
-        if let Some(daemon) = self.daemon.as_ref().filter(|_| is_open) {
-            crate::remote::settle(daemon);
+        // What fails here is the next opener's to clean up.
+        if let Err(error) = self.close() {
+            tracing::debug!(%error, "the store was not closed cleanly");
         }
     }
 }

@@ -9,7 +9,6 @@ mod support_b;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use snapshotter::hook::{self, Action};
 use snapshotter::{Config, Error, ErrorKind, Warning};
@@ -18,14 +17,13 @@ use support_b::outside::{
     assert_at_rest, assert_nothing_partial, assert_nothing_temporary, assert_rows_and_files_agree,
     assert_rows_have_files, blobs, catalog, names, remove_temporaries,
 };
+use support_b::steps::{NEVER, for_each_step, quick_dir, reap_until_nobody_is_left};
 use support_b::{Handle, checkpoint, keepsake, request, unless_busy};
 use tempfile::TempDir;
 use testkit::child::State;
 use testkit::compare::{Options, assert_same, assert_same_with};
 
 type Warnings = Vec<Warning>;
-
-const NEVER: u64 = u64::MAX;
 
 /// Exit codes of a child whose call failed as it may.
 const NOT_FOUND: i32 = 3;
@@ -331,27 +329,6 @@ impl Scene {
     }
 }
 
-/// Memory, where there is enough of it: thousands of syncs of a busy disk say nothing about interleaving.
-fn quick_dir() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let roomy = rustix::fs::statvfs(memory)
-        .is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) > 1 << 30);
-    let made = roomy.then(|| TempDir::new_in(memory).ok()).flatten();
-    made.unwrap_or_else(|| tempfile::tempdir().unwrap())
-}
-
-/// A handle of this process that could not close leaves its lease to the next opener. While another thread is just
-/// starting a child, that child holds all this process's locks too, so the next opener may have to come again.
-fn reap_until_nobody_is_left(root: &Path) {
-    for _ in 0..1000 {
-        if names(&root.join("leases")).is_empty() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        Handle::open(root).unwrap().close().unwrap();
-    }
-}
-
 /// One visit's store and output.
 struct Stage {
     paths: Paths,
@@ -376,33 +353,6 @@ fn life(part: &str, paths: &Paths, action: &str, at: u64) -> Command {
     tell(&mut command, "AT", at.to_string());
     tell(&mut command, "COUNT", paths.output.with_file_name("count"));
     command
-}
-
-/// Visits steps 1 to `steps`, two at once, and says which one it was that failed.
-fn for_each_step(steps: u64, visit: impl Fn(u64) + Sync) {
-    assert!(steps > 5, "{steps}");
-    let next = AtomicU64::new(1);
-    let run = || {
-        loop {
-            let step = next.fetch_add(1, Ordering::Relaxed);
-            if step > steps {
-                return;
-            }
-            let visited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| visit(step)));
-            if let Err(panic) = visited {
-                next.store(steps + 1, Ordering::Relaxed);
-                let text = panic
-                    .downcast_ref::<String>()
-                    .cloned()
-                    .unwrap_or_else(|| "a panic".to_owned());
-                panic!("at step {step} of {steps}: {text}");
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(run);
-        run();
-    });
 }
 
 /// Stops `verb` at each step, has `meddle` do as it likes with another handle, lets `verb` go on, which must end as

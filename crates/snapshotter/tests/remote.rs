@@ -540,3 +540,20 @@ async fn what_is_there_is_listed_shown_and_removed() {
     assert!(other.list_remote(None).await.unwrap().is_empty());
     assert_sound(&store).await;
 }
+
+#[tokio::test]
+async fn a_handle_that_is_dropped_after_a_fetch_is_closed_at_once() {
+    let (place, here, there) = (Place::new(), Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    store.snapshot(&request("v1", &source)).await.unwrap();
+    let other = between.node(&there).await;
+    let pull = PullRequest::new(reference("vm:v1"));
+    other.pull(&pull).await.unwrap();
+    drop(other);
+    assert_eq!(
+        files_in(&there.root().join("leases")),
+        Vec::<PathBuf>::new()
+    );
+}

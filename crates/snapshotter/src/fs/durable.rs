@@ -1,62 +1,41 @@
-//! temp → fsync → rename → fsync dir: a file that appears whole under its name, and is still there after a power cut,
-//! once [`Draft::publish`] has returned. A crash before that leaves at most a name that begins with a dot.
+//! temp → fsync → link or rename → fsync dir: a file that appears whole under its name, and is still there after a power
+//! cut, once [`Draft::publish`] has returned.
+//!
+//! What it is until then, and what a crash leaves, is `temporary.rs`'s.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::ffi::OsStr;
 use std::io::{self, Write};
 
+use super::Dir;
 use super::dir::{Kind, sync_file};
-use super::{Dir, random_name};
+use super::hook::step;
+use super::temporary::Temporary;
 use crate::words::error::{At, Result};
 
 /// A file being written. Dropping it before [`Draft::publish`] removes it.
 #[derive(Debug)]
-pub(crate) struct Draft<'d> {
-    dir: &'d Dir,
-    name: OsString,
-    file: File,
-    published: bool,
-}
+pub(crate) struct Draft<'d>(Temporary<&'d Dir>);
 
 impl<'d> Draft<'d> {
     /// Begins a file in the directory it will have its name in.
     pub(crate) fn create(dir: &'d Dir) -> Result<Self> {
-        let name = random_name().at("name a file in", dir.path())?;
-        let name = OsString::from(format!(".draft-{name}"));
-        let file = dir
-            .create_file(&name, 0o600)
-            .at("create", dir.path_of(&name))?;
-        Ok(Self {
-            dir,
-            name,
-            file,
-            published: false,
-        })
+        let temporary = Temporary::create(dir, 0o600).at("create a file in", dir.path())?;
+        Ok(Self(temporary))
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file
-            .write_all(bytes)
-            .at("write", self.dir.path_of(&self.name))
+        step("write")
+            .and_then(|()| self.0.file().write_all(bytes))
+            .at("write a file in", self.0.dir().path())
     }
 
     /// Makes the bytes durable, then the name, replacing what had it.
     pub(crate) fn publish(mut self, name: &OsStr) -> Result<()> {
-        sync_file(&self.file).at("sync", self.dir.path_of(&self.name))?;
-        self.dir
-            .rename(&self.name, self.dir, name)
-            .at("rename to", self.dir.path_of(name))?;
-        self.published = true;
-        self.dir.sync()
-    }
-}
-
-impl Drop for Draft<'_> {
-    fn drop(&mut self) {
-        if !self.published {
-            // Best effort: a file under such a name is litter that nobody reads.
-            let _ = self.dir.unlink(&self.name);
-        }
+        sync_file(self.0.file()).at("sync a file in", self.0.dir().path())?;
+        let published = self.0.publish(name, false);
+        let dir = self.0.dir();
+        published.at("give a file the name", dir.path_of(name))?;
+        dir.sync()
     }
 }
 

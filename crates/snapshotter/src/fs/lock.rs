@@ -51,16 +51,29 @@ pub(crate) fn try_shared_name(dir: &Dir, name: &OsStr) -> io::Result<Option<Lock
     hold(dir, name, file)
 }
 
+/// Locks a file nobody else can reach yet, where the filesystem has locks; the lock goes with the file.
+pub(crate) fn claim(file: &File) {
+    let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+}
+
+/// Locks a file that was just made under a name; false when a reaper was quicker. The lock goes with the file.
+pub(crate) fn claim_named(dir: &Dir, name: &OsStr, file: &File) -> io::Result<bool> {
+    lock_named(dir, name, file)
+}
+
 fn hold(dir: &Dir, name: &OsStr, file: File) -> io::Result<Option<Lock>> {
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    Ok(lock_named(dir, name, &file)?.then_some(Lock { _file: file }))
+}
+
+fn lock_named(dir: &Dir, name: &OsStr, file: &File) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(Errno::WOULDBLOCK) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
-    let locked = Stat::of_file(&file)?;
+    let locked = Stat::of_file(file)?;
     let named = dir.stat_if_any(name)?;
-    let same = named.is_some_and(|named| named.identity() == locked.identity());
-    Ok(same.then_some(Lock { _file: file }))
+    Ok(named.is_some_and(|named| named.identity() == locked.identity()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! An object gets its name when it is complete and synced: it is written without a name (`O_TMPFILE`), or under a
 //! temporary one where the filesystem cannot do that, then named, then the directory is synced. So a crash leaves the
-//! old state or the new one, and at worst a file `.snapshotter-…` that nobody takes for an object.
+//! old state or the new one, and at worst a file `.snapshotter-…` that nobody takes for an object; the next process that
+//! sends something removes it.
 //!
 //! File calls run on blocking threads; a future that is dropped stops after the piece under way.
 
@@ -12,6 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -23,9 +25,10 @@ use super::source::Source;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
 use super::{absent, other_size, wanted};
 use crate::fs::Dir;
+use crate::fs::dir::sync_file;
 use crate::fs::hook::step;
 use crate::fs::place::start_writeback;
-use crate::fs::temporary::{Temporary, cannot_be_unnamed};
+use crate::fs::temporary::{Temporary, cannot_be_unnamed, reap};
 use crate::words::digest::Digest;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
@@ -40,6 +43,7 @@ pub(super) struct Directory {
     root: PathBuf,
     budget: Budget,
     buffers: Buffers,
+    reaped: AtomicBool,
 }
 
 impl Directory {
@@ -48,6 +52,7 @@ impl Directory {
             root: root.to_owned(),
             budget: Budget::new(budget::DEFAULT),
             buffers: Buffers::new(PIECE as usize),
+            reaped: AtomicBool::new(false),
         }
     }
 
@@ -58,7 +63,9 @@ impl Directory {
         mut source: Source,
     ) -> Result<Published> {
         let root = self.root.clone();
-        let mut draft = blocking(move || Draft::create(&root, digest)).await?;
+        // Once: a directory many nodes share may have very many names.
+        let is_first = !self.reaped.swap(true, Ordering::Relaxed);
+        let mut draft = blocking(move || Draft::create(&root, digest, is_first)).await?;
         while source.left() > 0 {
             let bytes = source.next(u64::MAX).await?;
             draft = blocking(move || draft.append(&bytes)).await?;
@@ -155,10 +162,13 @@ struct Draft {
 }
 
 impl Draft {
-    fn create(root: &Path, digest: Digest) -> Result<Self> {
+    fn create(root: &Path, digest: Digest, is_first: bool) -> Result<Self> {
         // The root itself is not made: where it is missing, something is not mounted.
         let root = Dir::open(root)?;
         let dir = root.ensure_dir(OsStr::new(OBJECTS), 0o777)?;
+        if is_first {
+            reap(&dir);
+        }
         let path = dir.path().to_owned();
         Ok(Self {
             file: Temporary::create(dir, 0o644).at("create a file in", path)?,
@@ -183,7 +193,7 @@ impl Draft {
     }
 
     fn publish(mut self, existing: Existing, place: &str) -> Result<Published> {
-        self.file.file().sync_all().at("sync", self.path())?;
+        sync_file(self.file.file()).at("sync", self.path())?;
         match self.file.publish(&self.target, existing == Existing::Keep) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.compare(place),
             named => {

@@ -10,6 +10,7 @@
 pub mod children;
 pub mod document;
 pub mod outside;
+pub mod steps;
 
 use std::path::Path;
 
@@ -65,6 +66,18 @@ impl Handle {
     pub fn remove(&self, reference: &str) -> Result<snapshotter::RemoveReport, Error> {
         let reference = reference.parse().expect("a reference");
         self.runtime.block_on(self.snapshotter.remove(&reference))
+    }
+
+    #[cfg(feature = "registry")]
+    pub fn push(&self, reference: &str) -> Result<snapshotter::PushReport, Error> {
+        let request = snapshotter::PushRequest::new(reference.parse().expect("a reference"));
+        self.runtime.block_on(self.snapshotter.push(&request))
+    }
+
+    #[cfg(feature = "registry")]
+    pub fn pull(&self, reference: &str) -> Result<snapshotter::PullReport, Error> {
+        let request = snapshotter::PullRequest::new(reference.parse().expect("a reference"));
+        self.runtime.block_on(self.snapshotter.pull(&request))
     }
 
     pub fn list(&self) -> Result<Vec<SnapshotSummary>, Error> {

@@ -14,8 +14,8 @@ use super::blobs::name;
 use super::dir::{INDEX, RepositoryDir};
 use crate::format::artifact::{ARTIFACT_TYPE, MANIFEST_MEDIA_TYPE, MAX_MANIFEST_BYTES};
 use crate::fs::dir::ignore_absent;
-use crate::fs::durable;
 use crate::fs::lock::{self, Lock};
+use crate::fs::{durable, temporary};
 use crate::registry::remote::checked;
 use crate::registry::{Pulled, Tag, TagOrDigest};
 use crate::words::digest::Sha256;
@@ -58,6 +58,8 @@ impl RepositoryDir {
         let mut index = self.index()?;
         index.set(which, digest, bytes.len());
         self.write_index(&index)?;
+        temporary::reap(&self.dir);
+        temporary::reap(&self.blobs);
         drop(lock);
         Ok(digest)
     }

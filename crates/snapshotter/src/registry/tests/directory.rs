@@ -83,7 +83,7 @@ async fn only_its_owner_can_read_it_and_nothing_is_left_over() {
         }
     }
     assert!(
-        !names.iter().any(|name| name.contains("draft")),
+        !names.iter().any(|name| name.contains(".snapshotter-")),
         "{names:?}"
     );
 }

@@ -184,8 +184,10 @@ impl Small {
                 Operation::restore(&node, "v1", &place(run)).between(&full)
             },
         );
-        bench.compare(restored, Some(&peer), &ours)?;
-        super::check(&self.source(), &place(1))
+        if bench.compare(restored, Some(&peer), &ours)? {
+            super::check(&self.source(), &place(1))?;
+        }
+        Ok(())
     }
 
     fn copy(&self, to: &Path, synced: bool) -> Vec<Command> {

@@ -71,8 +71,11 @@ impl Context {
 
     /// Whether there is a store, or something that may be one: only opening it shows.
     pub fn has_store(&self) -> bool {
-        let metadata = std::fs::symlink_metadata(self.root().join("metadata"));
-        !matches!(metadata, Err(error) if error.kind() == io::ErrorKind::NotFound)
+        // One that has lost its catalog still has its files.
+        ["metadata", "storage"].iter().any(|part| {
+            let found = std::fs::symlink_metadata(self.root().join(part));
+            !matches!(found, Err(error) if error.kind() == io::ErrorKind::NotFound)
+        })
     }
 
     /// Refuses to look for something in a root that is not there, instead of making an empty one.
@@ -136,7 +139,8 @@ impl Context {
         self.with(config, work)
     }
 
-    fn with<T>(
+    /// The store that a configuration describes.
+    pub fn with<T>(
         &self,
         mut config: Config,
         work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
@@ -149,6 +153,25 @@ impl Context {
             .build()
             .map_err(|error| cannot_start(&error))?;
         let result = runtime.block_on(self.run(config, work));
+        runtime.shutdown_timeout(PATIENCE);
+        result
+    }
+
+    /// Does what needs no open store. A signal or the deadline drops it.
+    pub fn without_store<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(|error| cannot_start(&error))?;
+        let result = runtime.block_on(async {
+            let mut stop = Stop::new(self.global.timeout).map_err(|error| cannot_start(&error))?;
+            tokio::select! {
+                biased;
+                failure = stop.wait() => Err(failure),
+                result = work => result.map_err(|failure| self.settings.explain(failure)),
+            }
+        });
         runtime.shutdown_timeout(PATIENCE);
         result
     }

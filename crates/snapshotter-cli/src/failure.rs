@@ -158,6 +158,8 @@ fn in_our_words(hint: &str) -> String {
         ("root_dir", "--root"),
         ("base_dir", "BASE_DIR"),
         ("output_dir", "OUTPUT_DIR"),
+        ("`rebuild`", "`snapshotter verify --rebuild`"),
+        ("`verify` with repair", "`snapshotter verify --repair`"),
         ("`verify`", "`snapshotter verify`"),
         ("`push`", "`snapshotter push`"),
         ("with force", "with --force"),
@@ -182,6 +184,10 @@ mod tests {
         assert_eq!(
             in_our_words("restore without no_clobber; `verify` lists it"),
             "restore without --no-clobber; `snapshotter verify` lists it"
+        );
+        assert_eq!(
+            in_our_words("`verify` with repair, or `rebuild`"),
+            "`snapshotter verify --repair`, or `snapshotter verify --rebuild`"
         );
         assert_eq!(
             in_our_words("`push` it, or replace this one with force"),

@@ -50,6 +50,63 @@ fn the_other_codes() {
 }
 
 #[test]
+fn a_repair_fetches_what_was_published_again() {
+    let place = Place::with_published();
+    place.run(["pull", "vm:v1"]).succeeded();
+    fs::write(place.largest_blob(), [8; 300_000]).unwrap();
+    let said = place.run(["verify", "--repair", "--json"]).succeeded();
+    assert_session!("repaired_json", said);
+    fs::write(place.largest_blob(), [8; 300_000]).unwrap();
+    assert_session!("repaired", place.run(["verify", "--repair"]).succeeded());
+    place.run(["verify"]).succeeded();
+}
+
+#[test]
+fn a_repair_moves_aside_what_has_no_other_copy() {
+    let place = Place::with_snapshot();
+    fs::write(place.largest_blob(), [8; 300_000]).unwrap();
+    let said = place.run(["verify", "--repair", "--json"]).exited(5);
+    let aside = said.json()["damaged"][0]["quarantined"]["path"].clone();
+    let aside = place.path(aside.as_str().unwrap());
+    assert_eq!(fs::read(aside).unwrap(), [8; 300_000]);
+    let json = place.run(["verify", "--json"]).exited(5).json();
+    assert_eq!(json["missing"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_lost_catalog_is_rebuilt_from_the_registry() {
+    let place = Place::with_published();
+    place.run(["pull", "vm:v1"]).succeeded();
+    place
+        .run(["snapshot", "vm:v2", "vm", "--local"])
+        .succeeded();
+    let metadata = place.path("root/metadata");
+    fs::remove_dir_all(&metadata).unwrap();
+    fs::create_dir(&metadata).unwrap();
+    let said = place.run(["list"]).exited(5);
+    assert!(said.err.contains("verify --rebuild"), "{said:?}");
+    assert_session!("rebuilt", place.run(["verify", "--rebuild"]).succeeded());
+    place.run(["verify"]).succeeded();
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+    place.run(["verify", "--rebuild"]).exited(4);
+}
+
+#[test]
+fn without_a_registry_what_is_found_is_kept() {
+    let place = Place::with_snapshot();
+    fs::remove_dir_all(place.path("root/metadata")).unwrap();
+    let said = place.run(["verify", "--rebuild", "--json"]).succeeded();
+    let json = said.json();
+    assert_eq!(json["unnamedBlobs"], 3);
+    let reference = json["lostAndFound"][0].as_str().unwrap();
+    assert!(reference.starts_with("lost-and-found:"), "{reference}");
+    place.run(["restore", reference, "found"]).succeeded();
+    assert_eq!(fs::read_dir(place.path("found")).unwrap().count(), 3);
+    place.run(["remove", reference]).succeeded();
+    place.run(["verify", "--rebuild", "--repair"]).exited(2);
+}
+
+#[test]
 fn help() {
     assert_session!("help", Place::new().run(["verify", "--help"]).succeeded());
 }

@@ -169,12 +169,13 @@ pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
 }
 
 pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDetails> {
-    let (snapshot, document, manifest) = store.catalog.read(|txn| {
+    let read = store.catalog.read(|txn| {
         let snapshot = txn.resolve(reference)?;
         let document = txn.document(snapshot.id)?;
         let manifest = txn.manifest(snapshot.id)?;
         Ok((snapshot, document, manifest))
-    })?;
+    });
+    let (snapshot, document, manifest) = read.map_err(|error| error.with_reference(reference))?;
     let invalid = |what: &str, error: &dyn std::error::Error| {
         Error::damaged(format!("the snapshot's {what} is not valid: {error}"))
             .with_reference(reference)

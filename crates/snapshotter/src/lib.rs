@@ -62,6 +62,7 @@ mod inspect;
 mod metrics;
 #[cfg(feature = "registry")]
 mod pace;
+mod rebuild;
 #[cfg(feature = "registry")]
 mod registry;
 #[cfg(feature = "registry")]
@@ -82,17 +83,7 @@ mod words;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
-pub mod fuzzing {
-    //! The parsers, for the fuzz targets: not part of the API.
-    pub mod format {
-        //! What crosses the wire.
-        pub use crate::format::{artifact, document, spf};
-    }
-    pub mod words {
-        //! Pure values.
-        pub use crate::words::{digest, entry, extent, reference, relpath};
-    }
-}
+pub mod fuzzing;
 
 #[cfg(feature = "test-hook")]
 #[doc(hidden)]
@@ -113,6 +104,7 @@ pub use inspect::{
     SymlinkDetails, Usage,
 };
 pub use metrics::{Histogram, Metrics, Operation, OperationMetrics};
+pub use rebuild::{RebuildReport, RebuildRequest, RebuiltSnapshot};
 #[cfg(feature = "registry")]
 pub use registry::Registry;
 #[cfg(feature = "registry")]
@@ -127,7 +119,7 @@ pub use snapshotter::Snapshotter;
 pub use transport::{Content, ContentProvider, Credentials};
 #[cfg(feature = "dragonfly")]
 pub use transport::{Dragonfly, DragonflyDiagnosis};
-pub use verify::{BadBlob, VerifyReport, VerifyRequest};
+pub use verify::{BadBlob, BadSnapshot, VerifyReport, VerifyRequest};
 pub use words::digest::{Checksum, Digest, DigestError, Sha256};
 pub use words::error::{Error, ErrorKind, Result};
 pub use words::placement::{LinkMode, Placement, PlacementCount, Placements};

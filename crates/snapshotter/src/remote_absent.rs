@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::activity::{Activity, Limit};
+use crate::format::document::Document;
 use crate::store::{Recipient, Store};
 use crate::words::error::Result;
 use crate::words::publication::Publication;
@@ -11,6 +12,11 @@ use crate::words::reference::Reference;
 
 #[derive(Debug)]
 pub(crate) enum Remote {}
+
+/// What there would be a list of.
+pub(crate) struct RemoteSnapshot {
+    pub(crate) reference: Reference,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Flights {}
@@ -29,10 +35,23 @@ pub(crate) struct Fetched {
     pub(crate) snapshot: i64,
     pub(crate) fetched_blobs: u64,
     pub(crate) fetched_bytes: u64,
+    pub(crate) reused_blobs: u64,
 }
 
 impl Remote {
     pub(crate) fn require_new(&self, _: &Reference, _: &Activity) -> Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn list(&self, _: Option<&str>, _: &Activity) -> Result<Vec<RemoteSnapshot>> {
+        match *self {}
+    }
+
+    pub(crate) fn description(
+        &self,
+        _: &Reference,
+        _: &Activity,
+    ) -> Result<(Vec<u8>, Vec<u8>, Document)> {
         match *self {}
     }
 }
@@ -58,5 +77,9 @@ pub(crate) fn fetch(
 }
 
 pub(crate) fn repair(context: &Context<'_>, _: i64) -> Result<Fetched> {
+    match *context.remote {}
+}
+
+pub(crate) fn repair_description(context: &Context<'_>, _: &Reference) -> Result<bool> {
     match *context.remote {}
 }

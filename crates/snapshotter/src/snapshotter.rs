@@ -14,6 +14,7 @@ use crate::diagnose::{self, Diagnosis};
 use crate::gc::{self, GcReport, GcRequest, UsageDetails, Worker};
 use crate::inspect::{self, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
 use crate::metrics::{Metrics, Operation, Recorder};
+use crate::rebuild::{self, RebuildReport, RebuildRequest};
 use crate::remote::{Flights, Remote};
 use crate::restore::{self, RestorePlan, RestoreReport, RestoreRequest};
 use crate::snapshot::{self, SnapshotPlan, SnapshotReport, SnapshotRequest};
@@ -125,6 +126,51 @@ impl Snapshotter {
             }),
             observer: None,
         })
+    }
+
+    /// Makes a catalog for a store that has lost its own, or has a damaged one, from what is left: blobs by reading all
+    /// files of the store, snapshots from what can be read of the damaged catalog and from the configured registry. Files
+    /// that no known snapshot needs become one that is called `lost-and-found`; files with other bytes than their names
+    /// say are moved to `quarantine/` in the root. Nothing is deleted, and nothing is changed before all has been read.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let config = snapshotter::Config::new(dir.path().join("store"));
+    /// # snapshotter::Snapshotter::open(config.clone()).await?.close().await?;
+    /// # std::fs::remove_dir_all(dir.path().join("store/metadata"))?;
+    /// use snapshotter::{RebuildRequest, Snapshotter};
+    ///
+    /// let report = Snapshotter::rebuild(&config, &RebuildRequest::new()).await?;
+    /// println!("{} snapshots, {} blobs without one", report.snapshots.len(), report.unnamed_blobs);
+    /// let snapshotter = Snapshotter::open(config).await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `AlreadyExists` where the catalog is whole; `Busy` while another process uses the store; `Unsupported` for a Go
+    /// library's root or a newer store; the filesystem's. What the registry cannot say is a warning.
+    #[tracing::instrument(skip_all)]
+    pub async fn rebuild(config: &Config, request: &RebuildRequest) -> Result<RebuildReport> {
+        config.validate()?;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _guard = CancelOnDrop(Arc::clone(&cancelled));
+        let activity = Activity::new(cancelled, request.observer.clone());
+        let (config, request) = (config.clone(), request.clone());
+        blocking(move || {
+            #[cfg(feature = "registry")]
+            // Of what is elsewhere, descriptions alone are read: no daemon brings those.
+            let remote = Remote::open(config.registry.as_ref(), config.content.as_ref(), None)?;
+            #[cfg(not(feature = "registry"))]
+            let remote: Option<Remote> = None;
+            let mut report = rebuild::run(&config, remote.as_ref(), &request, &activity)?;
+            report.warnings = activity.into_warnings();
+            Ok(report)
+        })
+        .await
     }
 
     /// The same store, with calls that tell `observer` how they get on.
@@ -444,7 +490,8 @@ impl Snapshotter {
             .await
     }
 
-    /// Reads stored blobs and compares them with what they were. Damage is reported and remembered, not an error.
+    /// Reads stored blobs and compares them with what they were, and looks whether the catalog holds together. Damage is
+    /// reported and remembered, not an error; with [`repair`](VerifyRequest::repair) it is mended where that is possible.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -466,7 +513,18 @@ impl Snapshotter {
     pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyReport> {
         let request = request.clone();
         self.counted(Operation::Verify, move |inner, store, activity| {
-            verify::run(store, &inner.restores, &request, &activity)
+            let remote = inner.remote_of_repair(&request, &activity)?;
+            let context = remote.as_ref().map(|remote| crate::remote::Context {
+                store,
+                limit: &inner.restores,
+                flights: &inner.flights,
+                remote,
+                activity: &activity,
+            });
+            let limit = &inner.restores;
+            let mut report = verify::run(store, limit, &request, context.as_ref(), &activity)?;
+            report.warnings = activity.into_warnings();
+            Ok(report)
         })
         .await
     }
@@ -705,6 +763,17 @@ impl Inner {
             activity,
         )
     }
+
+    fn remote_of_repair(
+        &self,
+        request: &VerifyRequest,
+        activity: &Activity,
+    ) -> Result<Option<Remote>> {
+        if !request.repair {
+            return Ok(None);
+        }
+        self.remote(None, None, activity)
+    }
 }
 
 #[cfg(not(feature = "registry"))]
@@ -714,6 +783,10 @@ impl Inner {
     }
 
     fn remote_of_restore(&self, _: &RestoreRequest, _: &Activity) -> Result<Option<Remote>> {
+        Ok(None)
+    }
+
+    fn remote_of_repair(&self, _: &VerifyRequest, _: &Activity) -> Result<Option<Remote>> {
         Ok(None)
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use snapshotter::{
-    BadBlob, Config, ErrorKind, File, LinkMode, Snapshotter, VerifyReport, VerifyRequest,
+    BadBlob, Config, ErrorKind, File, GcRequest, LinkMode, Snapshotter, VerifyReport, VerifyRequest,
 };
 use support_a::*;
 use testkit::compare::{Holes, Options, assert_same, assert_same_with};
@@ -365,6 +365,8 @@ async fn a_stored_file_that_was_swapped_is_damaged() {
         let report = report.unwrap_or_else(|error| panic!("{what}: {error}"));
         let listed = report.damaged.len() + report.missing.len();
         assert_eq!(listed, 1, "{what}: {report:?}");
+        // Litter, which stays while a blob is missing.
+        fs::remove_file(one.blob.with_extension("away")).ok();
         one.assert_mended_by_a_snapshot(false, what).await;
     }
 }
@@ -383,6 +385,83 @@ async fn a_snapshot_of_the_same_bytes_mends_what_nobody_found_yet() {
             fs::remove_file(&one.blob).unwrap();
             one.assert_mended_by_a_snapshot(read_only, "gone").await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_repair_keeps_wrong_bytes_aside_and_names_the_snapshots() {
+    let one = One::writable("large").await;
+    overwrite(&one.blob, 9, b"changed");
+    let wrong = fs::read(&one.blob).unwrap();
+    let request = VerifyRequest::all().repair(true);
+    let report = one.store.verify(&request).await.unwrap();
+    assert_lists(&report, 1, 0);
+    let aside = report.damaged[0].quarantined.as_ref().unwrap();
+    assert!(aside.starts_with(one.place.root().join("quarantine")));
+    assert!(fs::read(aside).unwrap() == wrong);
+    assert!(!one.blob.exists());
+    one.assert_not_given().await;
+    // Nothing there is anybody's, and nothing takes it away.
+    let report = one.store.verify(&request).await.unwrap();
+    assert_lists(&report, 0, 1);
+    assert!(report.missing[0].quarantined.is_none() && aside.exists());
+    one.assert_mended_by_a_snapshot(false, "quarantined").await;
+    one.store.close().await.unwrap();
+    assert!(one.place.open().await.list().await.is_ok() && aside.exists());
+}
+
+/// Collecting garbage does not read anything; what a row lost is there for whoever does.
+#[tokio::test]
+async fn nothing_is_swept_while_a_row_has_no_file() {
+    let one = One::writable("large").await;
+    let catalog = one.place.root().join("metadata/catalog.db");
+    let change = "UPDATE blobs SET checksum = CAST(x'00' || substr(checksum, 2) AS BLOB)";
+    let connection = rusqlite::Connection::open(catalog).unwrap();
+    connection.execute(change, []).unwrap();
+    let litter = one.place.content().join("litter");
+    fs::write(&litter, "of nobody").unwrap();
+    let collected = one.store.gc(&GcRequest::new()).await.unwrap();
+    assert_eq!(collected.swept_names, 0);
+    assert!(one.blob.exists());
+    let request = VerifyRequest::all().repair(true);
+    let report = one.store.verify(&request).await.unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    one.assert_given().await;
+    let collected = one.store.gc(&GcRequest::new()).await.unwrap();
+    assert_eq!(collected.swept_names, 1);
+    assert!(!litter.exists());
+    one.assert_given().await;
+}
+
+#[tokio::test]
+async fn a_writable_mapping_that_is_held_open_is_not_linked() {
+    for name in FILES {
+        let place = Place::new();
+        let base = place.write("base", &tree(name));
+        let good = place.write("good", &tree(name));
+        let mut mapped = testkit::Mapped::new(&base.join("file"));
+        let store = place.open().await;
+        let taken = take_read_only(&store, "v1", &base).await;
+        assert_eq!(taken.placements.hardlink.files, 0);
+        assert_eq!(taken.warnings[0].kind.as_str(), "writer", "{taken:?}");
+        mapped.write(100, b"after the snapshot");
+        let output = place.fresh();
+        give(&store, "v1", &output).await;
+        assert_same(&good, &output);
+        assert_sound(&store).await;
+    }
+}
+
+/// The kernel refuses no mapping that is made later; a write through it moves the time, when the page is first dirtied.
+#[tokio::test]
+async fn a_writable_mapping_that_is_made_later_is_found() {
+    for name in FILES {
+        let one = One::linked(name).await;
+        let mut mapped = testkit::Mapped::new(&one.base.join("file"));
+        mapped.write(100, b"through the mapping");
+        mapped.flush();
+        one.assert_not_given().await;
+        assert_lists(&verify(&one.store).await, 1, 0);
     }
 }
 

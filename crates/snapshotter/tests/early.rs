@@ -158,6 +158,32 @@ async fn a_first_restore_that_finds_damage_leaves_no_output() {
     assert!(!place.path("not").exists());
 }
 
+/// What is written early is written by a document that nothing in the store has checked yet.
+#[tokio::test]
+async fn a_first_restore_by_a_document_that_changed_leaves_no_output() {
+    let place = Place::new();
+    published(&place, &tree(), false).await;
+    let is_document = |bytes: &[u8]| find(bytes, b"disk.img").is_some();
+    let layouts = place.path("between/layouts");
+    let documents = files_below(&layouts);
+    let mut documents = documents.iter().map(|file| layouts.join(file));
+    let document = documents
+        .find(|file| is_document(&fs::read(file).unwrap()))
+        .unwrap();
+    // Valid as before, of the same length: another name.
+    let at = find(&fs::read(&document).unwrap(), b"disk.img").unwrap();
+    overwrite(&document, at as u64, b"dusk");
+    let second = node(&place.path("between"), &place.path("second")).await;
+    let error = restore(&second, &place.path("not/there/yet")).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Damaged);
+    assert!(!place.path("not").exists());
+    assert!(second.list().await.unwrap().is_empty());
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|part| part == what)
+}
+
 #[tokio::test]
 async fn only_what_is_asked_for_is_written_early() {
     let place = Place::new();

@@ -9,9 +9,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
 use snapshotter::{
-    Content, ContentProvider, ErrorKind, File, LinkMode, PushRequest, Registry, Snapshotter,
-    VerifyReport, VerifyRequest, hook,
+    Config, Content, ContentProvider, ErrorKind, File, LinkMode, PushRequest, RebuildReport,
+    RebuildRequest, Registry, RestoreRequest, Snapshotter, VerifyReport, VerifyRequest, hook,
 };
 use support_a::*;
 use testkit::compare::{Options, assert_same, assert_same_with};
@@ -541,4 +542,183 @@ async fn damaged_packed_blobs_are_fetched_again() {
         assert_sound(&store).await;
         assert_eq!(forms(&there), (0, 5));
     }
+}
+
+/// The row of each blob, with its file: the number of the inode, and its modification time.
+type Recorded = (PathBuf, Option<i64>, (Option<i64>, Option<u32>));
+
+fn recorded(place: &Place) -> Vec<Recorded> {
+    let connection = Connection::open(place.root().join("metadata/catalog.db")).unwrap();
+    let sql = "SELECT lower(hex(checksum)) || iif(form = 1, '.spf', ''), inode, mtime_seconds, mtime_nanoseconds
+               FROM blobs";
+    let mut statement = connection.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| {
+        let name: String = row.get(0)?;
+        let time = (row.get(2)?, row.get(3)?);
+        Ok((place.content().join(name), row.get(1)?, time))
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+/// Every row has the inode of the file that it has now, so none of them is hashed before it is used.
+fn assert_inodes_are_recorded(place: &Place) {
+    for (file, inode, time) in recorded(place) {
+        let stat = stat(&file);
+        assert_eq!(inode, Some(stat.ino().cast_signed()), "{}", file.display());
+        let (seconds, nanoseconds) = mtime(&file);
+        assert_eq!(
+            time,
+            (Some(seconds), Some(nanoseconds)),
+            "{}",
+            file.display()
+        );
+    }
+}
+
+#[tokio::test]
+async fn whatever_replaces_a_blobs_file_records_the_new_inode() {
+    let place = Place::new();
+    let (store, base, _) = packed(&place).await;
+    assert_inodes_are_recorded(&place);
+    give(&store, "v1", &place.fresh()).await;
+    assert_eq!(forms(&place), (4, 1));
+    assert_inodes_are_recorded(&place);
+    // Another file under the same name, with the same size and time: a rename, and a copy back.
+    let plain = place.blobs();
+    let plain = plain
+        .iter()
+        .find(|path| path.extension().is_none())
+        .unwrap();
+    let moved = place.path("moved");
+    fs::rename(plain, &moved).unwrap();
+    let status = std::process::Command::new("cp")
+        .args(["-a", "--"])
+        .args([&moved, plain])
+        .status();
+    assert!(status.unwrap().success());
+    let output = place.fresh();
+    give(&store, "v1", &output).await;
+    assert_same_with(&base, &output, &shared());
+    assert_inodes_are_recorded(&place);
+}
+
+/// Zeroes the root page of an index: the tables can be read, and the database is damaged.
+fn break_index(place: &Place) {
+    let catalog = place.root().join("metadata/catalog.db");
+    let connection = Connection::open(&catalog).unwrap();
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    connection.query_row(checkpoint, [], |_| Ok(())).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_master WHERE name = 'snapshots_by_name'";
+    let page: i64 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    drop(connection);
+    overwrite(&catalog, (page.cast_unsigned() - 1) * 4096, &[0xff; 4096]);
+}
+
+async fn rebuild(place: &Place) -> RebuildReport {
+    let config = Config::new(place.root());
+    Snapshotter::rebuild(&config, &RebuildRequest::new())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_rebuild_keeps_packed_blobs_as_they_are() {
+    let place = Place::new();
+    let (store, base, cache) = packed(&place).await;
+    let before = looks(&cache);
+    store.close().await.unwrap();
+    break_index(&place);
+    let report = rebuild(&place).await;
+    assert_eq!((report.checked_blobs, report.unnamed_blobs), (5, 0));
+    assert!(report.quarantined.is_empty(), "{report:?}");
+    assert_eq!(report.snapshots[0].missing_blobs, 0);
+    assert_eq!((forms(&place), looks(&cache)), ((5, 0), before));
+    assert_inodes_are_recorded(&place);
+    let store = place.open().await;
+    let output = place.fresh();
+    give(&store, "v1", &output).await;
+    assert_same_with(&base, &output, &shared());
+    assert_eq!(forms(&place), (4, 1));
+    store.close().await.unwrap();
+
+    // Without any catalog they are found too, in whatever form.
+    fs::remove_dir_all(place.root().join("metadata")).unwrap();
+    let report = rebuild(&place).await;
+    assert_eq!((report.checked_blobs, report.unnamed_blobs), (5, 5));
+    assert_eq!(forms(&place), (4, 1));
+    let store = place.open().await;
+    assert_sound(&store).await;
+    let found = store.list().await.unwrap();
+    let output = place.fresh();
+    let request = RestoreRequest::new(found[0].reference.clone(), &output);
+    store.restore(&request).await.unwrap();
+    let memory = |path: &PathBuf| stat(path).len() == 24 * MIB;
+    let restored = files_in(&output).into_iter().find(memory).unwrap();
+    assert!(fs::read(restored).unwrap() == fs::read(base.join("memory")).unwrap());
+}
+
+#[tokio::test]
+async fn a_rebuild_takes_one_form_where_both_are_there_and_moves_wrong_streams_aside() {
+    let place = Place::new();
+    let (store, base, _) = packed(&place).await;
+    let kept = place.path("kept");
+    let packed_memory = blob_of(&place, &base.join("memory"));
+    fs::hard_link(&packed_memory, &kept).unwrap();
+    give(&store, "v1", &place.fresh()).await;
+    store.close().await.unwrap();
+    // As a crash leaves it between the row and the sweep.
+    fs::hard_link(&kept, &packed_memory).unwrap();
+    let disk = blob_of(&place, &base.join("disk"));
+    overwrite(&disk, 5000, b"wrong");
+    break_index(&place);
+    let report = rebuild(&place).await;
+    assert_eq!(report.checked_blobs, 4);
+    let [aside] = &report.quarantined[..] else {
+        panic!("{report:?}");
+    };
+    let name = aside.file_name().unwrap().to_str().unwrap();
+    let was = disk.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with(was), "{name}");
+    assert_eq!(report.snapshots[0].missing_blobs, 1);
+    let store = place.open().await;
+    let output = place.fresh();
+    let memory = RestoreRequest::new(reference("test:v1"), &output).path("memory");
+    store.restore(&memory).await.unwrap();
+    assert!(fs::read(output.join("memory")).unwrap() == fs::read(base.join("memory")).unwrap());
+    // A snapshot of the same bytes brings back what is missing; then the other form of the memory is litter.
+    store.snapshot(&all("v2", &base)).await.unwrap();
+    let report = verify(&store).await;
+    assert!(report.is_sound(), "{report:?}");
+    assert!(!packed_memory.exists());
+    assert_eq!(forms(&place), (3, 2));
+}
+
+fn blob_of(place: &Place, file: &Path) -> PathBuf {
+    let (_, checksum) = spf1(file);
+    let hex = checksum.strip_prefix("blake3:").unwrap();
+    place.content().join(format!("{hex}.spf"))
+}
+
+#[tokio::test]
+async fn a_repair_keeps_a_wrong_stream_aside() {
+    let place = Place::new();
+    let (store, base, cache) = packed(&place).await;
+    let disk = blob_of(&place, &base.join("disk"));
+    overwrite(&disk, 5000, b"wrong");
+    let request = VerifyRequest::all().repair(true);
+    let report = store.verify(&request).await.unwrap();
+    let [bad] = &report.damaged[..] else {
+        panic!("{report:?}");
+    };
+    let aside = bad.quarantined.as_ref().unwrap();
+    // The daemon's own name of it is the daemon's.
+    assert!(!disk.exists() && aside.exists());
+    assert_eq!(files_in(&cache).len(), 5);
+    let error = store.restore(&to("v1", &place.fresh())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
+    store.snapshot(&all("v2", &base)).await.unwrap();
+    let output = place.fresh();
+    give(&store, "v1", &output).await;
+    assert_same_with(&base, &output, &shared());
+    assert_sound(&store).await;
 }

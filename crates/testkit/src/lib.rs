@@ -29,6 +29,7 @@ pub mod extents;
 pub mod fsstat;
 pub mod golden;
 pub mod http;
+mod mapped;
 pub mod mount;
 pub mod prng;
 pub mod proxy;
@@ -39,5 +40,6 @@ pub mod s3;
 pub mod tree;
 pub mod weather;
 
+pub use mapped::Mapped;
 pub use random::Shape;
 pub use tree::{Content, Tree};

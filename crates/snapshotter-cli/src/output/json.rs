@@ -115,6 +115,11 @@ impl Named {
         let (path, bytes) = text_and_bytes(path);
         Self { path, bytes }
     }
+
+    /// For people.
+    pub fn shown(&self) -> String {
+        human::visible(&self.path)
+    }
 }
 
 /// `relativePath`, and `relativePathBytes` where that is not UTF-8.

@@ -1,33 +1,51 @@
 //! `snapshotter verify`.
 
+mod rebuild;
+
 use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
-use snapshotter::{BadBlob, ErrorKind, Reference, VerifyReport, VerifyRequest};
+use snapshotter::{BadBlob, BadSnapshot, ErrorKind, Reference, VerifyReport, VerifyRequest};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::human::{self, bytes, count};
+use crate::output::json::{Named, Warning};
 use crate::output::{GOOD, Page, STRONG};
 
 /// Reads everything that is stored and sees whether it is what it was
 ///
 /// Without a reference the whole store is checked, and what interrupted commands left there is swept. Exits with 5 if
-/// anything is damaged or missing.
+/// anything is damaged or missing. With --repair that is mended from what is here, or fetched again where the snapshot was
+/// published; what cannot be, and has wrong bytes, is moved to quarantine/ in the root.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   snapshotter verify
       the whole store
   snapshotter verify vm:v1
-      what one snapshot needs")]
+      what one snapshot needs
+  snapshotter verify --repair
+      mends what it finds
+  snapshotter verify --rebuild
+      makes a catalog for a store that has lost its own")]
 pub struct Args {
     /// The snapshots to check: NAME:VERSION [default: the whole store]
     #[arg(value_name = "REFERENCE")]
     references: Vec<String>,
+    /// Mend what is found: from what is here, or by fetching it again
+    #[arg(long, conflicts_with = "rebuild")]
+    repair: bool,
+    /// Make a new catalog from the files of the store, what can be read of the old one, and the registry
+    ///
+    /// For a store whose catalog is gone or damaged, while nothing else uses it. REFERENCEs are then the snapshots to look
+    /// for in the registry; without them, all that it lists. Files that no known snapshot needs become one that is called
+    /// lost-and-found. Nothing is deleted.
+    #[arg(long)]
+    rebuild: bool,
 }
 
 /// Runs it.
@@ -35,10 +53,19 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let parse = |text: &String| hints::reference(text, "verify NAME:VERSION");
     let references: Vec<Reference> = args.references.iter().map(parse).collect::<Result<_>>()?;
     context.require_store()?;
+    if args.rebuild {
+        return rebuild::run(context, references);
+    }
     let request = references
         .into_iter()
-        .fold(VerifyRequest::all(), VerifyRequest::reference);
-    let verified = context.with_store(async |store| {
+        .fold(VerifyRequest::all(), VerifyRequest::reference)
+        .repair(args.repair);
+    let config = if args.repair {
+        context.settings.whole()?
+    } else {
+        context.settings.here()
+    };
+    let verified = context.with(config, async |store| {
         let progress = context.progress("verify");
         if request.references.is_empty() {
             let usage = store.usage().await?;
@@ -55,10 +82,17 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
             }
         }
     })?;
+    let warnings: Vec<_> = verified
+        .value
+        .warnings
+        .iter()
+        .cloned()
+        .map(Warning::from)
+        .collect();
     let report = Verified::new(&verified.value);
     let failure = report.failure();
     Ok(Answer::new(report)
-        .with_warnings(verified.warning)
+        .with_warnings(warnings.into_iter().chain(verified.warning))
         .with_failure(failure))
 }
 
@@ -70,6 +104,10 @@ struct Verified {
     damaged: Vec<Bad>,
     missing: Vec<Bad>,
     mended: u64,
+    repaired: Vec<Bad>,
+    damaged_snapshots: Vec<BadDescription>,
+    repaired_snapshots: Vec<String>,
+    catalog: Vec<String>,
     swept_names: u64,
     duration_seconds: f64,
 }
@@ -81,6 +119,14 @@ struct Bad {
     checksum: String,
     size_bytes: u64,
     snapshots: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quarantined: Option<Named>,
+}
+
+#[derive(Serialize)]
+struct BadDescription {
+    reference: String,
+    problem: String,
 }
 
 impl Verified {
@@ -91,6 +137,18 @@ impl Verified {
             damaged: report.damaged.iter().map(Bad::new).collect(),
             missing: report.missing.iter().map(Bad::new).collect(),
             mended: report.mended,
+            repaired: report.repaired.iter().map(Bad::new).collect(),
+            damaged_snapshots: report
+                .damaged_snapshots
+                .iter()
+                .map(BadDescription::new)
+                .collect(),
+            repaired_snapshots: report
+                .repaired_snapshots
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            catalog: report.catalog.clone(),
             swept_names: report.swept_names,
             duration_seconds: report.duration.as_secs_f64(),
         }
@@ -98,14 +156,27 @@ impl Verified {
 
     fn failure(&self) -> Option<Failure> {
         let (damaged, missing) = (self.damaged.len() as u64, self.missing.len() as u64);
-        if damaged + missing == 0 {
-            return None;
+        let described = self.damaged_snapshots.len() as u64;
+        let fail =
+            |message: String, hint| Some(Failure::new(ErrorKind::Damaged, message).with_hint(hint));
+        if !self.catalog.is_empty() {
+            let hint = "`snapshotter verify --rebuild` makes a new one and keeps this";
+            return fail("the catalog is damaged".to_owned(), hint);
         }
-        let blobs = count(self.checked_blobs, "blob");
-        let message = format!("{damaged} of {blobs} damaged, {missing} missing");
-        Some(Failure::new(ErrorKind::Damaged, message).with_hint(
-            "a snapshot of the same bytes mends them; else remove the snapshots named and take them anew",
-        ))
+        let hint = "a snapshot of the same bytes mends them, and --repair what was published or is here otherwise; else remove \
+                    the snapshots named and take them anew";
+        if damaged + missing > 0 {
+            let blobs = count(self.checked_blobs, "blob");
+            return fail(
+                format!("{damaged} of {blobs} damaged, {missing} missing"),
+                hint,
+            );
+        }
+        if described > 0 {
+            let snapshots = count(described, "snapshot");
+            return fail(format!("the descriptions of {snapshots} damaged"), hint);
+        }
+        None
     }
 }
 
@@ -116,30 +187,75 @@ impl Bad {
             checksum: blob.checksum.to_string(),
             size_bytes: blob.size,
             snapshots: blob.snapshots.iter().map(ToString::to_string).collect(),
+            quarantined: blob.quarantined.as_deref().map(Named::new),
+        }
+    }
+}
+
+impl BadDescription {
+    fn new(bad: &BadSnapshot) -> Self {
+        Self {
+            reference: bad.reference.to_string(),
+            problem: bad.problem.clone(),
         }
     }
 }
 
 impl Document for Verified {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        let bad = [("damaged", &self.damaged), ("missing", &self.missing)];
-        for (what, blob) in bad
-            .iter()
-            .flat_map(|(what, blobs)| blobs.iter().map(move |blob| (what, blob)))
-        {
+        for problem in &self.catalog {
             writeln!(
                 page.out,
-                "{STRONG}{what}{STRONG:#} {} ({})",
-                blob.checksum,
-                bytes(blob.size_bytes)
+                "{STRONG}catalog{STRONG:#} {}",
+                human::visible(problem)
             )?;
-            for snapshot in &blob.snapshots {
-                writeln!(page.out, "  needed by {snapshot}")?;
+        }
+        for bad in &self.damaged_snapshots {
+            let problem = human::visible(&bad.problem);
+            writeln!(
+                page.out,
+                "{STRONG}damaged{STRONG:#} {}: {problem}",
+                bad.reference
+            )?;
+        }
+        for (what, blobs) in [("damaged", &self.damaged), ("missing", &self.missing)] {
+            for blob in blobs {
+                blob.text(page, what)?;
             }
         }
         if page.quiet {
             return Ok(());
         }
+        for blob in &self.repaired {
+            blob.text(page, "repaired")?;
+        }
+        for reference in &self.repaired_snapshots {
+            writeln!(page.out, "{STRONG}repaired{STRONG:#} {reference}")?;
+        }
+        self.rest(page)
+    }
+}
+
+impl Bad {
+    fn text(&self, page: &mut Page<'_>, what: &str) -> io::Result<()> {
+        let size = bytes(self.size_bytes);
+        writeln!(
+            page.out,
+            "{STRONG}{what}{STRONG:#} {} ({size})",
+            self.checksum
+        )?;
+        for snapshot in &self.snapshots {
+            writeln!(page.out, "  needed by {snapshot}")?;
+        }
+        match &self.quarantined {
+            Some(aside) => writeln!(page.out, "  moved to {}", aside.shown()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Verified {
+    fn rest(&self, page: &mut Page<'_>) -> io::Result<()> {
         if self.mended > 0 {
             writeln!(page.out, "{} right again", count(self.mended, "blob"))?;
         }
@@ -150,7 +266,7 @@ impl Document for Verified {
                 count(self.swept_names, "name")
             )?;
         }
-        if self.damaged.is_empty() && self.missing.is_empty() {
+        if self.failure().is_none() {
             let duration = human::duration(Duration::from_secs_f64(self.duration_seconds));
             writeln!(
                 page.out,

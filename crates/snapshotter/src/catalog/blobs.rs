@@ -3,6 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::{Result, Txn, bad_column, signed, unsigned};
+use crate::fs::Stat;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Mtime;
 use crate::words::extent::ExtentMap;
@@ -19,6 +20,8 @@ pub(crate) struct Blob {
     pub(crate) data_size: u64,
     /// The inode's modification time when its bytes were known to be right; `None`: look at the bytes.
     pub(crate) mtime: Option<Mtime>,
+    /// The number of that inode: of two files whose names were exchanged, size and time may be the same.
+    inode: Option<u64>,
     /// The boot under which it was written, until it is synced.
     pub(crate) unsynced: Option<String>,
     /// The encoded extent map where it is short; [`Txn::extents`] has the others.
@@ -35,6 +38,14 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    /// The one it is not.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Plain => Self::Packed,
+            Self::Packed => Self::Plain,
+        }
+    }
+
     fn column(self) -> i64 {
         match self {
             Self::Plain => 0,
@@ -51,6 +62,41 @@ pub(crate) enum BlobState {
     Missing,
 }
 
+impl Blob {
+    /// Whether an inode is the one that was recorded when its bytes were known to be right.
+    pub(crate) fn is_recorded(&self, stat: &Stat) -> bool {
+        self.mtime == Some(stat.mtime) && self.inode.is_none_or(|inode| inode == stat.ino)
+    }
+}
+
+/// A view's inode, as it was when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ViewInode {
+    pub(crate) number: u64,
+    pub(crate) mtime: Mtime,
+}
+
+impl ViewInode {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self {
+            number: stat.ino,
+            mtime: stat.mtime,
+        }
+    }
+
+    /// From the columns `mtime_seconds`, `mtime_nanoseconds` and `inode`.
+    fn read(row: &Row<'_>, index: usize) -> rusqlite::Result<Self> {
+        let number: i64 = row.get(index + 2)?;
+        Ok(Self {
+            number: number.cast_unsigned(),
+            mtime: Mtime {
+                seconds: row.get(index)?,
+                nanoseconds: row.get(index + 1)?,
+            },
+        })
+    }
+}
+
 /// What a view is of: the blob's row, and the fingerprint of the attributes.
 pub(crate) type ViewKey = (i64, [u8; 16]);
 
@@ -62,6 +108,7 @@ pub(crate) struct NewBlob<'a> {
     pub(crate) form: Form,
     pub(crate) map: &'a ExtentMap,
     pub(crate) mtime: Option<Mtime>,
+    pub(crate) inode: Option<u64>,
     pub(crate) unsynced: &'a str,
     pub(crate) probe: Option<[u8; 32]>,
     pub(crate) now: i64,
@@ -95,7 +142,7 @@ pub(crate) struct Doomed {
 macro_rules! blob_columns {
     () => {
         "b.id, b.checksum, b.digest, b.form, b.state, b.size, b.data_size, b.mtime_seconds, b.mtime_nanoseconds, \
-         b.unsynced, CASE WHEN length(b.extents) <= 64 THEN b.extents END"
+         b.unsynced, CASE WHEN length(b.extents) <= 64 THEN b.extents END, b.inode"
     };
 }
 
@@ -123,6 +170,7 @@ pub(super) fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
             }),
         unsynced: row.get(9)?,
         short_extents: row.get(10)?,
+        inode: row.get::<_, Option<i64>>(11)?.map(i64::cast_unsigned),
     })
 }
 
@@ -213,8 +261,8 @@ impl Txn<'_> {
     pub(crate) fn insert_blob(&self, new: &NewBlob<'_>) -> Result<i64> {
         self.insert(
             "INSERT INTO blobs (checksum, digest, size, data_size, mtime_seconds, mtime_nanoseconds, unsynced, probe,
-                                created_at, extents, form)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                created_at, extents, inode, form)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 new.checksum.as_bytes(),
                 new.digest.as_u64().cast_signed(),
@@ -226,16 +274,19 @@ impl Txn<'_> {
                 new.probe,
                 new.now,
                 new.map.encode(),
+                new.inode.map(u64::cast_signed),
                 new.form.column(),
             ],
         )
     }
 
-    /// The blob's file was replaced by a verified one: clears every mark and records the new inode.
+    /// The blob's file was replaced by a verified one: clears every mark, records the new inode, and writes anew what
+    /// follows from the bytes, which may be what was wrong.
     pub(crate) fn replace_blob(&self, id: i64, new: &NewBlob<'_>) -> Result<()> {
         self.execute(
-            "UPDATE blobs SET form = ?6, state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4,
-                              probe = coalesce(?5, probe)
+            "UPDATE blobs SET form = ?11, state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4,
+                              probe = coalesce(?5, probe), digest = ?6, size = ?7, data_size = ?8, extents = ?9,
+                              inode = ?10
              WHERE id = ?1",
             params![
                 id,
@@ -243,6 +294,11 @@ impl Txn<'_> {
                 new.mtime.map(|mtime| mtime.nanoseconds),
                 new.unsynced,
                 new.probe,
+                new.digest.as_u64().cast_signed(),
+                signed(new.map.size()),
+                signed(new.map.data_size()),
+                new.map.encode(),
+                new.inode.map(u64::cast_signed),
                 new.form.column(),
             ],
         )?;
@@ -253,16 +309,19 @@ impl Txn<'_> {
     pub(crate) fn make_plain(
         &self,
         id: i64,
+        inode: u64,
         mtime: Option<Mtime>,
         unsynced: Option<&str>,
     ) -> Result<()> {
         self.execute(
-            "UPDATE blobs SET form = 0, state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4 WHERE id = ?1",
+            "UPDATE blobs SET form = 0, state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4, inode = ?5
+             WHERE id = ?1",
             params![
                 id,
                 mtime.map(|mtime| mtime.seconds),
                 mtime.map(|mtime| mtime.nanoseconds),
-                unsynced
+                unsynced,
+                inode.cast_signed()
             ],
         )?;
         Ok(())
@@ -285,18 +344,20 @@ impl Txn<'_> {
         &self,
         id: i64,
         form: Form,
+        inode: u64,
         mtime: Option<Mtime>,
         unsynced: Option<&str>,
     ) -> Result<()> {
         self.execute(
-            "UPDATE blobs SET state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4
+            "UPDATE blobs SET state = 0, mtime_seconds = ?2, mtime_nanoseconds = ?3, unsynced = ?4, inode = ?6
              WHERE id = ?1 AND form = ?5",
             params![
                 id,
                 mtime.map(|mtime| mtime.seconds),
                 mtime.map(|mtime| mtime.nanoseconds),
                 unsynced,
-                form.column()
+                form.column(),
+                inode.cast_signed()
             ],
         )?;
         Ok(())
@@ -393,7 +454,7 @@ impl Txn<'_> {
             .collect()
     }
 
-    fn doom_blob(&self, blob: &ExclusiveBlob) -> Result<Doomed> {
+    pub(super) fn doom_blob(&self, blob: &ExclusiveBlob) -> Result<Doomed> {
         let views = self.views_of_blob(blob.id)?;
         self.execute("DELETE FROM blobs WHERE id = ?1", [blob.id])?;
         Ok(Doomed {
@@ -403,23 +464,17 @@ impl Txn<'_> {
         })
     }
 
-    /// The views that count under `boot`, of all blobs of a snapshot, and their modification times.
+    /// The views that count under `boot`, of all blobs of a snapshot, and their inodes.
     pub(crate) fn views_of_snapshot(
         &self,
         snapshot: i64,
         boot: &str,
-    ) -> Result<Vec<(ViewKey, Mtime)>> {
+    ) -> Result<Vec<(ViewKey, ViewInode)>> {
         self.all(
-            "SELECT v.blob, v.attributes, v.mtime_seconds, v.mtime_nanoseconds FROM blob_references r JOIN views v ON v.blob = r.blob
-             WHERE r.snapshot = ?1 AND v.boot = ?2",
+            "SELECT v.blob, v.attributes, v.mtime_seconds, v.mtime_nanoseconds, v.inode
+             FROM blob_references r JOIN views v ON v.blob = r.blob WHERE r.snapshot = ?1 AND v.boot = ?2",
             params![snapshot, boot],
-            |row| {
-                let mtime = Mtime {
-                    seconds: row.get(2)?,
-                    nanoseconds: row.get(3)?,
-                };
-                Ok(((row.get(0)?, row.get(1)?), mtime))
-            },
+            |row| Ok(((row.get(0)?, row.get(1)?), ViewInode::read(row, 2)?)),
         )
     }
 
@@ -431,27 +486,30 @@ impl Txn<'_> {
         )
     }
 
-    /// The modification time of a view that counts under `boot`.
-    pub(crate) fn view_mtime(&self, view: &ViewKey, boot: &str) -> Result<Option<Mtime>> {
+    /// The inode of a view that counts under `boot`.
+    pub(crate) fn view_inode(&self, view: &ViewKey, boot: &str) -> Result<Option<ViewInode>> {
         self.first(
-            "SELECT mtime_seconds, mtime_nanoseconds FROM views WHERE blob = ?1 AND attributes = ?2 AND boot = ?3",
+            "SELECT mtime_seconds, mtime_nanoseconds, inode FROM views WHERE blob = ?1 AND attributes = ?2 AND boot = ?3",
             params![view.0, view.1, boot],
-            |row| {
-                Ok(Mtime {
-                    seconds: row.get(0)?,
-                    nanoseconds: row.get(1)?,
-                })
-            },
+            |row| ViewInode::read(row, 0),
         )
     }
 
-    pub(crate) fn put_view(&self, view: &ViewKey, mtime: Mtime, boot: &str) -> Result<()> {
+    pub(crate) fn put_view(&self, view: &ViewKey, inode: ViewInode, boot: &str) -> Result<()> {
         self.execute(
-            "INSERT INTO views (blob, attributes, mtime_seconds, mtime_nanoseconds, boot) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO views (blob, attributes, mtime_seconds, mtime_nanoseconds, boot, inode)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (blob, attributes) DO UPDATE
              SET mtime_seconds = excluded.mtime_seconds, mtime_nanoseconds = excluded.mtime_nanoseconds,
-                 boot = excluded.boot",
-            params![view.0, view.1, mtime.seconds, mtime.nanoseconds, boot],
+                 boot = excluded.boot, inode = excluded.inode",
+            params![
+                view.0,
+                view.1,
+                inode.mtime.seconds,
+                inode.mtime.nanoseconds,
+                boot,
+                inode.number.cast_signed()
+            ],
         )?;
         Ok(())
     }

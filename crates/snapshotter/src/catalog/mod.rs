@@ -10,12 +10,15 @@ mod blobs;
 mod gc;
 mod leases;
 mod open;
+mod problems;
+mod rebuild;
 #[cfg(feature = "registry")]
 mod remote;
 mod snapshots;
 
-pub(crate) use blobs::{Blob, BlobState, Doomed, Form, NewBlob, Unsynced, ViewKey};
+pub(crate) use blobs::{Blob, BlobState, Doomed, Form, NewBlob, Unsynced, ViewInode, ViewKey};
 pub(crate) use gc::StoredBlob;
+pub(crate) use rebuild::{Condition, Named, Salvage, salvage};
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
 
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use super::{Catalog, Sync, Txn, sqlite_error};
 use crate::words::error::{Error, ErrorKind, Result};
 
 /// The schema this release writes.
-pub(crate) const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -38,19 +38,7 @@ impl Catalog {
         busy_timeout: Duration,
         may_create: impl FnOnce() -> Result<()>,
     ) -> Result<Self> {
-        let fail = |error| sqlite_error(path, error);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        connection.busy_timeout(busy_timeout).map_err(fail)?;
-        use_wal(&connection, busy_timeout).map_err(fail)?;
-        configure(&connection).map_err(fail)?;
-        let catalog = Self {
-            connection: Mutex::new(connection),
-            path: path.to_owned(),
-        };
+        let catalog = connect(path, busy_timeout)?;
         catalog.migrate(may_create)?;
         Ok(catalog)
     }
@@ -84,27 +72,63 @@ impl Catalog {
                 may_create()?;
                 txn.create_schema()
             }
-            newer => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "the catalog {} has schema {newer}; this release knows {SCHEMA_VERSION}",
-                    self.path.display()
-                ),
-            )
-            .with_path(&self.path)
-            .with_hint("use the release that wrote it, or a newer one")),
+            1 => txn.add_inodes(),
+            version => Err(newer(&self.path, version)),
         })
     }
 }
 
+/// Connects to the database at `path`, whatever is in it; makes an empty one where there is none.
+pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Catalog> {
+    let fail = |error| sqlite_error(path, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.busy_timeout(busy_timeout).map_err(fail)?;
+    use_wal(&connection, busy_timeout).map_err(fail)?;
+    configure(&connection).map_err(fail)?;
+    Ok(Catalog {
+        connection: Mutex::new(connection),
+        path: path.to_owned(),
+    })
+}
+
+pub(super) fn newer(path: &Path, version: i64) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "the catalog {} has schema {version}; this release knows {SCHEMA_VERSION}",
+            path.display()
+        ),
+    )
+    .with_path(path)
+    .with_hint("use the release that wrote it, or a newer one")
+}
+
 impl Txn<'_> {
-    fn schema_version(&self) -> Result<i64> {
+    pub(super) fn schema_version(&self) -> Result<i64> {
         self.inner
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(|error| self.error(error))
     }
 
-    fn create_schema(&self) -> Result<()> {
+    /// From version 1. No inode has the number 0, so a view of which none is known is made anew.
+    fn add_inodes(&self) -> Result<()> {
+        self.inner
+            .execute_batch(
+                "ALTER TABLE blobs ADD COLUMN inode INTEGER;
+                 ALTER TABLE views ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;",
+            )
+            .and_then(|()| {
+                self.inner
+                    .pragma_update(None, "user_version", SCHEMA_VERSION)
+            })
+            .map_err(|error| self.error(error))
+    }
+
+    pub(super) fn create_schema(&self) -> Result<()> {
         self.inner
             .execute_batch(SCHEMA)
             .and_then(|()| {

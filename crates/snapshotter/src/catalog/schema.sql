@@ -1,4 +1,4 @@
--- The catalog, schema version 1. Times are nanoseconds since 1970 UTC unless a column says otherwise.
+-- The catalog, schema version 2. Times are nanoseconds since 1970 UTC unless a column says otherwise.
 
 -- A file's bytes in the store. A row always has a file under storage/content/blake3 unless it is marked missing.
 CREATE TABLE blobs (
@@ -11,6 +11,7 @@ CREATE TABLE blobs (
     data_size         INTEGER NOT NULL,                -- bytes inside the extents
     mtime_seconds     INTEGER,                         -- the inode's, as recorded; NULL: not to be trusted
     mtime_nanoseconds INTEGER,
+    inode             INTEGER,                         -- its number, its bits as a signed integer; NULL: not known
     unsynced          TEXT,                            -- the boot under which it was written, until it is synced
     sha256            BLOB,                            -- of the SPF1 stream, once known: a registry layer's digest
     probe             BLOB,                            -- BLAKE3 of size, extents and 64 spread pages; large blobs only
@@ -27,6 +28,7 @@ CREATE TABLE views (
     attributes BLOB    NOT NULL CHECK (length(attributes) = 16),             -- fingerprint of the attributes
     mtime_seconds     INTEGER NOT NULL,                -- the inode's, when its bytes were right
     mtime_nanoseconds INTEGER NOT NULL,
+    inode      INTEGER NOT NULL,                       -- its number, its bits as a signed integer
     boot       TEXT    NOT NULL,                       -- a view is never synced, so it counts under this boot only
     PRIMARY KEY (blob, attributes)
 ) STRICT, WITHOUT ROWID;

@@ -79,6 +79,13 @@ pub fn header(size: u64, count: u64) -> [u8; HEADER_BYTES] {
     bytes
 }
 
+/// The logical size that a header says, whatever else is wrong with it.
+pub fn size_in_header(header: &[u8; HEADER_BYTES]) -> u64 {
+    let mut size = [0; 8];
+    size.copy_from_slice(&header[4..12]);
+    u64::from_be_bytes(size)
+}
+
 /// What precedes an extent's bytes.
 pub fn descriptor(extent: Extent) -> [u8; DESCRIPTOR_BYTES] {
     let mut bytes = [0; DESCRIPTOR_BYTES];

@@ -26,6 +26,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use config::Registry;
+#[cfg(feature = "fuzzing")]
+pub(crate) use credentials::docker_config_without_helpers;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use name::{Repository, Tag, TagOrDigest};
 

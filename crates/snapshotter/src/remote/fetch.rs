@@ -10,7 +10,7 @@ use super::flight::{Flights, Lead, Turn};
 use super::runtime::{Wanted, wait};
 use super::{Remote, parse_manifest};
 use crate::activity::{Activity, Limit};
-use crate::catalog::{Blob, Finished, State, Sync, Totals};
+use crate::catalog::{Blob, Finished, Snapshot, State, Sync, Totals};
 use crate::format::artifact::Manifest;
 use crate::format::document::{Document, FileEntry};
 use crate::registry::Repository;
@@ -164,22 +164,17 @@ pub(crate) fn run(
     Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
 }
 
-/// Fetches those blobs of a snapshot that is here which are damaged or missing. One that was never published has no
-/// other copy.
+/// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. One that was never
+/// published has no other copy.
 pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
-    let (row, manifest, document) = context.store.catalog.read(|txn| {
-        Ok((
-            txn.snapshot(snapshot)?,
-            txn.manifest(snapshot)?,
-            txn.document(snapshot)?,
-        ))
-    })?;
+    let row = context.store.catalog.read(|txn| txn.snapshot(snapshot))?;
     let Some(row) = row.filter(|row| row.state != State::Unpublished) else {
         return Ok(Fetched {
             snapshot,
             ..Fetched::default()
         });
     };
+    let (manifest, document) = described(context, &row)?;
     let parsed = parse_manifest(&manifest, &row.reference)?;
     let entries = Document::parse(&document).map_err(|error| {
         Error::damaged("the snapshot's document is not valid").with_source(error)
@@ -198,6 +193,32 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
     let missing = fetching.take_known(&needs)?;
     fetching.fetch(&missing)?;
     Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
+}
+
+/// Puts back what describes a snapshot that is here; says whether it could, and was not right already.
+pub(crate) fn repair_description(context: &Context<'_>, reference: &Reference) -> Result<bool> {
+    let found = context.store.catalog.read(|txn| txn.find(reference))?;
+    let Some(row) = found.filter(|row| row.state != State::Unpublished) else {
+        return Ok(false);
+    };
+    described(context, &row)?;
+    Ok(true)
+}
+
+/// Manifest and document of a snapshot that is here; fetched again, by the digest in its row, where they are damaged.
+fn described(context: &Context<'_>, row: &Snapshot) -> Result<(Vec<u8>, Vec<u8>)> {
+    let catalog = &context.store.catalog;
+    let here = catalog.read(|txn| Ok((txn.manifest(row.id)?, txn.document(row.id)?)));
+    match here {
+        Err(error) if error.kind() == ErrorKind::Damaged => {}
+        here => return here,
+    }
+    let reference = row.reference.clone().with_digest(row.manifest_digest);
+    let resolved = resolve(context.remote, &reference, context.activity)?;
+    catalog.write(Sync::Full, |txn| {
+        txn.replace_artifacts(row.id, &resolved.manifest, &resolved.document)
+    })?;
+    Ok((resolved.manifest, resolved.document))
 }
 
 /// A snapshot that is asked for by digest alone has no version, but needs a name here: the one that OCI's referrers

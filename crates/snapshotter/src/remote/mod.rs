@@ -18,7 +18,7 @@ mod survey;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub(crate) use fetch::{Context, Fetched, repair, run as fetch};
+pub(crate) use fetch::{Context, Fetched, repair, repair_description, run as fetch};
 pub(crate) use flight::Flights;
 pub(crate) use pull::run as pull;
 pub use pull::{PullReport, PullRequest};

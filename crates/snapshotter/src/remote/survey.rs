@@ -6,6 +6,7 @@ use super::runtime::wait;
 use super::{Place, Remote, fetch};
 use crate::activity::Activity;
 use crate::format::artifact::Manifest;
+use crate::format::document::Document;
 use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
 use crate::registry::TagOrDigest;
 use crate::words::digest::Sha256;
@@ -77,6 +78,16 @@ impl Remote {
             }
         }
         Ok(found)
+    }
+
+    /// What describes a snapshot: manifest, document, and the document's entries.
+    pub(crate) fn description(
+        &self,
+        reference: &Reference,
+        activity: &Activity,
+    ) -> Result<(Vec<u8>, Vec<u8>, Document)> {
+        let resolved = fetch::resolve(self, reference, activity)?;
+        Ok((resolved.manifest, resolved.document, resolved.entries))
     }
 
     /// What the registry says of a snapshot.

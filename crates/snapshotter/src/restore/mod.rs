@@ -298,6 +298,18 @@ impl Call<'_> {
                 let fetched = remote::repair(remote, leased.snapshot.id)?;
                 Ok((leased, fetched, None))
             }
+            (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
+                let reference = &self.request.reference;
+                match remote::repair_description(remote, reference) {
+                    Ok(true) => Ok((
+                        lease(self.store, operation, reference)?,
+                        Fetched::default(),
+                        None,
+                    )),
+                    Ok(false) => Err(error),
+                    Err(why) => Err(not_fetched_again(&error, why)),
+                }
+            }
             (leased, _) => Ok((leased?, Fetched::default(), None)),
         }
     }
@@ -313,18 +325,24 @@ impl Call<'_> {
             return Err(error);
         }
         match remote::repair(remote, leased.snapshot.id) {
-            Ok(fetched) if fetched.fetched_blobs > 0 => Ok(fetched),
+            // What was here may have been in need of its row alone.
+            Ok(fetched) if fetched.fetched_blobs + fetched.reused_blobs > 0 => Ok(fetched),
             Ok(_) => Err(error),
-            Err(why) if why.kind() == ErrorKind::Cancelled => Err(why),
-            Err(why) => {
-                let text = format!("{error}, and what is damaged could not be fetched again");
-                let mut said = Error::damaged(text).with_source(why);
-                if let Some(path) = error.path() {
-                    said = said.with_path(path);
-                }
-                Err(said)
-            }
+            Err(why) => Err(not_fetched_again(&error, why)),
         }
+    }
+}
+
+/// What was damaged, and why it still is.
+fn not_fetched_again(error: &Error, why: Error) -> Error {
+    if why.kind() == ErrorKind::Cancelled {
+        return why;
+    }
+    let text = format!("{error}, and what is damaged could not be fetched again");
+    let said = Error::damaged(text).with_source(why);
+    match error.path() {
+        Some(path) => said.with_path(path),
+        None => said,
     }
 }
 

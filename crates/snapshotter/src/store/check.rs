@@ -75,7 +75,7 @@ impl Store {
     /// Whether the inode is the one that was recorded when its bytes were known to be right.
     fn is_vouched(&self, blob: &Blob, opened: &OpenBlob) -> bool {
         has_size(blob, &opened.stat, opened.form)
-            && Some(opened.stat.mtime) == blob.mtime
+            && blob.is_recorded(&opened.stat)
             && !self.is_suspect(blob.unsynced.as_deref())
     }
 
@@ -221,7 +221,7 @@ impl Store {
             _ => None,
         };
         self.catalog.write(Sync::Normal, |txn| {
-            txn.confirm_blob(blob.id, opened.form, mtime, unsynced)
+            txn.confirm_blob(blob.id, opened.form, after.ino, mtime, unsynced)
         })
     }
 
@@ -262,8 +262,19 @@ impl Store {
         Ok(missing(blob))
     }
 
+    /// A blob's map. One that cannot be the blob's is damage like any other: what replaces the blob brings its own.
     pub(crate) fn extents(&self, blob: &Blob) -> Result<ExtentMap> {
-        self.catalog.read(|txn| txn.extents(blob))
+        let sizes = (blob.size, blob.data_size);
+        match self.catalog.read(|txn| txn.extents(blob)) {
+            Ok(map) if (map.size(), map.data_size()) == sizes => return Ok(map),
+            Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+            _ => {}
+        }
+        tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "the extent map of a blob is damaged");
+        self.catalog.write(Sync::Normal, |txn| {
+            txn.mark_blob(blob.id, blob.form, BlobState::Damaged)
+        })?;
+        Err(damaged(blob))
     }
 }
 

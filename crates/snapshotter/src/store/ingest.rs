@@ -204,10 +204,13 @@ impl Store {
     ) -> Result<Ingested> {
         let found = txn.blob_by_checksum(&item.hashes.checksum)?;
         let ingested = match found {
-            Some(blob) if self.looks_good(&blob)? => Ingested::Reused(blob.id),
-            Some(blob) if self.is_same_inode(&blob, item)? => {
+            Some(blob) if agrees(&blob, item) && self.looks_good(&blob)? => {
+                Ingested::Reused(blob.id)
+            }
+            Some(blob) if agrees(&blob, item) && self.is_same_inode(&blob, item)? => {
                 let mark = Some(self.unsynced_mark());
-                txn.confirm_blob(blob.id, blob.form, item.mtime, mark)?;
+                let inode = self.inode_of(&content_name(&blob.checksum, blob.form))?;
+                txn.confirm_blob(blob.id, blob.form, inode, item.mtime, mark)?;
                 Ingested::Reused(blob.id)
             }
             found => {
@@ -254,6 +257,7 @@ impl Store {
             form,
             map: &item.map,
             mtime: item.mtime,
+            inode: Some(self.inode_of(&name)?),
             unsynced: self.unsynced_mark(),
             probe: item.probe,
             now: now(),
@@ -270,6 +274,12 @@ impl Store {
         } else {
             Ingested::Stored(id)
         })
+    }
+
+    fn inode_of(&self, name: &OsStr) -> Result<u64> {
+        let content = &self.root.content;
+        let stat = content.stat(name).at("examine", content.path_of(name))?;
+        Ok(stat.ino)
     }
 
     fn name_payload(&self, name: &OsStr, item: &mut Ingest<'_>) -> Result<()> {
@@ -331,9 +341,7 @@ impl Store {
         }
         let stat = self.stat_content(blob)?;
         Ok(stat.is_some_and(|stat| {
-            stat.kind == Kind::File
-                && has_size(blob, &stat, blob.form)
-                && Some(stat.mtime) == blob.mtime
+            stat.kind == Kind::File && has_size(blob, &stat, blob.form) && blob.is_recorded(&stat)
         }))
     }
 
@@ -353,6 +361,11 @@ impl Store {
             tracing::debug!(%error, "files of a form that was given up wait for the next whole sweep");
         }
     }
+}
+
+/// Whether a row says of a file what its bytes say.
+fn agrees(blob: &Blob, item: &Ingest<'_>) -> bool {
+    blob.digest == item.hashes.digest && blob.size == item.map.size()
 }
 
 fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<Mtime> {

@@ -96,7 +96,7 @@ impl Root {
         }
         Err(Error::damaged(format!("the store {} has lost its catalog", path.display()))
             .with_path(path)
-            .with_hint("put metadata/ back from a backup, or choose another root and take the snapshots anew"))
+            .with_hint("put metadata/ back from a backup, or let `rebuild` make a catalog of what is there"))
     }
 }
 

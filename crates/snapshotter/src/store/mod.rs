@@ -14,6 +14,7 @@ mod owner;
 pub(crate) mod pack;
 mod packed;
 mod recipient;
+mod recover;
 mod reserve;
 pub(crate) mod stream;
 mod sweep;
@@ -30,6 +31,7 @@ pub(crate) use check::{OpenBlob, settled};
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
 pub(crate) use recipient::Recipient;
+pub(crate) use recover::{ReadBlob, read_blob};
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::stream::{Fill, Hashes, Hashing, Output, Piece, Progress, Segment, pass_over};
-use crate::format::spf::{DecodeError, Decoder, SpfError};
+use crate::format::spf::{DecodeError, Decoder, HEADER_BYTES, SpfError, size_in_header};
 use crate::fs::Stat;
 use crate::words::extent::ExtentMap;
 
@@ -99,6 +99,16 @@ pub(crate) fn pass_packed(
     let mut source = Packed::new(file, size, len);
     let hashes = pass_over(&mut source, len, output, hashing, progress)?;
     Ok((source.finish()?, hashes))
+}
+
+/// The logical size that a packed file says it has, in bytes.
+///
+/// # Errors
+/// The operating system's; `UnexpectedEof` for a file that is too short to say one.
+pub(crate) fn claimed_size(file: &File) -> io::Result<u64> {
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, 0)?;
+    Ok(size_in_header(&header))
 }
 
 fn wrong(error: SpfError) -> io::Error {

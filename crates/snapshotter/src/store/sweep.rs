@@ -4,6 +4,7 @@
 //! without one to this owner's trash, where they are unlinked after the commit. Whoever ingested the same bytes in
 //! between made a row, and keeps the name. Nothing returns from the trash.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use super::Store;
@@ -53,11 +54,44 @@ impl Store {
         self.sweep_all()
     }
 
-    /// Sweeps every name under `storage/`; says how many were litter.
-    pub(crate) fn sweep_all(&self) -> Result<u64> {
+    /// Sweeps every name under `storage/`; says how many were litter. None while something is lost: names without a row may
+    /// be what it was.
+    fn sweep_all(&self) -> Result<u64> {
         let views = self.root.views.names()?;
         let content = self.root.content.names()?;
+        if self.has_lost(&content)? {
+            tracing::warn!(
+                "something is missing in the store, so nothing in it is swept: `verify` says what"
+            );
+            return Ok(0);
+        }
         Ok(self.sweep_views(&views)? + self.sweep_content(&content)?)
+    }
+
+    /// Whether a reference has no row, or a row no file.
+    fn has_lost(&self, content: &[OsString]) -> Result<bool> {
+        let names: HashSet<&OsString> = content.iter().collect();
+        let (lost, rows) = self
+            .catalog
+            .read(|txn| Ok((txn.has_references_to_nothing()?, txn.stored_blobs()?)))?;
+        let absent = rows
+            .into_iter()
+            .filter(|row| !names.contains(&content_name(&row.checksum, row.form)));
+        let absent: Vec<i64> = absent.map(|row| row.id).collect();
+        if lost || absent.is_empty() {
+            return Ok(lost);
+        }
+        // Rows and names were not read in the same moment.
+        self.catalog.write(Sync::Normal, |txn| {
+            for id in absent {
+                if let Some(blob) = txn.blob(id)?
+                    && self.stat_content(&blob)?.is_none()
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
     }
 
     /// Sweeps those of these names under `storage/content` that have no row.

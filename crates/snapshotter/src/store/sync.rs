@@ -108,7 +108,7 @@ impl Store {
         *waited.0
     }
 
-    fn sync_now(&self, snapshot: i64) {
+    pub(crate) fn sync_now(&self, snapshot: i64) {
         let result = self
             .make_durable(snapshot, &HashSet::new())
             .and_then(|synced| {

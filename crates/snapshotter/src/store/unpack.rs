@@ -42,6 +42,7 @@ enum Switch {
 struct Unpacked<'s> {
     slot: Slot<'s>,
     file: File,
+    inode: u64,
     mtime: Mtime,
 }
 
@@ -89,10 +90,13 @@ impl Store {
             // Not a view then: the restore makes one.
             tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
         }
-        let mtime = Stat::of_file(&file)
-            .at("examine", self.root.staging.path())?
-            .mtime;
-        let mut unpacked = Unpacked { slot, file, mtime };
+        let stat = Stat::of_file(&file).at("examine", self.root.staging.path())?;
+        let mut unpacked = Unpacked {
+            slot,
+            file,
+            inode: stat.ino,
+            mtime: stat.mtime,
+        };
         if self.switch(blob, &mut unpacked, false)? == Switch::Unsynced {
             sync_file(&unpacked.file).at("sync", self.root.staging.path())?;
             self.switch(blob, &mut unpacked, true)?;
@@ -141,7 +145,7 @@ impl Store {
             content.sync()?;
         }
         let mark = (!synced).then(|| self.unsynced_mark());
-        txn.make_plain(now.id, Some(unpacked.mtime), mark)?;
+        txn.make_plain(now.id, unpacked.inode, Some(unpacked.mtime), mark)?;
         Ok(Switch::Done)
     }
 }

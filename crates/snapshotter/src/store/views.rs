@@ -16,7 +16,7 @@ use super::packed::pass_packed;
 use super::stream::{Hashing, Output, is_wrong, pass};
 use super::{Slot, Store};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Form, Sync, ViewKey};
+use crate::catalog::{Blob, Form, Sync, ViewInode, ViewKey};
 use crate::fs::{Dir, Stat, attributes, place};
 use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, Result};
@@ -72,10 +72,10 @@ impl Wanted {
 
 /// The views a restore knows to exist, so that it need not ask for each file, nor make one twice.
 #[derive(Debug, Default)]
-pub(crate) struct KnownViews(Mutex<HashMap<ViewKey, Mtime>>);
+pub(crate) struct KnownViews(Mutex<HashMap<ViewKey, ViewInode>>);
 
 impl KnownViews {
-    fn mtime(&self, blob: &Blob, wanted: &Wanted) -> Option<Mtime> {
+    fn inode(&self, blob: &Blob, wanted: &Wanted) -> Option<ViewInode> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&(blob.id, wanted.fingerprint)).copied()
     }
@@ -83,7 +83,7 @@ impl KnownViews {
     /// A view that was just committed.
     pub(crate) fn add(&self, view: &NewView<'_>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(view.key(), view.mtime);
+        known.insert(view.key(), view.inode);
     }
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct NewView<'s> {
     slot: Slot<'s>,
     blob: Blob,
     wanted: Wanted,
-    mtime: Mtime,
+    inode: ViewInode,
 }
 
 impl NewView<'_> {
@@ -139,8 +139,8 @@ impl Store {
         wanted: &Wanted,
         known: &KnownViews,
     ) -> Result<Option<Linkable<'_>>> {
-        if let Some(mtime) = known.mtime(blob, wanted)
-            && let Some(view) = self.open_view(blob, wanted, mtime)?
+        if let Some(inode) = known.inode(blob, wanted)
+            && let Some(view) = self.open_view(blob, wanted, inode)?
         {
             return Ok(Some(view));
         }
@@ -158,7 +158,7 @@ impl Store {
         &self,
         blob: &Blob,
         wanted: &Wanted,
-        mtime: Mtime,
+        inode: ViewInode,
     ) -> Result<Option<Linkable<'_>>> {
         let dir = &self.root.views;
         let name = view_name(&blob.checksum, &wanted.fingerprint);
@@ -169,7 +169,7 @@ impl Store {
         };
         let stat = Stat::of_file(&file).at("examine", dir.path_of(&name))?;
         let fits = stat.size == blob.size
-            && stat.mtime == mtime
+            && ViewInode::of(&stat) == inode
             && wanted
                 .matches(&file, &stat)
                 .at("examine", dir.path_of(&name))?;
@@ -210,7 +210,7 @@ impl Store {
             slot,
             blob: blob.clone(),
             wanted: wanted.clone(),
-            mtime: Stat::of_file(&file).at("examine", path)?.mtime,
+            inode: ViewInode::of(&Stat::of_file(&file).at("examine", path)?),
         }))
     }
 
@@ -222,15 +222,15 @@ impl Store {
         self.catalog.write(Sync::Normal, |txn| {
             for view in &mut *views {
                 if existing == Existing::Keep
-                    && let Some(mtime) = txn.view_mtime(&view.key(), self.unsynced_mark())?
-                    && self.open_view(&view.blob, &view.wanted, mtime)?.is_some()
+                    && let Some(inode) = txn.view_inode(&view.key(), self.unsynced_mark())?
+                    && self.open_view(&view.blob, &view.wanted, inode)?.is_some()
                 {
-                    view.mtime = mtime;
+                    view.inode = inode;
                     continue;
                 }
                 let name = view.name();
                 view.slot.rename_to(&self.root.views, &name)?;
-                txn.put_view(&view.key(), view.mtime, self.unsynced_mark())?;
+                txn.put_view(&view.key(), view.inode, self.unsynced_mark())?;
             }
             Ok(())
         })
@@ -251,11 +251,11 @@ impl Store {
         wanted: &Wanted,
     ) -> Result<Option<Linkable<'_>>> {
         let key = (blob.id, wanted.fingerprint);
-        let mtime = self
+        let inode = self
             .catalog
-            .read(|txn| txn.view_mtime(&key, self.unsynced_mark()))?;
-        match mtime {
-            Some(mtime) => self.open_view(blob, wanted, mtime),
+            .read(|txn| txn.view_inode(&key, self.unsynced_mark()))?;
+        match inode {
+            Some(inode) => self.open_view(blob, wanted, inode),
             None => Ok(None),
         }
     }

@@ -4,7 +4,7 @@
 //! as a whole, since it is sent again when sending it fails and the source cannot be read twice.
 
 #![cfg_attr(
-    not(feature = "_opendal"),
+    all(not(test), not(feature = "_opendal")),
     expect(dead_code, reason = "a directory takes no parts")
 )]
 

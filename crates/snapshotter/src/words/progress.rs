@@ -66,6 +66,8 @@ pub enum WarningKind {
     Attribute,
     /// Something was not made durable, or not cleaned up, and will be later.
     Deferred,
+    /// What is damaged or missing could not be fetched again, or not be found where it was looked for.
+    Unrepaired,
     /// Contents went to or came from object storage directly: Dragonfly's daemon could not be used, or brought wrong bytes.
     Direct,
 }
@@ -80,6 +82,7 @@ impl WarningKind {
             Self::Writer => "writer",
             Self::Attribute => "attribute",
             Self::Deferred => "deferred",
+            Self::Unrepaired => "unrepaired",
             Self::Direct => "direct",
         }
     }

@@ -76,3 +76,13 @@ impl Source {
             .map_err(|_| Error::new(ErrorKind::Internal, "reading the credentials panicked"))?
     }
 }
+
+/// What a Docker configuration says of a host, with no helper to be found.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn docker_config_without_helpers(path: &std::path::Path, host: &str) -> Result<()> {
+    let helpers = Helpers {
+        dir: Some(PathBuf::from("/nonexistent")),
+        ..Helpers::default()
+    };
+    docker_config::lookup(path, host, &helpers).map(drop)
+}

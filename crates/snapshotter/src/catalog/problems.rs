@@ -1,0 +1,94 @@
+//! Whether the database is one: its pages, its indexes, its constraints, its references.
+
+use super::{Catalog, Doomed, Result, Txn, sqlite_error};
+use crate::words::error::ErrorKind;
+
+/// Problems told at most.
+const MOST: usize = 100;
+
+impl Catalog {
+    /// What SQLite finds wrong with the file, for people. Empty: nothing. Reads all of it.
+    ///
+    /// # Errors
+    /// Those that are not damage.
+    pub(crate) fn problems(&self) -> Result<Vec<String>> {
+        match self.read(|txn| txn.problems()) {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                let cause = std::error::Error::source(&error);
+                Ok(vec![cause.map_or(error.to_string(), ToString::to_string)])
+            }
+            problems => problems,
+        }
+    }
+}
+
+impl Txn<'_> {
+    fn problems(&self) -> Result<Vec<String>> {
+        let mut problems = Vec::new();
+        let integrity = format!("PRAGMA integrity_check({MOST})");
+        self.each(&integrity, |row| {
+            let text: String = row.get(0)?;
+            problems.extend((text != "ok").then_some(text));
+            Ok(())
+        })?;
+        self.each("PRAGMA foreign_key_check", |row| {
+            let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+            if problems.len() < MOST {
+                problems.push(format!(
+                    "a row of {table} names one of {parent} that is not there"
+                ));
+            }
+            Ok(())
+        })?;
+        Ok(problems)
+    }
+
+    /// Deletes references of a snapshot, and the rows that only those kept; says what these were called.
+    pub(crate) fn drop_references(&self, snapshot: i64, blobs: &[i64]) -> Result<Vec<Doomed>> {
+        let exclusive = self.exclusive_blobs(snapshot)?;
+        for blob in blobs {
+            self.execute(
+                "DELETE FROM blob_references WHERE snapshot = ?1 AND blob = ?2",
+                [snapshot, *blob],
+            )?;
+        }
+        let doomed = exclusive.iter().filter(|blob| blobs.contains(&blob.id));
+        doomed.map(|blob| self.doom_blob(blob)).collect()
+    }
+
+    pub(crate) fn has_references_to_nothing(&self) -> Result<bool> {
+        let found = self.first(
+            "SELECT 1 FROM blob_references r WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.id = r.blob) LIMIT 1",
+            [],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// Deletes what names a blob's row that is gone. What names a snapshot's row that is gone stays: it keeps the blobs.
+    pub(crate) fn drop_references_to_nothing(&self) -> Result<()> {
+        for table in ["blob_references", "views"] {
+            self.execute(
+                &format!(
+                    "DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.id = {table}.blob)"
+                ),
+                [],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn each(
+        &self,
+        sql: &str,
+        mut row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        let fail = |error| sqlite_error(self.path, error);
+        let mut statement = self.inner.prepare(sql).map_err(fail)?;
+        let mut rows = statement.query([]).map_err(fail)?;
+        while let Some(found) = rows.next().map_err(fail)? {
+            row(found).map_err(fail)?;
+        }
+        Ok(())
+    }
+}

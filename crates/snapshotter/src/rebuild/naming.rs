@@ -1,0 +1,295 @@
+//! Which snapshots the blobs that were found belong to, and what becomes of those that belong to none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::found::Found;
+use super::{RebuildReport, RebuildRequest, RebuiltSnapshot};
+use crate::activity::Activity;
+use crate::catalog::{BlobState, Form, Named, NewBlob, Salvage, State, Totals, Txn};
+use crate::format::artifact::Manifest;
+use crate::format::document::{Content, Document, FileEntry};
+use crate::fs::own_ids;
+use crate::remote::Remote;
+use crate::store::now;
+use crate::words::digest::Checksum;
+use crate::words::entry::{Attributes, Mtime};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::extent::ExtentMap;
+use crate::words::progress::WarningKind;
+use crate::words::reference::Reference;
+use crate::words::relpath::RelPath;
+
+/// The name of what has none.
+const LOST_AND_FOUND: &str = "lost-and-found";
+
+/// Blobs in one such snapshot: well below what a document can hold.
+const MOST: usize = 256 << 10;
+
+/// The snapshots that are known.
+pub(super) struct Naming {
+    named: Vec<(Named, bool)>,
+    incomplete: Vec<Reference>,
+}
+
+impl Naming {
+    /// Gathers them: those of the damaged catalog as they are, those of the registry whose contents are all here.
+    pub(super) fn new(
+        found: &Found,
+        salvage: Salvage,
+        remote: Option<&Remote>,
+        request: &RebuildRequest,
+        activity: &Activity,
+    ) -> Result<Self> {
+        let mut naming = Self {
+            named: salvage
+                .snapshots
+                .into_iter()
+                .map(|named| (named, false))
+                .collect(),
+            incomplete: Vec::new(),
+        };
+        if let Some(remote) = remote {
+            for reference in listed(remote, request, activity)? {
+                naming.ask(found, remote, &reference, activity)?;
+            }
+        }
+        Ok(naming)
+    }
+
+    fn ask(
+        &mut self,
+        found: &Found,
+        remote: &Remote,
+        reference: &Reference,
+        activity: &Activity,
+    ) -> Result<()> {
+        let known = |(named, _): &(Named, bool)| named.reference == *reference;
+        if reference.version().is_none() || self.named.iter().any(known) {
+            return Ok(());
+        }
+        let (manifest, document, entries) = match remote.description(reference, activity) {
+            Ok(described) => described,
+            // Something else that the registry has.
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => {
+                let text = format!("{reference} could not be looked up: {error}");
+                activity.warn(WarningKind::Unrepaired, None, text);
+                return Ok(());
+            }
+        };
+        let here = entries
+            .files
+            .iter()
+            .filter(|file| found.of(file).is_some())
+            .count();
+        if here == entries.files.len() {
+            let named = Named {
+                reference: Reference::new(
+                    reference.name(),
+                    reference.version().unwrap_or_default(),
+                )
+                .map_err(|error| Error::invalid(error.to_string()))?,
+                state: State::Fetched,
+                pinned: false,
+                created_at: now(),
+                last_accessed_at: now(),
+                manifest,
+                document,
+                entries,
+            };
+            self.named.push((named, true));
+        } else if here > 0 {
+            self.incomplete.push(reference.clone());
+        }
+        Ok(())
+    }
+
+    /// Writes all rows: every blob, every snapshot, and one of the blobs that none of these needs.
+    pub(super) fn write(&self, txn: &Txn<'_>, found: &Found) -> Result<RebuildReport> {
+        let mut report = RebuildReport {
+            incomplete: self.incomplete.clone(),
+            ..RebuildReport::default()
+        };
+        let mut ids = BTreeMap::new();
+        for (checksum, blob) in &found.blobs {
+            ids.insert(*checksum, txn.insert_synced(&blob.read.row(""))?);
+        }
+        let mut needed = BTreeSet::new();
+        for (named, from_registry) in &self.named {
+            let missing_blobs = write_snapshot(txn, found, &mut ids, &mut needed, named)?;
+            report.snapshots.push(RebuiltSnapshot {
+                reference: named.reference.clone(),
+                from_registry: *from_registry,
+                missing_blobs,
+            });
+        }
+        let unnamed: Vec<&Checksum> = found
+            .blobs
+            .keys()
+            .filter(|checksum| !needed.contains(*checksum))
+            .collect();
+        report.unnamed_blobs = unnamed.len() as u64;
+        for (number, unnamed) in unnamed.chunks(MOST).enumerate() {
+            let named = self.lost_and_found(found, unnamed, number)?;
+            write_snapshot(txn, found, &mut ids, &mut needed, &named)?;
+            let data =
+                |file: &FileEntry| found.of(file).map_or(0, |(_, read)| read.map.data_size());
+            report.unnamed_bytes += named.entries.files.iter().map(data).sum::<u64>();
+            report.lost_and_found.push(named.reference);
+        }
+        Ok(report)
+    }
+
+    /// A snapshot with one file a blob.
+    fn lost_and_found(&self, found: &Found, blobs: &[&Checksum], number: usize) -> Result<Named> {
+        let internal =
+            |error: &dyn std::error::Error| Error::new(ErrorKind::Internal, error.to_string());
+        let (uid, gid) = own_ids();
+        let mut entries = Document::default();
+        for checksum in blobs {
+            let Some(blob) = found.blobs.get(checksum) else {
+                continue;
+            };
+            entries.files.push(FileEntry {
+                path: RelPath::from_bytes(checksum.hex()).map_err(|error| internal(&error))?,
+                content: Content::V1 {
+                    digest: blob.read.hashes.digest,
+                    checksum: Some(**checksum),
+                },
+                read_only: false,
+                size: blob.read.map.size(),
+                attributes: Attributes {
+                    mode: 0o600,
+                    uid,
+                    gid,
+                    mtime: blob.read.mtime.unwrap_or_default(),
+                    xattrs: BTreeMap::new(),
+                },
+                hardlink_of: None,
+            });
+        }
+        let document = entries.encode().map_err(|error| internal(&error))?;
+        let manifest = Manifest::build(&document, &[], &BTreeMap::new());
+        Ok(Named {
+            reference: self.free_reference(number)?,
+            state: State::Unpublished,
+            pinned: false,
+            created_at: now(),
+            last_accessed_at: now(),
+            manifest: manifest.map_err(|error| internal(&error))?,
+            document,
+            entries,
+        })
+    }
+
+    /// `lost-and-found`, with the time as its version; an older one may have been found again.
+    fn free_reference(&self, number: usize) -> Result<Reference> {
+        let seconds = now() / 1_000_000_000;
+        let mut number = i64::try_from(number).unwrap_or_default();
+        loop {
+            let time = Mtime {
+                seconds: seconds + number,
+                nanoseconds: 0,
+            };
+            let text = time
+                .to_rfc3339()
+                .map_err(|error| Error::invalid(error.to_string()))?;
+            let version = text.trim_end_matches('Z').replace(':', "-");
+            let reference = Reference::new(LOST_AND_FOUND, version)
+                .map_err(|error| Error::invalid(error.to_string()))?;
+            if !self
+                .named
+                .iter()
+                .any(|(named, _)| named.reference == reference)
+            {
+                return Ok(reference);
+            }
+            number += 1;
+        }
+    }
+}
+
+fn listed(
+    remote: &Remote,
+    request: &RebuildRequest,
+    activity: &Activity,
+) -> Result<Vec<Reference>> {
+    if !request.references.is_empty() {
+        return Ok(request.references.clone());
+    }
+    match remote.list(None, activity) {
+        Ok(listed) => Ok(listed.into_iter().map(|one| one.reference).collect()),
+        Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+        Err(error) => {
+            let text = format!(
+                "the registry's snapshots could not be listed, so none was looked up: {error}"
+            );
+            activity.warn(WarningKind::Unrepaired, None, text);
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Writes a snapshot and its references, with rows marked missing for what is not here. Says how many blobs that is.
+fn write_snapshot(
+    txn: &Txn<'_>,
+    found: &Found,
+    ids: &mut BTreeMap<Checksum, i64>,
+    needed: &mut BTreeSet<Checksum>,
+    named: &Named,
+) -> Result<u64> {
+    let id = txn.insert_named(named, totals(found, &named.entries))?;
+    let mut missing = BTreeSet::new();
+    for file in &named.entries.files {
+        if let Some((checksum, _)) = found.of(file) {
+            needed.insert(*checksum);
+            txn.reference_blob(id, ids[checksum])?;
+            continue;
+        }
+        missing.insert((file.content.digest(), file.content.checksum()));
+        // Without a checksum there is nothing to call it by: it is found missing by the document.
+        if let Some(checksum) = file.content.checksum() {
+            let blob = match ids.get(&checksum) {
+                Some(blob) => *blob,
+                None => insert_missing(txn, file, checksum)?,
+            };
+            ids.insert(checksum, blob);
+            txn.reference_blob(id, blob)?;
+        }
+    }
+    Ok(missing.len() as u64)
+}
+
+/// Its map is not known; what brings the bytes brings it.
+fn insert_missing(txn: &Txn<'_>, file: &FileEntry, checksum: Checksum) -> Result<i64> {
+    let map = ExtentMap::hole(file.size).map_err(|error| Error::damaged(error.to_string()))?;
+    let id = txn.insert_synced(&NewBlob {
+        checksum,
+        digest: file.content.digest(),
+        form: Form::Plain,
+        map: &map,
+        mtime: None,
+        inode: None,
+        unsynced: "",
+        probe: None,
+        now: now(),
+    })?;
+    txn.mark_blob(id, Form::Plain, BlobState::Missing)?;
+    Ok(id)
+}
+
+fn totals(found: &Found, document: &Document) -> Totals {
+    let inodes = || {
+        document
+            .files
+            .iter()
+            .filter(|file| file.hardlink_of.is_none())
+    };
+    let data = |file: &FileEntry| found.of(file).map_or(0, |(_, read)| read.map.data_size());
+    Totals {
+        files: document.files.len() as u64,
+        logical_bytes: inodes().map(|file| file.size).sum(),
+        data_bytes: inodes().map(data).sum(),
+    }
+}

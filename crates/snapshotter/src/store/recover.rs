@@ -1,0 +1,262 @@
+//! Getting back what a row no longer leads to: files under `storage/` are read for what they are, whatever the catalog
+//! says of them, and bad ones are moved aside instead of being thrown away.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use super::layout::{Root, content_name, parse_view_name};
+use super::packed::{claimed_size, pass_packed};
+use super::stream::{Hashes, Hashing, Output, holes_are_zero, is_wrong, pass};
+use super::{Slot, Store, now, settled};
+use crate::activity::Activity;
+use crate::catalog::{Blob, BlobState, Form, NewBlob, Sync};
+use crate::fs::dir::Kind;
+use crate::fs::{Dir, Stat, random_name, scan};
+use crate::words::digest::{Checksum, Digest};
+use crate::words::entry::Mtime;
+use crate::words::error::{At, Result};
+use crate::words::extent::ExtentMap;
+
+/// A file that was read and has the bytes its name says.
+#[derive(Debug)]
+pub(crate) struct ReadBlob {
+    pub(crate) form: Form,
+    pub(crate) hashes: Hashes,
+    pub(crate) map: ExtentMap,
+    pub(crate) mtime: Option<Mtime>,
+    inode: u64,
+}
+
+impl ReadBlob {
+    /// The row it is to have.
+    pub(crate) fn row<'a>(&'a self, unsynced: &'a str) -> NewBlob<'a> {
+        NewBlob {
+            checksum: self.hashes.checksum,
+            digest: self.hashes.digest,
+            form: self.form,
+            map: &self.map,
+            mtime: self.mtime,
+            inode: Some(self.inode),
+            unsynced,
+            probe: None,
+            now: now(),
+        }
+    }
+}
+
+/// Reads a file and sees whether it is the blob with this checksum, in this form. A plain one is read by the filesystem's
+/// map, or by one that was known; a packed one says its own. `None`: it is not, or cannot be read.
+pub(crate) fn read_blob(
+    dir: &Dir,
+    name: &OsStr,
+    form: Form,
+    checksum: &Checksum,
+    known: Option<ExtentMap>,
+    activity: &Activity,
+) -> Result<Option<ReadBlob>> {
+    let path = || dir.path_of(name);
+    let file = match dir.open_file(name) {
+        Ok(file) => file,
+        Err(error) if is_unreadable(&error) => return Ok(None),
+        Err(error) => return Err(error).at("open", path()),
+    };
+    let before = Stat::of_file(&file).at("examine", path())?;
+    if before.kind != Kind::File {
+        return Ok(None);
+    }
+    let read = match form {
+        Form::Plain => read_plain(&file, before.size, checksum, known, activity),
+        Form::Packed => read_packed(&file, activity),
+    };
+    activity.check()?;
+    let (map, hashes) = match read {
+        Err(error) if is_unreadable(&error) || is_wrong(&error) => return Ok(None),
+        read => match read.at("read", path())? {
+            Some(read) => read,
+            None => return Ok(None),
+        },
+    };
+    if hashes.checksum != *checksum {
+        return Ok(None);
+    }
+    let after = Stat::of_file(&file).at("examine", path())?;
+    Ok(Some(ReadBlob {
+        form,
+        hashes,
+        map,
+        mtime: settled(after.mtime).filter(|_| after.same_bytes_since(&before)),
+        inode: after.ino,
+    }))
+}
+
+type Read = (ExtentMap, Hashes);
+
+/// `None`: by no map is it the blob.
+fn read_plain(
+    file: &File,
+    size: u64,
+    checksum: &Checksum,
+    known: Option<ExtentMap>,
+    activity: &Activity,
+) -> io::Result<Option<Read>> {
+    let own = scan::extents(file, size).ok();
+    let maps = own.into_iter().chain(known);
+    for map in maps.filter(|map| map.size() == size) {
+        let progress = |_| activity.advance(0);
+        let hashes = pass(file, &map, Output::None, Hashing::Both, &progress)?;
+        if hashes.checksum == *checksum && holes_are_zero(file, &map)? {
+            return Ok(Some((map, hashes)));
+        }
+    }
+    Ok(None)
+}
+
+fn read_packed(file: &File, activity: &Activity) -> io::Result<Option<Read>> {
+    let size = claimed_size(file)?;
+    let progress = |_| activity.advance(0);
+    pass_packed(file, size, Output::None, Hashing::Both, &progress).map(Some)
+}
+
+/// Errors that are about this file, and not about the store.
+fn is_unreadable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::UnexpectedEof
+    ) || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EIO))
+}
+
+impl Root {
+    /// Moves a name out of the store to `quarantine/`, where nothing of this program looks, and says where it is. The
+    /// caller holds the names lock.
+    pub(crate) fn set_aside(&self, dir: &Dir, name: &OsStr) -> Result<PathBuf> {
+        let aside = self.dir.ensure_dir(OsStr::new("quarantine"), 0o700)?;
+        let random = random_name().at("read random bytes for", aside.path())?;
+        let mut to = name.to_owned();
+        to.push(".");
+        to.push(random);
+        dir.rename(name, &aside, &to)
+            .at("move to quarantine", dir.path_of(name))?;
+        Ok(aside.path_of(&to))
+    }
+}
+
+impl Store {
+    /// Mends a blob with what is here: a file of its own, in either form, where only the row was wrong, or a view with its
+    /// bytes.
+    pub(crate) fn mend(&self, blob: &Blob, activity: &Activity) -> Result<bool> {
+        let known = || self.catalog.read(|txn| txn.extents(blob)).ok();
+        let read = |dir: &Dir, name: &OsStr, form| {
+            read_blob(dir, name, form, &blob.checksum, known(), activity)
+        };
+        for form in [blob.form, blob.form.other()] {
+            let name = content_name(&blob.checksum, form);
+            if let Some(read) = read(&self.root.content, &name, form)? {
+                self.replace(blob, &read, None)?;
+                return Ok(true);
+            }
+        }
+        for view in self.views_named(&blob.checksum)? {
+            if let Some(read) = read(&self.root.views, &view, Form::Plain)? {
+                self.replace(blob, &read, Some(&view))?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn views_named(&self, checksum: &Checksum) -> Result<Vec<OsString>> {
+        let mut names = self.root.views.names()?;
+        names.retain(|name| parse_view_name(name).is_some_and(|(of, _)| of == *checksum));
+        Ok(names)
+    }
+
+    /// Writes a blob's row anew; its file becomes a further name of a view where one is given. The file of the other form,
+    /// if there is one, is litter then.
+    fn replace(&self, blob: &Blob, read: &ReadBlob, view: Option<&OsStr>) -> Result<()> {
+        let name = content_name(&blob.checksum, read.form);
+        let mut slot = view.map(|view| self.link_view(view)).transpose()?;
+        self.catalog.write(Sync::Normal, |txn| {
+            if txn.blob(blob.id)?.is_none() {
+                return Ok(());
+            }
+            match &mut slot {
+                Some(slot) => slot.rename_to(&self.root.content, &name)?,
+                // It got the other form meanwhile.
+                None if !self.has_content(&name)? => return Ok(()),
+                None => {}
+            }
+            txn.replace_blob(blob.id, &read.row(self.unsynced_mark()))
+        })?;
+        self.sweep_outlived(&[content_name(&blob.checksum, read.form.other())]);
+        Ok(())
+    }
+
+    fn link_view(&self, view: &OsStr) -> Result<Slot<'_>> {
+        let views = &self.root.views;
+        let file = views.open_file(view).at("open", views.path_of(view))?;
+        self.link_slot(&file)?.at("link", views.path_of(view))
+    }
+
+    /// Gives a file that is under its name a row again, or the row the right columns, and a snapshot the reference.
+    /// `false`: it is not there, or has other bytes.
+    pub(crate) fn adopt(
+        &self,
+        snapshot: i64,
+        digest: Digest,
+        checksum: &Checksum,
+        activity: &Activity,
+    ) -> Result<bool> {
+        let read_as = |form| {
+            let name = content_name(checksum, form);
+            read_blob(&self.root.content, &name, form, checksum, None, activity)
+        };
+        let read = match read_as(Form::Plain)? {
+            None => read_as(Form::Packed)?,
+            plain => plain,
+        };
+        let Some(read) = read.filter(|read| read.hashes.digest == digest) else {
+            return Ok(false);
+        };
+        let name = content_name(checksum, read.form);
+        self.catalog.write(Sync::Full, |txn| {
+            let row = read.row(self.unsynced_mark());
+            let id = match txn.blob_by_checksum(checksum)? {
+                Some(blob) => {
+                    txn.replace_blob(blob.id, &row)?;
+                    blob.id
+                }
+                // Swept meanwhile: a row needs its file.
+                None if !self.has_content(&name)? => return Ok(false),
+                None => txn.insert_blob(&row)?,
+            };
+            txn.reference_blob(snapshot, id)?;
+            Ok(true)
+        })
+    }
+
+    fn has_content(&self, name: &OsStr) -> Result<bool> {
+        let content = &self.root.content;
+        let stat = content.stat_if_any(name).at("examine", content.path())?;
+        Ok(stat.is_some_and(|stat| stat.kind == Kind::File))
+    }
+
+    /// Moves the file of a blob that is marked damaged aside; the blob is missing then. `None`: it is right by now, gone,
+    /// or no file.
+    pub(crate) fn quarantine(&self, blob: &Blob) -> Result<Option<PathBuf>> {
+        self.catalog.write(Sync::Full, |txn| {
+            let now = txn.blob(blob.id)?;
+            let Some(now) = now.filter(|now| now.state == BlobState::Damaged) else {
+                return Ok(None);
+            };
+            let name = content_name(&now.checksum, now.form);
+            if !self.has_content(&name)? {
+                return Ok(None);
+            }
+            let aside = self.root.set_aside(&self.root.content, &name)?;
+            txn.mark_blob(now.id, now.form, BlobState::Missing)?;
+            Ok(Some(aside))
+        })
+    }
+}

@@ -1,0 +1,402 @@
+//! The whole-store check: the catalog holds together, every blob is read and compared, every name has a row, every row
+//! a file. Names without a row are swept only where every row has a file and nothing is wrong with the catalog: else they
+//! may be what it lost.
+
+mod describe;
+mod repair;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::activity::{Activity, Limit};
+use crate::catalog::{Blob, BlobState, Snapshot};
+use crate::remote;
+use crate::store::Store;
+use crate::words::digest::{Checksum, Digest};
+use crate::words::error::{ErrorKind, Result};
+use crate::words::progress::Warning;
+use crate::words::reference::Reference;
+use describe::Fault;
+use repair::{Outcome, Repair};
+
+/// What to verify.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyRequest {
+    /// The snapshots whose blobs are read. Empty: all blobs, and names without a row are swept.
+    pub references: Vec<Reference>,
+    /// Whether to mend what is found: from what is here, or by fetching it again where a registry is configured. What has
+    /// wrong bytes and cannot be mended is moved to `quarantine/` in the root.
+    pub repair: bool,
+}
+
+impl VerifyRequest {
+    /// Verifies the whole store.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Adds a snapshot; the first one replaces "the whole store".
+    #[must_use]
+    pub fn reference(mut self, reference: Reference) -> Self {
+        self.references.push(reference);
+        self
+    }
+
+    /// Sets [`repair`](Self::repair).
+    #[must_use]
+    pub fn repair(mut self, repair: bool) -> Self {
+        self.repair = repair;
+        self
+    }
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Blobs that were read.
+    pub checked_blobs: u64,
+    /// Bytes of data that were read.
+    pub checked_bytes: u64,
+    /// Blobs whose bytes are not what they were.
+    pub damaged: Vec<BadBlob>,
+    /// Blobs whose files are gone.
+    pub missing: Vec<BadBlob>,
+    /// Blobs that were marked damaged or missing and are right again.
+    pub mended: u64,
+    /// Blobs that were damaged or missing and were repaired by this call; they are in neither list.
+    pub repaired: Vec<BadBlob>,
+    /// Snapshots whose description is damaged, or whose contents the catalog does not know any more.
+    pub damaged_snapshots: Vec<BadSnapshot>,
+    /// Snapshots of which this was so and which this call repaired.
+    pub repaired_snapshots: Vec<Reference>,
+    /// What is wrong with the catalog as a database, for people, a hundred things at most; looked at with the whole store.
+    /// Rebuilding it is the way out ([`Snapshotter::rebuild`](crate::Snapshotter::rebuild)).
+    pub catalog: Vec<String>,
+    /// Names under the store that belonged to nothing and were removed. None are while a blob is missing or the catalog is
+    /// damaged: they may be what was lost.
+    pub swept_names: u64,
+    /// How long the call took.
+    pub duration: Duration,
+    /// What could not be repaired, and why.
+    pub warnings: Vec<Warning>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is damaged or missing, or is any more.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damaged.is_empty()
+            && self.missing.is_empty()
+            && self.damaged_snapshots.is_empty()
+            && self.catalog.is_empty()
+    }
+}
+
+/// A blob that cannot be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BadBlob {
+    /// Its format v1 address.
+    pub digest: Digest,
+    /// Its BLAKE3 checksum: its name in the store.
+    pub checksum: Checksum,
+    /// Its size, holes included, in bytes.
+    pub size: u64,
+    /// The snapshots that need it.
+    pub snapshots: Vec<Reference>,
+    /// Where its wrong bytes are now, if this call moved them out of the store. Nothing uses or removes them there.
+    pub quarantined: Option<PathBuf>,
+}
+
+/// A snapshot that the catalog does not describe any more as it was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BadSnapshot {
+    /// Its name and version.
+    pub reference: Reference,
+    /// What is wrong, for people.
+    pub problem: String,
+}
+
+/// Rows read in one go.
+const PAGE: u32 = 1000;
+
+/// Verifies, and repairs where that is asked for. Blocks.
+pub(crate) fn run(
+    store: &Store,
+    limit: &Limit,
+    request: &VerifyRequest,
+    remote: Option<&remote::Context<'_>>,
+    activity: &Activity,
+) -> Result<VerifyReport> {
+    let started = Instant::now();
+    let whole = request.references.is_empty();
+    let mut report = VerifyReport::default();
+    if whole {
+        report.catalog = store.catalog.problems()?;
+    }
+    match check(store, limit, request, remote, activity, &mut report) {
+        // So broken that the rows cannot be read: what is known of it is the report.
+        Err(error) if error.kind() == ErrorKind::Damaged && !report.catalog.is_empty() => {
+            report.catalog.push(describe::text(&error));
+        }
+        result => result?,
+    }
+    if request.repair && !report.catalog.is_empty() {
+        report.catalog = store.catalog.problems()?;
+    }
+    report.duration = started.elapsed();
+    Ok(report)
+}
+
+fn check(
+    store: &Store,
+    limit: &Limit,
+    request: &VerifyRequest,
+    remote: Option<&remote::Context<'_>>,
+    activity: &Activity,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let whole = request.references.is_empty();
+    let check = Check {
+        store,
+        activity,
+        found: Mutex::new(Found::default()),
+    };
+    let snapshots = check.chosen(&request.references)?;
+    let faults = check.faults(&snapshots)?;
+    if whole {
+        check.whole_store(limit)?;
+    } else {
+        check.snapshots(limit, &snapshots)?;
+    }
+    let found = check
+        .found
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    report.checked_blobs = found.checked_blobs;
+    report.checked_bytes = found.checked_bytes;
+    report.mended = found.mended;
+    let bad: Vec<(Blob, BadBlob, Verdict)> = found.bad.into_values().collect();
+    let lost_nothing = report.catalog.is_empty()
+        && faults.is_empty()
+        && bad.iter().all(|(.., verdict)| *verdict != Verdict::Missing);
+    if whole && lost_nothing {
+        report.swept_names = store.sweep_whole()?;
+    }
+    let repair = Repair {
+        store,
+        remote,
+        activity,
+    };
+    let all_is_well = bad.is_empty() && faults.is_empty() && report.catalog.is_empty();
+    let outcomes = if request.repair && !all_is_well {
+        let blobs: Vec<Blob> = bad.iter().map(|(blob, ..)| blob.clone()).collect();
+        repair.run(&blobs, &faults)?
+    } else {
+        let bad = bad.iter();
+        bad.map(|_| Outcome::Bad { quarantined: None }).collect()
+    };
+    for ((_, bad, verdict), outcome) in bad.into_iter().zip(outcomes) {
+        report.tell(bad, verdict, outcome);
+    }
+    report.describe(store, request.repair, faults)
+}
+
+impl VerifyReport {
+    /// Tells what became of a blob that was bad.
+    fn tell(&mut self, mut bad: BadBlob, verdict: Verdict, outcome: Outcome) {
+        match outcome {
+            Outcome::Gone => {}
+            Outcome::Repaired => self.repaired.push(bad),
+            Outcome::Bad { quarantined } => {
+                bad.quarantined = quarantined;
+                match verdict {
+                    Verdict::Missing => self.missing.push(bad),
+                    _ => self.damaged.push(bad),
+                }
+            }
+        }
+    }
+
+    /// Tells of the snapshots that were found faulty; after a repair each is looked at again.
+    fn describe(&mut self, store: &Store, repaired: bool, faults: Vec<Fault>) -> Result<()> {
+        for fault in faults {
+            let reference = fault.snapshot.reference.clone();
+            let now = if repaired {
+                describe::fault(store, &fault.snapshot)?
+            } else {
+                Some(fault)
+            };
+            match now {
+                None => self.repaired_snapshots.push(reference),
+                Some(fault) => self.damaged_snapshots.push(BadSnapshot {
+                    reference,
+                    problem: fault.problem,
+                }),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    checked_blobs: u64,
+    checked_bytes: u64,
+    bad: BTreeMap<Checksum, (Blob, BadBlob, Verdict)>,
+    mended: u64,
+}
+
+struct Check<'a> {
+    store: &'a Store,
+    activity: &'a Activity,
+    found: Mutex<Found>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Right,
+    Damaged,
+    Missing,
+    /// Removed while it was looked at.
+    Gone,
+}
+
+impl Check<'_> {
+    fn whole_store(&self, limit: &Limit) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let page = self
+                .store
+                .catalog
+                .read(|txn| txn.blobs_after(after, PAGE))?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.id;
+            self.blobs(limit, &page)?;
+        }
+    }
+
+    /// The snapshots asked for, or all.
+    fn chosen(&self, references: &[Reference]) -> Result<Vec<Snapshot>> {
+        self.store.catalog.read(|txn| {
+            if references.is_empty() {
+                return txn.snapshots();
+            }
+            references
+                .iter()
+                .map(|reference| txn.resolve(reference))
+                .collect()
+        })
+    }
+
+    fn faults(&self, snapshots: &[Snapshot]) -> Result<Vec<Fault>> {
+        let mut faults = Vec::new();
+        for snapshot in snapshots {
+            self.activity.check()?;
+            faults.extend(describe::fault(self.store, snapshot)?);
+        }
+        Ok(faults)
+    }
+
+    fn snapshots(&self, limit: &Limit, snapshots: &[Snapshot]) -> Result<()> {
+        let mut blobs = BTreeMap::new();
+        for snapshot in snapshots {
+            let found = self
+                .store
+                .catalog
+                .read(|txn| txn.blobs_of_snapshot(snapshot.id))?;
+            blobs.extend(found.into_iter().map(|blob| (blob.id, blob)));
+        }
+        self.blobs(limit, &blobs.into_values().collect::<Vec<_>>())
+    }
+
+    fn blobs(&self, limit: &Limit, blobs: &[Blob]) -> Result<()> {
+        limit.for_each(blobs.len(), |index| self.blob(&blobs[index]))
+    }
+
+    fn blob(&self, blob: &Blob) -> Result<()> {
+        self.activity.check()?;
+        let verdict = self.judge(blob)?;
+        self.activity.advance(blob.data_size).ok();
+        let bad = match verdict {
+            Verdict::Damaged | Verdict::Missing => Some(self.describe(blob)?),
+            Verdict::Right | Verdict::Gone => None,
+        };
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        match (verdict, bad) {
+            (Verdict::Gone, _) => return Ok(()),
+            (verdict, Some(bad)) => {
+                let entry = (blob.clone(), bad, verdict);
+                found.bad.insert(blob.checksum, entry);
+            }
+            _ => found.mended += u64::from(blob.state != BlobState::Good),
+        }
+        found.checked_blobs += 1;
+        found.checked_bytes += blob.data_size;
+        Ok(())
+    }
+
+    fn judge(&self, blob: &Blob) -> Result<Verdict> {
+        let still_there = || self.store.catalog.read(|txn| txn.blob(blob.id));
+        let found = match self.store.open_current(blob) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                self.store.mark_unreadable(blob)?;
+                return Ok(Verdict::Damaged);
+            }
+            result => result?,
+        };
+        let Some((blob, opened)) = found else {
+            self.store.found_missing(blob)?;
+            return Ok(match still_there()? {
+                Some(_) => Verdict::Missing,
+                None => Verdict::Gone,
+            });
+        };
+        let right = match self.store.rehash(&blob, &opened, self.activity) {
+            // The row's map cannot be a map of it.
+            Err(error) if error.kind() == ErrorKind::Damaged => false,
+            right => right?,
+        };
+        if right {
+            self.verify_views(&blob)?;
+            return Ok(Verdict::Right);
+        }
+        Ok(match still_there()? {
+            Some(now) if now.state == BlobState::Good => Verdict::Right,
+            Some(_) => Verdict::Damaged,
+            None => Verdict::Gone,
+        })
+    }
+
+    /// A view that is not right is forgotten: the next restore makes it anew.
+    fn verify_views(&self, blob: &Blob) -> Result<()> {
+        let views = self.store.catalog.read(|txn| txn.views_of_blob(blob.id))?;
+        for attributes in views {
+            if !self.store.view_is_right(blob, &attributes, self.activity)? {
+                self.store.drop_view(blob, &attributes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self, blob: &Blob) -> Result<BadBlob> {
+        Ok(BadBlob {
+            digest: blob.digest,
+            checksum: blob.checksum,
+            size: blob.size,
+            snapshots: self
+                .store
+                .catalog
+                .read(|txn| txn.snapshots_of_blob(blob.id))?,
+            quarantined: None,
+        })
+    }
+}

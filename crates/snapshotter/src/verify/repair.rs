@@ -1,0 +1,154 @@
+//! Mending what a verification found, from the nearest place that has the bytes: the file itself where only its row was
+//! wrong, a view of it, the registry and the place of contents. What cannot be mended and has wrong bytes is moved aside.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::describe::{self, Fault};
+use crate::activity::Activity;
+use crate::catalog::{Blob, BlobState, Snapshot, Sync};
+use crate::remote;
+use crate::store::Store;
+use crate::words::error::{ErrorKind, Result};
+use crate::words::progress::WarningKind;
+
+/// What a repair works with.
+pub(super) struct Repair<'a> {
+    pub(super) store: &'a Store,
+    pub(super) remote: Option<&'a remote::Context<'a>>,
+    pub(super) activity: &'a Activity,
+}
+
+/// What became of a bad blob.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Repaired,
+    /// Removed meanwhile.
+    Gone,
+    Bad {
+        quarantined: Option<PathBuf>,
+    },
+}
+
+impl Repair<'_> {
+    /// Does what can be done for these; afterwards each is looked at again.
+    pub(super) fn run(&self, blobs: &[Blob], faults: &[Fault]) -> Result<Vec<Outcome>> {
+        for fault in faults {
+            self.adopt(fault)?;
+        }
+        let mut left = Vec::new();
+        for blob in blobs {
+            self.activity.check()?;
+            if !self.store.mend(blob, self.activity)? {
+                left.push(blob);
+            }
+        }
+        let snapshots = self.affected(blobs, faults)?;
+        let still_bad = self.affected(left, faults)?;
+        for (id, snapshot) in &snapshots {
+            if still_bad.contains_key(id) {
+                self.fetch(snapshot)?;
+            }
+            self.store.sync_now(*id);
+        }
+        self.drop_what_nobody_names(faults)?;
+        blobs.iter().map(|blob| self.outcome(blob)).collect()
+    }
+
+    /// References of a repaired snapshot to blobs that its document does not name, and rows that only those kept: what a
+    /// row became whose checksum was changed. And references to rows that are gone.
+    fn drop_what_nobody_names(&self, faults: &[Fault]) -> Result<()> {
+        let mut doomed = Vec::new();
+        for fault in faults {
+            let snapshot = fault.snapshot.id;
+            if let Some(unnamed) = describe::unnamed(self.store, &fault.snapshot)? {
+                doomed.extend(
+                    self.store
+                        .catalog
+                        .write(Sync::Full, |txn| txn.drop_references(snapshot, &unnamed))?,
+                );
+            }
+        }
+        let catalog = &self.store.catalog;
+        catalog.write(Sync::Full, |txn| txn.drop_references_to_nothing())?;
+        self.store.sweep_doomed(&doomed)
+    }
+
+    /// Contents that a document names and no row does, where their files are still there.
+    fn adopt(&self, fault: &Fault) -> Result<()> {
+        for (digest, checksum) in &fault.lost {
+            if let Some(checksum) = checksum {
+                let snapshot = fault.snapshot.id;
+                self.store
+                    .adopt(snapshot, *digest, checksum, self.activity)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn affected<'b>(
+        &self,
+        blobs: impl IntoIterator<Item = &'b Blob>,
+        faults: &[Fault],
+    ) -> Result<BTreeMap<i64, Snapshot>> {
+        let mut affected = BTreeMap::new();
+        self.store.catalog.read(|txn| {
+            for blob in blobs {
+                for reference in txn.snapshots_of_blob(blob.id)? {
+                    if let Some(snapshot) = txn.find(&reference)? {
+                        affected.insert(snapshot.id, snapshot);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        for fault in faults {
+            if describe::fault(self.store, &fault.snapshot)?.is_some() {
+                affected.insert(fault.snapshot.id, fault.snapshot.clone());
+            }
+        }
+        Ok(affected)
+    }
+
+    /// Fetches what is bad of one snapshot. That this one cannot be fetched is no reason to leave the others.
+    fn fetch(&self, snapshot: &Snapshot) -> Result<()> {
+        let Some(context) = self.remote else {
+            return Ok(());
+        };
+        let operation = self.store.owner.next_operation();
+        let leased = self.store.catalog.write(Sync::Normal, |txn| {
+            let there = txn.snapshot(snapshot.id)?.is_some();
+            if there {
+                txn.insert_lease(self.store.owner.name(), operation, snapshot.id)?;
+            }
+            Ok(there)
+        })?;
+        if !leased {
+            return Ok(());
+        }
+        let fetched = remote::repair(context, snapshot.id);
+        self.store.release(operation)?;
+        match fetched {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            Err(error) => {
+                let reference = &snapshot.reference;
+                let why = describe::text(&error);
+                let text = format!("{reference} could not be fetched again: {why}");
+                self.activity.warn(WarningKind::Unrepaired, None, text);
+                Ok(())
+            }
+        }
+    }
+
+    fn outcome(&self, blob: &Blob) -> Result<Outcome> {
+        let now = self.store.catalog.read(|txn| txn.blob(blob.id))?;
+        Ok(match now.map(|blob| blob.state) {
+            None => Outcome::Gone,
+            Some(BlobState::Good) => Outcome::Repaired,
+            Some(_) => Outcome::Bad {
+                quarantined: self.store.quarantine(blob)?,
+            },
+        })
+    }
+}

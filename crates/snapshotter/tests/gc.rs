@@ -657,6 +657,7 @@ async fn what_a_handle_does_is_counted() {
         (metrics.captured_bytes, metrics.stored_bytes),
         (180_000, 90_000)
     );
+    // The second snapshot found both; what a restore finds is not counted.
     assert_eq!((metrics.blob_hits, metrics.blob_misses), (2, 2));
     assert_eq!(metrics.restored_bytes, 90_000);
     assert_eq!(

@@ -291,7 +291,10 @@ async fn a_registry_that_never_answers_is_given_up() {
         let said = scene.fails(&other).await;
         said.is(
             ErrorKind::Unavailable,
-            &["cannot read the manifest snapshots/vm:v1", "within 100ms"],
+            &[
+                "cannot read the manifest snapshots/vm:v1",
+                "no progress within 100ms",
+            ],
         );
         scene.sky.storms.clear();
         scene.clears(&other).await;

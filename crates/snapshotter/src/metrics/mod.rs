@@ -26,9 +26,9 @@ pub struct Metrics {
     pub fetched_bytes: u64,
     /// Bytes that were sent, packed.
     pub sent_bytes: u64,
-    /// Blobs that a snapshot, pull or restore needed and the store had.
+    /// Blobs that a snapshot or a pull needed and the store had. A restore counts none: it asks for what is missing.
     pub blob_hits: u64,
-    /// Blobs that it had not, and that were captured or fetched.
+    /// Blobs that a snapshot, pull or restore needed and the store had not, and that were captured or fetched.
     pub blob_misses: u64,
     /// Snapshots that garbage collection released.
     pub evicted_snapshots: u64,

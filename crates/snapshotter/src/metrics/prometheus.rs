@@ -71,7 +71,7 @@ impl Metrics {
             ),
             (
                 "blob_hits_total",
-                "Blobs that were needed and here.",
+                "Blobs that a snapshot or a pull needed and that were here.",
                 self.blob_hits,
             ),
             (

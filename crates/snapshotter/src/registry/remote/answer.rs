@@ -78,7 +78,8 @@ impl Answer {
         match tokio::time::timeout(self.timeout, self.response.chunk()).await {
             Ok(result) => result.map_err(|error| failure_of(&self.doing, &self.url, error)),
             Err(_) => {
-                let text = format!("no byte within {:?}", self.timeout);
+                // As where not even the head comes: which of the two it is, is chance.
+                let text = format!("no progress within {:?}", self.timeout);
                 let error = self.error(ErrorKind::Unavailable, &text);
                 Err(Failure::transient(error, None))
             }

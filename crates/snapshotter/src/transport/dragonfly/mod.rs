@@ -33,6 +33,8 @@ pub(crate) use daemon::Daemon;
 pub use probe::DragonflyDiagnosis;
 
 use self::place::Place;
+#[cfg(test)]
+pub(super) use self::verdict::DOWN;
 use self::verdict::{Verdict, Way, judge, text};
 use super::config::{Content, require_compiled_in};
 use super::said::Said;
@@ -200,12 +202,16 @@ impl ThroughDaemon {
     }
 }
 
-/// An error and its cause in one line.
+/// An error, its cause and its hint in one line.
 fn line(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
+    let mut line = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        line += &format!(": {cause}");
     }
+    if let Some(hint) = error.hint() {
+        line += &format!("; {hint}");
+    }
+    line
 }
 
 impl ContentTransport for ThroughDaemon {

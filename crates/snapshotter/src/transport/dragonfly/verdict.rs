@@ -33,7 +33,7 @@ pub(super) struct Verdict {
     pub(super) hint: Option<&'static str>,
 }
 
-pub(super) const DOWN: &str = "check that dfdaemon runs, that dragonfly.endpoint is its socket, and that it reaches its scheduler";
+pub(in crate::transport) const DOWN: &str = "check that dfdaemon runs, that dragonfly.endpoint is its socket, and that it reaches its scheduler";
 const SOCKET: &str = "this user may not use the daemon's socket: see its owner and mode";
 pub(super) const UNSEEN: &str = "the daemon does not see this root where dragonfly.storage_dir says, or where it is: mount the root \
      into its container and set dragonfly.storage_dir to the place";
@@ -194,21 +194,66 @@ fn lost_connection(status: &Status) -> Option<Verdict> {
     })
 }
 
-/// Everything a status says, outermost first, each thing once.
+/// What tonic says when a connection fails, wherever in the chain.
+const TRANSPORT: &str = "transport error";
+
+/// Everything a status says in words, outermost first, each thing once.
 pub(super) fn text(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
+    let mut parts: Vec<String> = Vec::new();
+    let mut is_connection = false;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(status);
     while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text += &format!(": {said}");
+        let said = words(inner);
+        is_connection |= said == TRANSPORT;
+        let is_new = !parts.iter().any(|part| part.contains(&said));
+        if said != TRANSPORT && is_new {
+            parts.push(said);
         }
         cause = inner.source();
     }
-    if text.is_empty() {
-        text = format!("{:?}", status.code());
+    parts.retain(|part| !part.is_empty());
+    if is_connection {
+        parts.insert(0, "the connection failed".to_owned());
     }
-    text
+    if parts.is_empty() {
+        parts.push(format!("{:?}", status.code()));
+    }
+    parts.join(": ")
+}
+
+/// What one error of a chain says. A status would print the `Debug` of all that is below it, which the chain has anyway.
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    let said = match error.downcast_ref::<Status>() {
+        Some(status) => status.message().to_owned(),
+        None => error.to_string(),
+    };
+    passed_on(&said).unwrap_or(said)
+}
+
+/// What the daemon passes on of its own calls is a status as tonic prints it, with the `Debug` of its causes: code, message
+/// and the system's error, if there is one, say the same in words.
+fn passed_on(said: &str) -> Option<String> {
+    let (before, rest) = said.split_once("code: '")?;
+    let (code, rest) = rest.split_once("', message: \"")?;
+    let end = ["\", details: ", "\", metadata: ", "\", source: "]
+        .iter()
+        .filter_map(|next| rest.find(next))
+        .min()
+        .or_else(|| rest.rfind('"'))?;
+    let (message, causes) = rest.split_at(end);
+    let mut text = format!("{before}{code}: {message}");
+    if let Some((number, cause)) = system_error(causes) {
+        text += &format!(": {cause} (os error {number})");
+    }
+    Some(text)
+}
+
+/// Number and text of `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
+fn system_error(printed: &str) -> Option<(&str, &str)> {
+    let (_, rest) = printed.split_once("Os { code: ")?;
+    let (number, rest) = rest.split_once(',')?;
+    let (_, rest) = rest.split_once("message: \"")?;
+    Some((number, rest.split_once('"')?.0))
 }
 
 #[cfg(test)]
@@ -281,6 +326,39 @@ mod tests {
             ],
             Way::Again,
             Unavailable,
+        );
+    }
+
+    #[test]
+    fn what_the_daemon_passes_on_is_said_in_words() {
+        for (printed, said) in [
+            (
+                "code: 'The service is currently unavailable', message: \"tcp connect error\", source: \
+                 tonic::transport::Error(Transport, ConnectError(ConnectError(\"tcp connect error\", 127.0.0.1:27106, \
+                 Os { code: 111, kind: ConnectionRefused, message: \"Connection refused\" })))",
+                "The service is currently unavailable: tcp connect error: Connection refused (os error 111)",
+            ),
+            (
+                "register: code: 'Internal error', message: \"a \\\"quoted\\\", word\"",
+                "register: Internal error: a \\\"quoted\\\", word",
+            ),
+            (
+                "No space left on device (os error 28)",
+                "No space left on device (os error 28)",
+            ),
+        ] {
+            assert_eq!(text(&Status::internal(printed)), said);
+        }
+    }
+
+    #[test]
+    fn a_status_within_another_error_does_not_print_its_causes() {
+        let mut inner = Status::unavailable("no answer");
+        inner.set_source(std::sync::Arc::new(std::io::Error::other("gone")));
+        let outer = Status::from_error(Box::new(std::io::Error::other(inner)));
+        assert_eq!(
+            text(&outer),
+            "The service is currently unavailable: no answer: gone"
         );
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::bucket::configuration;
 use super::suite::{Stand, content, content_suite, fetch, publish, source};
 use crate::activity::{Activity, Warnings};
-use crate::transport::dragonfly::{ThroughDaemon, Tuning};
+use crate::transport::dragonfly::{DOWN, ThroughDaemon, Tuning};
 use crate::transport::{
     Content, ContentProvider, ContentTransport, Daemon, Dragonfly, Existing, Published, key,
 };
@@ -280,6 +280,9 @@ async fn a_root_that_the_daemon_does_not_see_is_said_or_gone_around() {
     let warnings = said(activity);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!(warnings[0].kind, WarningKind::Direct);
+    for part in ["os error 2", "set dragonfly.storage_dir"] {
+        assert!(warnings[0].message.contains(part), "{warnings:?}");
+    }
     node.assert_no_files();
 }
 
@@ -642,6 +645,7 @@ async fn a_daemon_that_is_gone_is_gone_around_with_one_warning() {
     let Node {
         daemon,
         root,
+        config,
         content: _content,
         s3,
         ..
@@ -671,10 +675,12 @@ async fn a_daemon_that_is_gone_is_gone_around_with_one_warning() {
     assert_eq!(s3.keys().len(), 3);
     let warnings = said(activity);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(
-        warnings[0].message.contains("dfdaemon.sock"),
-        "{warnings:?}"
+    // What failed, where, why, and what to do: in words, on one line.
+    let end = format!(
+        "dfdaemon at {} cannot be used: the connection failed: No such file or directory (os error 2); {DOWN}",
+        config.endpoint
     );
+    assert!(warnings[0].message.ends_with(&end), "{warnings:?}");
 }
 
 #[tokio::test]

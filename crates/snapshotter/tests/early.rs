@@ -195,3 +195,28 @@ async fn only_what_is_asked_for_is_written_early() {
     assert_eq!(files_below(&output), [Path::new("sub/sparse.img")]);
     assert_same(&source.join("sub"), &output.join("sub"));
 }
+
+#[tokio::test]
+async fn what_does_not_fit_twice_is_fetched_all_the_same() {
+    let Some(mount) = or_skip(TmpfsMount::new(64 * MIB)) else {
+        return;
+    };
+    let place = Place::new();
+    let holes = Bytes::Sparse {
+        size: 256 * MIB,
+        extents: vec![(MIB, 2, 8 * MIB), (200 * MIB, 3, 4096)],
+    };
+    let source = published(&place, &Tree::new().file("memory", holes), false).await;
+    let second = node(&place.path("between"), &mount.path().join("second")).await;
+    let output = mount.path().join("output");
+    restore(&second, &output).await.unwrap();
+    assert_same(&source, &output);
+    fs::remove_dir_all(&output).unwrap();
+
+    let place = Place::new();
+    published(&place, &tree(), false).await;
+    let third = node(&place.path("between"), &mount.path().join("third")).await;
+    let error = restore(&third, &output).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    assert_eq!(third.list().await.unwrap().len(), 1);
+}

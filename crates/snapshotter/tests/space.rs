@@ -363,3 +363,44 @@ fn a_root_cannot_be_made_on_a_full_disk_and_can_be_made_later() {
     handle.close().unwrap();
     scene.assert_whole(&[("base:v1", &source)]);
 }
+
+/// Two sizes: one that is known not to fit before anything is asked for, and many small files that fill the disk while
+/// they come.
+#[cfg(feature = "registry")]
+#[test]
+fn a_fetch_onto_a_full_disk_says_so_gives_all_back_and_works_when_there_is_room() {
+    use snapshotter::{Content as Place, ContentProvider, Registry};
+
+    for (bytes, each) in [(40 * MIB, 40 * MIB), (40 * MIB, 700_000)] {
+        let Some(scene) = Scene::new() else { return };
+        let layouts = format!("oci-layout:{}", scene.roomy("layouts").display());
+        let mut objects = Place::new(ContentProvider::Fs);
+        objects.root = scene.roomy("objects");
+        fs::create_dir(&objects.root).unwrap();
+        let node = |root: PathBuf| {
+            let config = Config::new(root).registry(Registry::new(&layouts, "ns"));
+            Handle::with(config.content(objects.clone())).unwrap()
+        };
+        let source = scene.source("large", 7, bytes, each);
+        let fits = scene.source("fits", 8, 3 * MIB, MIB);
+        let first = node(scene.roomy("first"));
+        for (name, source) in [("large", &source), ("fits", &fits)] {
+            let request = SnapshotRequest::new(name, "v1", source);
+            first.snapshot(&request).unwrap();
+        }
+        let second = node(scene.root());
+        let before = free(&second);
+        assert_no_space(second.pull("large:v1"));
+        assert_no_space(second.restore("large:v1", &scene.small("output")));
+        assert!(second.listed().is_empty());
+        assert!(!scene.small("output").exists());
+        assert_eq!(second.usage().unwrap().blobs, 0);
+        // Closing shortens the catalog's log.
+        second.close().unwrap();
+        let second = node(scene.root());
+        assert!(free(&second) + MIB > before, "{bytes} in files of {each}");
+        second.pull("fits:v1").unwrap();
+        second.close().unwrap();
+        scene.assert_whole(&[("fits:v1", &fits)]);
+    }
+}

@@ -45,13 +45,14 @@ impl Fetching<'_> {
     ) -> Result<Brought<'_>> {
         let store = self.context.store;
         let incoming = need.incoming();
-        let _space = store.claim_space(origin.size(&incoming, wanted)?)?;
+        let bytes = origin.size(&incoming, wanted)?;
+        let _space = store.claim_space(bytes)?;
         let (slot, file) = store.create_slot()?;
         let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
         let staging = Staging {
             file: &file,
             dir: store.root.staging.path(),
-            second: self.second(need, false),
+            second: self.second(need, bytes, false),
         };
         let received = origin.fetch(&incoming, staging, wanted, &told)?;
         let mtime = Some(self.dress(need, &file)?.mtime);
@@ -66,9 +67,9 @@ impl Fetching<'_> {
         Ok(Brought { ingest, second })
     }
 
-    /// A second file for the recipient; `packed` where the blob itself will not be one that can be cloned.
-    fn second(&self, need: &Need<'_>, packed: bool) -> Option<File> {
-        self.recipient?.wants(&need.files, packed)
+    /// A second file for the recipient, for a blob of about so many bytes; `packed` where it is there, and cannot be cloned.
+    fn second(&self, need: &Need<'_>, bytes: u64, packed: bool) -> Option<File> {
+        self.recipient?.wants(&need.files, bytes, packed)
     }
 
     /// Gives a file of the store the attributes of the first read-only file with its bytes: it is that file's view then.
@@ -132,7 +133,7 @@ mod delivery {
                 return Ok(None);
             };
             let len = len?;
-            let second = self.second(need, true);
+            let second = self.second(need, len, true);
             // A read-only file is linked to, which nobody does to a file that is somebody else's too.
             let is_linked =
                 self.recipient.is_some() && second.is_none() && need.attributes().is_some();

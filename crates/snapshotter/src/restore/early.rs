@@ -82,19 +82,29 @@ impl<'a> EarlyFiles<'a> {
             && self.selection.contains(&file.path)
     }
 
+    /// A file that does not fit must not take from the store the room to fetch it: then it is here at least.
+    fn has_room(&self, place: &Place, bytes: u64, packed: bool) -> bool {
+        let for_store = if packed || place.device != self.store_device {
+            0
+        } else {
+            bytes
+        };
+        space::of(&place.dir).is_ok_and(|space| space.available >= bytes.saturating_add(for_store))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Recipient for EarlyFiles<'_> {
-    fn wants(&self, files: &[&FileEntry], packed: bool) -> Option<File> {
+    fn wants(&self, files: &[&FileEntry], bytes: u64, packed: bool) -> Option<File> {
         let place = self.place.as_ref()?;
-        let file = files
-            .iter()
-            .find(|file| self.is_copied(place, file, packed))?;
+        if !files.iter().any(|file| self.is_copied(place, file, packed)) {
+            return None;
+        }
         let mut held = self.lock();
-        if held.count == HELD || space::of(&place.dir).ok()?.available < file.size {
+        if held.count == HELD || !self.has_room(place, bytes, packed) {
             return None;
         }
         let file = place.dir.create_unnamed(0o600).ok()?;

@@ -11,9 +11,9 @@ use crate::words::digest::Checksum;
     expect(dead_code, reason = "nothing is fetched")
 )]
 pub(crate) trait Recipient: Sync {
-    /// An empty file, if one is wanted. `files` all have the content that is about to come; `packed` says that the store
-    /// will keep it packed, so that it cannot be cloned from there.
-    fn wants(&self, files: &[&FileEntry], packed: bool) -> Option<File>;
+    /// An empty file, if one is wanted. `files` all have the content that is about to come, which takes about so many
+    /// `bytes`; `packed` says that the store has it already, packed, so that it cannot be cloned from there.
+    fn wants(&self, files: &[&FileEntry], bytes: u64, packed: bool) -> Option<File>;
 
     /// The file has the bytes with that checksum, and they are the right ones.
     fn receive(&self, checksum: Checksum, file: File);

@@ -10,8 +10,10 @@ use super::fetch::{Fetching, Need};
 use super::runtime::Wanted;
 use crate::catalog::Sync;
 use crate::fs::{Stat, attributes, is_privileged};
-use crate::store::{Ingest, Ingested, Payload};
+use crate::store::stream::Hashes;
+use crate::store::{Ingest, Ingested, Payload, Slot};
 use crate::words::error::{At, Result};
+use crate::words::extent::ExtentMap;
 use crate::words::progress::Event;
 
 /// A blob that has come, and is right.
@@ -55,14 +57,7 @@ impl Fetching<'_> {
             second: self.second(need, bytes, false),
         };
         let received = origin.fetch(&incoming, staging, wanted, &told)?;
-        let mtime = Some(self.dress(need, &file)?.mtime);
-        let ingest = Ingest {
-            payload: Payload::Slot(slot),
-            hashes: received.hashes,
-            map: received.map,
-            mtime,
-            probe: None,
-        };
+        let ingest = self.plain(need, slot, &file, received.hashes, received.map)?;
         let second = received.second;
         Ok(Brought { ingest, second })
     }
@@ -72,15 +67,30 @@ impl Fetching<'_> {
         self.recipient?.wants(&need.files, bytes, packed)
     }
 
-    /// Gives a file of the store the attributes of the first read-only file with its bytes: it is that file's view then.
-    fn dress(&self, need: &Need<'_>, file: &File) -> Result<Stat> {
+    /// A file of the store with checked bytes. It gets the attributes of the first read-only file with them: it is that
+    /// file's view then.
+    fn plain<'s>(
+        &self,
+        need: &Need<'_>,
+        slot: Slot<'s>,
+        file: &File,
+        hashes: Hashes,
+        map: ExtentMap,
+    ) -> Result<Ingest<'s>> {
         if let Some(attributes) = need.attributes() {
             for unset in attributes::set(file, attributes, is_privileged()) {
                 // Not a view then: a restore makes one when it needs it.
                 tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
             }
         }
-        Stat::of_file(file).at("examine", self.context.store.root.staging.path())
+        let stat = Stat::of_file(file).at("examine", self.context.store.root.staging.path())?;
+        Ok(Ingest {
+            payload: Payload::Slot(slot),
+            hashes,
+            map,
+            mtime: Some(stat.mtime),
+            probe: None,
+        })
     }
 
     fn commit(&self, origin: &Origin<'_>, need: &Need<'_>, brought: Brought<'_>) -> Result<()> {
@@ -109,7 +119,7 @@ impl Fetching<'_> {
 mod delivery {
     use std::io;
 
-    use super::{Brought, Fetching, Ingest, Need, Origin, Payload, Wanted};
+    use super::{Brought, Fetching, Need, Origin, Wanted};
     use crate::store::stream::Output;
     use crate::store::{Delivered, Delivery};
     use crate::words::error::{ErrorKind, Result};
@@ -126,6 +136,9 @@ mod delivery {
             need: &Need<'_>,
             wanted: Wanted<'_>,
         ) -> Result<Option<Brought<'_>>> {
+            if !origin.delivers() {
+                return Ok(None);
+            }
             let delivery = self.context.store.reserve_delivery()?;
             let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
             let incoming = need.incoming();
@@ -167,13 +180,7 @@ mod delivery {
                 sync_soon: false,
             };
             let delivered = self.read(origin, need, delivery, output, wanted)?;
-            let ingest = Ingest {
-                payload: Payload::Slot(slot),
-                hashes: delivered.hashes,
-                map: delivered.map,
-                mtime: Some(self.dress(need, &file)?.mtime),
-                probe: None,
-            };
+            let ingest = self.plain(need, slot, &file, delivered.hashes, delivered.map)?;
             let second = None;
             Ok(Brought { ingest, second })
         }

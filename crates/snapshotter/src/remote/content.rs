@@ -244,6 +244,12 @@ impl Origin<'_> {
         Ok(received)
     }
 
+    /// Whether [`deliver`](Self::deliver) is there.
+    #[cfg(feature = "dragonfly")]
+    pub(super) fn delivers(&self) -> bool {
+        matches!(self, Self::Transport(transport) if transport.delivers_files())
+    }
+
     /// Brings a blob as a file with its packed stream, unchecked, and says how long that is; `None` where only streams
     /// come from.
     #[cfg(feature = "dragonfly")]

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::RestoreRequest;
 use super::plan::Selection;
@@ -29,8 +29,8 @@ const HELD: usize = 64;
 pub(super) struct EarlyFiles<'a> {
     selection: Selection,
     request: &'a RestoreRequest,
-    /// Where the files are made; `None`: they cannot be.
-    place: Option<Place>,
+    /// Where the files are made, looked for when one is wanted; `None`: they cannot be.
+    place: OnceLock<Option<Place>>,
     store_device: u64,
     held: Mutex<Held>,
 }
@@ -53,7 +53,7 @@ impl<'a> EarlyFiles<'a> {
         Self {
             selection,
             request,
-            place: Place::find(&request.output_dir),
+            place: OnceLock::new(),
             store_device: store.root.device,
             held: Mutex::default(),
         }
@@ -61,11 +61,16 @@ impl<'a> EarlyFiles<'a> {
 
     /// A file with these bytes, for a directory on that device.
     pub(super) fn take(&self, checksum: &Checksum, device: u64) -> Option<File> {
-        let place = self.place.as_ref()?;
+        let place = self.place.get()?.as_ref()?;
         if place.device != device {
             return None;
         }
         self.lock().files.remove(checksum)
+    }
+
+    /// Whether a restore makes this file, and it is worth being early.
+    fn is_worth_it(&self, file: &FileEntry) -> bool {
+        file.size >= WORTH_IT && file.hardlink_of.is_none() && self.selection.contains(&file.path)
     }
 
     /// Whether a restore would copy this file out of the store.
@@ -75,11 +80,7 @@ impl<'a> EarlyFiles<'a> {
         let linked =
             file.read_only && beside && matches!(mode, LinkMode::Auto | LinkMode::Hardlink);
         let cloned = beside && place.clones && !packed && mode != LinkMode::Copy;
-        file.size >= WORTH_IT
-            && file.hardlink_of.is_none()
-            && !linked
-            && !cloned
-            && self.selection.contains(&file.path)
+        !linked && !cloned
     }
 
     /// A file that does not fit must not take from the store the room to fetch it: then it is here at least.
@@ -99,8 +100,16 @@ impl<'a> EarlyFiles<'a> {
 
 impl Recipient for EarlyFiles<'_> {
     fn wants(&self, files: &[&FileEntry], bytes: u64, packed: bool) -> Option<File> {
-        let place = self.place.as_ref()?;
-        if !files.iter().any(|file| self.is_copied(place, file, packed)) {
+        let mut worth_it = files
+            .iter()
+            .filter(|file| self.is_worth_it(file))
+            .peekable();
+        worth_it.peek()?;
+        let place = self
+            .place
+            .get_or_init(|| Place::find(&self.request.output_dir));
+        let place = place.as_ref()?;
+        if !worth_it.any(|file| self.is_copied(place, file, packed)) {
             return None;
         }
         let mut held = self.lock();

@@ -128,6 +128,12 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
         sink: mpsc::Sender<Bytes>,
     ) -> Call<'_, u64>;
 
+    /// Whether [`fetch_file`](Self::fetch_file) is there: a name for the file is to be made before it is called.
+    #[cfg(feature = "dragonfly")]
+    fn delivers_files(&self) -> bool {
+        false
+    }
+
     /// Brings an object as a file that holds its packed stream, where that costs less than a stream would, and says how
     /// long it is; `None` where a transport has only streams.
     ///

@@ -250,6 +250,10 @@ impl ContentTransport for ThroughDaemon {
         Box::pin(self.bring(digest, range, limit, sink))
     }
 
+    fn delivers_files(&self) -> bool {
+        true
+    }
+
     fn fetch_file<'a>(
         &'a self,
         digest: Digest,

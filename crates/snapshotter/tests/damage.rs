@@ -26,6 +26,11 @@ fn content(name: &str) -> Content {
             seed: 2,
             len: 3 * MIB,
         },
+        // Longer than what all threads of a pass have read when the first tells of progress.
+        "long" => Content::Random {
+            seed: 5,
+            len: 16 * MIB,
+        },
         _ => Content::Sparse {
             size: 4 * MIB,
             extents: vec![(0, 3, 65536), (3 * MIB, 4, 65536)],
@@ -580,11 +585,11 @@ async fn damage_names_every_snapshot_it_is_in_and_spares_the_others() {
 #[tokio::test]
 async fn bytes_that_change_during_a_restore_get_no_name() {
     for read_only in [false, true] {
-        let one = One::new("large", read_only, LinkMode::Copy).await;
+        let one = One::new("long", read_only, LinkMode::Copy).await;
         let changed = Once::new();
         let blob = one.blob.clone();
         let observer = OnProgress::new(move |_| {
-            changed.call_once(|| overwrite(&blob, 3 * MIB - 10, b"changed!!!"));
+            changed.call_once(|| overwrite(&blob, 16 * MIB - 10, b"changed!!!"));
         });
         let output = one.place.fresh();
         let request = to("v1", &output).link_mode(LinkMode::Copy);

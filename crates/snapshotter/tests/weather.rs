@@ -757,7 +757,7 @@ async fn an_object_that_is_missing_altered_shorter_or_longer_is_named() {
         (
             Some(whole[..whole.len() - 1].to_vec()),
             ErrorKind::Damaged,
-            "is damaged: the content is cut short",
+            "is damaged: the content claims more than its",
         ),
         (
             Some([&whole[..], b"x"].concat()),

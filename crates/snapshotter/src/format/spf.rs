@@ -155,6 +155,14 @@ impl Decoder {
         result
     }
 
+    /// Where the extent ends whose data comes next, if the stream is within one.
+    pub fn extent_end(&self) -> Option<u64> {
+        match self.state {
+            State::Data { offset, left } => Some(offset + left),
+            _ => None,
+        }
+    }
+
     /// The map, once the stream has ended.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Names are always relative to an open [`Dir`], so that a directory renamed or replaced underneath cannot redirect a
 //! call; every change passes [`hook::step`]; every error carries its path.
 
+pub(crate) mod ahead;
 pub(crate) mod attributes;
 pub(crate) mod beneath;
 pub(crate) mod dir;

@@ -1,6 +1,7 @@
 //! How much a filesystem can take, and whether it is one that a store can live on.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use super::Dir;
 
@@ -54,6 +55,12 @@ pub(crate) fn network_filesystem(dir: &Dir) -> io::Result<Option<&'static str>> 
     Ok(name_of(magic(dir)?, &NETWORK))
 }
 
+/// Whether a file is on ext4 (or one of its forerunners, which have the same number). `false` where that cannot be told.
+pub(crate) fn is_ext4(file: &impl AsFd) -> bool {
+    const EXT4: u64 = 0xEF53;
+    magic(file).is_ok_and(|magic| magic == EXT4)
+}
+
 /// The name of the filesystem a directory is on, or its number.
 pub(crate) fn filesystem(dir: &Dir) -> io::Result<String> {
     let magic = magic(dir)?;
@@ -72,6 +79,6 @@ fn name_of(magic: u64, table: &[(u64, &'static str)]) -> Option<&'static str> {
     clippy::cast_sign_loss,
     reason = "the type's width and sign differ between architectures; magic numbers are 32 bits"
 )]
-fn magic(dir: &Dir) -> io::Result<u64> {
-    Ok((rustix::fs::fstatfs(dir)?.f_type as u64) & 0xFFFF_FFFF)
+fn magic(file: &impl AsFd) -> io::Result<u64> {
+    Ok((rustix::fs::fstatfs(file)?.f_type as u64) & 0xFFFF_FFFF)
 }

@@ -3,6 +3,7 @@
 //! written once for each file that is made of them; wrong ones never get a name.
 
 use std::fs::File;
+use std::io;
 use std::sync::atomic::Ordering;
 
 use super::content::{Origin, Staging};
@@ -10,9 +11,9 @@ use super::fetch::{Fetching, Need};
 use super::runtime::Wanted;
 use crate::catalog::Sync;
 use crate::fs::{Stat, attributes, is_privileged};
-use crate::store::stream::Hashes;
-use crate::store::{Ingest, Ingested, Payload, Slot};
-use crate::words::error::{At, Result};
+use crate::store::stream::{Hashes, Hashing, Output, is_wrong};
+use crate::store::{Ingest, Ingested, Offer, Payload, Slot, pass_packed};
+use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::progress::Event;
 
@@ -35,8 +36,65 @@ impl Fetching<'_> {
         if let Some(brought) = self.delivered(origin, need, wanted)? {
             return self.commit(origin, need, brought);
         }
+        if let Some(brought) = self.opened(origin, need, wanted)? {
+            return self.commit(origin, need, brought);
+        }
         let brought = self.streamed(origin, need, wanted)?;
         self.commit(origin, need, brought)
+    }
+
+    /// Reads an object that is a file here already; `None` where none is.
+    fn opened(
+        &self,
+        origin: &Origin<'_>,
+        need: &Need<'_>,
+        wanted: Wanted<'_>,
+    ) -> Result<Option<Brought<'_>>> {
+        let incoming = need.incoming();
+        let Some(opened) = origin.open(&incoming, wanted) else {
+            return Ok(None);
+        };
+        let (object, path) = opened?;
+        let len = Stat::of_file(&object).at("examine", &path)?.size;
+        let staging = self.context.store.root.staging.path();
+        let progress = |bytes| {
+            self.context.activity.tell(|| Event::Progressed { bytes });
+            wanted().map_err(|_| io::ErrorKind::Interrupted.into())
+        };
+        let second = self.second(need, len, false);
+        let brought = self.decoded(need, len, second, |output| {
+            let read = pass_packed(&object, incoming.size, output, Hashing::Both, &progress);
+            wanted()?;
+            let found = read.map_err(|error| match error {
+                error if is_wrong(&error) => origin.wrong(&incoming, error),
+                error if ErrorKind::of_io(&error) == ErrorKind::NoSpace => {
+                    Error::io("write to", staging, error)
+                }
+                error => Error::io("read", &path, error),
+            })?;
+            origin.check(&incoming, &found.1)?;
+            Ok(found)
+        })?;
+        Ok(Some(brought))
+    }
+
+    /// A file of the store, and perhaps a second one, that `read` decodes a stream of `len` bytes into.
+    fn decoded(
+        &self,
+        need: &Need<'_>,
+        len: u64,
+        second: Option<File>,
+        read: impl FnOnce(Output<'_>) -> Result<(ExtentMap, Hashes)>,
+    ) -> Result<Brought<'_>> {
+        let store = self.context.store;
+        let _space = store.claim_space(len)?;
+        let (slot, file) = store.create_slot()?;
+        let offer = second.map(Offer::new);
+        let (map, hashes) = read(Output::fetched(Some(&file), offer.as_ref()))?;
+        Ok(Brought {
+            ingest: self.plain(need, slot, &file, hashes, map)?,
+            second: offer.and_then(Offer::taken),
+        })
     }
 
     fn streamed(
@@ -119,7 +177,7 @@ impl Fetching<'_> {
 mod delivery {
     use std::io;
 
-    use super::{Brought, Fetching, Need, Origin, Wanted};
+    use super::{Brought, Fetching, Need, Offer, Origin, Wanted};
     use crate::store::stream::Output;
     use crate::store::{Delivered, Delivery};
     use crate::words::error::{ErrorKind, Result};
@@ -151,38 +209,19 @@ mod delivery {
             let is_linked =
                 self.recipient.is_some() && second.is_none() && need.attributes().is_some();
             if is_linked || len <= WORTH_KEEPING {
-                return self
-                    .unpacked(origin, need, &delivery, len, wanted)
-                    .map(Some);
+                let brought = self.decoded(need, len, None, |output| {
+                    let delivered = self.read(origin, need, &delivery, output, wanted)?;
+                    Ok((delivered.map, delivered.hashes))
+                })?;
+                return Ok(Some(brought));
             }
-            let output = second.as_ref().map_or(Output::None, |file| Output::File {
-                file,
-                sync_soon: false,
-            });
+            let offer = second.map(Offer::new);
+            let output = Output::fetched(None, offer.as_ref());
             let delivered = self.read(origin, need, &delivery, output, wanted)?;
-            let ingest = delivery.into_ingest(delivered);
-            Ok(Some(Brought { ingest, second }))
-        }
-
-        fn unpacked(
-            &self,
-            origin: &Origin<'_>,
-            need: &Need<'_>,
-            delivery: &Delivery<'_>,
-            len: u64,
-            wanted: Wanted<'_>,
-        ) -> Result<Brought<'_>> {
-            let store = self.context.store;
-            let _space = store.claim_space(len)?;
-            let (slot, file) = store.create_slot()?;
-            let output = Output::File {
-                file: &file,
-                sync_soon: false,
-            };
-            let delivered = self.read(origin, need, delivery, output, wanted)?;
-            let ingest = self.plain(need, slot, &file, delivered.hashes, delivered.map)?;
-            let second = None;
-            Ok(Brought { ingest, second })
+            Ok(Some(Brought {
+                ingest: delivery.into_ingest(delivered),
+                second: offer.and_then(Offer::taken),
+            }))
         }
 
         /// Reads what was delivered, and checks it.

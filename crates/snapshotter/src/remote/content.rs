@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -216,6 +216,19 @@ impl Origin<'_> {
                 wait(wanted, transport.size(incoming.digest))?.unwrap_or(incoming.size)
             }
         })
+    }
+
+    /// A blob's packed stream as a file, unchecked, where it is one there.
+    pub(super) fn open(
+        &self,
+        incoming: &Incoming,
+        wanted: Wanted<'_>,
+    ) -> Option<Result<(File, PathBuf)>> {
+        let Self::Transport(transport) = self else {
+            return None;
+        };
+        let call = transport.open(incoming.digest, incoming.limit())?;
+        Some(wait(wanted, call))
     }
 
     /// Brings a blob into empty files. What it says has been checked: the digest, the checksum where there is one, the

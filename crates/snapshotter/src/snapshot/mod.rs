@@ -293,12 +293,19 @@ pub(crate) fn run(
         abandon(store, operation);
     }
     let taken = result.map_err(|error| error.with_reference(&reference))?;
-    if !context.durable {
-        store.sync_later(snapshot);
+    match remote {
+        // The disk is the publication's for now.
+        Some(_) => store.sync_when_idle(snapshot),
+        None if !context.durable => store.sync_later(snapshot),
+        None => {}
     }
     let published = remote
         .map(|remote| publish_new(store, limit, remote, snapshot, request.force, &activity))
         .transpose();
+    if published.is_err() {
+        // What is nowhere else is in more of a hurry.
+        store.sync_later(snapshot);
+    }
     if ends.is_none() {
         abandon(store, operation);
     }

@@ -5,9 +5,11 @@
 //! by a row it may open for as long as it leases a snapshot that references it.
 
 mod check;
+mod copy;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
 mod delivery;
 mod ingest;
+mod lanes;
 pub(crate) mod layout;
 mod owner;
 #[cfg(feature = "test-hook")]
@@ -21,15 +23,20 @@ mod sweep;
 mod sync;
 #[cfg(feature = "registry")]
 pub(crate) mod travel;
+mod tree;
 mod unpack;
 mod views;
 
 #[cfg(feature = "registry")]
 pub(crate) use check::damaged;
 pub(crate) use check::{OpenBlob, settled};
+#[cfg(feature = "registry")]
+pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
+#[cfg(feature = "registry")]
+pub(crate) use packed::pass_packed;
 pub(crate) use recipient::Recipient;
 pub(crate) use recover::{ReadBlob, read_blob};
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::stream::{Fill, Output, PIECE, Piece, Source};
+use super::stream::{Output, PIECE, Piece, Source, fill};
 use super::{Ingested, Store};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Form, Sync};
@@ -43,11 +43,11 @@ fn write_stream(store: &Store, blob: &Blob, to: &Path) -> Result<()> {
     let activity = Activity::new(std::sync::Arc::default(), None);
     let opened = store.open_good(blob, &activity)?;
     let map = store.extents(blob)?;
-    let mut source = Source::new(&opened.file, &map);
+    let mut source = Source::new(&map);
     let mut piece = Piece::within(vec![0; PIECE]);
     let mut file = fs::File::create_new(to).at("create", to)?;
     loop {
-        source.fill(&mut piece).at("read", to)?;
+        fill(&mut source, &opened.file, &mut piece).at("read", to)?;
         if piece.bytes().is_empty() {
             break;
         }

@@ -16,18 +16,18 @@ use crate::fs::Stat;
 use crate::words::extent::ExtentMap;
 
 /// The stream in a packed file, and where its data belong.
-pub(super) struct Packed<'a> {
-    file: &'a File,
+pub(super) struct Packed {
     position: u64,
+    len: u64,
     decoder: Decoder,
 }
 
-impl<'a> Packed<'a> {
+impl Packed {
     /// `size` is the logical size that the stream has to have, `len` the file's length, both in bytes.
-    pub(super) fn new(file: &'a File, size: u64, len: u64) -> Self {
+    pub(super) fn new(size: u64, len: u64) -> Self {
         Self {
-            file,
             position: 0,
+            len,
             decoder: Decoder::new(Some(size), Some(len)),
         }
     }
@@ -36,30 +36,29 @@ impl<'a> Packed<'a> {
     fn finish(self) -> io::Result<ExtentMap> {
         self.decoder.finish().map_err(wrong)
     }
-
-    /// Reads to the brim or to the end of the file, which may lie beyond the end of the stream.
-    fn read(&mut self, piece: &mut Piece) -> io::Result<()> {
-        piece.len = 0;
-        while piece.room() > 0 {
-            let at = piece.len;
-            match self.file.read_at(&mut piece.buffer[at..], self.position) {
-                Ok(0) => break,
-                Ok(read) => {
-                    piece.len += read;
-                    self.position += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
 }
 
-impl Fill for Packed<'_> {
-    fn fill(&mut self, piece: &mut Piece) -> io::Result<()> {
-        self.read(piece)?;
-        let Piece { buffer, len, data } = piece;
+impl Fill for Packed {
+    fn set_out(&mut self, piece: &mut Piece) {
+        let left = usize::try_from(self.len - self.position).unwrap_or(usize::MAX);
+        piece.len = piece.buffer.len().min(left);
+        piece.reads.clear();
+        piece.reads.push(Segment {
+            file_offset: self.position,
+            start: 0,
+            len: piece.len,
+        });
+        self.position += piece.len as u64;
+    }
+
+    fn look_into(&mut self, piece: &mut Piece) -> io::Result<()> {
+        let Piece {
+            buffer,
+            len,
+            data,
+            extent_end,
+            ..
+        } = piece;
         data.clear();
         let bytes = &buffer[..*len];
         let start = bytes.as_ptr().addr();
@@ -72,6 +71,7 @@ impl Fill for Packed<'_> {
             });
             Ok::<_, Infallible>(())
         });
+        *extent_end = self.decoder.extent_end();
         pushed.map_err(|error| match error {
             DecodeError::Spf(error) => wrong(error),
             DecodeError::Sink(never) => match never {},
@@ -91,13 +91,17 @@ pub(crate) fn pass_packed(
     hashing: Hashing,
     progress: Progress<'_>,
 ) -> io::Result<(ExtentMap, Hashes)> {
-    if let Output::File { file, .. } = output {
-        crate::fs::hook::step("write")?;
-        file.set_len(size)?;
-    }
     let len = Stat::of_file(file)?.size;
-    let mut source = Packed::new(file, size, len);
-    let hashes = pass_over(&mut source, len, output, hashing, progress)?;
+    let mut source = Packed::new(size, len);
+    let hashes = pass_over(
+        &mut source,
+        file,
+        Some(size),
+        len,
+        output,
+        hashing,
+        progress,
+    )?;
     Ok((source.finish()?, hashes))
 }
 

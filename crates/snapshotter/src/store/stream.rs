@@ -2,34 +2,28 @@
 //!
 //! The unit of work is a *piece*: an aligned part of the file's SPF1 stream, header and descriptors included, with the
 //! data read straight into its place. Hashes then always see full aligned pieces (BLAKE3 builds its tree in whole
-//! subtrees), whatever the extents are. Two threads share the work so that neither waits much: one reads and hashes
-//! while the other writes; or, with nothing to write, one reads and takes XXH3 while the other takes BLAKE3.
+//! subtrees), whatever the extents are. A stream of more than one piece is worked on by several threads
+//! ([`lanes`](super::lanes)), a shorter one by its caller alone.
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::hash::Hasher;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use twox_hash::XxHash3_64;
 
+use super::copy::{Copy, Offer};
+use super::lanes;
 use crate::format::spf;
-use crate::fs::place::start_writeback;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::extent::ExtentMap;
 
 /// Bytes of a piece. Large enough to make threads and system calls cheap, small enough to stay in a core's cache.
 pub(crate) const PIECE: usize = 1 << 20;
 
-/// Pieces in flight: one being read, one being hashed, and slack for uneven speeds.
-const PIECES: usize = 4;
-
-/// Streams up to this long are not worth a second thread, in bytes.
-pub(super) const SMALL: u64 = 256 << 10;
-
-/// Dirty bytes after which writing to disk is started ahead of the sync.
-const WRITEBACK: u64 = 8 << 20;
+/// What one thread alone reads at once, in bytes.
+const ALONE: usize = 256 << 10;
 
 /// Which hashes a pass computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +43,30 @@ pub(crate) enum Output<'a> {
     Memory(&'a RefCell<Vec<u8>>),
     /// Into a file that is all hole; `sync_soon` starts the writing to disk early.
     File { file: &'a File, sync_soon: bool },
+    /// The same, perhaps, and into another one where that can be.
+    #[cfg_attr(
+        not(feature = "registry"),
+        expect(dead_code, reason = "nobody waits for what is not fetched")
+    )]
+    Offered {
+        file: Option<&'a File>,
+        offer: &'a Offer,
+    },
+}
+
+#[cfg(feature = "registry")]
+impl<'a> Output<'a> {
+    /// Into files that are in no hurry to reach the disk, since their bytes are elsewhere too.
+    pub(crate) fn fetched(file: Option<&'a File>, offer: Option<&'a Offer>) -> Self {
+        match (file, offer) {
+            (file, Some(offer)) => Self::Offered { file, offer },
+            (Some(file), None) => Self::File {
+                file,
+                sync_soon: false,
+            },
+            (None, None) => Self::None,
+        }
+    }
 }
 
 /// What a pass found.
@@ -70,191 +88,104 @@ pub(crate) fn pass(
     hashing: Hashing,
     progress: &(dyn Fn(u64) -> io::Result<()> + Sync),
 ) -> io::Result<Hashes> {
-    if let Output::File { file, .. } = output {
-        crate::fs::hook::step("write")?;
-        // Writing the last extent sets the length, unless a hole follows it.
-        if map
-            .extents()
-            .last()
-            .is_none_or(|last| last.end() < map.size())
-        {
-            file.set_len(map.size())?;
-        }
-    }
-    let mut source = Source::new(file, map);
-    pass_over(&mut source, map.stream_size(), output, hashing, progress)
+    let mut source = Source::new(map);
+    let len = map.stream_size();
+    // Writing the last extent sets the length, unless a hole follows it.
+    let ends = map.extents().last().map(|last| last.end());
+    let size = (len > PIECE as u64 || ends != Some(map.size())).then_some(map.size());
+    pass_over(&mut source, file, size, len, output, hashing, progress)
 }
 
-/// The pass over a stream of `len` bytes, wherever it comes from.
+/// The pass over a stream of `len` bytes in a file. Where there is a `size`, the copies are given it first.
 pub(super) fn pass_over(
     source: &mut dyn Fill,
+    file: &File,
+    size: Option<u64>,
     len: u64,
     output: Output<'_>,
     hashing: Hashing,
     progress: Progress<'_>,
 ) -> io::Result<Hashes> {
-    let large = len > SMALL;
-    match output {
+    let copies = match output {
+        Output::None => Vec::new(),
         Output::Memory(memory) => {
-            let mut take = |bytes: &[u8], _| {
-                memory.borrow_mut().extend_from_slice(bytes);
+            let mut take = |piece: &Piece| {
+                for (bytes, _) in piece.parts() {
+                    memory.borrow_mut().extend_from_slice(bytes);
+                }
                 Ok(())
             };
-            pass_alone(source, &mut take, hashing, progress)
+            return pass_alone(source, file, &mut take, hashing, progress);
         }
-        Output::None if large => pass_overlapped(source, None, hashing, progress),
-        Output::None => pass_alone(source, &mut |_, _| Ok(()), hashing, progress),
-        Output::File { file, sync_soon } => {
-            let mut copy = Copy::new(file, sync_soon);
-            if large {
-                return pass_overlapped(source, Some(copy), hashing, progress);
-            }
-            let mut take = |bytes: &[u8], offset| copy.write(bytes, offset);
-            pass_alone(source, &mut take, hashing, progress)
+        Output::File { file, sync_soon } => vec![Copy::new(file, sync_soon)],
+        Output::Offered { file, offer } => {
+            let copy = file.map(|file| Copy::new(file, false));
+            copy.into_iter().chain([Copy::offered(offer)]).collect()
         }
+    };
+    for copy in &copies {
+        copy.start(size)?;
     }
+    if len > PIECE as u64 {
+        return lanes::run(source, file, len, &copies, hashing, progress);
+    }
+    let mut take = |piece: &Piece| copies.iter().try_for_each(|copy| copy.write_piece(piece));
+    pass_alone(source, file, &mut take, hashing, progress)
 }
 
 pub(crate) type Progress<'a> = &'a (dyn Fn(u64) -> io::Result<()> + Sync);
 
 thread_local! {
-    static SMALL_PIECE: RefCell<Piece> = RefCell::new(Piece::new(SMALL as usize));
+    static ALONES: RefCell<Piece> = RefCell::new(Piece::new(ALONE));
 }
 
 fn pass_alone(
     source: &mut dyn Fill,
-    take: &mut dyn FnMut(&[u8], u64) -> io::Result<()>,
+    file: &File,
+    take: &mut dyn FnMut(&Piece) -> io::Result<()>,
     hashing: Hashing,
     progress: Progress<'_>,
 ) -> io::Result<Hashes> {
-    let mut hashers = Hashers::new(hashing == Hashing::Both, true);
-    SMALL_PIECE.with_borrow_mut(|piece| {
+    let mut hashers = Hashers::new(hashing);
+    ALONES.with_borrow_mut(|piece| {
         loop {
-            source.fill(piece)?;
+            fill(source, file, piece)?;
             if piece.bytes().is_empty() {
                 return io::Result::Ok(());
             }
             hashers.update(piece.bytes());
-            piece.for_each_segment(&mut *take)?;
+            take(piece)?;
             progress(piece.data_size())?;
         }
     })?;
-    Ok(hashers.finish().or(NOTHING))
+    Ok(hashers.finish())
 }
 
-/// Reads here, and does there what is the other half of the work.
-fn pass_overlapped(
-    source: &mut dyn Fill,
-    mut copy: Option<Copy<'_>>,
-    hashing: Hashing,
-    progress: Progress<'_>,
-) -> io::Result<Hashes> {
-    let checksum_here = copy.is_some();
-    let mut here = Hashers::new(hashing == Hashing::Both, checksum_here);
-    let mut there = Hashers::new(false, !checksum_here);
-    let (full_sender, full) = sync_channel::<Piece>(PIECES);
-    let (empty_sender, empty) = sync_channel::<Piece>(PIECES);
-    for _ in 0..PIECES {
-        // The channel has room for all of them and its receiver lives here.
-        let _ = empty_sender.send(Piece::new(PIECE));
-    }
-    std::thread::scope(|scope| {
-        let other = scope.spawn(move || -> io::Result<Partial> {
-            while let Ok(piece) = full.recv() {
-                if let Some(copy) = &mut copy {
-                    piece.for_each_segment(|bytes, offset| copy.write(bytes, offset))?;
-                }
-                there.update(piece.bytes());
-                // The reader may have stopped on an error: then nobody wants the piece back.
-                let _ = empty_sender.send(piece);
-            }
-            Ok(there.finish())
-        });
-        let read = read_pieces(source, &mut here, progress, &full_sender, &empty);
-        drop(full_sender);
-        let there = other
-            .join()
-            .map_err(|_| io::Error::other("the second thread of a pass panicked"))?;
-        // Where the other thread failed, the reader only found it gone.
-        let there = there?;
-        read?;
-        Ok(here.finish().or(there))
-    })
-}
-
-fn read_pieces(
-    source: &mut dyn Fill,
-    hashers: &mut Hashers,
-    progress: Progress<'_>,
-    full: &SyncSender<Piece>,
-    empty: &Receiver<Piece>,
-) -> io::Result<()> {
-    let gone = || io::Error::other("the second thread of a pass is gone");
-    loop {
-        let mut piece = empty.recv().map_err(|_| gone())?;
-        source.fill(&mut piece)?;
-        if piece.bytes().is_empty() {
-            return Ok(());
-        }
-        hashers.update(piece.bytes());
-        progress(piece.data_size())?;
-        full.send(piece).map_err(|_| gone())?;
-    }
-}
-
-/// The hashes one thread is to compute.
+/// The hashes of a stream that comes in order.
 pub(crate) struct Hashers {
     digest: Option<XxHash3_64>,
-    checksum: Option<blake3::Hasher>,
+    checksum: blake3::Hasher,
 }
-
-/// The hashes one thread has computed.
-#[derive(Clone, Copy)]
-pub(super) struct Partial {
-    digest: Option<Digest>,
-    checksum: Option<Checksum>,
-}
-
-pub(super) const NOTHING: Partial = Partial {
-    digest: None,
-    checksum: None,
-};
 
 impl Hashers {
-    pub(super) fn new(digest: bool, checksum: bool) -> Self {
+    pub(crate) fn new(hashing: Hashing) -> Self {
         Self {
-            digest: digest.then(XxHash3_64::new),
-            checksum: checksum.then(blake3::Hasher::new),
+            digest: (hashing == Hashing::Both).then(XxHash3_64::new),
+            checksum: blake3::Hasher::new(),
         }
     }
 
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         if let Some(digest) = &mut self.digest {
             digest.write(bytes);
         }
-        if let Some(checksum) = &mut self.checksum {
-            checksum.update(bytes);
-        }
+        self.checksum.update(bytes);
     }
 
-    pub(super) fn finish(self) -> Partial {
-        Partial {
-            digest: self.digest.map(|hasher| Digest::from_u64(hasher.finish())),
-            checksum: self
-                .checksum
-                .map(|hasher| Checksum::from_bytes(*hasher.finalize().as_bytes())),
-        }
-    }
-}
-
-impl Partial {
-    pub(super) fn or(self, other: Self) -> Hashes {
+    pub(crate) fn finish(self) -> Hashes {
         Hashes {
-            digest: self.digest.or(other.digest).unwrap_or(Digest::from_u64(0)),
-            checksum: self
-                .checksum
-                .or(other.checksum)
-                .unwrap_or(Checksum::from_bytes([0; 32])),
+            digest: Digest::from_u64(self.digest.map_or(0, |hasher| hasher.finish())),
+            checksum: Checksum::from_bytes(*self.checksum.finalize().as_bytes()),
         }
     }
 }
@@ -263,7 +194,12 @@ impl Partial {
 pub(super) struct Piece {
     pub(super) buffer: Vec<u8>,
     pub(super) len: usize,
+    /// What of the buffer is to be read from the stream's file, and from where.
+    pub(super) reads: Vec<Segment>,
+    /// What of the buffer is data, and of which place in the file that the stream is made of.
     pub(super) data: Vec<Segment>,
+    /// Where the extent ends that goes on in the next piece, if one does.
+    pub(super) extent_end: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -274,7 +210,7 @@ pub(super) struct Segment {
 }
 
 impl Piece {
-    fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self::within(vec![0; capacity])
     }
 
@@ -283,7 +219,9 @@ impl Piece {
         Self {
             buffer,
             len: 0,
+            reads: Vec::new(),
             data: Vec::new(),
+            extent_end: None,
         }
     }
 
@@ -305,23 +243,42 @@ impl Piece {
         self.data.iter().map(|segment| segment.len as u64).sum()
     }
 
-    /// Calls `take` with each stretch of data and its offset in the file.
-    fn for_each_segment(
-        &self,
-        mut take: impl FnMut(&[u8], u64) -> io::Result<()>,
-    ) -> io::Result<()> {
-        for segment in &self.data {
+    /// Each stretch of data and its offset in the file.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.data.iter().map(|segment| {
             let bytes = &self.buffer[segment.start..segment.start + segment.len];
-            take(bytes, segment.file_offset)?;
+            (bytes, segment.file_offset)
+        })
+    }
+
+    /// Reads what was set out.
+    pub(super) fn read(&mut self, file: &File) -> io::Result<()> {
+        for segment in &self.reads {
+            let place = &mut self.buffer[segment.start..segment.start + segment.len];
+            file.read_exact_at(place, segment.file_offset)?;
         }
         Ok(())
     }
 }
 
-/// Produces a file's SPF1 stream piece by piece.
-pub(super) trait Fill {
-    /// Fills a piece to the brim, or to the end of the stream.
-    fn fill(&mut self, piece: &mut Piece) -> io::Result<()>;
+/// An SPF1 stream, piece by piece. Between the two steps a piece is [read](Piece::read), on any thread; each of them sees
+/// all pieces in order.
+pub(super) trait Fill: Send {
+    /// Says how long the next piece is and what of it is to be read from the file, and writes what is in no file. A piece
+    /// is full unless the stream ends in it; after the end come empty ones.
+    fn set_out(&mut self, piece: &mut Piece);
+
+    /// Looks into a piece that was read: what of it is data, where that was not known before.
+    fn look_into(&mut self, _piece: &mut Piece) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Fills a piece to the brim, or to the end of the stream.
+pub(super) fn fill(source: &mut dyn Fill, file: &File, piece: &mut Piece) -> io::Result<()> {
+    source.set_out(piece);
+    piece.read(file)?;
+    source.look_into(piece)
 }
 
 /// Whether an error of a pass means that the bytes are not what they were: too few of them, or not a packed stream.
@@ -334,7 +291,6 @@ pub(crate) fn is_wrong(error: &io::Error) -> bool {
 
 /// The stream of a sparse file, made from its map and its data.
 pub(super) struct Source<'a> {
-    file: &'a File,
     map: &'a ExtentMap,
     /// Header or descriptor bytes that did not fit the last piece.
     pending: Vec<u8>,
@@ -345,9 +301,8 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(file: &'a File, map: &'a ExtentMap) -> Self {
+    pub(super) fn new(map: &'a ExtentMap) -> Self {
         Self {
-            file,
             map,
             pending: spf::header(map.size(), map.extents().len() as u64).to_vec(),
             extent: 0,
@@ -363,15 +318,14 @@ impl<'a> Source<'a> {
         self.pending.drain(..take);
     }
 
-    fn fill_data(&mut self, piece: &mut Piece, offset: u64, len: u64) -> io::Result<()> {
+    fn set_out_data(&mut self, piece: &mut Piece, offset: u64, len: u64) {
         let left = usize::try_from(len - self.within).unwrap_or(usize::MAX);
         let segment = Segment {
             file_offset: offset + self.within,
             start: piece.len,
             len: left.min(piece.room()),
         };
-        let place = &mut piece.buffer[segment.start..segment.start + segment.len];
-        self.file.read_exact_at(place, segment.file_offset)?;
+        piece.reads.push(segment);
         piece.data.push(segment);
         piece.len += segment.len;
         self.within += segment.len as u64;
@@ -380,13 +334,13 @@ impl<'a> Source<'a> {
             self.within = 0;
             self.opened = false;
         }
-        Ok(())
     }
 }
 
 impl Fill for Source<'_> {
-    fn fill(&mut self, piece: &mut Piece) -> io::Result<()> {
+    fn set_out(&mut self, piece: &mut Piece) {
         piece.len = 0;
+        piece.reads.clear();
         piece.data.clear();
         while piece.room() > 0 {
             if !self.pending.is_empty() {
@@ -397,46 +351,22 @@ impl Fill for Source<'_> {
                     self.opened = true;
                     continue;
                 }
-                self.fill_data(piece, extent.offset, extent.len)?;
+                self.set_out_data(piece, extent.offset, extent.len);
             } else {
                 break;
             }
         }
-        Ok(())
-    }
-}
-
-/// A copy being made.
-pub(super) struct Copy<'a> {
-    file: &'a File,
-    sync_soon: bool,
-    dirty: u64,
-}
-
-impl<'a> Copy<'a> {
-    pub(super) fn new(file: &'a File, sync_soon: bool) -> Self {
-        Self {
-            file,
-            sync_soon,
-            dirty: 0,
-        }
-    }
-
-    pub(super) fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)?;
-        self.dirty += bytes.len() as u64;
-        if self.sync_soon && self.dirty >= WRITEBACK {
-            start_writeback(self.file, 0, offset + bytes.len() as u64);
-            self.dirty = 0;
-        }
-        Ok(())
+        let extent = self.map.extents().get(self.extent);
+        piece.extent_end = extent
+            .filter(|_| self.within > 0)
+            .map(|extent| extent.end());
     }
 }
 
 /// Whether every byte outside the map reads as zero: a hole that was written into is found here.
 pub(crate) fn holes_are_zero(file: &File, map: &ExtentMap) -> io::Result<bool> {
     let found = crate::fs::scan::extents(file, map.size())?;
-    let mut buffer = vec![0; SMALL as usize];
+    let mut buffer = vec![0; ALONE];
     let mut written = found.extents().iter().peekable();
     let mut holes = map.holes().peekable();
     while let (Some(extent), Some(hole)) = (written.peek(), holes.peek()) {

@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
-#[cfg(feature = "registry")]
 use std::time::Duration;
 
 use super::Store;
@@ -17,7 +16,6 @@ use crate::fs::dir::sync_file;
 use crate::words::error::{At, Result};
 
 /// How long a handle has to live on before it syncs what is elsewhere too.
-#[cfg(feature = "registry")]
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Up to this many files are synced one by one.
@@ -89,7 +87,6 @@ impl Store {
     /// The same when nothing else has been going on for a while, for a snapshot whose bytes are elsewhere too: a handle
     /// that is closed before does not wait for it. Until then the blobs' marks stay, and after a reboot they are hashed
     /// before their first use.
-    #[cfg(feature = "registry")]
     pub(crate) fn sync_when_idle(self: &Arc<Self>, snapshot: i64) {
         self.in_background(move |store| {
             if !store.closes_within(IDLE) {
@@ -98,7 +95,6 @@ impl Store {
         });
     }
 
-    #[cfg(feature = "registry")]
     fn closes_within(&self, time: Duration) -> bool {
         let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self

@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use super::OpenBlob;
+use super::copy::Copy;
 use super::packed::Packed;
-use super::stream::{Copy, Fill, Hashers, Hashes, NOTHING, PIECE, Piece, Progress, SMALL, Source};
+use super::stream::{Fill, Hashers, Hashes, Hashing, PIECE, Piece, Progress, Source, fill};
 use crate::catalog::Form;
 use crate::format::spf::{DecodeError, Decoder, SpfError};
 use crate::transport::recycled::Buffers;
@@ -34,15 +35,15 @@ pub(crate) fn feed(
     let mut left = map.stream_size();
     let file = &opened.file;
     let mut source: Box<dyn Fill + '_> = match opened.form {
-        Form::Plain => Box::new(Source::new(file, map)),
-        Form::Packed => Box::new(Packed::new(file, map.size(), left)),
+        Form::Plain => Box::new(Source::new(map)),
+        Form::Packed => Box::new(Packed::new(map.size(), left)),
     };
     let mut hasher = blake3::Hasher::new();
     let buffers = Buffers::new(usize::try_from(left).map_or(PIECE, |left| left.min(PIECE)));
     while left > 0 {
         let mut buffer = buffers.take();
         let mut piece = Piece::within(std::mem::take(buffer.bytes_mut()));
-        source.fill(&mut piece)?;
+        fill(&mut *source, file, &mut piece)?;
         if piece.bytes().is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -81,12 +82,12 @@ impl<'a> Receiving<'a> {
         size: u64,
         limit: u64,
     ) -> io::Result<Self> {
-        crate::fs::hook::step("write")?;
-        file.set_len(size)?;
+        // What is elsewhere too is in no hurry to reach the disk.
+        let copy = Copy::new(file, false);
+        copy.start(Some(size))?;
         Ok(Self {
             decoder: Decoder::new(Some(size), Some(limit)),
-            // What is elsewhere too is in no hurry to reach the disk.
-            copy: Copy::new(file, false),
+            copy,
             hashing: StreamHasher::new(size),
             second: second.and_then(|file| Second::start(file, size, limit).ok()),
         })
@@ -98,9 +99,7 @@ impl<'a> Receiving<'a> {
         if let Some(second) = &self.second {
             second.push(bytes);
         }
-        let copy = &mut self.copy;
-        self.decoder
-            .push(bytes, &mut |offset, data| copy.write(data, offset))
+        self.copy.decode(&mut self.decoder, bytes)
     }
 
     /// What came, once all has.
@@ -127,13 +126,10 @@ impl Second {
             .name("snapshotter-copy".to_owned())
             .spawn(move || {
                 let mut decoder = Decoder::new(Some(size), Some(limit));
-                crate::fs::hook::step("write").ok()?;
-                file.set_len(size).ok()?;
-                let mut copy = Copy::new(&file, false);
+                let copy = Copy::new(&file, false);
+                copy.start(Some(size)).ok()?;
                 while let Ok(bytes) = received.recv() {
-                    decoder
-                        .push(&bytes, &mut |offset, data| copy.write(data, offset))
-                        .ok()?;
+                    copy.decode(&mut decoder, &bytes).ok()?;
                 }
                 decoder.finish().ok()?;
                 Some(file)
@@ -166,18 +162,18 @@ pub(crate) enum StreamHasher {
 impl StreamHasher {
     /// For a stream of about this many bytes.
     pub(crate) fn new(size: u64) -> Self {
-        if size <= SMALL {
-            return Self::Here(Box::new(Hashers::new(true, true)));
+        if size <= PIECE as u64 {
+            return Self::Here(Box::new(Hashers::new(Hashing::Both)));
         }
         let (sender, pieces) = sync_channel::<Bytes>(WAITING);
         let thread = std::thread::Builder::new()
             .name("snapshotter-hash".to_owned())
             .spawn(move || {
-                let mut hashers = Hashers::new(true, true);
+                let mut hashers = Hashers::new(Hashing::Both);
                 while let Ok(bytes) = pieces.recv() {
                     hashers.update(&bytes);
                 }
-                hashers.finish().or(NOTHING)
+                hashers.finish()
             });
         match thread {
             Ok(thread) => Self::There {
@@ -185,7 +181,7 @@ impl StreamHasher {
                 thread,
             },
             // Out of threads: slower, and right.
-            Err(_) => Self::Here(Box::new(Hashers::new(true, true))),
+            Err(_) => Self::Here(Box::new(Hashers::new(Hashing::Both))),
         }
     }
 
@@ -199,7 +195,7 @@ impl StreamHasher {
 
     pub(crate) fn finish(self) -> Hashes {
         match self {
-            Self::Here(hashers) => hashers.finish().or(NOTHING),
+            Self::Here(hashers) => hashers.finish(),
             Self::There { pieces, thread } => {
                 drop(pieces);
                 thread

@@ -25,6 +25,7 @@ use super::source::Source;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
 use super::{absent, other_size, wanted};
 use crate::fs::Dir;
+use crate::fs::ahead::Ahead;
 use crate::fs::dir::sync_file;
 use crate::fs::hook::step;
 use crate::fs::place::start_writeback;
@@ -65,7 +66,8 @@ impl Directory {
         let root = self.root.clone();
         // Once: a directory many nodes share may have very many names.
         let is_first = !self.reaped.swap(true, Ordering::Relaxed);
-        let mut draft = blocking(move || Draft::create(&root, digest, is_first)).await?;
+        let size = source.left();
+        let mut draft = blocking(move || Draft::create(&root, digest, size, is_first)).await?;
         while source.left() > 0 {
             let bytes = source.next(u64::MAX).await?;
             draft = blocking(move || draft.append(&bytes)).await?;
@@ -75,6 +77,21 @@ impl Directory {
         blocking(move || draft.publish(existing, &place)).await
     }
 
+    /// The object, and what of it is wanted.
+    async fn find(
+        &self,
+        digest: Digest,
+        range: Option<Range<u64>>,
+        limit: u64,
+    ) -> Result<(File, Range<u64>)> {
+        let root = self.root.clone();
+        let (file, size) = blocking(move || open_object(&root, digest))
+            .await?
+            .ok_or_else(|| absent(digest, &self.place()))?;
+        let wanted = wanted(digest, &self.place(), size, range.as_ref(), limit)?;
+        Ok((file, wanted))
+    }
+
     async fn bring(
         &self,
         digest: Digest,
@@ -82,11 +99,7 @@ impl Directory {
         limit: u64,
         sink: mpsc::Sender<Bytes>,
     ) -> Result<u64> {
-        let root = self.root.clone();
-        let (file, size) = blocking(move || open_object(&root, digest))
-            .await?
-            .ok_or_else(|| absent(digest, &self.place()))?;
-        let wanted = wanted(digest, &self.place(), size, range.as_ref(), limit)?;
+        let (file, wanted) = self.find(digest, range, limit).await?;
         let path = self.path(digest);
         let (budget, buffers) = (self.budget.clone(), self.buffers.clone());
         read_into(sink, file, path, wanted, budget, buffers).await
@@ -139,6 +152,13 @@ impl ContentTransport for Directory {
         Box::pin(self.bring(digest, range, limit, sink))
     }
 
+    fn open(&self, digest: Digest, limit: u64) -> Option<Call<'_, (File, PathBuf)>> {
+        Some(Box::pin(async move {
+            let (file, _) = self.find(digest, None, limit).await?;
+            Ok((file, self.path(digest)))
+        }))
+    }
+
     /// A file without a name tells whether one could be written, and nobody ever sees it.
     fn check(&self) -> Call<'_, ()> {
         let root = self.root.clone();
@@ -157,12 +177,15 @@ struct Draft {
     file: Temporary<Dir>,
     target: OsString,
     digest: Digest,
+    /// What it will have, what it has, and what of it is on its way to the disk, in bytes.
+    size: u64,
     len: u64,
     started: u64,
+    ahead: Ahead,
 }
 
 impl Draft {
-    fn create(root: &Path, digest: Digest, is_first: bool) -> Result<Self> {
+    fn create(root: &Path, digest: Digest, size: u64, is_first: bool) -> Result<Self> {
         // The root itself is not made: where it is missing, something is not mounted.
         let root = Dir::open(root)?;
         let dir = root.ensure_dir(OsStr::new(OBJECTS), 0o777)?;
@@ -174,8 +197,10 @@ impl Draft {
             file: Temporary::create(dir, 0o644).at("create a file in", path)?,
             target: digest.hex().into(),
             digest,
+            size,
             len: 0,
             started: 0,
+            ahead: Ahead::default(),
         })
     }
 
@@ -185,6 +210,9 @@ impl Draft {
             .and_then(|()| file.write_all_at(bytes, self.len))
             .at("write", self.path())?;
         self.len += bytes.len() as u64;
+        self.ahead
+            .expect(file, self.len, self.size)
+            .at("write", self.path())?;
         if self.len - self.started >= WRITEBACK {
             start_writeback(file, self.started, self.len - self.started);
             self.started = self.len;

@@ -20,9 +20,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::ops::Range;
 #[cfg(feature = "dragonfly")]
 use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -127,6 +129,15 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
         limit: u64,
         sink: mpsc::Sender<Bytes>,
     ) -> Call<'_, u64>;
+
+    /// Opens an object that is a file already, of at most `limit` bytes, and says where it is: who needs all of it reads
+    /// it there, and nothing is handed over. `None` where objects are behind a connection.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    fn open(&self, _digest: Digest, _limit: u64) -> Option<Call<'_, (File, PathBuf)>> {
+        None
+    }
 
     /// Whether [`fetch_file`](Self::fetch_file) is there: a name for the file is to be made before it is called.
     #[cfg(feature = "dragonfly")]

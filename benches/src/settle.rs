@@ -39,7 +39,7 @@ impl WorkDir {
 }
 
 /// Memory to hold between runs, in bytes: more than any run uses.
-const POOL: usize = 2560 << 20;
+const POOL: usize = 4 << 30;
 
 /// Memory that the host has backed, kept for the next run.
 ///

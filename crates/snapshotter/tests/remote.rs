@@ -504,6 +504,51 @@ async fn calls_at_once_fetch_each_blob_once() {
     assert_sound(&other).await;
 }
 
+/// Each call leads some of the blobs and follows the other for the rest, and commits many at once: neither may wait for
+/// what the other keeps back.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_fetch_the_same_small_files_in_opposite_order_end() {
+    const FILES: usize = 700;
+    let (place, here) = (Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let store = between.node(&here).await;
+    let tree = |name: &dyn Fn(usize) -> usize| {
+        (0..FILES).fold(Tree::new(), |tree, index| {
+            // Some with a hole, which are not kept in memory.
+            let content = match index % 7 {
+                0 => Bytes::Sparse {
+                    size: 12_288,
+                    extents: vec![(8192, index as u64, 4096)],
+                },
+                _ => random(index as u64, 100),
+            };
+            tree.file(format!("{:04}", name(index)), content)
+        })
+    };
+    let forwards = here.write("forwards", &tree(&|index| index));
+    let backwards = here.write("backwards", &tree(&|index| FILES - index));
+    store.snapshot(&request("v1", &forwards)).await.unwrap();
+    store.snapshot(&request("v2", &backwards)).await.unwrap();
+    for _ in 0..3 {
+        let there = Place::new();
+        let other = between.node(&there).await;
+        let mut calls = tokio::task::JoinSet::new();
+        for (version, source) in [("v1", &forwards), ("v2", &backwards)] {
+            let (other, output, source) = (other.clone(), there.fresh(), source.clone());
+            calls.spawn(async move {
+                let reference = reference(&format!("vm:{version}"));
+                let restore = RestoreRequest::new(reference, &output);
+                let fetched = other.restore(&restore).await.unwrap().fetched_blobs;
+                assert_same(&source, &output);
+                fetched
+            });
+        }
+        let fetched: u64 = calls.join_all().await.into_iter().sum();
+        assert_eq!(fetched, FILES as u64);
+        assert_sound(&other).await;
+    }
+}
+
 #[tokio::test]
 async fn what_is_there_is_listed_shown_and_removed() {
     let (place, here, there) = (Place::new(), Place::new(), Place::new());

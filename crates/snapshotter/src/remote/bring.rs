@@ -2,45 +2,48 @@
 //! which is kept packed where nobody needs it plain. Either way the bytes are read once here, hashed in that pass, and
 //! written once for each file that is made of them; wrong ones never get a name.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::os::unix::fs::FileExt;
 
 use super::content::{Origin, Staging};
 use super::fetch::{Fetching, Need};
 use super::runtime::Wanted;
-use crate::catalog::Sync;
+use crate::fs::hook::step;
 use crate::fs::{Stat, attributes, is_privileged};
 use crate::store::stream::{Hashes, Hashing, Output, is_wrong};
-use crate::store::{Ingest, Ingested, Offer, Payload, Slot, pass_packed};
+use crate::store::{Ingest, Offer, Payload, Slot, pass_packed};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::progress::Event;
 
 /// A blob that has come, and is right.
-struct Brought<'s> {
-    ingest: Ingest<'s>,
+pub(super) struct Brought<'s> {
+    pub(super) ingest: Ingest<'s>,
     /// A file with its bytes for the recipient.
-    second: Option<File>,
+    pub(super) second: Option<File>,
 }
 
-impl Fetching<'_> {
-    /// Brings a blob and commits it.
+/// Files up to this size are kept in memory until they are committed, in bytes.
+const IN_MEMORY: u64 = 16 << 10;
+
+impl<'a> Fetching<'a> {
+    /// Brings a blob, for the store to commit.
     pub(super) fn bring(
         &self,
         origin: &Origin<'_>,
         need: &Need<'_>,
         wanted: Wanted<'_>,
-    ) -> Result<()> {
+    ) -> Result<Brought<'a>> {
         #[cfg(feature = "dragonfly")]
         if let Some(brought) = self.delivered(origin, need, wanted)? {
-            return self.commit(origin, need, brought);
+            return Ok(brought);
         }
         if let Some(brought) = self.opened(origin, need, wanted)? {
-            return self.commit(origin, need, brought);
+            return Ok(brought);
         }
-        let brought = self.streamed(origin, need, wanted)?;
-        self.commit(origin, need, brought)
+        self.streamed(origin, need, wanted)
     }
 
     /// Reads an object that is a file here already; `None` where none is.
@@ -49,7 +52,7 @@ impl Fetching<'_> {
         origin: &Origin<'_>,
         need: &Need<'_>,
         wanted: Wanted<'_>,
-    ) -> Result<Option<Brought<'_>>> {
+    ) -> Result<Option<Brought<'a>>> {
         let incoming = need.incoming();
         let Some(opened) = origin.open(&incoming, wanted) else {
             return Ok(None);
@@ -78,15 +81,21 @@ impl Fetching<'_> {
         Ok(Some(brought))
     }
 
-    /// A file of the store, and perhaps a second one, that `read` decodes a stream of `len` bytes into.
+    /// What `read` decodes a stream of `len` bytes into: a file of the store, and perhaps a second one; or memory, for a
+    /// small file without holes.
     fn decoded(
         &self,
         need: &Need<'_>,
         len: u64,
         second: Option<File>,
         read: impl FnOnce(Output<'_>) -> Result<(ExtentMap, Hashes)>,
-    ) -> Result<Brought<'_>> {
+    ) -> Result<Brought<'a>> {
         let store = self.context.store;
+        if need.is_kept_in_memory() {
+            let memory = RefCell::new(Vec::new());
+            let (map, hashes) = read(Output::Memory(&memory))?;
+            return self.small(memory.into_inner(), map, hashes);
+        }
         let _space = store.claim_space(len)?;
         let (slot, file) = store.create_slot()?;
         let offer = second.map(Offer::new);
@@ -102,13 +111,17 @@ impl Fetching<'_> {
         origin: &Origin<'_>,
         need: &Need<'_>,
         wanted: Wanted<'_>,
-    ) -> Result<Brought<'_>> {
+    ) -> Result<Brought<'a>> {
         let store = self.context.store;
         let incoming = need.incoming();
+        let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
+        if need.is_kept_in_memory() {
+            let (data, map, hashes) = origin.fetch_small(&incoming, wanted, &told)?;
+            return self.small(data, map, hashes);
+        }
         let bytes = origin.size(&incoming, wanted)?;
         let _space = store.claim_space(bytes)?;
         let (slot, file) = store.create_slot()?;
-        let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
         let staging = Staging {
             file: &file,
             dir: store.root.staging.path(),
@@ -117,6 +130,28 @@ impl Fetching<'_> {
         let received = origin.fetch(&incoming, staging, wanted, &told)?;
         let ingest = self.plain(need, slot, &file, received.hashes, received.map)?;
         let second = received.second;
+        Ok(Brought { ingest, second })
+    }
+
+    /// A small file whose data are in memory, one extent after the other.
+    fn small(&self, data: Vec<u8>, map: ExtentMap, hashes: Hashes) -> Result<Brought<'a>> {
+        let (payload, mtime) = if map.data_size() == map.size() {
+            (Payload::Bytes(data), None)
+        } else {
+            let (slot, file) = self.context.store.create_slot()?;
+            let path = self.context.store.root.staging.path();
+            write_sparse(&file, &data, &map).at("write to", path)?;
+            let stat = Stat::of_file(&file).at("examine", path)?;
+            (Payload::Slot(slot), Some(stat.mtime))
+        };
+        let ingest = Ingest {
+            payload,
+            hashes,
+            map,
+            mtime,
+            probe: None,
+        };
+        let second = None;
         Ok(Brought { ingest, second })
     }
 
@@ -150,27 +185,25 @@ impl Fetching<'_> {
             probe: None,
         })
     }
+}
 
-    fn commit(&self, origin: &Origin<'_>, need: &Need<'_>, brought: Brought<'_>) -> Result<()> {
-        let store = self.context.store;
-        let bytes = brought.ingest.map.stream_size();
-        let checksum = brought.ingest.hashes.checksum;
-        let committed = store.commit(self.snapshot, &mut [brought.ingest])?;
-        // What came as a layer need not be sent to that registry again.
-        if let ([Ingested::Stored(blob) | Ingested::Reused(blob)], Some(sha256)) =
-            (&committed[..], origin.sha256(need.digest))
-        {
-            store
-                .catalog
-                .write(Sync::Normal, |txn| txn.set_sha256(*blob, sha256))?;
-        }
-        if let (Some(recipient), Some(second)) = (self.recipient, brought.second) {
-            recipient.receive(checksum, second);
-        }
-        self.fetched_blobs.fetch_add(1, Ordering::Relaxed);
-        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
+impl Need<'_> {
+    /// A read-only file with the bytes is to be a view: it needs its attributes before it has its name.
+    fn is_kept_in_memory(&self) -> bool {
+        self.incoming().size <= IN_MEMORY && self.attributes().is_none()
     }
+}
+
+fn write_sparse(file: &File, mut data: &[u8], map: &ExtentMap) -> io::Result<()> {
+    step("write")?;
+    file.set_len(map.size())?;
+    for extent in map.extents() {
+        // It is all in memory.
+        let (part, rest) = data.split_at(extent.len as usize);
+        file.write_all_at(part, extent.offset)?;
+        data = rest;
+    }
+    Ok(())
 }
 
 #[cfg(feature = "dragonfly")]
@@ -186,14 +219,14 @@ mod delivery {
     /// Shorter streams are not worth a file of their own that others may change, in bytes.
     const WORTH_KEEPING: u64 = 256 << 10;
 
-    impl Fetching<'_> {
+    impl<'a> Fetching<'a> {
         /// `None` where only streams come from.
         pub(super) fn delivered(
             &self,
             origin: &Origin<'_>,
             need: &Need<'_>,
             wanted: Wanted<'_>,
-        ) -> Result<Option<Brought<'_>>> {
+        ) -> Result<Option<Brought<'a>>> {
             if !origin.delivers() {
                 return Ok(None);
             }

@@ -3,6 +3,7 @@
 //! before it gets a name, and what goes is hashed while it goes, so neither side ever gets wrong bytes unnoticed.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,9 @@ use super::runtime::{self, Wanted, wait};
 use crate::activity::Activity;
 use crate::catalog::Blob;
 use crate::format::artifact::Layer;
-use crate::format::spf::DecodeError;
+use crate::format::spf::{DecodeError, Decoder};
 use crate::registry::{MetadataRegistry, Piece, Repository};
-use crate::store::stream::{Hashes, is_wrong};
+use crate::store::stream::{Hashers, Hashes, Hashing, is_wrong};
 use crate::store::travel::{Received, Receiving, StreamHasher, feed};
 use crate::store::{OpenBlob, Store};
 use crate::transport::{ContentTransport, Existing, Published};
@@ -255,6 +256,36 @@ impl Origin<'_> {
             .map_err(|error| self.wrong(incoming, error))?;
         self.check(incoming, &received.hashes)?;
         Ok(received)
+    }
+
+    /// Brings a blob into memory: its data, one extent after the other. Checked as by [`fetch`](Self::fetch).
+    pub(super) fn fetch_small(
+        &self,
+        incoming: &Incoming,
+        wanted: Wanted<'_>,
+        told: &dyn Fn(u64),
+    ) -> Result<(Vec<u8>, ExtentMap, Hashes)> {
+        let mut decoder = Decoder::new(Some(incoming.size), Some(incoming.limit()));
+        let mut hashers = Hashers::new(Hashing::Both);
+        let mut data = Vec::new();
+        self.pull(incoming, wanted, &mut |bytes| {
+            told(bytes.len() as u64);
+            hashers.update(bytes);
+            let mut keep = |_, part: &[u8]| {
+                data.extend_from_slice(part);
+                Ok::<_, Infallible>(())
+            };
+            decoder.push(bytes, &mut keep).map_err(|error| match error {
+                DecodeError::Spf(error) => self.wrong(incoming, error),
+                DecodeError::Sink(never) => match never {},
+            })
+        })?;
+        let map = decoder
+            .finish()
+            .map_err(|error| self.wrong(incoming, error))?;
+        let hashes = hashers.finish();
+        self.check(incoming, &hashes)?;
+        Ok((data, map, hashes))
     }
 
     /// Whether [`deliver`](Self::deliver) is there.

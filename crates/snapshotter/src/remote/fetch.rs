@@ -3,8 +3,10 @@
 //! snapshot appears in one transaction when every blob is here, so a fetch that fails or dies leaves nothing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::bring::Brought;
 use super::content::{Incoming, Origin};
 use super::flight::{Flights, Lead, Turn};
 use super::runtime::{Wanted, wait};
@@ -98,7 +100,14 @@ pub(super) struct Need<'a> {
     pub(super) files: Vec<&'a FileEntry>,
 }
 
+/// Files below this are committed many at once, in bytes.
+const SMALL: u64 = 1 << 20;
+
 impl Need<'_> {
+    fn is_small(&self) -> bool {
+        self.size < SMALL
+    }
+
     /// Of the first read-only file with it: given to the blob's own inode, which is then that file's view.
     pub(super) fn attributes(&self) -> Option<&Attributes> {
         let file = self.files.iter().find(|file| file.read_only)?;
@@ -147,15 +156,7 @@ pub(crate) fn run(
         txn.insert_lease(context.store.owner.name(), operation, pending)?;
         Ok(pending)
     })?;
-    let fetching = Fetching {
-        context,
-        snapshot,
-        repository: &repository,
-        manifest: &resolved.parsed,
-        recipient,
-        fetched_blobs: AtomicU64::new(0),
-        fetched_bytes: AtomicU64::new(0),
-    };
+    let fetching = Fetching::new(context, snapshot, &repository, &resolved.parsed, recipient);
     let needs = needs(&resolved.entries);
     let missing = fetching.take_known(&needs)?;
     fetching.fetch(&missing)?;
@@ -180,15 +181,7 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
         Error::damaged("the snapshot's document is not valid").with_source(error)
     })?;
     let repository = context.remote.repository(&row.reference)?;
-    let fetching = Fetching {
-        context,
-        snapshot,
-        repository: &repository,
-        manifest: &parsed,
-        recipient: None,
-        fetched_blobs: AtomicU64::new(0),
-        fetched_bytes: AtomicU64::new(0),
-    };
+    let fetching = Fetching::new(context, snapshot, &repository, &parsed, None);
     let needs = needs(&entries);
     let missing = fetching.take_known(&needs)?;
     fetching.fetch(&missing)?;
@@ -244,14 +237,48 @@ pub(super) struct Fetching<'a> {
     repository: &'a Repository,
     manifest: &'a Manifest,
     pub(super) recipient: Option<&'a dyn Recipient>,
-    pub(super) fetched_blobs: AtomicU64,
-    pub(super) fetched_bytes: AtomicU64,
+    fetched_blobs: AtomicU64,
+    fetched_bytes: AtomicU64,
+    /// Small blobs that have come and are committed together.
+    arrived: Mutex<Vec<Arrived<'a>>>,
+    /// Small blobs that have not come.
+    expected: AtomicUsize,
+    /// Flights that are over, of which others are still taking the blob.
+    landed: Mutex<Vec<Lead<'a>>>,
 }
 
-/// Blobs referenced in one transaction at most.
+/// A blob that has come, and whoever waits for it.
+struct Arrived<'a> {
+    brought: Brought<'a>,
+    sha256: Option<Sha256>,
+    lead: Lead<'a>,
+}
+
+/// Blobs of one transaction at most.
 const BATCH: usize = 256;
 
-impl Fetching<'_> {
+impl<'a> Fetching<'a> {
+    fn new(
+        context: &'a Context<'a>,
+        snapshot: i64,
+        repository: &'a Repository,
+        manifest: &'a Manifest,
+        recipient: Option<&'a dyn Recipient>,
+    ) -> Self {
+        Self {
+            context,
+            snapshot,
+            repository,
+            manifest,
+            recipient,
+            fetched_blobs: AtomicU64::new(0),
+            fetched_bytes: AtomicU64::new(0),
+            arrived: Mutex::default(),
+            expected: AtomicUsize::new(0),
+            landed: Mutex::default(),
+        }
+    }
+
     fn fetched(&self, snapshot: i64, reused: usize) -> Fetched {
         Fetched {
             snapshot,
@@ -304,18 +331,30 @@ impl Fetching<'_> {
             bytes: missing.iter().map(|need| need.size).sum(),
         });
         let origin = self.context.remote.origin(self.repository, self.manifest)?;
-        self.context.limit.for_each(missing.len(), |index| {
-            self.fetch_one(&origin, missing[index])
-        })
+        let small = missing.iter().filter(|need| need.is_small()).count();
+        self.expected.store(small, Ordering::Relaxed);
+        let fetched = self.context.limit.for_each(missing.len(), |index| {
+            let need = missing[index];
+            self.fetch_one(&origin, need)?;
+            // Nobody is to wait for the last ones until large ones have come.
+            if need.is_small() && self.expected.fetch_sub(1, Ordering::Relaxed) == 1 {
+                self.commit_arrived()?;
+            }
+            Ok(())
+        });
+        // Others may wait for what came before a failure.
+        fetched.and(self.commit_arrived())
     }
 
     fn fetch_one(&self, origin: &Origin<'_>, need: &Need<'_>) -> Result<()> {
+        let context = self.context;
         loop {
-            self.context.activity.check()?;
+            context.activity.check()?;
             let wanted = (need.digest, need.checksum);
-            match self.context.flights.join(wanted, self.context.activity)? {
+            let meanwhile = || self.commit_arrived();
+            match context.flights.join(wanted, context.activity, &meanwhile)? {
                 // Somebody may have led, and ended, since it was found missing.
-                Turn::Lead(lead) if !self.takes(need)? => return self.lead(origin, need, &lead),
+                Turn::Lead(lead) if !self.takes(need)? => return self.lead(origin, need, lead),
                 // Dropped when the blob is referenced, or is not there after all.
                 Turn::Follow(_follow) if !self.takes(need)? => {}
                 _ => return Ok(()),
@@ -328,23 +367,32 @@ impl Fetching<'_> {
         Ok(self.take_known(std::slice::from_ref(need))?.is_empty())
     }
 
-    /// Fetches a blob and commits it; once more where what came was damaged, which the way here may have done. A daemon
-    /// would bring the same from its cache again: what is behind it is asked then.
-    fn lead(&self, origin: &Origin<'_>, need: &Need<'_>, lead: &Lead<'_>) -> Result<()> {
+    /// Fetches a blob; once more where what came was damaged, which the way here may have done. A daemon would bring the
+    /// same from its cache again: what is behind it is asked then.
+    fn lead(&self, origin: &Origin<'_>, need: &Need<'_>, lead: Lead<'a>) -> Result<()> {
         let wanted = || match self.context.activity.check() {
             Err(cancelled) if !lead.has_followers() => Err(cancelled),
             _ => Ok(()),
         };
-        match self.bring(origin, need, &wanted) {
+        let brought = match self.bring(origin, need, &wanted) {
             Err(error) if error.kind() == ErrorKind::Damaged => {
                 self.bring_again(origin, need, &wanted, &error)
             }
             result => result,
+        }?;
+        let sha256 = origin.sha256(need.digest);
+        let arrived = Arrived {
+            brought,
+            sha256,
+            lead,
+        };
+        if need.is_small() {
+            self.add(arrived)
+        } else {
+            self.commit(vec![arrived])
         }
     }
-}
 
-impl Fetching<'_> {
     /// Where there is a detour, the straight way this time: who kept wrong bytes gives them again.
     fn bring_again(
         &self,
@@ -352,17 +400,90 @@ impl Fetching<'_> {
         need: &Need<'_>,
         wanted: Wanted<'_>,
         error: &Error,
-    ) -> Result<()> {
+    ) -> Result<Brought<'a>> {
         tracing::warn!(%error, "what was fetched is damaged; it is fetched again");
         let Some(direct) = origin.direct() else {
             return self.bring(origin, need, wanted);
         };
-        self.bring(&Origin::Transport(&direct), need, wanted)?;
+        let brought = self.bring(&Origin::Transport(&direct), need, wanted)?;
         let message = format!("dragonfly brought wrong bytes, the bucket right ones: {error}");
         let activity = self.context.activity;
         activity.warn(WarningKind::Direct, None, message);
-        Ok(())
+        Ok(brought)
     }
+
+    /// Keeps a small blob until there are enough of them.
+    fn add(&self, one: Arrived<'a>) -> Result<()> {
+        let batch = {
+            let mut arrived = lock(&self.arrived);
+            arrived.push(one);
+            if arrived.len() < BATCH {
+                return Ok(());
+            }
+            std::mem::take(&mut *arrived)
+        };
+        self.commit(batch)
+    }
+
+    fn commit_arrived(&self) -> Result<()> {
+        let batch = std::mem::take(&mut *lock(&self.arrived));
+        self.commit(batch)
+    }
+
+    /// Commits blobs, and tells who waits for them how it went.
+    fn commit(&self, batch: Vec<Arrived<'a>>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (brought, waiting): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|one| ((one.brought, one.sha256), one.lead))
+            .unzip();
+        let committed = self.commit_brought(brought);
+        for lead in waiting {
+            lead.land();
+            // Not waited for here: this may be a thread that waits for others already.
+            if lead.has_followers() {
+                lock(&self.landed).push(lead);
+            }
+        }
+        committed
+    }
+
+    fn commit_brought(&self, batch: Vec<(Brought<'a>, Option<Sha256>)>) -> Result<()> {
+        let store = self.context.store;
+        let (mut ingests, rest): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|(brought, sha256)| (brought.ingest, (brought.second, sha256)))
+            .unzip();
+        let outcomes = store.commit(self.snapshot, &mut ingests)?;
+        let mut layers = Vec::new();
+        for ((outcome, ingest), (second, sha256)) in outcomes.iter().zip(&ingests).zip(rest) {
+            if let (Ingested::Stored(blob) | Ingested::Reused(blob), Some(sha256)) =
+                (outcome, sha256)
+            {
+                layers.push((*blob, sha256));
+            }
+            if let (Some(recipient), Some(second)) = (self.recipient, second) {
+                recipient.receive(ingest.hashes.checksum, second);
+            }
+            self.fetched_blobs.fetch_add(1, Ordering::Relaxed);
+            self.fetched_bytes
+                .fetch_add(ingest.map.stream_size(), Ordering::Relaxed);
+        }
+        if layers.is_empty() {
+            return Ok(());
+        }
+        // What came as a layer need not be sent to that registry again.
+        store.catalog.write(Sync::Normal, |txn| {
+            let set = |(blob, sha256): &(i64, Sha256)| txn.set_sha256(*blob, *sha256);
+            layers.iter().try_for_each(set)
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A blob of the store with the bytes that are needed. By the digest alone where a snapshot of the Go library says no

@@ -47,6 +47,7 @@ fn all(options: &Options) -> Result<()> {
     let machine = machine::Machine::look(work.path())?;
     let mut bench = measure::Bench::new(options, work.path())?;
     let started = std::time::Instant::now();
+    let _memory = settle::Fragments::hold()?;
     for case in cases::ALL {
         if bench.wants_case(case.name) {
             (case.run)(&mut bench)?;

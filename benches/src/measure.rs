@@ -6,7 +6,6 @@ use std::process::Command;
 use crate::operation::{Operation, Outcome};
 use crate::options::Options;
 use crate::process::{self, Timed};
-use crate::settle::Pool;
 use crate::{Result, say};
 
 /// All measured so far, and how to measure.
@@ -102,10 +101,8 @@ impl<'a, C> Side<'a, C> {
     }
 
     fn run(&self, run: usize, commands: impl FnOnce(C) -> Result<Vec<Command>>) -> Result<Timed> {
-        let pool = Pool::hold();
         (self.prepare)(run)?;
         let mut commands = commands((self.command)(run))?;
-        pool.release();
         process::timed(&mut commands)
     }
 }

@@ -38,25 +38,33 @@ impl WorkDir {
     }
 }
 
-/// Memory to hold between runs, in bytes: more than any run uses.
-const POOL: usize = 4 << 30;
+/// Memory to prepare at most, in bytes: runs get half of it, which is more than any of them uses.
+const PREPARED: u64 = 10 << 30;
 
-/// Memory that the host has backed, kept for the next run.
+/// Less than what a balloon gives back to the host at once (2 MiB), in bytes.
+const FRAGMENT: usize = 1 << 20;
+
+/// Memory that the host has backed, and that stays so.
 ///
 /// A virtual machine may give free memory back to its host, and the first touch of such a page then costs ten times
-/// what it should: a run would be judged by the memory it happened to get. This holds touched memory while a run is
-/// prepared and frees it right before, and the kernel hands out first what was freed last.
-pub(crate) struct Pool(Vec<u8>);
+/// what it should: a run would be judged by the memory it happened to get. Only whole free blocks are given back. So this
+/// touches memory in fragments of half a block and frees every other one: what is free in between is never a whole block,
+/// and the kernel hands out small free pieces first.
+pub(crate) struct Fragments {
+    _kept: Vec<Vec<u8>>,
+}
 
-impl Pool {
-    /// Takes the memory, every page of it touched.
-    pub(crate) fn hold() -> Self {
-        Self(std::hint::black_box(vec![1; POOL]))
-    }
-
-    /// Gives it to whoever asks next.
-    pub(crate) fn release(self) {
-        drop(self.0);
+impl Fragments {
+    /// Takes as much as the machine can spare; held until the last run.
+    pub(crate) fn hold() -> Result<Self> {
+        let meminfo = fs::read_to_string("/proc/meminfo")?;
+        let spare = number(&meminfo, "MemAvailable:")? * 1024 / 3;
+        let count = spare.min(PREPARED) / FRAGMENT as u64;
+        let touched = |_| std::hint::black_box(vec![1; FRAGMENT]);
+        let all: Vec<Vec<u8>> = (0..count).map(touched).collect();
+        Ok(Self {
+            _kept: all.into_iter().step_by(2).collect(),
+        })
     }
 }
 

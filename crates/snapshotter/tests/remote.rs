@@ -444,6 +444,43 @@ async fn a_publish_that_fails_keeps_the_snapshot() {
     assert_sound(&store).await;
 }
 
+/// Blobs that are marked as perhaps not on the disk.
+fn marked(place: &Place) -> i64 {
+    let catalog = rusqlite::Connection::open(place.root().join("metadata/catalog.db")).unwrap();
+    let count = "SELECT count(*) FROM blobs WHERE unsynced IS NOT NULL";
+    catalog.query_row(count, [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn closing_waits_for_the_disk_where_the_bytes_are_nowhere_else() {
+    for fails in [false, true] {
+        let (place, here) = (Place::new(), Place::new());
+        let between = Between::directories(&place);
+        let source = here.write("source", &checkpoint());
+        let store = between.node(&here).await;
+        if fails {
+            fs::remove_dir(&between.content.root).unwrap();
+        }
+        let published = store.snapshot(&request("v1", &source)).await;
+        assert_eq!(published.is_err(), fails);
+        store.close().await.unwrap();
+        assert_eq!(marked(&here) == 0, fails, "fails: {fails}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_published_is_synced_when_the_handle_lives_on() {
+    let (place, here) = (Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    store.snapshot(&request("v1", &source)).await.unwrap();
+    while marked(&here) > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_request_may_name_another_registry_and_content() {
     let (place, elsewhere, here) = (Place::new(), Place::new(), Place::new());

@@ -36,7 +36,7 @@ pub(crate) struct Offer {
 }
 
 #[cfg_attr(
-    not(feature = "registry"),
+    not(any(feature = "registry", test)),
     expect(dead_code, reason = "nothing is fetched")
 )]
 impl Offer {

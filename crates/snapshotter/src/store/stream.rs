@@ -45,7 +45,7 @@ pub(crate) enum Output<'a> {
     File { file: &'a File, sync_soon: bool },
     /// The same, perhaps, and into another one where that can be.
     #[cfg_attr(
-        not(feature = "registry"),
+        not(any(feature = "registry", test)),
         expect(dead_code, reason = "nobody waits for what is not fetched")
     )]
     Offered {
@@ -54,7 +54,7 @@ pub(crate) enum Output<'a> {
     },
 }
 
-#[cfg(feature = "registry")]
+#[cfg(any(feature = "registry", test))]
 impl<'a> Output<'a> {
     /// Into files that are in no hurry to reach the disk, since their bytes are elsewhere too.
     pub(crate) fn fetched(file: Option<&'a File>, offer: Option<&'a Offer>) -> Self {

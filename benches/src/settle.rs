@@ -55,7 +55,7 @@ pub(crate) struct Fragments {
 }
 
 impl Fragments {
-    /// Takes as much as the machine can spare; held until the last run.
+    /// Takes as much as the machine can spare, for as long as it is held.
     pub(crate) fn hold() -> Result<Self> {
         let meminfo = fs::read_to_string("/proc/meminfo")?;
         let spare = number(&meminfo, "MemAvailable:")? * 1024 / 3;

@@ -41,7 +41,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Durability {
-    /// When the snapshot would survive a power cut.
+    /// When the snapshot would survive a power cut: it is on the disk, or published, and can be fetched again.
     #[default]
     Full,
     /// When the snapshot would survive the death of this process. It is synced in the background; after a power cut

@@ -123,7 +123,7 @@ pub const KEYS: &[Key] = &[
         "durability",
         Durability,
         config.durability,
-        "\"full\": a snapshot that is reported has reached the disk. \"background\": it will."
+        "\"full\": a snapshot that is reported has reached the disk, or is published. \"background\": it will."
     ),
     key!(
         "busy_timeout",

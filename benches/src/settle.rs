@@ -38,8 +38,8 @@ impl WorkDir {
     }
 }
 
-/// Memory to prepare at most, in bytes: runs get half of it, which is more than any of them uses.
-const PREPARED: u64 = 10 << 30;
+/// Memory to prepare at most, in bytes: half of it is for a case's sources, stores and runs together.
+const PREPARED: u64 = 16 << 30;
 
 /// Less than what a balloon gives back to the host at once (2 MiB), in bytes.
 const FRAGMENT: usize = 1 << 20;
@@ -58,7 +58,7 @@ impl Fragments {
     /// Takes as much as the machine can spare, for as long as it is held.
     pub(crate) fn hold() -> Result<Self> {
         let meminfo = fs::read_to_string("/proc/meminfo")?;
-        let spare = number(&meminfo, "MemAvailable:")? * 1024 / 3;
+        let spare = number(&meminfo, "MemAvailable:")? * 1024 / 3 * 2;
         let count = spare.min(PREPARED) / FRAGMENT as u64;
         let touched = |_| std::hint::black_box(vec![1; FRAGMENT]);
         let all: Vec<Vec<u8>> = (0..count).map(touched).collect();

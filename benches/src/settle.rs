@@ -2,8 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
 use crate::Result;
 use crate::operation::number;
@@ -38,33 +41,36 @@ impl WorkDir {
     }
 }
 
-/// Memory to prepare at most, in bytes: half of it is for a case's sources, stores and runs together.
-const PREPARED: u64 = 16 << 30;
+/// Memory to prepare at most, in bytes: for a case's sources, stores and runs together.
+const PREPARED: u64 = 20 << 30;
 
-/// Less than what a balloon gives back to the host at once (2 MiB), in bytes.
-const FRAGMENT: usize = 1 << 20;
+/// What is given back to the host at once, in bytes.
+const FRAGMENT: u64 = 2 << 20;
 
 /// Memory that the host has backed, and that stays so.
 ///
 /// A virtual machine may give free memory back to its host, and the first touch of such a page then costs ten times
 /// what it should: a run would be judged by the memory it happened to get. Only whole free blocks are given back. So this
-/// touches memory in fragments of half a block and frees every other one: what is free in between is never a whole block,
-/// and the kernel hands out small free pieces first.
-pub(crate) struct Fragments {
-    _kept: Vec<Vec<u8>>,
-}
+/// takes memory and frees all of it but one page of each fragment: what is free in between is never a whole block, and
+/// the kernel hands out small free pieces first.
+///
+/// The memory is a file's, whose pages go when they are told to; a heap might keep them.
+pub(crate) struct Fragments(#[expect(dead_code, reason = "for as long as it is open")] OwnedFd);
 
 impl Fragments {
-    /// Takes as much as the machine can spare, for as long as it is held.
+    /// Prepares as much as the machine can spare, for as long as it is held.
     pub(crate) fn hold() -> Result<Self> {
         let meminfo = fs::read_to_string("/proc/meminfo")?;
-        let spare = number(&meminfo, "MemAvailable:")? * 1024 / 3 * 2;
-        let count = spare.min(PREPARED) / FRAGMENT as u64;
-        let touched = |_| std::hint::black_box(vec![1; FRAGMENT]);
-        let all: Vec<Vec<u8>> = (0..count).map(touched).collect();
-        Ok(Self {
-            _kept: all.into_iter().step_by(2).collect(),
-        })
+        let spare = number(&meminfo, "MemAvailable:")? * 1024 / 8 * 7;
+        let count = spare.min(PREPARED) / FRAGMENT;
+        let page = rustix::param::page_size() as u64;
+        let memory = memfd_create("fragments", MemfdFlags::CLOEXEC)?;
+        fallocate(&memory, FallocateFlags::empty(), 0, count * FRAGMENT)?;
+        for at in (0..count).map(|index| index * FRAGMENT) {
+            let free = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&memory, free, at + page, FRAGMENT - page)?;
+        }
+        Ok(Self(memory))
     }
 }
 

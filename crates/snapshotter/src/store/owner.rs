@@ -24,7 +24,7 @@ const SHARDS: usize = 8;
 pub(crate) struct Owner {
     name: String,
     _lock: Lock,
-    staging: OnceLock<Vec<Dir>>,
+    staging: [OnceLock<Dir>; SHARDS],
     trash: OnceLock<Dir>,
     slots: AtomicU64,
     operations: AtomicI64,
@@ -41,7 +41,7 @@ impl Owner {
                 return Ok(Self {
                     name,
                     _lock: lock,
-                    staging: OnceLock::new(),
+                    staging: [const { OnceLock::new() }; SHARDS],
                     trash: OnceLock::new(),
                     slots: AtomicU64::new(0),
                     operations: AtomicI64::new(0),
@@ -64,25 +64,18 @@ impl Owner {
         self.operations.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A directory for an ingest slot, and a name no slot of this owner had before. The directories are made when first
-    /// needed.
+    /// A directory for an ingest slot, and a name no slot of this owner had before. Directories are made when first needed:
+    /// to remove one can mean to wait for the disk.
     pub(crate) fn slot(&self, root: &Root) -> Result<(&Dir, OsString)> {
-        let dirs = match self.staging.get() {
-            Some(dirs) => dirs,
-            None => {
-                let own = root.staging.ensure_dir(OsStr::new(&self.name), 0o700)?;
-                let dirs: Result<Vec<Dir>> = (0..SHARDS)
-                    .map(|shard| own.ensure_dir(OsStr::new(&format!("{shard:x}")), 0o700))
-                    .collect();
-                let dirs = dirs?;
-                self.staging.get_or_init(|| dirs)
-            }
-        };
         let number = self.slots.fetch_add(1, Ordering::Relaxed);
-        Ok((
-            &dirs[number as usize % SHARDS],
-            format!("{number:x}").into(),
-        ))
+        let name = format!("{number:x}").into();
+        let shard = number as usize % SHARDS;
+        if let Some(dir) = self.staging[shard].get() {
+            return Ok((dir, name));
+        }
+        let own = root.staging.ensure_dir(OsStr::new(&self.name), 0o700)?;
+        let dir = own.ensure_dir(OsStr::new(&format!("{shard:x}")), 0o700)?;
+        Ok((self.staging[shard].get_or_init(|| dir), name))
     }
 
     /// The directory where this owner puts swept names, made when first needed.

@@ -41,18 +41,20 @@ impl WorkDir {
     }
 }
 
-/// Memory to prepare at most, in bytes: for a case's sources, stores and runs together.
-const PREPARED: u64 = 20 << 30;
+/// Memory to prepare at most, in bytes.
+const PREPARED: u64 = 64 << 30;
 
-/// What is given back to the host at once, in bytes.
-const FRAGMENT: u64 = 2 << 20;
+/// Memory to leave alone, in bytes: for whatever else the machine does.
+const SPARED: u64 = 2 << 30;
+
+/// Half of what is given back to the host at once (2 MiB), in bytes.
+const FRAGMENT: u64 = 1 << 20;
 
 /// Memory that the host has backed, and that stays so.
 ///
 /// A virtual machine may give free memory back to its host, and the first touch of such a page then costs ten times
 /// what it should: a run would be judged by the memory it happened to get. Only whole free blocks are given back. So this
-/// takes memory and frees all of it but one page of each fragment: what is free in between is never a whole block, and
-/// the kernel hands out small free pieces first.
+/// takes nearly all memory and frees all but one page of each fragment: what is free in between is never a whole block.
 ///
 /// The memory is a file's, whose pages go when they are told to; a heap might keep them.
 pub(crate) struct Fragments(#[expect(dead_code, reason = "for as long as it is open")] OwnedFd);
@@ -61,12 +63,12 @@ impl Fragments {
     /// Prepares as much as the machine can spare, for as long as it is held.
     pub(crate) fn hold() -> Result<Self> {
         let meminfo = fs::read_to_string("/proc/meminfo")?;
-        let spare = number(&meminfo, "MemAvailable:")? * 1024 / 8 * 7;
-        let count = spare.min(PREPARED) / FRAGMENT;
+        let spare = (number(&meminfo, "MemAvailable:")? * 1024).saturating_sub(SPARED);
+        let len = spare.clamp(FRAGMENT, PREPARED) / FRAGMENT * FRAGMENT;
         let page = rustix::param::page_size() as u64;
         let memory = memfd_create("fragments", MemfdFlags::CLOEXEC)?;
-        fallocate(&memory, FallocateFlags::empty(), 0, count * FRAGMENT)?;
-        for at in (0..count).map(|index| index * FRAGMENT) {
+        fallocate(&memory, FallocateFlags::empty(), 0, len)?;
+        for at in (0..len).step_by(FRAGMENT as usize) {
             let free = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             fallocate(&memory, free, at + page, FRAGMENT - page)?;
         }

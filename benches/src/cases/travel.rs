@@ -350,7 +350,9 @@ impl Travel {
         let between = self.directories("down")?;
         super::take(&Operation::snapshot(&first, "v1", &self.source()).between(&between))?;
         let between = self.bucket("down");
-        let bucket = format!(":s3:{}/down", self.s3.bucket());
+        // Without the slash rclone asks whether it is an object, and this server fails at what is a directory: rclone
+        // would spend most of its time between one try and the next.
+        let bucket = format!(":s3:{}/down/", self.s3.bucket());
         self.put_whole(&self.source(), &bucket)?;
         let objects = self.dir.join("down").join("objects");
         self.put_whole(&objects, &format!(":s3:{}", self.s3.bucket()))?;

@@ -189,6 +189,7 @@ impl Context {
                 store.map_err(|error| self.settings.explain(error.into()))?
             }
         };
+        let found = store.warnings();
         let result = tokio::select! {
             biased;
             failure = stop.wait() => Err(failure),
@@ -201,7 +202,7 @@ impl Context {
             Err(failure) => {
                 // What this leaves, the next opener cleans up; the failure is what matters.
                 let _ = store.close().await;
-                return Err(failure);
+                return Err(found.into_iter().fold(failure, blame_store));
             }
         };
         // What was asked for is done: a signal now ends the cleaning up alone.
@@ -210,7 +211,11 @@ impl Context {
             closed = store.close() => closed.err().map(|error| Warning::deferred(&error.to_string())),
             failure = stop.signal() => Some(Warning::deferred(&failure.message)),
         };
-        Ok(Closed { value, warning })
+        let found = found.into_iter().map(Warning::from);
+        Ok(Closed {
+            value,
+            warnings: found.chain(warning).collect(),
+        })
     }
 
     /// Shows how a call gets on; ends when it is dropped.
@@ -223,8 +228,17 @@ impl Context {
 pub struct Closed<T> {
     /// What was done.
     pub value: T,
-    /// What closing left for later.
-    pub warning: Option<Warning>,
+    /// What is wrong with the store as such, and what closing left for later.
+    pub warnings: Vec<Warning>,
+}
+
+/// Whatever failed, it may be because of this.
+fn blame_store(mut failure: Failure, warning: snapshotter::Warning) -> Failure {
+    failure.causes.push(format!(
+        "{}; `snapshotter verify --rebuild`",
+        warning.message
+    ));
+    failure
 }
 
 fn cannot_start(error: &io::Error) -> Failure {

@@ -68,7 +68,7 @@ pub mod restore {
                 None,
                 activity(),
             )?;
-            let blobs = store.catalog.read(|txn| txn.blobs_after(0, 100))?;
+            let blobs = store.catalog.read(|txn| txn.blobs_after(None, 100))?;
             Ok(Self {
                 store,
                 limit,
@@ -97,7 +97,7 @@ pub mod restore {
             let snapshot = self.store.catalog.write(Sync::Normal, |txn| {
                 let snapshot = txn.insert_pending(&reference, now())?;
                 for blob in &self.blobs {
-                    txn.reference_blob(snapshot, blob.id)?;
+                    txn.reference_blob(snapshot, &blob.checksum)?;
                 }
                 let finished = Finished {
                     state: State::Unpublished,

@@ -218,6 +218,7 @@ pub(crate) fn entries(
 /// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its
 /// blobs when the restore ends.
 pub(crate) fn remove(store: &Store, reference: &Reference) -> Result<RemoveReport> {
+    store.require_current()?;
     let (snapshot, doomed) = store.with_reserve(|| {
         store.catalog.write(Sync::Full, |txn| {
             let snapshot = txn.resolve(reference)?;

@@ -18,10 +18,10 @@ use crate::rebuild::{self, RebuildReport, RebuildRequest};
 use crate::remote::{Flights, Remote};
 use crate::restore::{self, RestorePlan, RestoreReport, RestoreRequest};
 use crate::snapshot::{self, SnapshotPlan, SnapshotReport, SnapshotRequest};
-use crate::store::Store;
+use crate::store::{Store, WENT_BACK};
 use crate::verify::{self, VerifyReport, VerifyRequest};
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::progress::Observer;
+use crate::words::progress::{Observer, Warning, WarningKind};
 use crate::words::reference::Reference;
 
 /// An open store of snapshots. Clones share it; all methods may be called at once from any thread.
@@ -128,7 +128,20 @@ impl Snapshotter {
         })
     }
 
-    /// Makes a catalog for a store that has lost its own, or has a damaged one, from what is left: blobs by reading all
+    /// What was found wrong with the store as such when it was opened, which no single call can be blamed for: a catalog
+    /// that is older than the store. Does not block. Empty: nothing, or the handle is closed.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let went_back = self.inner.store().is_ok_and(|store| store.went_back());
+        let warning = || Warning {
+            kind: WarningKind::Unknown,
+            path: None,
+            message: WENT_BACK.to_owned(),
+        };
+        went_back.then(warning).into_iter().collect()
+    }
+
+    /// Makes a catalog for a store that has lost its own, or has a damaged one, or one that is older than it, from what is left: blobs by reading all
     /// files of the store, snapshots from what can be read of the damaged catalog and from the configured registry. Files
     /// that no known snapshot needs become one that is called `lost-and-found`; files with other bytes than their names
     /// say are moved to `quarantine/` in the root. Nothing is deleted, and nothing is changed before all has been read.

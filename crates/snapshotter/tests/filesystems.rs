@@ -11,7 +11,7 @@ use snapshotter::{
     File, LinkMode, Placements, RestoreReport, SnapshotReport, SnapshotRequest, Warning,
     WarningKind,
 };
-use support_b::outside::{self, assert_at_rest, assert_rows_and_files_agree, names};
+use support_b::outside::{self, assert_at_rest, assert_rows_and_files_agree, names_in_shards};
 use support_b::{Handle, checkpoint, request, restore_request};
 use testkit::compare::{Options, Sharing, assert_same, assert_same_with};
 use testkit::fsstat::filesystem_used;
@@ -326,7 +326,7 @@ fn use_links_up(file: &Path, dir: &Path, spare: u64) -> bool {
 /// The one file of the store.
 fn only_blob(root: &Path) -> std::path::PathBuf {
     let dir = outside::content(root);
-    let names = names(&dir);
+    let names = names_in_shards(&dir);
     assert_eq!(names.len(), 1);
     dir.join(names.first().unwrap())
 }
@@ -361,7 +361,7 @@ fn restores_go_on_when_the_links_of_an_inode_are_used_up() {
         assert_eq!(kinds(&report.warnings), []);
         assert_same_with(&at("source"), &output, &asked);
         let view = fs::metadata(output.join("ro/9")).unwrap();
-        let taken_over = names(&outside::views(&at("root"))).len();
+        let taken_over = names_in_shards(&outside::views(&at("root"))).len();
         assert_eq!(
             taken_over, 1,
             "one view took over from the blob's own inode"
@@ -369,7 +369,7 @@ fn restores_go_on_when_the_links_of_an_inode_are_used_up() {
         if round == 1 {
             assert!(view.nlink() > 10, "the second restore shares the view");
             let view = outside::views(&at("root"));
-            let name = names(&view).into_iter().next().unwrap();
+            let name = names_in_shards(&view).into_iter().next().unwrap();
             assert!(use_links_up(&view.join(name), &at("view-links"), 0));
         }
     }

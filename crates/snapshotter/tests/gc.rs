@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use snapshotter::{
     Config, Content, ContentProvider, ErrorKind, Gc, GcReport, GcRequest, GcStop, KeptFor,
-    Operation, PullRequest, RestoreRequest, SnapshotRequest, Snapshotter,
+    Operation, PullRequest, RestoreRequest, SnapshotRequest, Snapshotter, VerifyRequest,
 };
 use support_a::*;
 use support_b::Handle;
@@ -305,20 +305,27 @@ async fn usage_tells_what_is_shared_and_why_what_is_kept() {
 }
 
 #[tokio::test]
-async fn names_that_belong_to_nothing_are_swept() {
+async fn what_dead_owners_left_is_swept_and_names_the_store_did_not_give_up_stay() {
     let node = Node::new();
     let store = node.open().await;
     node.take(&store, "v1", 1).await;
-    fs::write(node.place.content().join("a".repeat(64)), "litter").unwrap();
-    fs::write(node.place.views().join("odd"), "litter").unwrap();
+    let strange = node.place.content().join("a".repeat(64));
+    fs::write(&strange, "not this store's to throw away").unwrap();
+    let given_up = node.place.content().join("b".repeat(64));
+    fs::write(&given_up, "litter").unwrap();
+    let note = format!("INSERT INTO orphans VALUES (0, '0000/{}')", "b".repeat(64));
+    catalog(&node.place.root()).execute(&note, []).unwrap();
     let orphan = node.place.root().join("staging/0123456789abcdef");
     fs::create_dir_all(&orphan).unwrap();
     fs::write(orphan.join("slot"), "half").unwrap();
     let dry = store.gc(&GcRequest::new().dry_run(true)).await.unwrap();
     assert!(dry.swept_names == 0 && orphan.exists());
     let report = store.gc(&GcRequest::new()).await.unwrap();
-    assert_eq!((report.swept_names, report.released.len()), (2, 0));
-    assert!(!orphan.exists());
+    assert_eq!((report.swept_names, report.released.len()), (1, 0));
+    assert!(!orphan.exists() && !given_up.exists() && strange.exists());
+    // Who reads it sees that it is nothing.
+    let report = store.verify(&VerifyRequest::all()).await.unwrap();
+    assert_eq!((report.swept_names, report.unknown_blobs), (1, 0));
     assert_sound(&store).await;
 }
 
@@ -625,10 +632,13 @@ async fn the_worker_survives_its_own_errors_and_says_so() {
         .open_with(|config| config.gc(eager()).busy_timeout(Duration::from_millis(1)))
         .await;
     let held = catalog(&node.place.root());
-    held.execute_batch("BEGIN IMMEDIATE").unwrap();
     // What it has to do something about, now that it cannot.
     let litter = node.place.content().join("a".repeat(64));
+    fs::create_dir_all(node.place.content()).unwrap();
     fs::write(&litter, "litter").unwrap();
+    let note = format!("INSERT INTO orphans VALUES (0, '0000/{}')", "a".repeat(64));
+    held.execute_batch(&format!("{note}; BEGIN IMMEDIATE"))
+        .unwrap();
     until("a round fails", async || {
         let metrics = store.metrics();
         let gc = &metrics.operations[Operation::Gc as usize];

@@ -223,7 +223,7 @@ impl Scene {
             let changed = catalog(&root).execute("UPDATE snapshots SET state = 3", []);
             assert_eq!(changed.unwrap(), 2);
         }
-        let blobs = names(&root.join("storage/content/blake3"));
+        let blobs = names(&root.join("storage/content/blake3/0000"));
         assert!(blobs.iter().filter(|name| name.ends_with(".spf")).count() == 3);
         scene
     }

@@ -158,7 +158,7 @@ impl Scene {
 fn reboot(root: &Path) {
     catalog(root)
         .execute_batch(
-            "UPDATE blobs SET unsynced = 'another boot' WHERE unsynced IS NOT NULL;
+            "UPDATE objects SET unsynced = 'another boot' WHERE unsynced IS NOT NULL;
              UPDATE views SET boot = 'another boot';",
         )
         .unwrap();

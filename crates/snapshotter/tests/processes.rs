@@ -17,7 +17,7 @@ use support_b::children::{
 };
 use support_b::outside::{
     assert_at_rest, assert_nothing_partial, assert_rows_and_files_agree, assert_rows_have_files,
-    blobs, catalog, content, names, remove_temporaries,
+    blobs, catalog, content, names, names_in_shards, remove_temporaries,
 };
 use support_b::{Handle, checkpoint, keepsake, kind, refusal, request, unless_busy};
 use tempfile::TempDir;
@@ -327,7 +327,7 @@ fn what_a_dead_owner_began_is_gone_at_the_next_open() {
     child.kill().unwrap();
     let handle = scene.open();
     assert_eq!(handle.usage().unwrap().blobs, usage as u64);
-    assert_eq!(names(&content(&scene.root())).len(), usage);
+    assert_eq!(names_in_shards(&content(&scene.root())).len(), usage);
     // Its name is free again.
     handle
         .snapshot(&request("base", "v1", &scene.source()))
@@ -369,7 +369,7 @@ fn a_snapshot_removed_while_another_process_restores_it_comes_out_whole() {
     ends_well(&mut child);
     assert_same(&scene.source(), &scene.output());
     assert_eq!(handle.usage().unwrap().blobs, 0, "now nobody does");
-    assert!(names(&content(&scene.root())).is_empty());
+    assert!(names_in_shards(&content(&scene.root())).is_empty());
     handle.close().unwrap();
     scene.assert_whole();
 }
@@ -388,7 +388,7 @@ fn what_a_restore_that_was_killed_kept_goes_at_the_next_open() {
     assert_nothing_partial(&scene.source(), &scene.output());
     let other = scene.open();
     assert_eq!(other.usage().unwrap().blobs, 0);
-    assert!(names(&content(&scene.root())).is_empty());
+    assert!(names_in_shards(&content(&scene.root())).is_empty());
     other.close().unwrap();
     handle.close().unwrap();
     scene.assert_whole();
@@ -477,11 +477,11 @@ fn a_root_of_a_newer_release_is_refused_by_its_number() {
     let error = refusal(Handle::open(&scene.root()));
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let text = error.to_string();
-    assert!(text.contains("99") && text.contains("knows 2"), "{text}");
+    assert!(text.contains("99") && text.contains("knows 3"), "{text}");
     assert!(error.hint().is_some());
     // And it is left alone.
     catalog(&scene.root())
-        .pragma_update(None, "user_version", 2)
+        .pragma_update(None, "user_version", 3)
         .unwrap();
     assert_eq!(scene.open().listed(), ["kept:v1"]);
     scene.assert_whole();
@@ -511,14 +511,14 @@ fn lose_the_catalog(root: &Path) {
 #[test]
 fn a_store_that_lost_its_catalog_is_damaged_and_stays_as_it_is() {
     let scene = Scene::with_a_snapshot();
-    let before = names(&content(&scene.root()));
+    let before = names_in_shards(&content(&scene.root()));
     lose_the_catalog(&scene.root());
     for _ in 0..2 {
         let error = refusal(Handle::open(&scene.root()));
         assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
         assert!(error.hint().is_some());
     }
-    assert_eq!(names(&content(&scene.root())), before);
+    assert_eq!(names_in_shards(&content(&scene.root())), before);
 }
 
 #[test]

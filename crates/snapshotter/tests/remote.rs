@@ -447,7 +447,7 @@ async fn a_publish_that_fails_keeps_the_snapshot() {
 /// Blobs that are marked as perhaps not on the disk.
 fn marked(place: &Place) -> i64 {
     let catalog = rusqlite::Connection::open(place.root().join("metadata/catalog.db")).unwrap();
-    let count = "SELECT count(*) FROM blobs WHERE unsynced IS NOT NULL";
+    let count = "SELECT count(*) FROM objects WHERE unsynced IS NOT NULL";
     catalog.query_row(count, [], |row| row.get(0)).unwrap()
 }
 

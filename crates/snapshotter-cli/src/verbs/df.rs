@@ -29,7 +29,7 @@ pub fn run(context: &Context, _: &Args) -> Result<Answer> {
     let used = context.with_store(async |store| Ok(store.usage_details().await?))?;
     let root = human::path(context.root());
     let space = Space::new(root, Named::new(context.root()), &used.value);
-    Ok(Answer::new(space).with_warnings(used.warning))
+    Ok(Answer::new(space).with_warnings(used.warnings))
 }
 
 #[derive(Serialize)]

@@ -44,7 +44,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let seen = context
         .with_store(async |store| Ok((inspect(store, &from).await?, inspect(store, &to).await?)))?;
     let (from, to) = &seen.value;
-    Ok(Answer::new(Difference::between(from, to)).with_warnings(seen.warning))
+    Ok(Answer::new(Difference::between(from, to)).with_warnings(seen.warnings))
 }
 
 async fn inspect(store: &Snapshotter, reference: &Reference) -> Result<SnapshotDetails> {

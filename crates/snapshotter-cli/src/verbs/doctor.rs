@@ -42,7 +42,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         Ok((found, store.diagnose_remote().await?))
     })?;
     let (here, there) = &found.value;
-    Ok(Answer::new(Findings::new(here, there.as_ref())).with_warnings(found.warning))
+    Ok(Answer::new(Findings::new(here, there.as_ref())).with_warnings(found.warnings))
 }
 
 fn explain(failure: Failure, output: Option<&Path>) -> Failure {

@@ -74,7 +74,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     }
     context.require_store()?;
     let collected = context.with_store(async |store| Ok(store.gc(&request).await?))?;
-    Ok(answer(&collected.value).with_warnings(collected.warning))
+    Ok(answer(&collected.value).with_warnings(collected.warnings))
 }
 
 impl Args {

@@ -46,7 +46,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         Ok(details) => Ok(details),
         Err(error) => Err(hints::what_is_there(store, error.into()).await),
     })?;
-    Ok(Answer::new(Inspected::new(&seen.value)).with_warnings(seen.warning))
+    Ok(Answer::new(Inspected::new(&seen.value)).with_warnings(seen.warnings))
 }
 
 fn remote(context: &Context, reference: &Reference) -> Result<Answer> {
@@ -54,7 +54,7 @@ fn remote(context: &Context, reference: &Reference) -> Result<Answer> {
         let seen = store.inspect_remote(reference).await;
         seen.map_err(|error| hints::there(error.into()))
     })?;
-    Ok(Answer::new(Inspected::of_remote(&seen.value)).with_warnings(seen.warning))
+    Ok(Answer::new(Inspected::of_remote(&seen.value)).with_warnings(seen.warnings))
 }
 
 #[derive(Serialize)]

@@ -60,7 +60,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
             None => format!("No snapshots in {}.", human::path(context.root())),
         },
     };
-    Ok(Answer::new(list).with_warnings(listed.warning))
+    Ok(Answer::new(list).with_warnings(listed.warnings))
 }
 
 /// What the registry has. A GLOB that leaves no doubt about the name asks for that name: that takes one request, and
@@ -86,7 +86,7 @@ fn remote(context: &Context, glob: Option<&str>, pattern: Option<&Pattern>) -> R
             ),
         },
     };
-    Ok(Answer::new(list).with_warnings(listed.warning))
+    Ok(Answer::new(list).with_warnings(listed.warnings))
 }
 
 /// The name in `vm` and in `vm:v*`.

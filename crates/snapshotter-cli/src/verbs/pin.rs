@@ -69,7 +69,7 @@ fn set(context: &Context, references: &[String], pinned: bool) -> Result<Answer>
     let pins = Pins {
         snapshots: changed.value.iter().map(Pin::new).collect(),
     };
-    Ok(Answer::new(pins).with_warnings(changed.warning))
+    Ok(Answer::new(pins).with_warnings(changed.warnings))
 }
 
 async fn change(

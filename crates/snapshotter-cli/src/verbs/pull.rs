@@ -48,7 +48,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let pulled_all = Pulled {
         pulled: pulled.value.iter().map(One::new).collect(),
     };
-    Ok(Answer::new(pulled_all).with_warnings(warnings.into_iter().chain(pulled.warning)))
+    Ok(Answer::new(pulled_all).with_warnings(warnings.into_iter().chain(pulled.warnings)))
 }
 
 async fn pull(context: &Context, store: &Snapshotter, reference: Reference) -> Result<PullReport> {

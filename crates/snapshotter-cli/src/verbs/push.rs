@@ -59,7 +59,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let pushed_all = Pushed {
         pushed: pushed.value.iter().map(One::new).collect(),
     };
-    Ok(Answer::new(pushed_all).with_warnings(warnings.into_iter().chain(pushed.warning)))
+    Ok(Answer::new(pushed_all).with_warnings(warnings.into_iter().chain(pushed.warnings)))
 }
 
 /// Each snapshot once, whatever it was called.

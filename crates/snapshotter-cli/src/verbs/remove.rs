@@ -64,7 +64,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         Ok(removed)
     })?;
     let removed_all = Removed::new(args.dry_run, &removed.value);
-    Ok(Answer::new(removed_all).with_warnings(removed.warning))
+    Ok(Answer::new(removed_all).with_warnings(removed.warnings))
 }
 
 /// Each snapshot once, whatever it was called.

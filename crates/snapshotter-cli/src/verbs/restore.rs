@@ -82,7 +82,7 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
     })?;
     let report = restored.value;
     let warnings = report.warnings.iter().cloned().map(Warning::from);
-    let warnings: Vec<_> = warnings.chain(restored.warning).collect();
+    let warnings: Vec<_> = warnings.chain(restored.warnings).collect();
     Ok(Answer::new(Restored::new(&report, &request.output_dir)).with_warnings(warnings))
 }
 
@@ -103,7 +103,7 @@ fn plan(context: &Context, request: &RestoreRequest) -> Result<Answer> {
         clobbers(Failure::new(ErrorKind::AlreadyExists, what).with_path(first))
     });
     Ok(Answer::new(Planned::new(&plan))
-        .with_warnings(planned.warning)
+        .with_warnings(planned.warnings)
         .with_failure(refused))
 }
 

@@ -116,7 +116,7 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
         context.with_store_and_remote(take)?
     };
     let warnings = taken.value.warnings.iter().cloned().map(Warning::from);
-    let warnings: Vec<_> = warnings.chain(taken.warning).collect();
+    let warnings: Vec<_> = warnings.chain(taken.warnings).collect();
     Ok(Answer::new(Taken::new(&taken.value)).with_warnings(warnings))
 }
 

@@ -41,7 +41,8 @@ pub struct Args {
     repair: bool,
     /// Make a new catalog from the files of the store, what can be read of the old one, and the registry
     ///
-    /// For a store whose catalog is gone or damaged, while nothing else uses it. REFERENCEs are then the snapshots to look
+    /// For a store whose catalog is gone, damaged, or older than it, while nothing else uses it: one that is whole and older
+    /// keeps what it has, and takes in the rest. REFERENCEs are then the snapshots to look
     /// for in the registry; without them, all that it lists. Files that no known snapshot needs become one that is called
     /// lost-and-found. Nothing is deleted.
     #[arg(long)]
@@ -92,7 +93,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let report = Verified::new(&verified.value);
     let failure = report.failure();
     Ok(Answer::new(report)
-        .with_warnings(warnings.into_iter().chain(verified.warning))
+        .with_warnings(warnings.into_iter().chain(verified.warnings))
         .with_failure(failure))
 }
 
@@ -109,6 +110,8 @@ struct Verified {
     repaired_snapshots: Vec<String>,
     catalog: Vec<String>,
     swept_names: u64,
+    unknown_blobs: u64,
+    unknown_bytes: u64,
     duration_seconds: f64,
 }
 
@@ -150,6 +153,8 @@ impl Verified {
                 .collect(),
             catalog: report.catalog.clone(),
             swept_names: report.swept_names,
+            unknown_blobs: report.unknown_blobs,
+            unknown_bytes: report.unknown_bytes,
             duration_seconds: report.duration.as_secs_f64(),
         }
     }
@@ -160,7 +165,7 @@ impl Verified {
         let fail =
             |message: String, hint| Some(Failure::new(ErrorKind::Damaged, message).with_hint(hint));
         if !self.catalog.is_empty() {
-            let hint = "`snapshotter verify --rebuild` makes a new one and keeps this";
+            let hint = "`snapshotter verify --rebuild` makes a new one and keeps this, or takes in what it does not know";
             return fail("the catalog is damaged".to_owned(), hint);
         }
         let hint = "a snapshot of the same bytes mends them, and --repair what was published or is here otherwise; else remove \
@@ -264,6 +269,14 @@ impl Verified {
                 page.out,
                 "{} left by interrupted commands removed",
                 count(self.swept_names, "name")
+            )?;
+        }
+        if self.unknown_blobs > 0 {
+            writeln!(
+                page.out,
+                "{} ({}) not in the catalog, and kept: `snapshotter verify --rebuild` takes them in",
+                count(self.unknown_blobs, "whole file"),
+                bytes(self.unknown_bytes)
             )?;
         }
         if self.failure().is_none() {

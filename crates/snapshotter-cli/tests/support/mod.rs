@@ -234,13 +234,18 @@ impl Place {
         Said::new(command, &output, self.dir.path())
     }
 
+    /// The files of the store.
+    pub fn blobs(&self) -> Vec<PathBuf> {
+        match fs::read_dir(self.path("root/storage/content/blake3/0000")) {
+            Ok(names) => names.map(|entry| entry.unwrap().path()).collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// The file of the store that holds most bytes.
     pub fn largest_blob(&self) -> PathBuf {
-        let content = self.path("root/storage/content/blake3");
-        let blobs = fs::read_dir(content)
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        blobs
+        self.blobs()
+            .into_iter()
             .max_by_key(|blob| fs::metadata(blob).unwrap().len())
             .unwrap()
     }

@@ -2,41 +2,44 @@
 
 use rusqlite::params;
 
-use super::blobs::form;
-use super::{Doomed, Form, Result, Snapshot, State, Txn, unsigned};
+use super::names::{Form, Shard};
+use super::objects::{checksum, form, shard};
+use super::{Doomed, Result, Snapshot, State, Txn, unsigned};
 use crate::words::digest::Checksum;
 
 /// A blob's file, as far as its size matters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StoredBlob {
-    pub(crate) id: i64,
     pub(crate) checksum: Checksum,
     pub(crate) form: Form,
+    pub(crate) shard: Shard,
     pub(crate) data_size: u64,
 }
 
 impl Txn<'_> {
-    /// All blobs, by their ids.
+    /// All blobs, by their checksums.
     pub(crate) fn stored_blobs(&self) -> Result<Vec<StoredBlob>> {
         self.all(
-            "SELECT id, checksum, data_size, form FROM blobs ORDER BY id",
+            "SELECT key, kind, shard, data_size FROM objects ORDER BY key",
             [],
             |row| {
                 Ok(StoredBlob {
-                    id: row.get(0)?,
-                    checksum: row.get(1).map(Checksum::from_bytes)?,
-                    form: form(row, 3)?,
-                    data_size: unsigned(row, 2)?,
+                    checksum: checksum(row, 0)?,
+                    form: form(row, 1)?,
+                    shard: shard(row, 2)?,
+                    data_size: unsigned(row, 3)?,
                 })
             },
         )
     }
 
     /// Which snapshot needs which blob, those included that are pending or removed and not visible.
-    pub(crate) fn all_references(&self) -> Result<Vec<(i64, i64)>> {
-        self.all("SELECT snapshot, blob FROM blob_references", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+    pub(crate) fn all_references(&self) -> Result<Vec<(i64, Checksum)>> {
+        self.all(
+            "SELECT r.snapshot, o.key FROM object_references r JOIN objects o ON o.id = r.object",
+            [],
+            |row| Ok((row.get(0)?, checksum(row, 1)?)),
+        )
     }
 
     /// Snapshots that somebody leases.

@@ -5,27 +5,44 @@
 //! (SQLITE_BUSY_SNAPSHOT). The write lock is also the store's *names lock*: files gain and lose names under `storage/`
 //! only while it is held. No code but SQLite opens `catalog.db`, since closing any descriptor of it would drop
 //! SQLite's POSIX locks.
+//!
+//! A call takes a connection that is idle, or opens another one, so nobody who reads waits for anybody who writes, or
+//! waits to write. Rows are named by what they are about, never by their ids: see `objects.rs`.
 
-mod blobs;
 mod gc;
+mod generation;
 mod leases;
+mod migrate;
+mod names;
+mod objects;
 mod open;
 mod problems;
 mod rebuild;
+mod references;
 #[cfg(feature = "registry")]
 mod remote;
 mod snapshots;
+mod views;
 
-pub(crate) use blobs::{Blob, BlobState, Doomed, Form, NewBlob, Unsynced, ViewInode, ViewKey};
 pub(crate) use gc::StoredBlob;
+pub(crate) use names::{
+    Form, Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
+};
+pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob, Unsynced};
+pub(crate) use open::Opening;
 pub(crate) use rebuild::{Condition, Named, Salvage, salvage};
+pub(crate) use references::Doomed;
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
+pub(crate) use views::{ViewInode, ViewKey};
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use crate::fs::counter::Counter;
 use crate::fs::hook::step;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
@@ -38,11 +55,20 @@ pub(crate) enum Sync {
     Normal,
 }
 
-/// An open catalog. Methods block, and only one thread of a process is inside at a time.
+/// Connections kept open between calls: one for each thread that usually asks at once.
+const KEPT: usize = 4;
+
+/// An open catalog. Methods block. Any number of threads may read, one of a process writes at a time.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    connection: Mutex<Connection>,
+    idle: Mutex<Vec<Connection>>,
+    writing: Mutex<()>,
     path: PathBuf,
+    busy_timeout: Duration,
+    /// The generation as it is known outside, raised after each commit that has to last.
+    generation: Counter,
+    /// Whether something was written through this handle that has to last.
+    wrote: AtomicBool,
 }
 
 /// A transaction, on which the row operations of this module's files are defined.
@@ -54,7 +80,7 @@ pub(crate) struct Txn<'c> {
 impl Catalog {
     /// Runs `body` in a transaction that sees one consistent state.
     pub(crate) fn read<T>(&self, body: impl FnOnce(&Txn<'_>) -> Result<T>) -> Result<T> {
-        let mut connection = self.lock();
+        let mut connection = self.connection()?;
         let txn = self.begin(&mut connection, TransactionBehavior::Deferred)?;
         body(&txn)
     }
@@ -65,7 +91,9 @@ impl Catalog {
         sync: Sync,
         body: impl FnOnce(&Txn<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut connection = self.lock();
+        // A panic inside a transaction rolled it back: there is nothing to be poisoned.
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connection = self.connection()?;
         let synchronous = match sync {
             Sync::Full => "FULL",
             Sync::Normal => "NORMAL",
@@ -75,8 +103,16 @@ impl Catalog {
             .map_err(|error| self.error(error))?;
         let txn = self.begin(&mut connection, TransactionBehavior::Immediate)?;
         let value = body(&txn)?;
+        let generation = match sync {
+            Sync::Full => Some(txn.next_generation()?),
+            Sync::Normal => None,
+        };
         step("commit").at("commit to", &self.path)?;
         txn.inner.commit().map_err(|error| self.error(error))?;
+        if let Some(number) = generation {
+            self.generation.raise(number);
+            self.wrote.store(true, Ordering::Relaxed);
+        }
         Ok(value)
     }
 
@@ -94,15 +130,60 @@ impl Catalog {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Connection> {
-        // A panic inside a transaction rolled it back: the connection is good.
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// A connection that nobody else uses meanwhile.
+    fn connection(&self) -> Result<Lent<'_>> {
+        let idle = self.idle().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => open::connection(&self.path, self.busy_timeout)?,
+        };
+        Ok(Lent {
+            catalog: self,
+            connection: Some(connection),
+        })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn error(&self, error: rusqlite::Error) -> Error {
         sqlite_error(&self.path, error)
+    }
+}
+
+/// A connection that goes back to the idle ones when it is dropped.
+struct Lent<'c> {
+    catalog: &'c Catalog,
+    connection: Option<Connection>,
+}
+
+impl std::ops::Deref for Lent<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match &self.connection {
+            Some(connection) => connection,
+            None => unreachable!("it goes back when it is dropped"),
+        }
+    }
+}
+
+impl std::ops::DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        match &mut self.connection {
+            Some(connection) => connection,
+            None => unreachable!("it goes back when it is dropped"),
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut idle = self.catalog.idle();
+        if idle.len() < KEPT {
+            idle.extend(self.connection.take());
+        }
     }
 }
 
@@ -119,6 +200,7 @@ impl Txn<'_> {
         statement.execute(params).map_err(|error| self.error(error))
     }
 
+    /// The id it gives is for this transaction, but for a snapshot's, which its lease keeps.
     fn insert(&self, sql: &str, params: impl rusqlite::Params) -> Result<i64> {
         self.execute(sql, params)?;
         Ok(self.inner.last_insert_rowid())

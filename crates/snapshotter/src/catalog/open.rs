@@ -1,17 +1,19 @@
-//! Opening, creating and migrating the catalog.
+//! Opening and creating the catalog, and closing it.
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Catalog, Sync, Txn, sqlite_error};
+use crate::fs::counter::Counter;
 use crate::words::error::{Error, ErrorKind, Result};
 
 /// The schema this release writes.
-pub(super) const SCHEMA_VERSION: i64 = 2;
+pub(super) const SCHEMA_VERSION: i64 = 3;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -28,58 +30,77 @@ const SHORT_LOG: u64 = 1 << 20;
 /// Compiled statements kept a connection: more than there are, so none is ever compiled twice.
 const STATEMENTS: usize = 64;
 
+/// What opening a catalog may have to ask of whoever knows the root.
+pub(crate) struct Opening<'a> {
+    /// Refuses to make a catalog where there is none and should be one.
+    pub(crate) may_create: &'a dyn Fn() -> Result<()>,
+    /// Waits until no process of an older release uses the root.
+    pub(crate) wait_for_older: &'a dyn Fn() -> Result<()>,
+}
+
 impl Catalog {
-    /// Opens the catalog at `path`, creating it where there is none and `may_create` allows it.
+    /// Opens the catalog at `path`, creating it where there is none, and brings an older one up to date.
     ///
     /// # Errors
-    /// `Unsupported` for a newer schema; whatever `may_create` says; the operating system's.
+    /// `Unsupported` for a newer schema; whatever `opening` says; the operating system's.
     pub(crate) fn open(
         path: &Path,
+        generation: Counter,
         busy_timeout: Duration,
-        may_create: impl FnOnce() -> Result<()>,
+        opening: &Opening<'_>,
     ) -> Result<Self> {
-        let catalog = connect(path, busy_timeout)?;
-        catalog.migrate(may_create)?;
+        let catalog = connect(path, generation, busy_timeout)?;
+        match catalog.read(|txn| txn.schema_version())? {
+            SCHEMA_VERSION => {}
+            0 => catalog.write(Sync::Full, |txn| txn.create(opening))?,
+            1..SCHEMA_VERSION => catalog.migrate(opening)?,
+            version => return Err(newer(path, version)),
+        }
         Ok(catalog)
     }
 
-    /// Copies the log into the database if it has grown and nobody else is reading, so that the next opener does not have
-    /// to read it. Best effort: it is only ever a matter of time.
-    pub(crate) fn shorten_log(&self) {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        let size = std::fs::symlink_metadata(&log).map_or(0, |metadata| metadata.len());
-        if size < SHORT_LOG {
+    /// Copies the log into the database and empties it, if something in it has to last, or it has grown: a log has no
+    /// second copy, and one flipped bit in it takes all that comes after. Best effort, and nobody is waited for: what
+    /// another process reads, that one copies when it closes.
+    pub(crate) fn checkpoint(&self) {
+        if !self.wrote.load(Ordering::Relaxed) && self.log_size() < SHORT_LOG {
             return;
         }
-        let connection = self.lock();
-        let shortened = connection
-            .busy_timeout(Duration::ZERO)
-            .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
-        if let Err(error) = shortened {
-            tracing::debug!(%error, "the catalog's log was not shortened");
+        let emptied = self.connection().and_then(|connection| {
+            connection
+                .busy_timeout(Duration::ZERO)
+                .and_then(|()| {
+                    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                })
+                .map_err(|error| sqlite_error(&self.path, error))
+        });
+        if let Err(error) = emptied {
+            tracing::debug!(%error, "the catalog's log was not emptied");
         }
     }
 
-    fn migrate(&self, may_create: impl FnOnce() -> Result<()>) -> Result<()> {
-        if self.read(|txn| txn.schema_version())? == SCHEMA_VERSION {
-            return Ok(());
-        }
-        // Looked at again under the lock: another process may have been creating it.
-        self.write(Sync::Full, |txn| match txn.schema_version()? {
-            SCHEMA_VERSION => Ok(()),
-            0 => {
-                may_create()?;
-                txn.create_schema()
-            }
-            1 => txn.add_inodes(),
-            version => Err(newer(&self.path, version)),
-        })
+    fn log_size(&self) -> u64 {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::symlink_metadata(&log).map_or(0, |metadata| metadata.len())
     }
 }
 
 /// Connects to the database at `path`, whatever is in it; makes an empty one where there is none.
-pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Catalog> {
+pub(super) fn connect(path: &Path, generation: Counter, busy_timeout: Duration) -> Result<Catalog> {
+    let first = connection(path, busy_timeout)?;
+    Ok(Catalog {
+        idle: Mutex::new(vec![first]),
+        writing: Mutex::default(),
+        path: path.to_owned(),
+        busy_timeout,
+        generation,
+        wrote: AtomicBool::new(false),
+    })
+}
+
+/// Opens one connection.
+pub(super) fn connection(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     let fail = |error| sqlite_error(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -89,10 +110,7 @@ pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Catalog> {
     connection.busy_timeout(busy_timeout).map_err(fail)?;
     use_wal(&connection, busy_timeout).map_err(fail)?;
     configure(&connection).map_err(fail)?;
-    Ok(Catalog {
-        connection: Mutex::new(connection),
-        path: path.to_owned(),
-    })
+    Ok(connection)
 }
 
 pub(super) fn newer(path: &Path, version: i64) -> Error {
@@ -114,18 +132,13 @@ impl Txn<'_> {
             .map_err(|error| self.error(error))
     }
 
-    /// From version 1. No inode has the number 0, so a view of which none is known is made anew.
-    fn add_inodes(&self) -> Result<()> {
-        self.inner
-            .execute_batch(
-                "ALTER TABLE blobs ADD COLUMN inode INTEGER;
-                 ALTER TABLE views ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;",
-            )
-            .and_then(|()| {
-                self.inner
-                    .pragma_update(None, "user_version", SCHEMA_VERSION)
-            })
-            .map_err(|error| self.error(error))
+    /// Looked at again under the lock: another process may have been creating it.
+    fn create(&self, opening: &Opening<'_>) -> Result<()> {
+        if self.schema_version()? == 0 {
+            (opening.may_create)()?;
+            self.create_schema()?;
+        }
+        Ok(())
     }
 
     pub(super) fn create_schema(&self) -> Result<()> {
@@ -157,7 +170,7 @@ fn use_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> 
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    // Closing would copy the log and sync twice, which waits for other people's data: see `Catalog::shorten_log`.
+    // Closing would copy the log and sync twice, which waits for other people's data: see `Catalog::checkpoint`.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;

@@ -1,6 +1,9 @@
 //! Whether the database is one: its pages, its indexes, its constraints, its references.
 
+use rusqlite::params;
+
 use super::{Catalog, Doomed, Result, Txn, sqlite_error};
+use crate::words::digest::Checksum;
 use crate::words::error::ErrorKind;
 
 /// Problems told at most.
@@ -44,33 +47,27 @@ impl Txn<'_> {
     }
 
     /// Deletes references of a snapshot, and the rows that only those kept; says what these were called.
-    pub(crate) fn drop_references(&self, snapshot: i64, blobs: &[i64]) -> Result<Vec<Doomed>> {
+    pub(crate) fn drop_references(&self, snapshot: i64, blobs: &[Checksum]) -> Result<Vec<Doomed>> {
         let exclusive = self.exclusive_blobs(snapshot)?;
         for blob in blobs {
             self.execute(
-                "DELETE FROM blob_references WHERE snapshot = ?1 AND blob = ?2",
-                [snapshot, *blob],
+                "DELETE FROM object_references
+                 WHERE snapshot = ?1 AND object = (SELECT id FROM objects WHERE key = ?2)",
+                params![snapshot, blob.as_bytes()],
             )?;
         }
-        let doomed = exclusive.iter().filter(|blob| blobs.contains(&blob.id));
+        let doomed = exclusive
+            .iter()
+            .filter(|blob| blobs.contains(&blob.checksum));
         doomed.map(|blob| self.doom_blob(blob)).collect()
-    }
-
-    pub(crate) fn has_references_to_nothing(&self) -> Result<bool> {
-        let found = self.first(
-            "SELECT 1 FROM blob_references r WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.id = r.blob) LIMIT 1",
-            [],
-            |_| Ok(()),
-        )?;
-        Ok(found.is_some())
     }
 
     /// Deletes what names a blob's row that is gone. What names a snapshot's row that is gone stays: it keeps the blobs.
     pub(crate) fn drop_references_to_nothing(&self) -> Result<()> {
-        for table in ["blob_references", "views"] {
+        for table in ["object_references", "views", "contents"] {
             self.execute(
                 &format!(
-                    "DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.id = {table}.blob)"
+                    "DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM objects o WHERE o.id = {table}.object)"
                 ),
                 [],
             )?;

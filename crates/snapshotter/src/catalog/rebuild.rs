@@ -8,9 +8,10 @@ use std::time::Duration;
 use rusqlite::{Connection, Row, params};
 
 use super::open::{SCHEMA_VERSION, connect};
-use super::{Catalog, NewBlob, Result, State, Sync, Totals, Txn, Unsynced, signed};
+use super::{Catalog, Result, State, Sync, Totals, Txn, signed};
 use crate::format::artifact::Manifest;
 use crate::format::document::Document;
+use crate::fs::counter::Counter;
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{Error, ErrorKind};
 use crate::words::extent::ExtentMap;
@@ -51,8 +52,12 @@ impl Catalog {
     ///
     /// # Errors
     /// `Unsupported` for a newer schema; `Busy`; the operating system's.
-    pub(crate) fn condition(path: &Path, busy_timeout: Duration) -> Result<Condition> {
-        let looked = connect(path, busy_timeout).and_then(|catalog| {
+    pub(crate) fn condition(
+        path: &Path,
+        generation: Counter,
+        busy_timeout: Duration,
+    ) -> Result<Condition> {
+        let looked = connect(path, generation, busy_timeout).and_then(|catalog| {
             let (version, tables) =
                 catalog.read(|txn| Ok((txn.schema_version()?, txn.tables()?)))?;
             Ok(match version {
@@ -74,20 +79,29 @@ impl Catalog {
     /// `AlreadyExists` where somebody else made one meanwhile; what `fill` says.
     pub(crate) fn create<T>(
         path: &Path,
+        generation: Counter,
         busy_timeout: Duration,
         fill: impl FnOnce(&Txn<'_>) -> Result<T>,
     ) -> Result<T> {
-        let catalog = connect(path, busy_timeout)?;
+        let seen = generation.read().unwrap_or_default();
+        let catalog = connect(path, generation, busy_timeout)?;
         catalog.write(Sync::Full, |txn| {
             if txn.schema_version()? != 0 {
                 let text = format!("the catalog {} was made meanwhile", path.display());
                 return Err(Error::new(ErrorKind::AlreadyExists, text).with_path(path));
             }
             txn.create_schema()?;
+            txn.count_on_from(seen)?;
             fill(txn)
         })
     }
 }
+
+/// Where maps are, in this schema and in older ones.
+const MAPS: [&str; 2] = [
+    "SELECT o.key, c.extents FROM contents c NOT INDEXED JOIN objects o ON o.id = c.object ORDER BY c.object",
+    "SELECT checksum, extents FROM blobs NOT INDEXED ORDER BY id",
+];
 
 /// Reads what can be read: rows from both ends, up to where the file is broken, and of these what is right.
 pub(crate) fn salvage(path: &Path) -> Salvage {
@@ -108,12 +122,13 @@ pub(crate) fn salvage(path: &Path) -> Salvage {
                 snapshots.insert(named.reference.to_string(), named);
             }
         });
-        let sql = format!("SELECT checksum, extents FROM blobs NOT INDEXED ORDER BY id {order}");
-        read_on(&connection, &sql, |row| {
-            let map = || ExtentMap::decode(row.get_ref(1).ok()?.as_blob().ok()?).ok();
-            let checksum = row.get(0).ok().map(Checksum::from_bytes);
-            salvage.maps.extend(checksum.zip(map()));
-        });
+        for maps in MAPS {
+            read_on(&connection, &format!("{maps} {order}"), |row| {
+                let map = || ExtentMap::decode(row.get_ref(1).ok()?.as_blob().ok()?).ok();
+                let checksum = row.get(0).ok().map(Checksum::from_bytes);
+                salvage.maps.extend(checksum.zip(map()));
+            });
+        }
     }
     salvage.snapshots = snapshots.into_values().collect();
     salvage
@@ -161,17 +176,6 @@ impl Txn<'_> {
     fn tables(&self) -> Result<i64> {
         let count = self.first("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
         Ok(count.unwrap_or(0))
-    }
-
-    /// A blob that was read and has reached the disk.
-    pub(crate) fn insert_synced(&self, new: &NewBlob<'_>) -> Result<i64> {
-        let id = self.insert_blob(new)?;
-        self.mark_synced(&[Unsynced {
-            id,
-            checksum: new.checksum,
-            form: new.form,
-        }])?;
-        Ok(id)
     }
 
     /// A snapshot as it was.

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::blobs::{Blob, blob, blob_columns};
+use super::objects::{Blob, blob, blob_columns, checksum, select_blobs};
 use super::{Result, Txn, signed};
 use crate::words::digest::{Checksum, Digest, Sha256};
 
@@ -10,11 +10,7 @@ impl Txn<'_> {
     /// Blobs with a digest and a size: one, unless somebody made two files with one XXH3-64.
     pub(crate) fn blobs_by_digest(&self, digest: Digest, size: u64) -> Result<Vec<Blob>> {
         self.all(
-            concat!(
-                "SELECT ",
-                blob_columns!(),
-                " FROM blobs b WHERE b.digest = ?1 AND b.size = ?2 LIMIT 4"
-            ),
+            select_blobs!("WHERE c.digest = ?1 AND c.size = ?2 LIMIT 4"),
             params![digest.as_u64().cast_signed(), signed(size)],
             blob,
         )
@@ -28,27 +24,29 @@ impl Txn<'_> {
         checksum: &Checksum,
     ) -> Result<Option<Checksum>> {
         self.first(
-            "SELECT b.checksum FROM blobs b JOIN blob_references r ON r.blob = b.id JOIN snapshots s ON s.id = r.snapshot
-             WHERE b.digest = ?1 AND b.checksum <> ?2 AND s.state IN (2, 3) LIMIT 1",
+            "SELECT o.key FROM contents c JOIN objects o ON o.id = c.object
+                  JOIN object_references r ON r.object = o.id JOIN snapshots s ON s.id = r.snapshot
+             WHERE c.digest = ?1 AND o.key <> ?2 AND s.state IN (2, 3) LIMIT 1",
             params![digest.as_u64().cast_signed(), checksum.as_bytes()],
             |row| row.get(0).map(Checksum::from_bytes),
         )
     }
 
-    /// The SHA-256 of those of a snapshot's blobs whose packed stream was in a registry, by the blob's id.
-    pub(crate) fn sha256_of_blobs(&self, snapshot: i64) -> Result<Vec<(i64, Sha256)>> {
+    /// The SHA-256 of those of a snapshot's blobs whose packed stream was in a registry.
+    pub(crate) fn sha256_of_blobs(&self, snapshot: i64) -> Result<Vec<(Checksum, Sha256)>> {
         self.all(
-            "SELECT b.id, b.sha256 FROM blob_references r JOIN blobs b ON b.id = r.blob
-             WHERE r.snapshot = ?1 AND b.sha256 IS NOT NULL",
+            "SELECT o.key, c.sha256
+             FROM object_references r JOIN objects o ON o.id = r.object JOIN contents c ON c.object = o.id
+             WHERE r.snapshot = ?1 AND c.sha256 IS NOT NULL",
             [snapshot],
-            |row| Ok((row.get(0)?, Sha256::from_bytes(row.get(1)?))),
+            |row| Ok((checksum(row, 0)?, Sha256::from_bytes(row.get(1)?))),
         )
     }
 
-    pub(crate) fn set_sha256(&self, blob: i64, sha256: Sha256) -> Result<()> {
+    pub(crate) fn set_sha256(&self, blob: &Checksum, sha256: Sha256) -> Result<()> {
         self.execute(
-            "UPDATE blobs SET sha256 = ?2 WHERE id = ?1",
-            params![blob, sha256.as_bytes()],
+            "UPDATE contents SET sha256 = ?2 WHERE object = (SELECT id FROM objects WHERE key = ?1)",
+            params![blob.as_bytes(), sha256.as_bytes()],
         )?;
         Ok(())
     }

@@ -1,41 +1,50 @@
--- The catalog, schema version 2. Times are nanoseconds since 1970 UTC unless a column says otherwise.
+-- The catalog, schema version 3. Times are nanoseconds since 1970 UTC unless a column says otherwise.
+-- Ids are never used twice (AUTOINCREMENT). An object's is known inside one transaction only; elsewhere it is its key.
 
--- A file's bytes in the store. A row always has a file under storage/content/blake3 unless it is marked missing.
-CREATE TABLE blobs (
-    id                INTEGER PRIMARY KEY,
-    checksum          BLOB    NOT NULL UNIQUE CHECK (length(checksum) = 32), -- BLAKE3 of the SPF1 stream
-    digest            INTEGER NOT NULL,                -- XXH3-64 of the same stream, its bits as a signed integer
-    form              INTEGER NOT NULL DEFAULT 0 CHECK (form IN (0, 1)),     -- 0 plain (sparse file), 1 packed (SPF1)
+-- What has a name and bytes under storage/. A row lives exactly while a snapshot references it, and always has a file
+-- unless it is marked missing.
+CREATE TABLE objects (
+    id                INTEGER PRIMARY KEY AUTOINCREMENT,
+    key               BLOB    NOT NULL UNIQUE CHECK (length(key) = 32),      -- BLAKE3 of its SPF1 stream
+    kind              INTEGER NOT NULL CHECK (kind IN (0, 1)),               -- 0 plain (sparse file), 1 packed (SPF1)
+    shard             INTEGER,                         -- the directory its names are in; NULL: the one above all shards
     state             INTEGER NOT NULL DEFAULT 0 CHECK (state IN (0, 1, 2)), -- 0 good, 1 damaged, 2 missing
-    size              INTEGER NOT NULL,                -- logical bytes
-    data_size         INTEGER NOT NULL,                -- bytes inside the extents
+    length            INTEGER NOT NULL,                -- of its file, in bytes
+    data_size         INTEGER NOT NULL,                -- bytes of data in it, holes excluded
     mtime_seconds     INTEGER,                         -- the inode's, as recorded; NULL: not to be trusted
     mtime_nanoseconds INTEGER,
     inode             INTEGER,                         -- its number, its bits as a signed integer; NULL: not known
     unsynced          TEXT,                            -- the boot under which it was written, until it is synced
-    sha256            BLOB,                            -- of the SPF1 stream, once known: a registry layer's digest
-    probe             BLOB,                            -- BLAKE3 of size, extents and 64 spread pages; large blobs only
-    created_at        INTEGER NOT NULL,
-    extents           BLOB    NOT NULL                 -- delta-coded map
+    created_at        INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX blobs_by_digest ON blobs (digest);
-CREATE INDEX blobs_by_probe ON blobs (probe) WHERE probe IS NOT NULL;
-CREATE INDEX blobs_unsynced ON blobs (id) WHERE unsynced IS NOT NULL;
+CREATE INDEX objects_unsynced ON objects (id) WHERE unsynced IS NOT NULL;
 
--- A further inode with a blob's bytes and one set of attributes: what read-only restores are hardlinks to.
+-- What a file's bytes are, and the object that has them: in format v1 one of its own, whose key is their checksum.
+CREATE TABLE contents (
+    object  INTEGER PRIMARY KEY REFERENCES objects (id) ON DELETE CASCADE,
+    digest  INTEGER NOT NULL,                          -- XXH3-64 of the SPF1 stream, its bits as a signed integer
+    size    INTEGER NOT NULL,                          -- logical bytes
+    sha256  BLOB,                                      -- of the SPF1 stream, once known: a registry layer's digest
+    probe   BLOB,                                      -- BLAKE3 of size, extents and 64 spread pages; large ones only
+    extents BLOB    NOT NULL                           -- delta-coded map
+) STRICT;
+CREATE INDEX contents_by_digest ON contents (digest);
+CREATE INDEX contents_by_probe ON contents (probe) WHERE probe IS NOT NULL;
+
+-- A further inode with an object's bytes and one set of attributes: what read-only restores are hardlinks to.
 CREATE TABLE views (
-    blob       INTEGER NOT NULL REFERENCES blobs (id) ON DELETE CASCADE,
+    object     INTEGER NOT NULL REFERENCES objects (id) ON DELETE CASCADE,
     attributes BLOB    NOT NULL CHECK (length(attributes) = 16),             -- fingerprint of the attributes
     mtime_seconds     INTEGER NOT NULL,                -- the inode's, when its bytes were right
     mtime_nanoseconds INTEGER NOT NULL,
     inode      INTEGER NOT NULL,                       -- its number, its bits as a signed integer
     boot       TEXT    NOT NULL,                       -- a view is never synced, so it counts under this boot only
-    PRIMARY KEY (blob, attributes)
+    PRIMARY KEY (object, attributes)
 ) STRICT, WITHOUT ROWID;
 
 -- A snapshot, or one being made or fetched (pending), or one removed while somebody still restores it.
 CREATE TABLE snapshots (
-    id               INTEGER PRIMARY KEY,
+    id               INTEGER PRIMARY KEY AUTOINCREMENT,
     name             TEXT    NOT NULL,
     version          TEXT    NOT NULL,
     state            INTEGER NOT NULL CHECK (state IN (0, 1, 2, 3)),  -- pending, unpublished, published, fetched
@@ -58,13 +67,13 @@ CREATE TABLE artifacts (
     document BLOB NOT NULL
 ) STRICT;
 
--- Which blobs a snapshot needs. A blob's row lives exactly as long as it has a row here.
-CREATE TABLE blob_references (
+-- Which objects a snapshot needs. An object's row lives exactly as long as it has a row here.
+CREATE TABLE object_references (
     snapshot INTEGER NOT NULL REFERENCES snapshots (id) ON DELETE CASCADE,
-    blob     INTEGER NOT NULL REFERENCES blobs (id),
-    PRIMARY KEY (snapshot, blob)
+    object   INTEGER NOT NULL REFERENCES objects (id),
+    PRIMARY KEY (snapshot, object)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX blob_references_by_blob ON blob_references (blob);
+CREATE INDEX object_references_by_object ON object_references (object);
 
 -- What a live owner relies on. A snapshot that is pending or removed lives exactly as long as it has a row here.
 CREATE TABLE leases (
@@ -74,3 +83,18 @@ CREATE TABLE leases (
     PRIMARY KEY (owner, operation, snapshot)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX leases_by_snapshot ON leases (snapshot);
+
+-- Names under storage/ that this store itself took out of use and has not seen go yet. No other name is ever litter.
+CREATE TABLE orphans (
+    tree INTEGER NOT NULL CHECK (tree IN (0, 1)),      -- 0 content, 1 views
+    name TEXT    NOT NULL,
+    PRIMARY KEY (tree, name)
+) STRICT, WITHOUT ROWID;
+
+-- Which transactions that had to last this catalog has seen; the file `generation` beside metadata/ has the number too,
+-- so that a catalog that went back in time is noticed.
+CREATE TABLE generation (
+    number    INTEGER NOT NULL,
+    went_back INTEGER NOT NULL DEFAULT 0 CHECK (went_back IN (0, 1))         -- 1: it did, and nobody rebuilt it since
+) STRICT;
+INSERT INTO generation (number) VALUES (0);

@@ -267,20 +267,4 @@ impl Txn<'_> {
         self.execute("DELETE FROM snapshots WHERE id = ?1", [snapshot])?;
         Ok(())
     }
-
-    /// Names of the snapshots that need a blob.
-    pub(crate) fn snapshots_of_blob(&self, blob: i64) -> Result<Vec<Reference>> {
-        let found = self.all(
-            "SELECT s.name, s.version FROM blob_references r JOIN snapshots s ON s.id = r.snapshot
-             WHERE r.blob = ?1 AND s.state > 0 AND s.removed = 0 ORDER BY s.name, s.version",
-            [blob],
-            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
-        )?;
-        found
-            .iter()
-            .map(|(name, version)| {
-                Reference::new(name, version).map_err(|error| self.error(bad_column(0, error)))
-            })
-            .collect()
-    }
 }

@@ -340,11 +340,6 @@ impl Dir {
         Ok(names)
     }
 
-    /// Whether it has no entries.
-    pub(crate) fn is_empty(&self) -> Result<bool> {
-        Ok(self.names()?.is_empty())
-    }
-
     /// Removes everything below a name, which is a directory or nothing.
     pub(crate) fn remove_tree(&self, name: &OsStr) -> Result<()> {
         let dir = match self.open_dir(name) {

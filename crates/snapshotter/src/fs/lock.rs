@@ -16,7 +16,14 @@ use super::{Dir, Stat};
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// The locked file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
 }
 
 /// Makes a new lock file and locks it; `None` when a reaper was quicker, so that another name is to be tried.
@@ -61,8 +68,20 @@ pub(crate) fn claim_named(dir: &Dir, name: &OsStr, file: &File) -> io::Result<bo
     lock_named(dir, name, file)
 }
 
+/// The process that holds the lock of this file, where the kernel tells (proc(5), `/proc/locks`).
+pub(crate) fn holder(file: &Stat) -> Option<u32> {
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let inode = file.ino.to_string();
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (kind, process, file) = (fields.get(1)?, fields.get(4)?, fields.get(5)?);
+        let held = *kind == "FLOCK" && file.rsplit(':').next() == Some(&inode);
+        held.then(|| process.parse().ok()).flatten()
+    })
+}
+
 fn hold(dir: &Dir, name: &OsStr, file: File) -> io::Result<Option<Lock>> {
-    Ok(lock_named(dir, name, &file)?.then_some(Lock { _file: file }))
+    Ok(lock_named(dir, name, &file)?.then_some(Lock { file }))
 }
 
 fn lock_named(dir: &Dir, name: &OsStr, file: &File) -> io::Result<bool> {
@@ -87,7 +106,10 @@ mod tests {
         let name = OsStr::new("owner");
         let lock = create(&dir, name).unwrap().unwrap();
         assert!(take_over(&dir, name).unwrap().is_none());
+        let held = dir.stat(name).unwrap();
+        assert_eq!(holder(&held), Some(std::process::id()));
         drop(lock);
+        assert_eq!(holder(&held), None);
         assert!(take_over(&dir, name).unwrap().is_some());
         assert!(take_over(&dir, OsStr::new("nobody")).unwrap().is_none());
     }

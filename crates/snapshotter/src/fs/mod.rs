@@ -6,6 +6,7 @@
 pub(crate) mod ahead;
 pub(crate) mod attributes;
 pub(crate) mod beneath;
+pub(crate) mod counter;
 pub(crate) mod dir;
 #[cfg(feature = "registry")]
 pub(crate) mod durable;

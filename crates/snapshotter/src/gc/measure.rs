@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 
 use super::choose::{Amount, Candidate, Measured, Weight};
-use crate::catalog::{Snapshot, State, StoredBlob};
+use crate::catalog::{Snapshot, State, StoredBlob, content_name, view_name};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat};
 use crate::store::Store;
-use crate::store::layout::{content_name, view_name};
+use crate::words::digest::Checksum;
 use crate::words::error::{At, Result};
 
 /// A look at the store.
@@ -34,13 +34,13 @@ pub(super) struct Exclusive {
 
 /// What the filesystem would get back for each blob: looked at once in a collection, because that is a call a file.
 #[derive(Default)]
-pub(super) struct Files(HashMap<i64, u64>);
+pub(super) struct Files(HashMap<Checksum, u64>);
 
 /// Everything the catalog says, at one moment.
 struct Rows {
     snapshots: Vec<Snapshot>,
     leased: Vec<i64>,
-    references: Vec<(i64, i64)>,
+    references: Vec<(i64, Checksum)>,
     blobs: Vec<StoredBlob>,
 }
 
@@ -63,9 +63,9 @@ pub(super) fn survey(store: &Store, files: &mut Files) -> Result<Survey> {
             frees,
             needed_by: 0,
         };
-        blobs.insert(blob.id, weight);
+        blobs.insert(blob.checksum, weight);
     }
-    let mut needs: HashMap<i64, Vec<i64>> = HashMap::new();
+    let mut needs: HashMap<i64, Vec<Checksum>> = HashMap::new();
     for (snapshot, blob) in &rows.references {
         needs.entry(*snapshot).or_default().push(*blob);
         if let Some(weight) = blobs.get_mut(blob) {
@@ -110,11 +110,11 @@ fn exclusive(measured: &Measured) -> HashMap<i64, Exclusive> {
 
 impl Files {
     fn frees(&mut self, store: &Store, blob: &StoredBlob) -> Result<u64> {
-        if let Some(known) = self.0.get(&blob.id) {
+        if let Some(known) = self.0.get(&blob.checksum) {
             return Ok(*known);
         }
         let frees = allocated_here_alone(store, blob)?;
-        self.0.insert(blob.id, frees);
+        self.0.insert(blob.checksum, frees);
         Ok(frees)
     }
 }
@@ -130,10 +130,16 @@ fn allocated_here_alone(store: &Store, blob: &StoredBlob) -> Result<u64> {
         }
         Ok(())
     };
-    look(&root.content, &content_name(&blob.checksum, blob.form))?;
-    let views = store.catalog.read(|txn| txn.views_of_blob(blob.id))?;
+    let name = content_name(&blob.checksum, blob.form, blob.shard);
+    look(&root.content, &name)?;
+    let views = store
+        .catalog
+        .read(|txn| txn.views_of_blob(&blob.checksum))?;
     for attributes in views {
-        look(&root.views, &view_name(&blob.checksum, &attributes))?;
+        look(
+            &root.views,
+            &view_name(&blob.checksum, &attributes, blob.shard),
+        )?;
     }
     let own = inodes.values().filter(|(stat, names)| stat.nlink <= *names);
     Ok(own.map(|(stat, _)| stat.allocated).sum())

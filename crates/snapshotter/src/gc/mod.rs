@@ -105,6 +105,7 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<GcReport> {
     let started = Instant::now();
+    store.require_current()?;
     let mut report = GcReport {
         dry_run: request.dry_run,
         ..GcReport::default()

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use crate::activity::{Activity, Limit};
-use crate::catalog::{Form, Salvage};
+use crate::catalog::{
+    Blob, Form, Salvage, Shard, StoredName, Tree, Txn, content_name, parse_content_name,
+    parse_view_name,
+};
 use crate::format::document::FileEntry;
 use crate::fs::Dir;
-use crate::store::layout::{Root, content_name, parse_content_name, parse_view_name};
+use crate::store::layout::Root;
 use crate::store::{ReadBlob, read_blob};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{At, Result};
@@ -18,6 +21,8 @@ use crate::words::error::{At, Result};
 #[derive(Debug)]
 pub(super) struct FoundBlob {
     pub(super) read: ReadBlob,
+    /// The directory its name is in, or is to be in.
+    pub(super) shard: Shard,
     /// The view it was found as, where the blob's own file is gone or bad.
     view: Option<OsString>,
 }
@@ -26,9 +31,21 @@ pub(super) struct FoundBlob {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) blobs: BTreeMap<Checksum, FoundBlob>,
+    /// Those that have their rows already, and were not read.
+    known: BTreeMap<Checksum, Known>,
     by_digest: HashMap<(Digest, u64), Checksum>,
     /// Names of the content directory that are no blobs.
     wrong: Vec<OsString>,
+}
+
+/// What is known of a blob: its digest, its size, and the bytes of data in it.
+type Known = (Digest, u64, u64);
+
+impl FoundBlob {
+    fn known(&self) -> Known {
+        let map = &self.read.map;
+        (self.read.hashes.digest, map.size(), map.data_size())
+    }
 }
 
 /// Reads everything. Changes nothing.
@@ -38,21 +55,44 @@ pub(super) fn read_all(
     salvage: &Salvage,
     activity: &Activity,
 ) -> Result<Found> {
+    let of_tree = |tree| {
+        let names = root.names(tree)?;
+        Ok(names.into_iter().map(move |name| StoredName { tree, name }))
+    };
+    let names: Vec<StoredName> = of_tree(Tree::Content)?
+        .chain(of_tree(Tree::Views)?)
+        .collect();
+    read(root, &names, &[], limit, salvage, activity)
+}
+
+/// Reads what has these names, beside blobs that have their rows. Changes nothing.
+pub(super) fn read(
+    root: &Root,
+    names: &[StoredName],
+    known: &[Blob],
+    limit: &Limit,
+    salvage: &Salvage,
+    activity: &Activity,
+) -> Result<Found> {
+    let row = |blob: &Blob| (blob.checksum, (blob.digest, blob.size, blob.data_size));
     let reading = Reading {
         salvage,
         activity,
-        found: Mutex::default(),
+        found: Mutex::new(Found {
+            known: known.iter().map(row).collect(),
+            ..Found::default()
+        }),
     };
-    let names = root.content.names()?;
-    limit.for_each(names.len(), |index| {
-        reading.name(&root.content, &names[index], None)
+    let (content, views): (Vec<_>, Vec<_>) =
+        names.iter().partition(|name| name.tree == Tree::Content);
+    limit.for_each(content.len(), |index| {
+        reading.name(&root.content, &content[index].name, None)
     })?;
-    let views = root.views.names()?;
     limit.for_each(views.len(), |index| {
-        let name = &views[index];
+        let name = &views[index].name;
         match parse_view_name(name) {
-            Some((checksum, _)) if !reading.has(&checksum) => {
-                reading.name(&root.views, name, Some(checksum))
+            Some((checksum, _, shard)) if !reading.has(&checksum) => {
+                reading.name(&root.views, name, Some((checksum, shard)))
             }
             _ => Ok(()),
         }
@@ -61,11 +101,11 @@ pub(super) fn read_all(
         .found
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    let rows = found.blobs.iter().map(|(checksum, blob)| {
-        let read = &blob.read;
-        ((read.hashes.digest, read.map.size()), *checksum)
-    });
-    found.by_digest = rows.collect();
+    let read = found.blobs.iter().map(|(key, blob)| (*key, blob.known()));
+    let all = read.chain(found.known.iter().map(|(key, known)| (*key, *known)));
+    found.by_digest = all
+        .map(|(checksum, (digest, size, _))| ((digest, size), checksum))
+        .collect();
     Ok(found)
 }
 
@@ -81,18 +121,19 @@ impl Reading<'_> {
     }
 
     fn has(&self, checksum: &Checksum) -> bool {
-        self.found().blobs.contains_key(checksum)
+        let found = self.found();
+        found.blobs.contains_key(checksum) || found.known.contains_key(checksum)
     }
 
     /// Reads a blob's file, or the view of the blob with this checksum.
-    fn name(&self, dir: &Dir, name: &OsString, view_of: Option<Checksum>) -> Result<()> {
+    fn name(&self, dir: &Dir, name: &OsString, view_of: Option<(Checksum, Shard)>) -> Result<()> {
         self.activity.check()?;
         let stands_for = match view_of {
-            Some(checksum) => Some((checksum, Form::Plain)),
+            Some((checksum, shard)) => Some((checksum, Form::Plain, shard)),
             None => parse_content_name(name),
         };
         let read = match &stands_for {
-            Some((checksum, form)) => {
+            Some((checksum, form, _)) => {
                 let known = self.salvage.maps.get(checksum).cloned();
                 read_blob(dir, name, *form, checksum, known, self.activity)?
             }
@@ -100,10 +141,10 @@ impl Reading<'_> {
         };
         let mut found = self.found();
         match (stands_for, read) {
-            (Some((checksum, _)), Some(read)) => {
+            (Some((checksum, _, shard)), Some(read)) => {
                 self.activity.advance(read.map.data_size()).ok();
                 let view = view_of.map(|_| name.clone());
-                found.add(checksum, FoundBlob { read, view });
+                found.add(checksum, FoundBlob { read, shard, view });
             }
             _ if view_of.is_none() => found.wrong.push(name.clone()),
             // A view is a cache: the next sweep takes it.
@@ -121,22 +162,31 @@ impl Found {
         }
     }
 
+    /// Leaves alone what has its row by now. The caller holds the names lock.
+    pub(super) fn spare_known(&mut self, txn: &Txn<'_>) -> Result<()> {
+        for name in std::mem::take(&mut self.wrong) {
+            if !txn.has_row(&StoredName::content(name.clone()))? {
+                self.wrong.push(name);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn data_bytes(&self) -> u64 {
         let blobs = self.blobs.values();
         blobs.map(|blob| blob.read.map.data_size()).sum()
     }
 
-    /// The blob with a file's bytes.
-    pub(super) fn of(&self, file: &FileEntry) -> Option<(&Checksum, &ReadBlob)> {
+    /// The blob with a file's bytes, and the bytes of data in it.
+    pub(super) fn of(&self, file: &FileEntry) -> Option<(Checksum, u64)> {
         let digest = file.content.digest();
         let checksum = file
             .content
             .checksum()
             .or_else(|| self.by_digest.get(&(digest, file.size)).copied())?;
-        let (checksum, blob) = self.blobs.get_key_value(&checksum)?;
-        let read = &blob.read;
-        let same = read.hashes.digest == digest && read.map.size() == file.size;
-        same.then_some((checksum, read))
+        let read = self.blobs.get(&checksum).map(FoundBlob::known);
+        let (same, size, data) = read.or_else(|| self.known.get(&checksum).copied())?;
+        (same == digest && size == file.size).then_some((checksum, data))
     }
 
     /// Moves what is no blob aside and gives views that are now the only copy the blob's name. The caller holds the names
@@ -149,7 +199,8 @@ impl Found {
         let aside = aside.collect::<Result<_>>()?;
         for (checksum, blob) in &self.blobs {
             if let Some(view) = &blob.view {
-                let name = content_name(checksum, Form::Plain);
+                let name = content_name(checksum, Form::Plain, blob.shard);
+                root.make_shard_of(Tree::Content, &name)?;
                 root.views
                     .rename(view, &root.content, &name)
                     .at("store", root.content.path_of(&name))?;

@@ -4,10 +4,14 @@
 //! where their documents still are: in what can be read of the damaged catalog, and in the registry. Whatever is then
 //! needed by none of them becomes a snapshot of its own, `lost-and-found`, so that it is neither litter nor out of
 //! sight; what has other bytes than its name says is moved to `quarantine/`. Nothing is deleted.
+//!
+//! A catalog that is whole, and older than the store, is added to in the same way (`take_in.rs`).
 
 mod found;
 mod naming;
+mod take_in;
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -127,11 +131,12 @@ pub(crate) fn run(
     let root = Root::open(&config.root_dir)?;
     let path = root.catalog_path();
     refuse_other_roots(&root)?;
-    let _owners = require_nobody(&root)?;
+    let owners = require_nobody(&root)?;
     let broken = match condition(&root, config.busy_timeout)? {
         Condition::Whole => {
             keep_old(&root)?;
-            return Err(is_whole(&root));
+            drop(owners);
+            return take_in::run(config, remote, request, activity);
         }
         Condition::Broken => true,
         Condition::Empty => false,
@@ -139,10 +144,10 @@ pub(crate) fn run(
     let salvage = set_aside(&root, broken)?;
     let limit = Limit::new(config.restore_concurrency);
     let found = found::read_all(&root, &limit, &salvage, activity)?;
-    let naming = Naming::new(&found, salvage, remote, request, activity)?;
+    let naming = Naming::new(&found, salvage, HashSet::new(), remote, request, activity)?;
     root.content.sync_filesystem()?;
     activity.check()?;
-    let mut report = Catalog::create(&path, config.busy_timeout, |txn| {
+    let mut report = Catalog::create(&path, root.generation()?, config.busy_timeout, |txn| {
         let quarantined = found.settle(&root)?;
         let mut report = naming.write(txn, &found)?;
         report.quarantined = quarantined;
@@ -156,6 +161,7 @@ pub(crate) fn run(
     report.checked_blobs = found.blobs.len() as u64;
     report.checked_bytes = found.data_bytes();
     report.duration = started.elapsed();
+    drop(owners);
     Ok(report)
 }
 
@@ -211,7 +217,7 @@ fn condition(root: &Root, busy_timeout: Duration) -> Result<Condition> {
         .at("examine", root.catalog_path())?;
     match there {
         None => Ok(Condition::Empty),
-        Some(_) => Catalog::condition(&root.catalog_path(), busy_timeout),
+        Some(_) => Catalog::condition(&root.catalog_path(), root.generation()?, busy_timeout),
     }
 }
 

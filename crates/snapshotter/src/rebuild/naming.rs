@@ -1,6 +1,6 @@
 //! Which snapshots the blobs that were found belong to, and what becomes of those that belong to none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::found::Found;
 use super::{RebuildReport, RebuildRequest, RebuiltSnapshot};
@@ -28,6 +28,8 @@ const MOST: usize = 256 << 10;
 /// The snapshots that are known.
 pub(super) struct Naming {
     named: Vec<(Named, bool)>,
+    /// In the catalog already.
+    taken: HashSet<Reference>,
     incomplete: Vec<Reference>,
 }
 
@@ -36,6 +38,7 @@ impl Naming {
     pub(super) fn new(
         found: &Found,
         salvage: Salvage,
+        taken: HashSet<Reference>,
         remote: Option<&Remote>,
         request: &RebuildRequest,
         activity: &Activity,
@@ -46,6 +49,7 @@ impl Naming {
                 .into_iter()
                 .map(|named| (named, false))
                 .collect(),
+            taken,
             incomplete: Vec::new(),
         };
         if let Some(remote) = remote {
@@ -64,7 +68,8 @@ impl Naming {
         activity: &Activity,
     ) -> Result<()> {
         let known = |(named, _): &(Named, bool)| named.reference == *reference;
-        if reference.version().is_none() || self.named.iter().any(known) {
+        let is_known = self.taken.contains(reference) || self.named.iter().any(known);
+        if reference.version().is_none() || is_known {
             return Ok(());
         }
         let (manifest, document, entries) = match remote.description(reference, activity) {
@@ -111,13 +116,15 @@ impl Naming {
             incomplete: self.incomplete.clone(),
             ..RebuildReport::default()
         };
-        let mut ids = BTreeMap::new();
         for (checksum, blob) in &found.blobs {
-            ids.insert(*checksum, txn.insert_synced(&blob.read.row(""))?);
+            // Somebody may have stored the same meanwhile.
+            if txn.blob(checksum)?.is_none() {
+                txn.insert_blob(&blob.read.row(blob.shard, None))?;
+            }
         }
         let mut needed = BTreeSet::new();
         for (named, from_registry) in &self.named {
-            let missing_blobs = write_snapshot(txn, found, &mut ids, &mut needed, named)?;
+            let missing_blobs = write_snapshot(txn, found, &mut needed, named)?;
             report.snapshots.push(RebuiltSnapshot {
                 reference: named.reference.clone(),
                 from_registry: *from_registry,
@@ -131,10 +138,9 @@ impl Naming {
             .collect();
         report.unnamed_blobs = unnamed.len() as u64;
         for (number, unnamed) in unnamed.chunks(MOST).enumerate() {
-            let named = self.lost_and_found(found, unnamed, number)?;
-            write_snapshot(txn, found, &mut ids, &mut needed, &named)?;
-            let data =
-                |file: &FileEntry| found.of(file).map_or(0, |(_, read)| read.map.data_size());
+            let named = self.lost_and_found(txn, found, unnamed, number)?;
+            write_snapshot(txn, found, &mut needed, &named)?;
+            let data = |file: &FileEntry| found.of(file).map_or(0, |(_, data)| data);
             report.unnamed_bytes += named.entries.files.iter().map(data).sum::<u64>();
             report.lost_and_found.push(named.reference);
         }
@@ -142,7 +148,13 @@ impl Naming {
     }
 
     /// A snapshot with one file a blob.
-    fn lost_and_found(&self, found: &Found, blobs: &[&Checksum], number: usize) -> Result<Named> {
+    fn lost_and_found(
+        &self,
+        txn: &Txn<'_>,
+        found: &Found,
+        blobs: &[&Checksum],
+        number: usize,
+    ) -> Result<Named> {
         let internal =
             |error: &dyn std::error::Error| Error::new(ErrorKind::Internal, error.to_string());
         let (uid, gid) = own_ids();
@@ -172,7 +184,7 @@ impl Naming {
         let document = entries.encode().map_err(|error| internal(&error))?;
         let manifest = Manifest::build(&document, &[], &BTreeMap::new());
         Ok(Named {
-            reference: self.free_reference(number)?,
+            reference: self.free_reference(txn, number)?,
             state: State::Unpublished,
             pinned: false,
             created_at: now(),
@@ -184,7 +196,7 @@ impl Naming {
     }
 
     /// `lost-and-found`, with the time as its version; an older one may have been found again.
-    fn free_reference(&self, number: usize) -> Result<Reference> {
+    fn free_reference(&self, txn: &Txn<'_>, number: usize) -> Result<Reference> {
         let seconds = now() / 1_000_000_000;
         let mut number = i64::try_from(number).unwrap_or_default();
         loop {
@@ -198,11 +210,8 @@ impl Naming {
             let version = text.trim_end_matches('Z').replace(':', "-");
             let reference = Reference::new(LOST_AND_FOUND, version)
                 .map_err(|error| Error::invalid(error.to_string()))?;
-            if !self
-                .named
-                .iter()
-                .any(|(named, _)| named.reference == reference)
-            {
+            let named = |(named, _): &(Named, bool)| named.reference == reference;
+            if !self.named.iter().any(named) && txn.find(&reference)?.is_none() {
                 return Ok(reference);
             }
             number += 1;
@@ -235,7 +244,6 @@ fn listed(
 fn write_snapshot(
     txn: &Txn<'_>,
     found: &Found,
-    ids: &mut BTreeMap<Checksum, i64>,
     needed: &mut BTreeSet<Checksum>,
     named: &Named,
 ) -> Result<u64> {
@@ -243,40 +251,38 @@ fn write_snapshot(
     let mut missing = BTreeSet::new();
     for file in &named.entries.files {
         if let Some((checksum, _)) = found.of(file) {
-            needed.insert(*checksum);
-            txn.reference_blob(id, ids[checksum])?;
+            needed.insert(checksum);
+            txn.reference_blob(id, &checksum)?;
             continue;
         }
         missing.insert((file.content.digest(), file.content.checksum()));
         // Without a checksum there is nothing to call it by: it is found missing by the document.
         if let Some(checksum) = file.content.checksum() {
-            let blob = match ids.get(&checksum) {
-                Some(blob) => *blob,
-                None => insert_missing(txn, file, checksum)?,
-            };
-            ids.insert(checksum, blob);
-            txn.reference_blob(id, blob)?;
+            if txn.blob(&checksum)?.is_none() {
+                insert_missing(txn, file, checksum)?;
+            }
+            txn.reference_blob(id, &checksum)?;
         }
     }
     Ok(missing.len() as u64)
 }
 
 /// Its map is not known; what brings the bytes brings it.
-fn insert_missing(txn: &Txn<'_>, file: &FileEntry, checksum: Checksum) -> Result<i64> {
+fn insert_missing(txn: &Txn<'_>, file: &FileEntry, checksum: Checksum) -> Result<()> {
     let map = ExtentMap::hole(file.size).map_err(|error| Error::damaged(error.to_string()))?;
-    let id = txn.insert_synced(&NewBlob {
+    txn.insert_blob(&NewBlob {
         checksum,
         digest: file.content.digest(),
         form: Form::Plain,
+        shard: txn.shard_of_new()?,
         map: &map,
         mtime: None,
         inode: None,
-        unsynced: "",
+        unsynced: None,
         probe: None,
         now: now(),
     })?;
-    txn.mark_blob(id, Form::Plain, BlobState::Missing)?;
-    Ok(id)
+    txn.mark_blob(&checksum, Form::Plain, BlobState::Missing)
 }
 
 fn totals(found: &Found, document: &Document) -> Totals {
@@ -286,7 +292,7 @@ fn totals(found: &Found, document: &Document) -> Totals {
             .iter()
             .filter(|file| file.hardlink_of.is_none())
     };
-    let data = |file: &FileEntry| found.of(file).map_or(0, |(_, read)| read.map.data_size());
+    let data = |file: &FileEntry| found.of(file).map_or(0, |(_, data)| data);
     Totals {
         files: document.files.len() as u64,
         logical_bytes: inodes().map(|file| file.size).sum(),

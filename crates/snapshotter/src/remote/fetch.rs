@@ -459,10 +459,8 @@ impl<'a> Fetching<'a> {
         let outcomes = store.commit(self.snapshot, &mut ingests)?;
         let mut layers = Vec::new();
         for ((outcome, ingest), (second, sha256)) in outcomes.iter().zip(&ingests).zip(rest) {
-            if let (Ingested::Stored(blob) | Ingested::Reused(blob), Some(sha256)) =
-                (outcome, sha256)
-            {
-                layers.push((*blob, sha256));
+            if let (Ingested::Stored | Ingested::Reused, Some(sha256)) = (outcome, sha256) {
+                layers.push((ingest.hashes.checksum, sha256));
             }
             if let (Some(recipient), Some(second)) = (self.recipient, second) {
                 recipient.receive(ingest.hashes.checksum, second);
@@ -476,7 +474,7 @@ impl<'a> Fetching<'a> {
         }
         // What came as a layer need not be sent to that registry again.
         store.catalog.write(Sync::Normal, |txn| {
-            let set = |(blob, sha256): &(i64, Sha256)| txn.set_sha256(*blob, *sha256);
+            let set = |(blob, sha256): &(Checksum, Sha256)| txn.set_sha256(blob, *sha256);
             layers.iter().try_for_each(set)
         })
     }
@@ -490,7 +488,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// more: it would take any bytes with that digest itself.
 fn known(txn: &crate::catalog::Txn<'_>, need: &Need<'_>) -> Result<Option<Blob>> {
     let found = match &need.checksum {
-        Some(checksum) => txn.blob_by_checksum(checksum)?,
+        Some(checksum) => txn.blob(checksum)?,
         None => txn
             .blobs_by_digest(need.digest, need.size)?
             .into_iter()

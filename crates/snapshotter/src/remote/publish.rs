@@ -17,7 +17,7 @@ use crate::format::artifact::{EMPTY_BYTES, Layer, Manifest};
 use crate::registry::{Repository, TagOrDigest};
 use crate::store::Store;
 use crate::transport::{ContentTransport, Existing, Published};
-use crate::words::digest::{Digest, Sha256};
+use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
@@ -160,7 +160,7 @@ impl Publishing<'_> {
 
     /// Blobs in the registry, as layers in the order of their digests: one snapshot, one manifest.
     fn push_blobs(&self, blobs: &[Blob]) -> Result<Vec<Layer>> {
-        let known: HashMap<i64, Sha256> = self
+        let known: HashMap<Checksum, Sha256> = self
             .store
             .catalog
             .read(|txn| txn.sha256_of_blobs(self.snapshot.id))?
@@ -169,7 +169,7 @@ impl Publishing<'_> {
         let layers = Mutex::new(Vec::with_capacity(blobs.len()));
         self.limit.for_each(blobs.len(), |index| {
             let blob = &blobs[index];
-            let layer = self.push_blob(blob, known.get(&blob.id).copied())?;
+            let layer = self.push_blob(blob, known.get(&blob.checksum).copied())?;
             layers
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -210,7 +210,7 @@ impl Publishing<'_> {
         if known != Some(sha256) {
             self.store
                 .catalog
-                .write(Sync::Normal, |txn| txn.set_sha256(blob.id, sha256))?;
+                .write(Sync::Normal, |txn| txn.set_sha256(&blob.checksum, sha256))?;
         }
         self.count(size);
         Ok(layer(sha256))

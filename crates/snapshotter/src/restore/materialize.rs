@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use super::directories::{self, published, warn_unset};
 use super::plan::{Group, Link, Plan, PlannedFile};
 use super::{Context, Restored};
-use crate::catalog::{Blob, Form};
+use crate::catalog::{Blob, Form, ViewKey};
 use crate::format::document::{FileEntry, SymlinkEntry};
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
@@ -157,8 +157,8 @@ impl Job<'_> {
     }
 
     /// What a view of it is called by.
-    fn view(&self) -> (i64, [u8; 16]) {
-        (self.blob.id, self.wanted.fingerprint)
+    fn view(&self) -> ViewKey {
+        (self.blob.checksum, self.wanted.fingerprint)
     }
 }
 

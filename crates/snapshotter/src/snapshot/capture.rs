@@ -16,6 +16,7 @@ use crate::fs::place::{Cloning, Writers, cannot_share, writers};
 use crate::fs::{Stat, attributes, beneath, is_privileged, scan};
 use crate::store::stream::{Hashes, Hashing, Output, PROBED, pass, probe};
 use crate::store::{Ingest, Ingested, Payload, settled};
+use crate::words::digest::Checksum;
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
@@ -27,7 +28,7 @@ use crate::words::progress::{Event, WarningKind};
 pub(super) struct Captured {
     pub(super) files: Vec<CapturedFile>,
     /// Blobs whose files, though not their names, are on the disk already.
-    pub(super) synced: HashSet<i64>,
+    pub(super) synced: HashSet<Checksum>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +38,6 @@ pub(super) struct CapturedFile {
     pub(super) size: u64,
     pub(super) data_size: u64,
     pub(super) placement: Placement,
-    pub(super) blob: i64,
     /// Whether this snapshot brought the blob.
     pub(super) stored: bool,
 }
@@ -84,7 +84,7 @@ struct Capture<'a> {
     cloning: Cloning,
     staged: Mutex<Vec<Staged<'a>>>,
     done: Mutex<Vec<Option<CapturedFile>>>,
-    synced: Mutex<HashSet<i64>>,
+    synced: Mutex<HashSet<Checksum>>,
     plan: &'a Plan,
 }
 
@@ -174,9 +174,9 @@ impl<'a> Capture<'a> {
         for ((outcome, ingest), (index, attributes, placement, synced)) in
             outcomes.into_iter().zip(ingests).zip(rest)
         {
-            let (blob, stored) = match outcome {
-                Ingested::Stored(blob) => (blob, true),
-                Ingested::Reused(blob) => (blob, false),
+            let stored = match outcome {
+                Ingested::Stored => true,
+                Ingested::Reused => false,
                 Ingested::Gone => {
                     gone.push(index);
                     continue;
@@ -186,7 +186,7 @@ impl<'a> Capture<'a> {
                 self.synced
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .insert(blob);
+                    .insert(ingest.hashes.checksum);
             }
             let placement = if stored {
                 placement
@@ -201,7 +201,6 @@ impl<'a> Capture<'a> {
                     size: ingest.map.size(),
                     data_size: ingest.map.data_size(),
                     placement,
-                    blob,
                     stored,
                 },
             );

@@ -21,7 +21,7 @@ use crate::config::Durability;
 use crate::fs::Dir;
 use crate::remote::{Remote, publish_new};
 use crate::store::{Store, now};
-use crate::words::digest::Sha256;
+use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::{Event, Warning, WarningKind};
@@ -450,16 +450,16 @@ impl Taken {
         described: &describe::Described,
     ) -> Self {
         let mut placements = Placements::default();
-        let mut stored: HashSet<i64> = HashSet::new();
-        let mut reused: HashSet<i64> = HashSet::new();
+        let mut stored: HashSet<Checksum> = HashSet::new();
+        let mut reused: HashSet<Checksum> = HashSet::new();
         let mut stored_bytes = 0;
         for file in &captured.files {
             placements.count(file.placement, file.data_size);
             if file.stored {
-                stored.insert(file.blob);
+                stored.insert(file.hashes.checksum);
                 stored_bytes += file.data_size;
             } else {
-                reused.insert(file.blob);
+                reused.insert(file.hashes.checksum);
             }
         }
         Self {

@@ -13,11 +13,10 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::Store;
-use super::layout::content_name;
 use super::packed::pass_packed;
 use super::stream::{Hashing, Output, holes_are_zero, is_wrong, pass};
 use crate::activity::Activity;
-use crate::catalog::{Blob, BlobState, Form, Sync};
+use crate::catalog::{Blob, BlobState, Confirmed, Form, Sync, Txn};
 use crate::fs::Stat;
 use crate::fs::dir::Kind;
 use crate::words::entry::Mtime;
@@ -92,7 +91,13 @@ impl Store {
     pub(crate) fn mark_unreadable(&self, blob: &Blob) -> Result<()> {
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob cannot be read");
         self.catalog.write(Sync::Normal, |txn| {
-            txn.mark_blob(blob.id, blob.form, BlobState::Damaged)
+            // By now it may have been replaced by one that can be read.
+            match self.root.content.open_file(&blob.name()) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    txn.mark_blob(&blob.checksum, blob.form, BlobState::Damaged)
+                }
+                _ => Ok(()),
+            }
         })
     }
 
@@ -105,8 +110,8 @@ impl Store {
         if let Some(opened) = self.open_blob(blob)? {
             return Ok(Some((Cow::Borrowed(blob), opened)));
         }
-        match self.catalog.read(|txn| txn.blob(blob.id))? {
-            Some(now) if now.form != blob.form => {
+        match self.catalog.read(|txn| txn.blob(&blob.checksum))? {
+            Some(now) if now.name() != blob.name() => {
                 let opened = self.open_blob(&now)?;
                 Ok(opened.map(|opened| (Cow::Owned(now), opened)))
             }
@@ -116,7 +121,7 @@ impl Store {
 
     /// Opens the file of the form that a row says, as it is; `None`: there is none.
     fn open_blob(&self, blob: &Blob) -> Result<Option<OpenBlob>> {
-        let name = content_name(&blob.checksum, blob.form);
+        let name = blob.name();
         let path = || self.root.content.path_of(&name);
         let file = match self.root.content.open_file(&name) {
             Ok(file) => file,
@@ -132,9 +137,7 @@ impl Store {
 
     /// Where a blob's file is, for errors.
     pub(crate) fn content_path(&self, blob: &Blob, form: Form) -> PathBuf {
-        self.root
-            .content
-            .path_of(&content_name(&blob.checksum, form))
+        self.root.content.path_of(&blob.name_as(form))
     }
 
     /// Reads all of a blob; records and returns whether it is what it was.
@@ -220,9 +223,28 @@ impl Store {
             Some(mark) if mark == self.unsynced_mark() || mark == failed => Some(mark),
             _ => None,
         };
+        let file = Confirmed {
+            inode: after.ino,
+            mtime,
+            unsynced,
+        };
         self.catalog.write(Sync::Normal, |txn| {
-            txn.confirm_blob(blob.id, opened.form, after.ino, mtime, unsynced)
+            if self.is_named(blob, opened)? {
+                txn.confirm_blob(&blob.checksum, opened.form, &file)?;
+            }
+            Ok(())
         })
+    }
+
+    /// Whether the file that was opened is still the one under the blob's name. The caller holds the names lock.
+    fn is_named(&self, blob: &Blob, opened: &OpenBlob) -> Result<bool> {
+        let name = blob.name_as(opened.form);
+        let stat = self
+            .root
+            .content
+            .stat_if_any(&name)
+            .at("examine", self.root.content.path_of(&name))?;
+        Ok(stat.is_some_and(|stat| stat.identity() == opened.stat.identity()))
     }
 
     pub(super) fn failed_mark(&self) -> String {
@@ -231,16 +253,10 @@ impl Store {
 
     /// Marks a blob damaged, unless it has a better inode, or another form, by now.
     pub(crate) fn mark_unless_replaced(&self, blob: &Blob, opened: &OpenBlob) -> Result<()> {
-        let name = content_name(&blob.checksum, opened.form);
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob is damaged");
         self.catalog.write(Sync::Normal, |txn| {
-            let stat = self
-                .root
-                .content
-                .stat_if_any(&name)
-                .at("examine", self.root.content.path_of(&name))?;
-            if stat.is_some_and(|stat| stat.identity() == opened.stat.identity()) {
-                txn.mark_blob(blob.id, opened.form, BlobState::Damaged)?;
+            if self.is_named(blob, opened)? {
+                txn.mark_blob(&blob.checksum, opened.form, BlobState::Damaged)?;
             }
             Ok(())
         })
@@ -249,12 +265,12 @@ impl Store {
     /// Opening gave nothing: true only if the row is still there and the file, looked for once more, is not.
     pub(crate) fn found_missing(&self, blob: &Blob) -> Result<Error> {
         self.catalog.write(Sync::Normal, |txn| {
-            let Some(now) = txn.blob(blob.id)? else {
+            let Some(now) = txn.blob(&blob.checksum)? else {
                 return Ok(());
             };
             let stat = self.stat_content(&now)?;
             if !stat.is_some_and(|stat| stat.kind == Kind::File) {
-                txn.mark_blob(now.id, now.form, BlobState::Missing)?;
+                txn.mark_blob(&now.checksum, now.form, BlobState::Missing)?;
             }
             Ok(())
         })?;
@@ -264,26 +280,34 @@ impl Store {
 
     /// A blob's map. One that cannot be the blob's is damage like any other: what replaces the blob brings its own.
     pub(crate) fn extents(&self, blob: &Blob) -> Result<ExtentMap> {
-        let sizes = (blob.size, blob.data_size);
-        match self.catalog.read(|txn| txn.extents(blob)) {
-            Ok(map) if (map.size(), map.data_size()) == sizes => return Ok(map),
-            Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
-            _ => {}
-        }
+        let read = |txn: &Txn<'_>| match txn.extents(blob) {
+            Ok(Some(map)) if (map.size(), map.data_size()) == (blob.size, blob.data_size) => {
+                Ok(Ok(map))
+            }
+            Ok(Some(_)) => Ok(Err(damaged(blob))),
+            // Removed since its row was read.
+            Ok(None) => Ok(Err(missing(blob))),
+            Err(error) if error.kind() == ErrorKind::Damaged => Ok(Err(damaged(blob))),
+            Err(error) => Err(error),
+        };
+        let error = match self.catalog.read(read)? {
+            Ok(map) => return Ok(map),
+            Err(error) => error,
+        };
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "the extent map of a blob is damaged");
-        self.catalog.write(Sync::Normal, |txn| {
-            txn.mark_blob(blob.id, blob.form, BlobState::Damaged)
+        self.catalog.write(Sync::Normal, |txn| match read(txn)? {
+            Err(_) => txn.mark_blob(&blob.checksum, blob.form, BlobState::Damaged),
+            Ok(_) => Ok(()),
         })?;
-        Err(damaged(blob))
+        Err(error)
     }
 }
 
-/// Whether a file can be the blob's, by its size. That of a packed one depends on the number of extents, which not every
-/// row comes with; what is cut or grown between the two is found by whoever reads it.
+/// Whether a file can be the blob's, by its size.
 pub(super) fn has_size(blob: &Blob, stat: &Stat, form: Form) -> bool {
     match form {
         Form::Plain => stat.size == blob.size,
-        Form::Packed => stat.size > blob.data_size,
+        Form::Packed => stat.size == blob.length,
     }
 }
 

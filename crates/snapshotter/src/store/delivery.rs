@@ -188,10 +188,7 @@ mod tests {
 
         fn blob(&self, stream: &[u8]) -> crate::catalog::Blob {
             let checksum = Checksum::of(stream);
-            let found = self
-                .store
-                .catalog
-                .read(|txn| txn.blob_by_checksum(&checksum));
+            let found = self.store.catalog.read(|txn| txn.blob(&checksum));
             found.unwrap().unwrap()
         }
 
@@ -262,7 +259,7 @@ mod tests {
         );
 
         let committed = scene.commit(delivery.into_ingest(delivered));
-        assert!(matches!(committed, Ingested::Stored(_)));
+        assert!(matches!(committed, Ingested::Stored));
         let blob = scene.blob(&stream());
         assert_eq!(
             (blob.form, blob.size, blob.data_size),
@@ -285,10 +282,10 @@ mod tests {
             let delivered = read(&delivery).unwrap();
             scene.commit(delivery.into_ingest(delivered))
         });
-        assert!(matches!(outcomes[0], Ingested::Stored(_)));
+        assert!(matches!(outcomes[0], Ingested::Stored));
         assert!(matches!(
             outcomes[1..],
-            [Ingested::Reused(_), Ingested::Reused(_)]
+            [Ingested::Reused, Ingested::Reused]
         ));
         assert_eq!(fs::metadata(&cached).unwrap().nlink(), 2);
         // Even where the row says nothing good of the inode, which has the name already.
@@ -297,7 +294,11 @@ mod tests {
             .store
             .catalog
             .write(Sync::Normal, |txn| {
-                txn.mark_blob(blob.id, blob.form, crate::catalog::BlobState::Damaged)
+                txn.mark_blob(
+                    &blob.checksum,
+                    blob.form,
+                    crate::catalog::BlobState::Damaged,
+                )
             })
             .unwrap();
         let delivery = scene.delivered(&cached);

@@ -2,7 +2,8 @@
 //!
 //! Small files stay in memory until the commit and are written under their names there: making a name in staging and
 //! moving it would cost as much as the file. Until the transaction commits, such a name has no row, so nobody reads it,
-//! and what a crash leaves half-written is litter like any other name without one.
+//! and what a crash leaves half-written is litter: which names that are is written down before they are given
+//! (`intents.rs`).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -10,10 +11,11 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 
 use super::check::has_size;
-use super::layout::content_name;
 use super::stream::Hashes;
 use super::{Store, now};
-use crate::catalog::{Blob, BlobState, Form, NewBlob, Sync, Txn};
+use crate::catalog::{
+    Blob, BlobState, Confirmed, Form, NewBlob, Shard, StoredName, Sync, Tree, Txn, content_name,
+};
 use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::hook::step;
 use crate::fs::{Dir, Stat, space};
@@ -97,6 +99,11 @@ pub(crate) enum Payload<'s> {
 }
 
 impl Payload<'_> {
+    /// Whether it is a file, or about to be one, that gets a name.
+    fn is_named(&self) -> bool {
+        !matches!(self, Self::Known)
+    }
+
     /// The form of the blob it becomes.
     fn form(&self) -> Form {
         match self {
@@ -120,9 +127,9 @@ impl Payload<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ingested {
     /// The slot became the blob.
-    Stored(i64),
+    Stored,
     /// The store had the bytes already.
-    Reused(i64),
+    Reused,
     /// There was no slot, and the stored blob has gone or gone bad meanwhile.
     Gone,
 }
@@ -180,50 +187,58 @@ impl Store {
 
     /// Gives files their names and rows, and references them from a pending snapshot; one outcome an item.
     pub(crate) fn commit(&self, snapshot: i64, items: &mut [Ingest<'_>]) -> Result<Vec<Ingested>> {
-        let mut outlived = Vec::new();
+        let mut names = Names::default();
         let result = self.catalog.write(Sync::Normal, |txn| {
+            names.shard = txn.shard_of_new()?;
+            let to_be_given = items.iter().filter(|item| item.payload.is_named());
+            self.intend(to_be_given.map(|item| item.name_in(names.shard)))?;
             items
                 .iter_mut()
-                .map(|item| self.commit_one(txn, snapshot, item, &mut outlived))
+                .map(|item| self.commit_one(txn, snapshot, item, &mut names))
                 .collect()
         });
-        if result.is_err() {
-            self.sweep_failed(items);
-        }
-        self.sweep_outlived(&outlived);
+        let litter = if result.is_ok() {
+            names.outlived
+        } else {
+            names.given
+        };
+        self.sweep_soon(&litter);
         result
     }
 
-    /// `outlived` gets the name of a bad file that a good one of the other form replaces.
     fn commit_one(
         &self,
         txn: &Txn<'_>,
         snapshot: i64,
         item: &mut Ingest<'_>,
-        outlived: &mut Vec<OsString>,
+        names: &mut Names,
     ) -> Result<Ingested> {
-        let found = txn.blob_by_checksum(&item.hashes.checksum)?;
+        let found = txn.blob(&item.hashes.checksum)?;
         let ingested = match found {
-            Some(blob) if agrees(&blob, item) && self.looks_good(&blob)? => {
-                Ingested::Reused(blob.id)
-            }
+            Some(blob) if agrees(&blob, item) && self.looks_good(&blob)? => Ingested::Reused,
             Some(blob) if agrees(&blob, item) && self.is_same_inode(&blob, item)? => {
-                let mark = Some(self.unsynced_mark());
-                let inode = self.inode_of(&content_name(&blob.checksum, blob.form))?;
-                txn.confirm_blob(blob.id, blob.form, inode, item.mtime, mark)?;
-                Ingested::Reused(blob.id)
+                let file = Confirmed {
+                    inode: self.inode_of(&blob.name())?,
+                    mtime: item.mtime,
+                    unsynced: Some(self.unsynced_mark()),
+                };
+                txn.confirm_blob(&blob.checksum, blob.form, &file)?;
+                Ingested::Reused
             }
             found => {
-                let ingested = self.commit_slot(txn, found.as_ref(), item)?;
+                let ingested = self.commit_slot(txn, found.as_ref(), item, names)?;
                 let other = found.filter(|blob| blob.form != item.payload.form());
                 if let (Some(blob), true) = (other, ingested != Ingested::Gone) {
-                    outlived.push(content_name(&blob.checksum, blob.form));
+                    // A bad file, which a good one of the other form replaces.
+                    let name = StoredName::content(blob.name());
+                    txn.orphan(&name)?;
+                    names.outlived.push(name);
                 }
                 ingested
             }
         };
-        if let Ingested::Stored(blob) | Ingested::Reused(blob) = ingested {
-            txn.reference_blob(snapshot, blob)?;
+        if ingested != Ingested::Gone {
+            txn.reference_blob(snapshot, &item.hashes.checksum)?;
         }
         Ok(ingested)
     }
@@ -233,12 +248,14 @@ impl Store {
         txn: &Txn<'_>,
         found: Option<&Blob>,
         item: &mut Ingest<'_>,
+        names: &mut Names,
     ) -> Result<Ingested> {
-        if matches!(item.payload, Payload::Known) {
+        if !item.payload.is_named() {
             return Ok(Ingested::Gone);
         }
         let form = item.payload.form();
-        let name = content_name(&item.hashes.checksum, form);
+        let shard = found.map_or(names.shard, |blob| blob.shard);
+        let name = item.name_in(shard);
         let there = match found {
             Some(blob) => self.stat_content(blob)?,
             None => None,
@@ -250,29 +267,28 @@ impl Store {
         {
             self.throw_away(&self.root.content, &name)?;
         }
+        names.given.push(StoredName::content(name.clone()));
         self.name_payload(&name, item)?;
         let new = NewBlob {
             checksum: item.hashes.checksum,
             digest: item.hashes.digest,
             form,
+            shard,
             map: &item.map,
             mtime: item.mtime,
             inode: Some(self.inode_of(&name)?),
-            unsynced: self.unsynced_mark(),
+            unsynced: Some(self.unsynced_mark()),
             probe: item.probe,
             now: now(),
         };
-        let id = match found {
-            Some(blob) => {
-                txn.replace_blob(blob.id, &new)?;
-                blob.id
-            }
+        match found {
+            Some(_) => txn.replace_blob(&new)?,
             None => txn.insert_blob(&new)?,
-        };
+        }
         Ok(if had {
-            Ingested::Reused(id)
+            Ingested::Reused
         } else {
-            Ingested::Stored(id)
+            Ingested::Stored
         })
     }
 
@@ -282,7 +298,18 @@ impl Store {
         Ok(stat.ino)
     }
 
+    /// The first name in a shard makes its directory.
     fn name_payload(&self, name: &OsStr, item: &mut Ingest<'_>) -> Result<()> {
+        match self.try_name_payload(name, item) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.root.make_shard_of(Tree::Content, name)?;
+                self.try_name_payload(name, item)
+            }
+            result => result,
+        }
+    }
+
+    fn try_name_payload(&self, name: &OsStr, item: &mut Ingest<'_>) -> Result<()> {
         match &mut item.payload {
             Payload::Slot(slot) => slot.rename_to(&self.root.content, name),
             #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
@@ -327,7 +354,7 @@ impl Store {
     }
 
     pub(super) fn stat_content(&self, blob: &Blob) -> Result<Option<Stat>> {
-        let name = content_name(&blob.checksum, blob.form);
+        let name = blob.name();
         self.root
             .content
             .stat_if_any(&name)
@@ -344,22 +371,22 @@ impl Store {
             stat.kind == Kind::File && has_size(blob, &stat, blob.form) && blob.is_recorded(&stat)
         }))
     }
+}
 
-    /// Files that got a name in a transaction that failed have one without a row.
-    fn sweep_failed(&self, items: &[Ingest<'_>]) {
-        let names = items
-            .iter()
-            .map(|item| content_name(&item.hashes.checksum, item.payload.form()));
-        if let Err(error) = self.sweep_content(&names.collect::<Vec<_>>()) {
-            tracing::debug!(%error, "names of a failed commit wait for the next whole sweep");
-        }
-    }
+/// The names of one commit.
+#[derive(Default)]
+struct Names {
+    /// Where new ones go.
+    shard: Shard,
+    /// Those that files got, which have no rows if the transaction fails.
+    given: Vec<StoredName>,
+    /// Those that have none any more if it does not.
+    outlived: Vec<StoredName>,
+}
 
-    /// Sweeps the files of a form that their blobs no longer have.
-    pub(super) fn sweep_outlived(&self, names: &[OsString]) {
-        if let Err(error) = self.sweep_content(names) {
-            tracing::debug!(%error, "files of a form that was given up wait for the next whole sweep");
-        }
+impl Ingest<'_> {
+    fn name_in(&self, shard: Shard) -> OsString {
+        content_name(&self.hashes.checksum, self.payload.form(), shard)
     }
 }
 

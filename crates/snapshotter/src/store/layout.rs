@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::catalog::Form;
+use crate::catalog::{Shard, Tree};
+use crate::fs::counter::Counter;
+use crate::fs::dir::Kind;
 use crate::fs::{Dir, is_privileged, space};
-use crate::words::digest::Checksum;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
 /// The open directories of a root.
@@ -79,6 +80,62 @@ impl Root {
         self.metadata.path_of(OsStr::new("catalog.db"))
     }
 
+    /// The number that a catalog which went back in time is behind of.
+    pub(crate) fn generation(&self) -> Result<Counter> {
+        Counter::new(&self.dir, "generation")
+    }
+
+    /// The directory of one of the trees of names.
+    pub(crate) fn tree(&self, tree: Tree) -> &Dir {
+        match tree {
+            Tree::Content => &self.content,
+            Tree::Views => &self.views,
+        }
+    }
+
+    /// Every name in a tree, those in its shards with their directories, in byte order within each.
+    pub(crate) fn names(&self, tree: Tree) -> Result<Vec<OsString>> {
+        let dir = self.tree(tree);
+        let mut names = Vec::new();
+        for name in dir.names()? {
+            let is_shard = Shard::parse(&name).is_some()
+                && dir
+                    .stat_if_any(&name)
+                    .at("examine", dir.path_of(&name))?
+                    .is_some_and(|stat| stat.kind == Kind::Directory);
+            if is_shard {
+                let inner = dir.open_dir(&name)?.names()?;
+                names.extend(inner.iter().map(|inner| join(&name, inner)));
+            } else {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Makes the directory of a name in a tree, if it has one of its own.
+    pub(crate) fn make_shard_of(&self, tree: Tree, name: &OsStr) -> Result<()> {
+        let dir = self.tree(tree);
+        let shard = Path::new(name)
+            .parent()
+            .unwrap_or(Path::new(""))
+            .as_os_str();
+        if shard.is_empty() {
+            return Ok(());
+        }
+        dir.make_dir(shard, PRIVATE)
+            .at("create the directory", dir.path_of(shard))
+            .map(drop)
+    }
+
+    /// Makes the names of a shard durable, and its own.
+    pub(crate) fn sync_names(&self, shard: Shard) -> Result<()> {
+        if let Some(directory) = shard.directory() {
+            self.content.open_dir(&directory)?.sync()?;
+        }
+        self.content.sync()
+    }
+
     /// Refuses to start a catalog over a store that has lost its own, or over somebody else's root.
     pub(crate) fn require_unused(&self) -> Result<()> {
         let path = self.dir.path();
@@ -91,13 +148,18 @@ impl Root {
             .with_path(path)
             .with_hint("choose another root: snapshots travel between the two through the registry, not on disk"));
         }
-        if self.content.is_empty()? && self.views.is_empty()? {
+        let is_empty = |tree| Ok(self.names(tree)?.is_empty());
+        if is_empty(Tree::Content)? && is_empty(Tree::Views)? {
             return Ok(());
         }
         Err(Error::damaged(format!("the store {} has lost its catalog", path.display()))
             .with_path(path)
             .with_hint("put metadata/ back from a backup, or let `rebuild` make a catalog of what is there"))
     }
+}
+
+fn join(directory: &OsStr, name: &OsStr) -> OsString {
+    Path::new(directory).join(name).into_os_string()
 }
 
 fn in_root(error: Error, path: &Path) -> Error {
@@ -131,82 +193,4 @@ fn refuse_network_filesystem(dir: &Dir) -> Result<()> {
     )
     .with_path(dir.path())
     .with_hint("locks and shared memory do not reach other machines there: choose a local disk"))
-}
-
-/// What the name of a packed blob ends with.
-const PACKED: &str = ".spf";
-
-/// A blob's name under `storage/content/blake3`.
-pub(crate) fn content_name(checksum: &Checksum, form: Form) -> OsString {
-    let mut name = checksum.hex();
-    if form == Form::Packed {
-        name.push_str(PACKED);
-    }
-    name.into()
-}
-
-/// A view's name under `storage/snapshot/blake3`.
-pub(crate) fn view_name(checksum: &Checksum, attributes: &[u8; 16]) -> OsString {
-    let mut name = checksum.hex();
-    name.push('.');
-    for byte in attributes {
-        use std::fmt::Write;
-        let _ = write!(name, "{byte:02x}");
-    }
-    name.into()
-}
-
-/// The blob, and its form, that a name under `storage/content/blake3` stands for; `None`: no blob is called that.
-pub(crate) fn parse_content_name(name: &OsStr) -> Option<(Checksum, Form)> {
-    let name = name.to_str()?;
-    let (hex, form) = match name.strip_suffix(PACKED) {
-        Some(hex) => (hex, Form::Packed),
-        None => (name, Form::Plain),
-    };
-    Some((checksum_of_hex(hex)?, form))
-}
-
-/// The view a name under `storage/snapshot/blake3` stands for.
-pub(crate) fn parse_view_name(name: &OsStr) -> Option<(Checksum, [u8; 16])> {
-    let (checksum, attributes) = name.to_str()?.split_once('.')?;
-    if attributes.len() != 32 || !is_lower_hex(attributes) {
-        return None;
-    }
-    let bits = u128::from_str_radix(attributes, 16).ok()?;
-    Some((checksum_of_hex(checksum)?, bits.to_be_bytes()))
-}
-
-fn checksum_of_hex(hex: &str) -> Option<Checksum> {
-    format!("blake3:{hex}").parse().ok()
-}
-
-fn is_lower_hex(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_read_back_and_others_are_nobodys() {
-        let checksum = Checksum::from_bytes([0xab; 32]);
-        let attributes = [0x0f; 16];
-        for form in [Form::Plain, Form::Packed] {
-            let name = content_name(&checksum, form);
-            assert_eq!(parse_content_name(&name), Some((checksum, form)));
-        }
-        assert_eq!(
-            parse_view_name(&view_name(&checksum, &attributes)),
-            Some((checksum, attributes))
-        );
-        for odd in ["", "abc", "..", "AB", ".spf", &"g".repeat(64)] {
-            assert_eq!(parse_content_name(OsStr::new(odd)), None, "{odd}");
-        }
-        let upper = format!("{}.{}", checksum.hex(), "0F".repeat(16));
-        assert_eq!(parse_view_name(OsStr::new(&upper)), None);
-        let signed = format!("{}.+{}", checksum.hex(), "0".repeat(31));
-        assert_eq!(parse_view_name(OsStr::new(&signed)), None);
-    }
 }

@@ -1,14 +1,16 @@
 //! The content store: each file's bytes once, under their BLAKE3, found through the catalog, plain or packed.
 //!
 //! Files gain and lose names under `storage/` only inside [`Catalog::write`], which holds the one lock for names, and
-//! only next to the row that says so. Hence: a name without a row is litter, a row has a file, and what a reader finds
-//! by a row it may open for as long as it leases a snapshot that references it.
+//! only next to the row that says so. Hence: a row has a file, a name without a row is litter where this store itself
+//! noted that (`sweep.rs`), and what a reader finds by a row it may open for as long as it leases a snapshot that
+//! references it.
 
 mod check;
 mod copy;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
 mod delivery;
 mod ingest;
+mod intents;
 mod lanes;
 pub(crate) mod layout;
 mod owner;
@@ -39,6 +41,7 @@ pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
 pub(crate) use packed::pass_packed;
 pub(crate) use recipient::Recipient;
 pub(crate) use recover::{ReadBlob, read_blob};
+pub(crate) use sweep::Strangers;
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;
@@ -47,10 +50,14 @@ use std::sync::{Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use crate::catalog::{Catalog, Sync};
-use crate::words::error::Result;
+use crate::catalog::{Catalog, Opening, Sync};
+use crate::words::error::{Error, Result};
 use layout::Root;
 use owner::Owner;
+
+/// Said of a catalog that is older than its store.
+pub(crate) const WENT_BACK: &str = "the catalog is older than the store: an old copy was put in its place, or its log \
+     lost its end; snapshots taken since are missing, and their files are kept until it is rebuilt";
 
 /// An open store: the root's directories, the catalog, and this handle's owner.
 #[derive(Debug)]
@@ -65,6 +72,8 @@ pub(crate) struct Store {
     background: Mutex<Vec<JoinHandle<()>>>,
     /// Set when nothing new is to begin in the background.
     closing: Mutex<bool>,
+    /// The catalog is older than the store: what it does not know may be what it lost.
+    went_back: bool,
     closes: Condvar,
     closed: AtomicBool,
 }
@@ -73,8 +82,14 @@ impl Store {
     /// Opens a root, or makes one, and cleans up after dead owners.
     pub(crate) fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
         let root = Root::open(path)?;
-        let catalog = Catalog::open(&root.catalog_path(), busy_timeout, || root.require_unused())?;
+        let opening = Opening {
+            may_create: &|| root.require_unused(),
+            wait_for_older: &|| Self::wait_for_older(&root, busy_timeout),
+        };
+        let path = root.catalog_path();
+        let catalog = Catalog::open(&path, root.generation()?, busy_timeout, &opening)?;
         let store = Self {
+            went_back: catalog.went_back()?,
             owner: Owner::create(&root)?,
             boot: crate::fs::boot_id().unwrap_or_default(),
             root,
@@ -100,8 +115,23 @@ impl Store {
         }
         self.finish_background();
         let forgotten = self.forget_owner(self.owner.name());
-        self.catalog.shorten_log();
+        self.catalog.checkpoint();
         forgotten
+    }
+
+    /// Whether the catalog was found to be older than the store.
+    pub(crate) fn went_back(&self) -> bool {
+        self.went_back
+    }
+
+    /// Refuses to give up what a catalog that went back in time may know nothing of.
+    pub(crate) fn require_current(&self) -> Result<()> {
+        if self.went_back {
+            return Err(Error::damaged(WENT_BACK)
+                .with_path(self.root.dir.path())
+                .with_hint("nothing is given up until `rebuild` has taken in what the catalog does not know"));
+        }
+        Ok(())
     }
 
     /// Ends one call's leases, deleting and sweeping what only they kept.
@@ -149,3 +179,6 @@ pub(crate) fn now() -> i64 {
         .and_then(|since| i64::try_from(since.as_nanos()).ok())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,14 @@
 //! the reaper dies half-way, the next one starts over.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::Store;
+use super::intents::intended;
 use super::layout::Root;
 use crate::fs::dir::ignore_absent;
 use crate::fs::lock::{self, Lock};
@@ -23,7 +26,7 @@ const SHARDS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Owner {
     name: String,
-    _lock: Lock,
+    lock: Lock,
     staging: [OnceLock<Dir>; SHARDS],
     trash: OnceLock<Dir>,
     slots: AtomicU64,
@@ -40,7 +43,7 @@ impl Owner {
             if let Some(lock) = made {
                 return Ok(Self {
                     name,
-                    _lock: lock,
+                    lock,
                     staging: [const { OnceLock::new() }; SHARDS],
                     trash: OnceLock::new(),
                     slots: AtomicU64::new(0),
@@ -57,6 +60,11 @@ impl Owner {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its lease file, which says what it is about to do.
+    pub(super) fn lease(&self) -> &File {
+        self.lock.file()
     }
 
     /// A number for one call, so that its leases can be told from those of other calls of the same handle.
@@ -109,12 +117,23 @@ impl Store {
                 .at("lock", self.root.leases.path_of(&name))?
             {
                 let owner = name.to_string_lossy().into_owned();
-                self.forget_owner(&owner)?;
+                self.bury_owner(&owner, &lock)?;
                 reaped.push(owner);
                 drop(lock);
             }
         }
+        if !reaped.is_empty() {
+            // What they gave up and did not come to sweeping.
+            self.sweep_orphans()?;
+        }
         Ok(reaped)
+    }
+
+    /// Cleans up after an owner that died; the names it was about to give are swept.
+    fn bury_owner(&self, owner: &str, lock: &Lock) -> Result<()> {
+        let names = intended(lock.file());
+        self.sweep(&names.at("read a lease in", self.root.leases.path())?)?;
+        self.forget_owner(owner)
     }
 
     /// Deletes everything of an owner whose lock the caller holds; its lease file goes last. Nobody else gives that owner
@@ -130,6 +149,27 @@ impl Store {
         self.root.staging.remove_tree(name)?;
         self.root.trash.remove_tree(name)?;
         ignore_absent(self.root.leases.unlink(name)).at("remove", self.root.leases.path_of(name))
+    }
+
+    /// Waits until no process of a release with an older schema uses the root, as long as for anybody who holds the
+    /// catalog. Whoever has opened it has a lease file, and holds its lock.
+    pub(super) fn wait_for_older(root: &Root, patience: Duration) -> Result<()> {
+        let until = Instant::now() + patience;
+        for name in root.leases.names()? {
+            let path = || root.leases.path_of(&name);
+            while lock::take_over(&root.leases, &name)
+                .at("lock", path())?
+                .is_none()
+            {
+                let held = root.leases.stat_if_any(&name).at("examine", path())?;
+                let Some(held) = held else { break };
+                if Instant::now() >= until {
+                    return Err(in_use_by_older(root, lock::holder(&held)));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
     }
 
     /// Staging, trash and leases of owners that have no lease file: what is left when somebody deleted it.
@@ -152,4 +192,15 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn in_use_by_older(root: &Root, process: Option<u32>) -> Error {
+    let who = process.map_or("another process".to_owned(), |id| format!("process {id}"));
+    let text = format!(
+        "{who} uses the store {} by an older release's catalog, which this one is to bring up to date",
+        root.dir.path().display()
+    );
+    Error::new(ErrorKind::Busy, text)
+        .with_path(root.dir.path())
+        .with_hint("stop it, or wait until it has ended, and try again")
 }

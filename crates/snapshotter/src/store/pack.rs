@@ -64,7 +64,7 @@ fn deliver(store: &Store, snapshot: i64, blob: &Blob, cached: &Path) -> Result<(
     let delivered = delivery.read(blob.size, Output::None, &|_| Ok(()))?;
     let right = delivered.hashes.checksum == blob.checksum;
     let committed = store.commit(snapshot, &mut [delivery.into_ingest(delivered)])?;
-    if right && matches!(committed[..], [Ingested::Stored(_)]) {
+    if right && matches!(committed[..], [Ingested::Stored]) {
         return Ok(());
     }
     Err(Error::new(

@@ -4,14 +4,17 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::layout::{Root, content_name, parse_view_name};
+use super::layout::Root;
 use super::packed::{claimed_size, pass_packed};
 use super::stream::{Hashes, Hashing, Output, holes_are_zero, is_wrong, pass};
 use super::{Slot, Store, now, settled};
 use crate::activity::Activity;
-use crate::catalog::{Blob, BlobState, Form, NewBlob, Sync};
+use crate::catalog::{
+    Blob, BlobState, Form, NewBlob, Shard, StoredName, Sync, Tree, parse_content_name,
+    parse_view_name,
+};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, random_name, scan};
 use crate::words::digest::{Checksum, Digest};
@@ -31,8 +34,9 @@ pub(crate) struct ReadBlob {
 
 impl ReadBlob {
     /// The row it is to have.
-    pub(crate) fn row<'a>(&'a self, unsynced: &'a str) -> NewBlob<'a> {
+    pub(crate) fn row<'a>(&'a self, shard: Shard, unsynced: Option<&'a str>) -> NewBlob<'a> {
         NewBlob {
+            shard,
             checksum: self.hashes.checksum,
             digest: self.hashes.digest,
             form: self.form,
@@ -133,7 +137,8 @@ impl Root {
     pub(crate) fn set_aside(&self, dir: &Dir, name: &OsStr) -> Result<PathBuf> {
         let aside = self.dir.ensure_dir(OsStr::new("quarantine"), 0o700)?;
         let random = random_name().at("read random bytes for", aside.path())?;
-        let mut to = name.to_owned();
+        // Without its shard.
+        let mut to = Path::new(name).file_name().unwrap_or(name).to_owned();
         to.push(".");
         to.push(random);
         dir.rename(name, &aside, &to)
@@ -146,12 +151,12 @@ impl Store {
     /// Mends a blob with what is here: a file of its own, in either form, where only the row was wrong, or a view with its
     /// bytes.
     pub(crate) fn mend(&self, blob: &Blob, activity: &Activity) -> Result<bool> {
-        let known = || self.catalog.read(|txn| txn.extents(blob)).ok();
+        let known = || self.catalog.read(|txn| txn.extents(blob)).ok().flatten();
         let read = |dir: &Dir, name: &OsStr, form| {
             read_blob(dir, name, form, &blob.checksum, known(), activity)
         };
         for form in [blob.form, blob.form.other()] {
-            let name = content_name(&blob.checksum, form);
+            let name = blob.name_as(form);
             if let Some(read) = read(&self.root.content, &name, form)? {
                 self.replace(blob, &read, None)?;
                 return Ok(true);
@@ -167,18 +172,19 @@ impl Store {
     }
 
     fn views_named(&self, checksum: &Checksum) -> Result<Vec<OsString>> {
-        let mut names = self.root.views.names()?;
-        names.retain(|name| parse_view_name(name).is_some_and(|(of, _)| of == *checksum));
+        let mut names = self.root.names(Tree::Views)?;
+        names.retain(|name| parse_view_name(name).is_some_and(|(of, ..)| of == *checksum));
         Ok(names)
     }
 
     /// Writes a blob's row anew; its file becomes a further name of a view where one is given. The file of the other form,
     /// if there is one, is litter then.
     fn replace(&self, blob: &Blob, read: &ReadBlob, view: Option<&OsStr>) -> Result<()> {
-        let name = content_name(&blob.checksum, read.form);
+        let name = blob.name_as(read.form);
+        let other = StoredName::content(blob.name_as(read.form.other()));
         let mut slot = view.map(|view| self.link_view(view)).transpose()?;
         self.catalog.write(Sync::Normal, |txn| {
-            if txn.blob(blob.id)?.is_none() {
+            if txn.blob(&blob.checksum)?.is_none() {
                 return Ok(());
             }
             match &mut slot {
@@ -187,9 +193,10 @@ impl Store {
                 None if !self.has_content(&name)? => return Ok(()),
                 None => {}
             }
-            txn.replace_blob(blob.id, &read.row(self.unsynced_mark()))
+            txn.replace_blob(&read.row(blob.shard, Some(self.unsynced_mark())))?;
+            txn.orphan(&other)
         })?;
-        self.sweep_outlived(&[content_name(&blob.checksum, read.form.other())]);
+        self.sweep_soon(&[other]);
         Ok(())
     }
 
@@ -199,8 +206,8 @@ impl Store {
         self.link_slot(&file)?.at("link", views.path_of(view))
     }
 
-    /// Gives a file that is under its name a row again, or the row the right columns, and a snapshot the reference.
-    /// `false`: it is not there, or has other bytes.
+    /// Gives a file that is under its name, in whatever shard, a row again, or the row the right columns, and a snapshot
+    /// the reference. `false`: it is not there, or has other bytes.
     pub(crate) fn adopt(
         &self,
         snapshot: i64,
@@ -208,30 +215,35 @@ impl Store {
         checksum: &Checksum,
         activity: &Activity,
     ) -> Result<bool> {
-        let read_as = |form| {
-            let name = content_name(checksum, form);
-            read_blob(&self.root.content, &name, form, checksum, None, activity)
-        };
-        let read = match read_as(Form::Plain)? {
-            None => read_as(Form::Packed)?,
-            plain => plain,
-        };
-        let Some(read) = read.filter(|read| read.hashes.digest == digest) else {
-            return Ok(false);
-        };
-        let name = content_name(checksum, read.form);
-        self.catalog.write(Sync::Full, |txn| {
-            let row = read.row(self.unsynced_mark());
-            let id = match txn.blob_by_checksum(checksum)? {
-                Some(blob) => {
-                    txn.replace_blob(blob.id, &row)?;
-                    blob.id
-                }
-                // Swept meanwhile: a row needs its file.
-                None if !self.has_content(&name)? => return Ok(false),
-                None => txn.insert_blob(&row)?,
+        for name in self.root.names(Tree::Content)? {
+            let said = parse_content_name(&name).filter(|(of, ..)| of == checksum);
+            let Some((_, form, shard)) = said else {
+                continue;
             };
-            txn.reference_blob(snapshot, id)?;
+            let read = read_blob(&self.root.content, &name, form, checksum, None, activity)?;
+            if let Some(read) = read.filter(|read| read.hashes.digest == digest) {
+                return self.adopt_read(
+                    snapshot,
+                    &name,
+                    &read.row(shard, Some(self.unsynced_mark())),
+                );
+            }
+        }
+        Ok(false)
+    }
+
+    fn adopt_read(&self, snapshot: i64, name: &OsStr, row: &NewBlob<'_>) -> Result<bool> {
+        self.catalog.write(Sync::Full, |txn| {
+            let there = txn.blob(&row.checksum)?;
+            match there {
+                Some(blob) if blob.name() == name => txn.replace_blob(row)?,
+                // It has another file, which is bad or gone, and another row is what this one needs.
+                Some(blob) => txn.move_blob(&blob, row)?,
+                // Swept meanwhile: a row needs its file.
+                None if !self.has_content(name)? => return Ok(false),
+                None => txn.insert_blob(row)?,
+            }
+            txn.reference_blob(snapshot, &row.checksum)?;
             Ok(true)
         })
     }
@@ -246,16 +258,16 @@ impl Store {
     /// or no file.
     pub(crate) fn quarantine(&self, blob: &Blob) -> Result<Option<PathBuf>> {
         self.catalog.write(Sync::Full, |txn| {
-            let now = txn.blob(blob.id)?;
+            let now = txn.blob(&blob.checksum)?;
             let Some(now) = now.filter(|now| now.state == BlobState::Damaged) else {
                 return Ok(None);
             };
-            let name = content_name(&now.checksum, now.form);
+            let name = now.name();
             if !self.has_content(&name)? {
                 return Ok(None);
             }
             let aside = self.root.set_aside(&self.root.content, &name)?;
-            txn.mark_blob(now.id, now.form, BlobState::Missing)?;
+            txn.mark_blob(&now.checksum, now.form, BlobState::Missing)?;
             Ok(Some(aside))
         })
     }

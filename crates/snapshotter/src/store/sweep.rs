@@ -1,15 +1,18 @@
-//! Taking names away: only those without a row, only under the names lock, through the trash.
+//! Taking names away: only orphans, only under the names lock, through the trash.
 //!
-//! Deleting the row comes first and is committed; then the sweep looks at the rows again under the lock and moves names
-//! without one to this owner's trash, where they are unlinked after the commit. Whoever ingested the same bytes in
-//! between made a row, and keeps the name. Nothing returns from the trash.
+//! An orphan is a name whose row this store itself deleted or changed: the same transaction notes it in the catalog, and it
+//! stays noted until the name is seen to be gone. The sweep looks at the rows again under the lock and moves names without
+//! one to this owner's trash, where they are unlinked after the commit. Whoever ingested the same bytes in between made a
+//! row, and keeps the name. Nothing returns from the trash.
+//!
+//! No other name is litter. A file under its right name that the catalog does not know may be what the catalog lost.
 
-use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use super::Store;
-use super::layout::{content_name, parse_content_name, parse_view_name, view_name};
-use crate::catalog::{Doomed, Form, Sync, Txn};
+use super::recover::read_blob;
+use crate::activity::Activity;
+use crate::catalog::{Doomed, Form, StoredName, Sync, Tree, parse_content_name, parse_view_name};
 use crate::fs::dir::ignore_absent;
 use crate::fs::{Dir, random_name};
 use crate::words::error::{At, Result};
@@ -17,30 +20,26 @@ use crate::words::error::{At, Result};
 /// Names looked at under one hold of the lock, so that others get their turn.
 const BATCH: usize = 512;
 
+/// Names without a row that were not this store's to sweep.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Strangers {
+    /// Names whose files had other bytes than they say, or that say nothing: those were swept.
+    pub(crate) swept: u64,
+    /// Whole files, which may be what the catalog lost: those stay.
+    pub(crate) whole: Vec<StoredName>,
+    /// Bytes of data in them.
+    pub(crate) whole_bytes: u64,
+}
+
 impl Store {
-    /// Sweeps the names of blobs whose rows were just deleted: of both forms, because a crash may have left the other.
+    /// Sweeps the names of objects whose rows were just deleted.
     pub(crate) fn sweep_doomed(&self, doomed: &[Doomed]) -> Result<()> {
-        let content: Vec<OsString> = doomed
-            .iter()
-            .flat_map(|blob| {
-                [Form::Plain, Form::Packed].map(|form| content_name(&blob.checksum, form))
-            })
-            .collect();
-        let views: Vec<OsString> = doomed
-            .iter()
-            .flat_map(|blob| {
-                blob.views
-                    .iter()
-                    .map(|attributes| view_name(&blob.checksum, attributes))
-            })
-            .collect();
-        self.sweep_views(&views)?;
-        self.sweep_content(&content)?;
-        Ok(())
+        let names: Vec<StoredName> = doomed.iter().flat_map(|one| one.names.clone()).collect();
+        self.sweep(&names).map(drop)
     }
 
-    /// Removes what nothing needs: dead owners and those whose lease files are gone, abandoned snapshots, names without a
-    /// row. Says how many of these there were.
+    /// Removes what nothing needs: dead owners and those whose lease files are gone, abandoned snapshots, orphans. Says
+    /// how many of these there were.
     pub(crate) fn sweep_whole(&self) -> Result<u64> {
         self.reap_dead_owners()?;
         self.forget_ownerless()?;
@@ -51,84 +50,119 @@ impl Store {
                 .write(Sync::Full, |txn| txn.doom_abandoned(&txn.abandoned()?))?;
             self.sweep_doomed(&doomed)?;
         }
-        self.sweep_all()
+        self.sweep_orphans()
     }
 
-    /// Sweeps every name under `storage/`; says how many were litter. None while something is lost: names without a row may
-    /// be what it was.
-    fn sweep_all(&self) -> Result<u64> {
-        let views = self.root.views.names()?;
-        let content = self.root.content.names()?;
-        if self.has_lost(&content)? {
-            tracing::warn!(
-                "something is missing in the store, so nothing in it is swept: `verify` says what"
-            );
-            return Ok(0);
-        }
-        Ok(self.sweep_views(&views)? + self.sweep_content(&content)?)
+    /// Sweeps all names that wait for it.
+    pub(super) fn sweep_orphans(&self) -> Result<u64> {
+        let orphans = self.catalog.read(|txn| txn.orphans())?;
+        self.sweep(&orphans)
     }
 
-    /// Whether a reference has no row, or a row no file.
-    fn has_lost(&self, content: &[OsString]) -> Result<bool> {
-        let names: HashSet<&OsString> = content.iter().collect();
-        let (lost, rows) = self
-            .catalog
-            .read(|txn| Ok((txn.has_references_to_nothing()?, txn.stored_blobs()?)))?;
-        let absent = rows
-            .into_iter()
-            .filter(|row| !names.contains(&content_name(&row.checksum, row.form)));
-        let absent: Vec<i64> = absent.map(|row| row.id).collect();
-        if lost || absent.is_empty() {
-            return Ok(lost);
+    /// Sweeps names that have no row by this store's own hand. What fails waits for the next whole sweep.
+    pub(super) fn sweep_soon(&self, names: &[StoredName]) {
+        if let Err(error) = self.sweep(names) {
+            tracing::debug!(%error, "names without a row wait for the next whole sweep");
         }
-        // Rows and names were not read in the same moment.
+    }
+
+    /// Looks at every name without a row. Those that are no blob's, or whose files have other bytes, are swept, if the
+    /// caller has seen that nothing is lost.
+    pub(crate) fn look_for_strangers(
+        &self,
+        sweeps: bool,
+        activity: &Activity,
+    ) -> Result<Strangers> {
+        let mut strangers = Strangers::default();
+        let mut litter = Vec::new();
+        for name in self.names_without_a_row()? {
+            activity.check()?;
+            match self.read_stranger(&name, activity)? {
+                Some(bytes) => {
+                    strangers.whole_bytes = strangers.whole_bytes.saturating_add(bytes);
+                    strangers.whole.push(name);
+                }
+                None => litter.push(name),
+            }
+        }
+        if sweeps {
+            strangers.swept = self.sweep(&litter)?;
+        }
         self.catalog.write(Sync::Normal, |txn| {
-            for id in absent {
-                if let Some(blob) = txn.blob(id)?
-                    && self.stat_content(&blob)?.is_none()
-                {
-                    return Ok(true);
+            let mut still = Vec::new();
+            for name in std::mem::take(&mut strangers.whole) {
+                if !txn.has_row(&name)? {
+                    still.push(name);
                 }
             }
-            Ok(false)
-        })
+            strangers.whole = still;
+            Ok(())
+        })?;
+        Ok(strangers)
     }
 
-    /// Sweeps those of these names under `storage/content` that have no row.
-    pub(crate) fn sweep_content(&self, names: &[OsString]) -> Result<u64> {
-        self.sweep(&self.root.content, names, |txn, name| {
-            parse_content_name(name)
-                .map_or(Ok(false), |(checksum, form)| txn.has_blob(&checksum, form))
-        })
+    /// Bytes of data in a file that is what its name says; `None`: it is not, or the same bytes have their row and file.
+    fn read_stranger(&self, name: &StoredName, activity: &Activity) -> Result<Option<u64>> {
+        let dir = self.root.tree(name.tree);
+        let said = match name.tree {
+            Tree::Content => parse_content_name(&name.name).map(|(key, form, _)| (key, form)),
+            Tree::Views => parse_view_name(&name.name).map(|(key, ..)| (key, Form::Plain)),
+        };
+        let Some((checksum, form)) = said else {
+            return Ok(None);
+        };
+        let known = self.catalog.read(|txn| txn.blob(&checksum))?;
+        if let Some(blob) = known
+            && (name.tree == Tree::Views || self.looks_good(&blob)?)
+        {
+            return Ok(None);
+        }
+        let read = read_blob(dir, &name.name, form, &checksum, None, activity)?;
+        Ok(read.map(|read| read.map.data_size()))
     }
 
-    /// Sweeps those of these names under `storage/snapshot` that have no row.
-    pub(crate) fn sweep_views(&self, names: &[OsString]) -> Result<u64> {
-        self.sweep(&self.root.views, names, |txn, name| {
-            parse_view_name(name).map_or(Ok(false), |(checksum, attributes)| {
-                txn.has_view(&checksum, &attributes)
-            })
-        })
+    /// As far as names and rows can be read without the lock: somebody may be about to insert the row.
+    pub(crate) fn names_without_a_row(&self) -> Result<Vec<StoredName>> {
+        let mut found = Vec::new();
+        for tree in [Tree::Content, Tree::Views] {
+            let names = self.root.names(tree)?;
+            let names: Vec<_> = names
+                .into_iter()
+                .map(|name| StoredName { tree, name })
+                .collect();
+            for batch in names.chunks(BATCH) {
+                self.catalog.read(|txn| {
+                    for name in batch {
+                        if !txn.has_row(name)? {
+                            found.push(name.clone());
+                        }
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(found)
     }
 
-    fn sweep(
-        &self,
-        dir: &Dir,
-        names: &[OsString],
-        has_row: impl Fn(&Txn<'_>, &OsStr) -> Result<bool>,
-    ) -> Result<u64> {
+    /// Sweeps those of these names that have no row; none while the catalog is older than the store.
+    pub(crate) fn sweep(&self, names: &[StoredName]) -> Result<u64> {
+        if self.went_back {
+            return Ok(0);
+        }
         let mut swept = 0;
         for batch in names.chunks(BATCH) {
             let mut moved = Vec::new();
             let result = self.catalog.write(Sync::Normal, |txn| {
                 for name in batch {
-                    if !has_row(txn, name)? {
-                        moved.extend(self.throw_away(dir, name)?);
+                    if !txn.has_row(name)? {
+                        let dir = self.root.tree(name.tree);
+                        moved.extend(self.throw_away(dir, &name.name)?);
                     }
+                    txn.forget_orphan(name)?;
                 }
                 Ok(())
             });
-            // What was moved has no row, whether or not the transaction, which changed nothing, went through.
+            // What was moved has no row, whether or not the transaction, which changed nothing else, went through.
             for name in &moved {
                 self.empty_trash(name)?;
             }

@@ -10,9 +10,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::Store;
-use super::layout::content_name;
-use crate::catalog::{Sync, Unsynced};
+use crate::catalog::{Shard, Sync, Unsynced};
 use crate::fs::dir::sync_file;
+use crate::words::digest::Checksum;
 use crate::words::error::{At, Result};
 
 /// How long a handle has to live on before it syncs what is elsewhere too.
@@ -24,14 +24,18 @@ const FEW: usize = 16;
 impl Store {
     /// Makes a snapshot's blobs durable and returns those whose marks can be cleared. The files of `done` have been
     /// synced already; their names have not.
-    pub(crate) fn make_durable(&self, snapshot: i64, done: &HashSet<i64>) -> Result<Vec<Unsynced>> {
+    pub(crate) fn make_durable(
+        &self,
+        snapshot: i64,
+        done: &HashSet<Checksum>,
+    ) -> Result<Vec<Unsynced>> {
         let unsynced = self.catalog.read(|txn| txn.unsynced_blobs(snapshot))?;
         let left: Vec<Unsynced> = unsynced
             .iter()
-            .filter(|blob| !done.contains(&blob.id))
+            .filter(|blob| !done.contains(&blob.checksum))
             .copied()
             .collect();
-        let result = self.sync_blobs(&left);
+        let result = self.sync_blobs(&left, &unsynced);
         if result.is_err() {
             let mark = self.failed_mark();
             self.catalog
@@ -40,18 +44,21 @@ impl Store {
         result.map(|()| unsynced)
     }
 
-    fn sync_blobs(&self, blobs: &[Unsynced]) -> Result<()> {
+    fn sync_blobs(&self, blobs: &[Unsynced], named: &[Unsynced]) -> Result<()> {
         if blobs.len() > FEW {
             return self.root.content.sync_filesystem();
         }
         for blob in blobs {
             self.sync_blob(blob)?;
         }
-        self.root.content.sync()
+        let shards: HashSet<Shard> = named.iter().map(|blob| blob.shard).collect();
+        shards
+            .into_iter()
+            .try_for_each(|shard| self.root.sync_names(shard))
     }
 
     fn sync_blob(&self, blob: &Unsynced) -> Result<()> {
-        let name = content_name(&blob.checksum, blob.form);
+        let name = blob.name();
         let path = || self.root.content.path_of(&name);
         match self.root.content.open_file(&name) {
             Ok(file) => sync_file(&file).at("sync", path()),

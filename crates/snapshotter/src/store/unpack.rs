@@ -13,18 +13,17 @@
 //!   be anywhere else, the plain file and its name are on the disk before the row that says so. Otherwise the row is
 //!   marked like that of any new blob.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::sync::PoisonError;
 
 use super::check::OpenBlob;
-use super::layout::content_name;
 use super::stream::Output;
 use super::{Slot, Store, Told, Wanted};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Form, Sync, Txn};
+use crate::catalog::{Blob, Confirmed, Form, StoredName, Sync, Txn};
 use crate::fs::dir::sync_file;
 use crate::fs::{Stat, attributes};
+use crate::words::digest::Checksum;
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Result};
 
@@ -58,16 +57,16 @@ impl Store {
         privileged: bool,
         activity: &Activity,
     ) -> Result<OpenBlob> {
-        let _turn = self.unpacking.join(blob.id);
+        let _turn = self.unpacking.join(blob.checksum);
         // Somebody may have done it since the row was read.
-        let now = self.catalog.read(|txn| txn.blob(blob.id))?;
+        let now = self.catalog.read(|txn| txn.blob(&blob.checksum))?;
         let blob = now.as_ref().unwrap_or(blob);
         let opened = self.open_good(blob, activity)?;
         if opened.form == Form::Plain {
             return Ok(opened);
         }
         self.replace_packed(blob, &opened, wanted, privileged, activity)?;
-        let now = self.catalog.read(|txn| txn.blob(blob.id))?;
+        let now = self.catalog.read(|txn| txn.blob(&blob.checksum))?;
         self.open_good(now.as_ref().unwrap_or(blob), activity)
     }
 
@@ -116,8 +115,7 @@ impl Store {
             Err(_) => Form::Plain,
             Ok(_) => return result,
         };
-        let names: [OsString; 1] = [content_name(&blob.checksum, stale)];
-        self.sweep_outlived(&names);
+        self.sweep_soon(&[StoredName::content(blob.name_as(stale))]);
         result
     }
 
@@ -128,24 +126,30 @@ impl Store {
         unpacked: &mut Unpacked<'_>,
         synced: bool,
     ) -> Result<Switch> {
-        let Some(now) = txn.blob(blob.id)? else {
+        let Some(now) = txn.blob(&blob.checksum)? else {
             return Ok(Switch::Needless);
         };
         if now.form == Form::Plain {
             return Ok(Switch::Needless);
         }
-        if !synced && (now.unsynced.is_none() || txn.is_promised(now.id)?) {
+        if !synced && (now.unsynced.is_none() || txn.is_promised(&now.checksum)?) {
             return Ok(Switch::Unsynced);
         }
         let content = &self.root.content;
-        let name = content_name(&now.checksum, Form::Plain);
+        let name = now.name_as(Form::Plain);
+        self.intend(std::iter::once(name.clone()))?;
         unpacked.slot.rename_to(content, &name)?;
         if synced {
             // The one sync under the names lock: the row of what was promised must not get ahead of the name.
-            content.sync()?;
+            self.root.sync_names(now.shard)?;
         }
-        let mark = (!synced).then(|| self.unsynced_mark());
-        txn.make_plain(now.id, unpacked.inode, Some(unpacked.mtime), mark)?;
+        let file = Confirmed {
+            inode: unpacked.inode,
+            mtime: Some(unpacked.mtime),
+            unsynced: (!synced).then(|| self.unsynced_mark()),
+        };
+        txn.make_plain(&now, &file)?;
+        txn.orphan(&StoredName::content(now.name()))?;
         Ok(Switch::Done)
     }
 }
@@ -154,18 +158,18 @@ impl Store {
 /// it too.
 #[derive(Debug, Default)]
 pub(super) struct Unpacking {
-    busy: std::sync::Mutex<std::collections::HashSet<i64>>,
+    busy: std::sync::Mutex<std::collections::HashSet<Checksum>>,
     freed: std::sync::Condvar,
 }
 
 /// One thread's turn with a blob.
 pub(super) struct UnpackTurn<'a> {
     unpacking: &'a Unpacking,
-    blob: i64,
+    blob: Checksum,
 }
 
 impl Unpacking {
-    fn join(&self, blob: i64) -> UnpackTurn<'_> {
+    fn join(&self, blob: Checksum) -> UnpackTurn<'_> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         while !busy.insert(blob) {
             busy = self

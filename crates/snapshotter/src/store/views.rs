@@ -11,15 +11,14 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::check::OpenBlob;
-use super::layout::{content_name, view_name};
 use super::packed::pass_packed;
 use super::stream::{Hashing, Output, is_wrong, pass};
 use super::{Slot, Store};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Form, Sync, ViewInode, ViewKey};
+use crate::catalog::{Blob, Form, StoredName, Sync, Tree, ViewInode, ViewKey, view_name};
 use crate::fs::{Dir, Stat, attributes, place};
 use crate::words::entry::{Attributes, Mtime};
-use crate::words::error::{At, Result};
+use crate::words::error::{At, ErrorKind, Result};
 
 /// When the observer hears of a copy's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +76,7 @@ pub(crate) struct KnownViews(Mutex<HashMap<ViewKey, ViewInode>>);
 impl KnownViews {
     fn inode(&self, blob: &Blob, wanted: &Wanted) -> Option<ViewInode> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&(blob.id, wanted.fingerprint)).copied()
+        known.get(&(blob.checksum, wanted.fingerprint)).copied()
     }
 
     /// A view that was just committed.
@@ -106,12 +105,16 @@ pub(crate) struct NewView<'s> {
 
 impl NewView<'_> {
     fn key(&self) -> ViewKey {
-        (self.blob.id, self.wanted.fingerprint)
+        (self.blob.checksum, self.wanted.fingerprint)
     }
 
     fn name(&self) -> OsString {
-        view_name(&self.blob.checksum, &self.wanted.fingerprint)
+        name_of(&self.blob, &self.wanted.fingerprint)
     }
+}
+
+fn name_of(blob: &Blob, attributes: &[u8; 16]) -> OsString {
+    view_name(&blob.checksum, attributes, blob.shard)
 }
 
 /// What becomes of a view that is there already and right.
@@ -149,7 +152,7 @@ impl Store {
             .at("examine", self.root.content.path())?;
         Ok(own.then(|| Linkable {
             dir: &self.root.content,
-            name: content_name(&blob.checksum, Form::Plain),
+            name: blob.name_as(Form::Plain),
             stat: opened.stat,
         }))
     }
@@ -161,7 +164,7 @@ impl Store {
         inode: ViewInode,
     ) -> Result<Option<Linkable<'_>>> {
         let dir = &self.root.views;
-        let name = view_name(&blob.checksum, &wanted.fingerprint);
+        let name = name_of(blob, &wanted.fingerprint);
         let file = match dir.open_file(&name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -228,12 +231,23 @@ impl Store {
                     view.inode = inode;
                     continue;
                 }
-                let name = view.name();
-                view.slot.rename_to(&self.root.views, &name)?;
+                self.name_view(view)?;
                 txn.put_view(&view.key(), view.inode, self.unsynced_mark())?;
             }
             Ok(())
         })
+    }
+
+    /// The first name in a shard makes its directory.
+    fn name_view(&self, view: &mut NewView<'_>) -> Result<()> {
+        let (views, name) = (&self.root.views, view.name());
+        match view.slot.rename_to(views, &name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.root.make_shard_of(Tree::Views, &name)?;
+                view.slot.rename_to(views, &name)
+            }
+            result => result,
+        }
     }
 
     /// The inode behind a view just committed.
@@ -250,7 +264,7 @@ impl Store {
         blob: &Blob,
         wanted: &Wanted,
     ) -> Result<Option<Linkable<'_>>> {
-        let key = (blob.id, wanted.fingerprint);
+        let key = (blob.checksum, wanted.fingerprint);
         let inode = self
             .catalog
             .read(|txn| txn.view_inode(&key, self.unsynced_mark()))?;
@@ -268,7 +282,7 @@ impl Store {
         activity: &Activity,
     ) -> Result<bool> {
         let dir = &self.root.views;
-        let name = view_name(&blob.checksum, attributes);
+        let name = name_of(blob, attributes);
         let file = match dir.open_file(&name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -282,10 +296,12 @@ impl Store {
 
     /// Takes a view's row and name away. Files restored from it keep their inode.
     pub(crate) fn drop_view(&self, blob: &Blob, attributes: &[u8; 16]) -> Result<()> {
-        self.catalog
-            .write(Sync::Full, |txn| txn.delete_view(blob.id, attributes))?;
-        self.sweep_views(&[view_name(&blob.checksum, attributes)])?;
-        Ok(())
+        let name = StoredName::view(name_of(blob, attributes));
+        self.catalog.write(Sync::Full, |txn| {
+            txn.delete_view(&(blob.checksum, *attributes))?;
+            txn.orphan(&name)
+        })?;
+        self.sweep(&[name]).map(drop)
     }
 
     /// Copies a blob's data, or decodes them from a packed one, and checks them in the same pass.

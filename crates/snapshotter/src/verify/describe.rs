@@ -73,7 +73,7 @@ pub(super) fn fault(store: &Store, snapshot: &Snapshot) -> Result<Option<Fault>>
 }
 
 /// The blobs of a snapshot that its document does not name; `None` while something is wrong with it.
-pub(super) fn unnamed(store: &Store, snapshot: &Snapshot) -> Result<Option<Vec<i64>>> {
+pub(super) fn unnamed(store: &Store, snapshot: &Snapshot) -> Result<Option<Vec<Checksum>>> {
     let Some((Ok(document), blobs)) = read(store, snapshot)? else {
         return Ok(None);
     };
@@ -91,7 +91,7 @@ pub(super) fn unnamed(store: &Store, snapshot: &Snapshot) -> Result<Option<Vec<i
         .collect();
     let is_named = |blob: &Blob| named.contains(&blob.checksum) || by_digest.contains(&blob.digest);
     let unnamed = blobs.iter().filter(|blob| !is_named(blob));
-    Ok(Some(unnamed.map(|blob| blob.id).collect()))
+    Ok(Some(unnamed.map(|blob| blob.checksum).collect()))
 }
 
 /// The files whose contents the snapshot's blobs do not have. By the rules by which a restore finds them.

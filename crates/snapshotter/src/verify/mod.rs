@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use crate::activity::{Activity, Limit};
 use crate::catalog::{Blob, BlobState, Snapshot};
 use crate::remote;
-use crate::store::Store;
+use crate::store::{Store, Strangers, WENT_BACK};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{ErrorKind, Result};
-use crate::words::progress::Warning;
+use crate::words::progress::{Warning, WarningKind};
 use crate::words::reference::Reference;
 use describe::Fault;
 use repair::{Outcome, Repair};
@@ -80,6 +80,11 @@ pub struct VerifyReport {
     /// Names under the store that belonged to nothing and were removed. None are while a blob is missing or the catalog is
     /// damaged: they may be what was lost.
     pub swept_names: u64,
+    /// Whole files under their right names that the catalog does not know, looked for with the whole store. They stay:
+    /// they may be what it lost, and rebuilding it takes them in ([`Snapshotter::rebuild`](crate::Snapshotter::rebuild)).
+    pub unknown_blobs: u64,
+    /// Bytes of data in those.
+    pub unknown_bytes: u64,
     /// How long the call took.
     pub duration: Duration,
     /// What could not be repaired, and why.
@@ -123,6 +128,10 @@ pub struct BadSnapshot {
     pub problem: String,
 }
 
+/// Said of whole files without a row.
+const UNKNOWN: &str = "there are whole files in the store that its catalog does not know; rebuilding it takes them in, \
+     and nothing is lost until then";
+
 /// Rows read in one go.
 const PAGE: u32 = 1000;
 
@@ -139,6 +148,9 @@ pub(crate) fn run(
     let mut report = VerifyReport::default();
     if whole {
         report.catalog = store.catalog.problems()?;
+        report
+            .catalog
+            .extend(store.went_back().then(|| WENT_BACK.to_owned()));
     }
     match check(store, limit, request, remote, activity, &mut report) {
         // So broken that the rows cannot be read: what is known of it is the report.
@@ -149,6 +161,9 @@ pub(crate) fn run(
     }
     if request.repair && !report.catalog.is_empty() {
         report.catalog = store.catalog.problems()?;
+        report
+            .catalog
+            .extend(store.went_back().then(|| WENT_BACK.to_owned()));
     }
     report.duration = started.elapsed();
     Ok(report)
@@ -202,6 +217,11 @@ fn check(
         let bad = bad.iter();
         bad.map(|_| Outcome::Bad { quarantined: None }).collect()
     };
+    // After the repair: what was lost may have been one of them.
+    if whole {
+        let strangers = store.look_for_strangers(lost_nothing, activity)?;
+        report.tell_of(&strangers, activity);
+    }
     for ((_, bad, verdict), outcome) in bad.into_iter().zip(outcomes) {
         report.tell(bad, verdict, outcome);
     }
@@ -209,6 +229,15 @@ fn check(
 }
 
 impl VerifyReport {
+    fn tell_of(&mut self, strangers: &Strangers, activity: &Activity) {
+        self.swept_names += strangers.swept;
+        self.unknown_blobs = strangers.whole.len() as u64;
+        self.unknown_bytes = strangers.whole_bytes;
+        if !strangers.whole.is_empty() {
+            activity.warn(WarningKind::Unknown, None, UNKNOWN);
+        }
+    }
+
     /// Tells what became of a blob that was bad.
     fn tell(&mut self, mut bad: BadBlob, verdict: Verdict, outcome: Outcome) {
         match outcome {
@@ -270,16 +299,16 @@ enum Verdict {
 
 impl Check<'_> {
     fn whole_store(&self, limit: &Limit) -> Result<()> {
-        let mut after = 0;
+        let mut after = None;
         loop {
             let page = self
                 .store
                 .catalog
-                .read(|txn| txn.blobs_after(after, PAGE))?;
+                .read(|txn| txn.blobs_after(after.as_ref(), PAGE))?;
             let Some(last) = page.last() else {
                 return Ok(());
             };
-            after = last.id;
+            after = Some(last.checksum);
             self.blobs(limit, &page)?;
         }
     }
@@ -313,7 +342,7 @@ impl Check<'_> {
                 .store
                 .catalog
                 .read(|txn| txn.blobs_of_snapshot(snapshot.id))?;
-            blobs.extend(found.into_iter().map(|blob| (blob.id, blob)));
+            blobs.extend(found.into_iter().map(|blob| (blob.checksum, blob)));
         }
         self.blobs(limit, &blobs.into_values().collect::<Vec<_>>())
     }
@@ -345,7 +374,7 @@ impl Check<'_> {
     }
 
     fn judge(&self, blob: &Blob) -> Result<Verdict> {
-        let still_there = || self.store.catalog.read(|txn| txn.blob(blob.id));
+        let still_there = || self.store.catalog.read(|txn| txn.blob(&blob.checksum));
         let found = match self.store.open_current(blob) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 self.store.mark_unreadable(blob)?;
@@ -378,7 +407,10 @@ impl Check<'_> {
 
     /// A view that is not right is forgotten: the next restore makes it anew.
     fn verify_views(&self, blob: &Blob) -> Result<()> {
-        let views = self.store.catalog.read(|txn| txn.views_of_blob(blob.id))?;
+        let views = self
+            .store
+            .catalog
+            .read(|txn| txn.views_of_blob(&blob.checksum))?;
         for attributes in views {
             if !self.store.view_is_right(blob, &attributes, self.activity)? {
                 self.store.drop_view(blob, &attributes)?;
@@ -395,7 +427,7 @@ impl Check<'_> {
             snapshots: self
                 .store
                 .catalog
-                .read(|txn| txn.snapshots_of_blob(blob.id))?,
+                .read(|txn| txn.snapshots_of_blob(&blob.checksum))?,
             quarantined: None,
         })
     }

@@ -94,7 +94,7 @@ impl Repair<'_> {
         let mut affected = BTreeMap::new();
         self.store.catalog.read(|txn| {
             for blob in blobs {
-                for reference in txn.snapshots_of_blob(blob.id)? {
+                for reference in txn.snapshots_of_blob(&blob.checksum)? {
                     if let Some(snapshot) = txn.find(&reference)? {
                         affected.insert(snapshot.id, snapshot);
                     }
@@ -142,7 +142,7 @@ impl Repair<'_> {
     }
 
     fn outcome(&self, blob: &Blob) -> Result<Outcome> {
-        let now = self.store.catalog.read(|txn| txn.blob(blob.id))?;
+        let now = self.store.catalog.read(|txn| txn.blob(&blob.checksum))?;
         Ok(match now.map(|blob| blob.state) {
             None => Outcome::Gone,
             Some(BlobState::Good) => Outcome::Repaired,

@@ -68,6 +68,8 @@ pub enum WarningKind {
     Deferred,
     /// What is damaged or missing could not be fetched again, or not be found where it was looked for.
     Unrepaired,
+    /// The store has something that its catalog does not know, and keeps it.
+    Unknown,
     /// Contents went to or came from object storage directly: Dragonfly's daemon could not be used, or brought wrong bytes.
     Direct,
 }
@@ -84,6 +86,7 @@ impl WarningKind {
             Self::Deferred => "deferred",
             Self::Unrepaired => "unrepaired",
             Self::Direct => "direct",
+            Self::Unknown => "unknown",
         }
     }
 }

@@ -73,14 +73,14 @@ impl Place {
         ))
     }
 
-    /// Where blobs are.
+    /// Where blobs are: the first 65,536 of a store are in one directory.
     pub fn content(&self) -> PathBuf {
-        self.root().join("storage/content/blake3")
+        self.root().join("storage/content/blake3/0000")
     }
 
     /// Where views are.
     pub fn views(&self) -> PathBuf {
-        self.root().join("storage/snapshot/blake3")
+        self.root().join("storage/snapshot/blake3/0000")
     }
 
     /// The names of all blobs.
@@ -115,12 +115,12 @@ impl Drop for Place {
     }
 }
 
-/// What is in a directory, sorted.
+/// What is in a directory, sorted. Nothing is where there is none: shards are made when they are needed.
 pub fn files_in(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     found.sort();
     found
 }

@@ -29,6 +29,20 @@ pub fn names(dir: &Path) -> BTreeSet<String> {
         .collect()
 }
 
+/// The names of files in a tree of names, those in a shard with its directory.
+pub fn names_in_shards(tree: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for name in names(tree) {
+        if tree.join(&name).is_dir() {
+            let inner = names(&tree.join(&name));
+            found.extend(inner.iter().map(|inner| format!("{name}/{inner}")));
+        } else {
+            found.insert(name);
+        }
+    }
+    found
+}
+
 pub fn content(root: &Path) -> PathBuf {
     root.join("storage/content/blake3")
 }
@@ -46,15 +60,18 @@ fn texts(catalog: &Connection, sql: &str) -> BTreeSet<String> {
 fn blob_rows(catalog: &Connection) -> BTreeSet<String> {
     texts(
         catalog,
-        "SELECT lower(hex(checksum)) || CASE form WHEN 1 THEN '.spf' ELSE '' END FROM blobs",
+        "SELECT CASE WHEN shard IS NULL THEN '' ELSE printf('%04x/', shard) END || lower(hex(key))
+                || CASE kind WHEN 1 THEN '.spf' ELSE '' END
+         FROM objects",
     )
 }
 
 fn view_rows(catalog: &Connection) -> BTreeSet<String> {
     texts(
         catalog,
-        "SELECT lower(hex(b.checksum)) || '.' || lower(hex(v.attributes))
-         FROM views v JOIN blobs b ON b.id = v.blob",
+        "SELECT CASE WHEN o.shard IS NULL THEN '' ELSE printf('%04x/', o.shard) END || lower(hex(o.key)) || '.'
+                || lower(hex(v.attributes))
+         FROM views v JOIN objects o ON o.id = v.object",
     )
 }
 
@@ -62,8 +79,12 @@ fn view_rows(catalog: &Connection) -> BTreeSet<String> {
 #[track_caller]
 pub fn assert_rows_and_files_agree(root: &Path) {
     let catalog = catalog(root);
-    assert_eq!(blob_rows(&catalog), names(&content(root)), "blobs");
-    assert_eq!(view_rows(&catalog), names(&views(root)), "views");
+    assert_eq!(
+        blob_rows(&catalog),
+        names_in_shards(&content(root)),
+        "blobs"
+    );
+    assert_eq!(view_rows(&catalog), names_in_shards(&views(root)), "views");
     assert_rows_sound(&catalog);
 }
 
@@ -71,7 +92,10 @@ pub fn assert_rows_and_files_agree(root: &Path) {
 #[track_caller]
 pub fn assert_rows_have_files(root: &Path) {
     let catalog = catalog(root);
-    let (content, views) = (names(&content(root)), names(&views(root)));
+    let (content, views) = (
+        names_in_shards(&content(root)),
+        names_in_shards(&views(root)),
+    );
     let blobs = blob_rows(&catalog);
     assert!(blobs.is_subset(&content), "{blobs:?} {content:?}");
     let rows = view_rows(&catalog);
@@ -85,13 +109,14 @@ fn assert_rows_sound(catalog: &Connection) {
     assert_eq!(checked, BTreeSet::from(["ok".to_owned()]));
     let nobodys = texts(
         catalog,
-        "SELECT lower(hex(checksum)) FROM blobs b
-         WHERE NOT EXISTS (SELECT 1 FROM blob_references r WHERE r.blob = b.id)",
+        "SELECT lower(hex(key)) FROM objects o
+         WHERE NOT EXISTS (SELECT 1 FROM object_references r WHERE r.object = o.id)
+            OR NOT EXISTS (SELECT 1 FROM contents c WHERE c.object = o.id)",
     );
     assert!(nobodys.is_empty(), "blobs nothing needs: {nobodys:?}");
     let bad = texts(
         catalog,
-        "SELECT lower(hex(checksum)) FROM blobs WHERE state <> 0",
+        "SELECT lower(hex(key)) FROM objects WHERE state <> 0",
     );
     assert!(bad.is_empty(), "blobs marked bad: {bad:?}");
 }
@@ -106,7 +131,8 @@ pub fn assert_at_rest(root: &Path) {
     let open = texts(
         &catalog,
         "SELECT name || ':' || version || ' ' || state || ' ' || removed FROM snapshots WHERE state = 0 OR removed = 1
-         UNION ALL SELECT 'a lease of ' || owner FROM leases",
+         UNION ALL SELECT 'a lease of ' || owner FROM leases
+         UNION ALL SELECT 'an orphan ' || name FROM orphans",
     );
     assert_eq!(open, BTreeSet::new());
 }

@@ -35,7 +35,7 @@ pub fn run(context: &Context, references: &[Reference], dry_run: bool) -> Result
         removed: removed.value.iter().map(One::new).collect(),
         place: context.registry().unwrap_or_default(),
     };
-    Ok(Answer::new(answer).with_warnings(removed.warning))
+    Ok(Answer::new(answer).with_warnings(removed.warnings))
 }
 
 /// Each manifest once: deleting it removes all its names.

@@ -11,6 +11,7 @@ mod delivery;
 mod ingest;
 mod lanes;
 pub(crate) mod layout;
+mod operation;
 mod owner;
 #[cfg(feature = "test-hook")]
 pub(crate) mod pack;
@@ -35,6 +36,7 @@ pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
+pub(crate) use operation::Operation;
 #[cfg(feature = "registry")]
 pub(crate) use packed::pass_packed;
 pub(crate) use recipient::Recipient;
@@ -47,7 +49,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use crate::catalog::{Catalog, Sync};
+use crate::catalog::Catalog;
 use crate::words::error::Result;
 use layout::Root;
 use owner::Owner;
@@ -102,19 +104,6 @@ impl Store {
         let forgotten = self.forget_owner(self.owner.name());
         self.catalog.shorten_log();
         forgotten
-    }
-
-    /// Ends one call's leases, deleting and sweeping what only they kept.
-    pub(crate) fn release(&self, operation: i64) -> Result<()> {
-        let owner = self.owner.name();
-        let abandons = self
-            .catalog
-            .read(|txn| txn.would_abandon(owner, operation))?;
-        let sync = if abandons { Sync::Full } else { Sync::Normal };
-        let doomed = self
-            .catalog
-            .write(sync, |txn| txn.release_operation(owner, operation))?;
-        self.sweep_doomed(&doomed)
     }
 
     /// The mark of a row written under this boot and not synced yet.

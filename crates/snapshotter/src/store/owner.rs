@@ -120,7 +120,7 @@ impl Store {
     /// Deletes everything of an owner whose lock the caller holds; its lease file goes last. Nobody else gives that owner
     /// leases, so where it has none nothing is written, and nobody who writes is waited for.
     pub(crate) fn forget_owner(&self, owner: &str) -> Result<()> {
-        if self.catalog.read(|txn| txn.has_leases(owner))? {
+        if self.catalog.read(|txn| txn.has_leases(owner, None))? {
             let doomed = self
                 .catalog
                 .write(crate::catalog::Sync::Full, |txn| txn.release_owner(owner))?;

@@ -115,20 +115,18 @@ impl Repair<'_> {
         let Some(context) = self.remote else {
             return Ok(());
         };
-        let operation = self.store.owner.next_operation();
+        let operation = context.store.begin()?;
         let leased = self.store.catalog.write(Sync::Normal, |txn| {
             let there = txn.snapshot(snapshot.id)?.is_some();
             if there {
-                txn.insert_lease(self.store.owner.name(), operation, snapshot.id)?;
+                operation.lease(txn, snapshot.id)?;
             }
             Ok(there)
         })?;
         if !leased {
             return Ok(());
         }
-        let fetched = remote::repair(context, snapshot.id);
-        self.store.release(operation)?;
-        match fetched {
+        match remote::repair(context, snapshot.id) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             Err(error) => {

@@ -209,11 +209,9 @@ fn processes_killed_at_any_moment_leave_nothing_behind() {
         }
         assert_rows_have_files(&scene.root());
         let handle = scene.open();
-        assert_eq!(
-            names(&scene.root().join("leases")).len(),
-            1,
-            "round {round}"
-        );
+        // Those of the dead are gone; there is one of this handle's if it had to sweep.
+        let leases = names(&scene.root().join("leases"));
+        assert!(leases.len() <= 1, "round {round}: {leases:?}");
         let (source, keepsake) = (scene.source(), scene.keepsake());
         let listed = handle.listed();
         let expected: Vec<(&str, &Path)> = listed
@@ -729,6 +727,8 @@ fn a_handle_that_closes_leaves_another_of_its_process_alone() {
     let (one, other) = (scene.open(), scene.open());
     one.snapshot(&request("base", "v1", &scene.source()))
         .unwrap();
+    other.restore("base:v1", &scene.output()).unwrap();
+    fs::remove_dir_all(scene.output()).unwrap();
     one.close().unwrap();
     assert_eq!(names(&scene.root().join("leases")).len(), 1);
     other.restore("base:v1", &scene.output()).unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Catalog, Sync, Txn, sqlite_error};
+use super::{Ask, Catalog, Sync, Txn, sqlite_error};
 use crate::words::error::{Error, ErrorKind, Result};
 
 /// The schema this release writes.
@@ -24,6 +24,10 @@ const CHECKPOINT_PAGES: i64 = 16 << 10;
 
 /// A log shorter than this is left for the next opener, who reads it in about a millisecond, in bytes.
 const SHORT_LOG: u64 = 1 << 20;
+
+/// A log that is begun anew is cut back to this, so that one huge transaction does not keep its disk space, and small
+/// ones on a full disk have what they need, in bytes.
+pub(crate) const KEPT_LOG: u32 = 4 << 20;
 
 /// Compiled statements kept a connection: more than there are, so none is ever compiled twice.
 const STATEMENTS: usize = 64;
@@ -49,16 +53,34 @@ impl Catalog {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
         let size = std::fs::symlink_metadata(&log).map_or(0, |metadata| metadata.len());
-        if size < SHORT_LOG {
+        if size < SHORT_LOG || !self.checkpoint() {
             return;
         }
-        let connection = self.lock();
-        let shortened = connection
-            .busy_timeout(Duration::ZERO)
-            .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
-        if let Err(error) = shortened {
+        // The next transaction begins the log anew, and cuts what is beyond `KEPT_LOG`: this is one that changes nothing.
+        let begun = self.write(Sync::Normal, |txn| {
+            let version = txn.schema_version()?;
+            txn.set_schema_version(version)
+        });
+        if let Err(error) = begun {
             tracing::debug!(%error, "the catalog's log was not shortened");
         }
+    }
+
+    /// Copies the log into the database, without waiting for anybody; whether all of it is there now, so that the next
+    /// transaction begins the log anew. The log is not cut: on a full disk its blocks would be somebody else's.
+    pub(crate) fn checkpoint(&self) -> bool {
+        if self.ask.first().is_err() {
+            return false;
+        }
+        let copied = self
+            .lock()
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
+            });
+        copied.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the catalog's log was not copied");
+            false
+        })
     }
 
     fn migrate(&self, may_create: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -92,6 +114,7 @@ pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Catalog> {
     Ok(Catalog {
         connection: Mutex::new(connection),
         path: path.to_owned(),
+        ask: Ask(None),
     })
 }
 
@@ -121,20 +144,20 @@ impl Txn<'_> {
                 "ALTER TABLE blobs ADD COLUMN inode INTEGER;
                  ALTER TABLE views ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;",
             )
-            .and_then(|()| {
-                self.inner
-                    .pragma_update(None, "user_version", SCHEMA_VERSION)
-            })
-            .map_err(|error| self.error(error))
+            .map_err(|error| self.error(error))?;
+        self.set_schema_version(SCHEMA_VERSION)
     }
 
     pub(super) fn create_schema(&self) -> Result<()> {
         self.inner
             .execute_batch(SCHEMA)
-            .and_then(|()| {
-                self.inner
-                    .pragma_update(None, "user_version", SCHEMA_VERSION)
-            })
+            .map_err(|error| self.error(error))?;
+        self.set_schema_version(SCHEMA_VERSION)
+    }
+
+    fn set_schema_version(&self, version: i64) -> Result<()> {
+        self.inner
+            .pragma_update(None, "user_version", version)
             .map_err(|error| self.error(error))
     }
 }
@@ -163,6 +186,5 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    // The log is cut back to this after a checkpoint, so one huge transaction does not keep its disk space.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)
+    connection.pragma_update(None, "journal_size_limit", KEPT_LOG)
 }

@@ -61,6 +61,13 @@ pub(crate) fn is_ext4(file: &impl AsFd) -> bool {
     magic(file).is_ok_and(|magic| magic == EXT4)
 }
 
+/// Whether a directory is on a filesystem that writes elsewhere what is overwritten, and so needs space for it: btrfs.
+/// `false` where that cannot be told.
+pub(crate) fn copies_on_write(dir: &Dir) -> bool {
+    const BTRFS: u64 = 0x9123_683E;
+    magic(dir).is_ok_and(|magic| magic == BTRFS)
+}
+
 /// The name of the filesystem a directory is on, or its number.
 pub(crate) fn filesystem(dir: &Dir) -> io::Result<String> {
     let magic = magic(dir)?;

@@ -110,7 +110,7 @@ pub(crate) fn run(
         ..GcReport::default()
     };
     if !request.dry_run {
-        report.swept_names = store.sweep_whole()?;
+        report.swept_names = store.sweep_whole()?.tell(activity);
     }
     let collection = Collection {
         store,
@@ -179,7 +179,7 @@ impl Collection<'_> {
             let Some(snapshot) = seen.snapshots.iter().find(|one| one.id == *id) else {
                 continue;
             };
-            let Some(doomed) = release::release(self.store, snapshot)? else {
+            let Some(doomed) = release::release(self.store, snapshot, self.activity)? else {
                 tracing::debug!(reference = %snapshot.reference, "in use again, and kept");
                 continue;
             };

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::words::digest::Sha256;
+use crate::words::progress::Warning;
 use crate::words::reference::Reference;
 
 /// What to collect. What is not said is as the configuration's [`Gc`](crate::Gc) has it.
@@ -87,6 +88,8 @@ pub struct GcReport {
     pub swept_names: u64,
     /// How long the call took.
     pub duration: Duration,
+    /// Files that could not be removed yet.
+    pub warnings: Vec<Warning>,
 }
 
 /// Bytes that are too many.

@@ -24,7 +24,7 @@ use crate::store::{Operation, Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
-use crate::words::progress::{Event, Warning, WarningKind};
+use crate::words::progress::{Event, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
 
@@ -391,13 +391,7 @@ fn finish(
         }
         Ok(replaced)
     })?;
-    if let Err(error) = store.sweep_doomed(&replaced) {
-        context.activity.warn(
-            WarningKind::Deferred,
-            None,
-            format!("what the snapshot replaced could not be removed yet: {error}"),
-        );
-    }
+    store.sweep_removed(&replaced, context.activity);
     Ok(())
 }
 

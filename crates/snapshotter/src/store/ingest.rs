@@ -143,7 +143,7 @@ impl Drop for SpaceClaim<'_> {
 impl Store {
     /// An empty file in staging.
     pub(crate) fn create_slot(&self) -> Result<(Slot<'_>, File)> {
-        let (dir, name) = self.owner.slot(&self.root)?;
+        let (dir, name) = self.owner()?.slot(&self.root)?;
         let file = dir
             .create_file(&name, 0o600)
             .at("create", dir.path_of(&name))?;
@@ -154,14 +154,14 @@ impl Store {
     /// A name in staging that nothing has yet, and nothing had before.
     #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
     pub(super) fn name_slot(&self) -> Result<Slot<'_>> {
-        let (dir, name) = self.owner.slot(&self.root)?;
+        let (dir, name) = self.owner()?.slot(&self.root)?;
         let named = false;
         Ok(Slot { dir, name, named })
     }
 
     /// A second name, in staging, of a file of the caller's.
     pub(crate) fn link_slot(&self, file: &File) -> Result<io::Result<Slot<'_>>> {
-        let (dir, name) = self.owner.slot(&self.root)?;
+        let (dir, name) = self.owner()?.slot(&self.root)?;
         let named = false;
         Ok(dir
             .link_file(file, &name)
@@ -248,7 +248,8 @@ impl Store {
         if there.is_some_and(|there| there.kind == Kind::Directory)
             && found.is_some_and(|blob| blob.form == form)
         {
-            self.throw_away(&self.root.content, &name)?;
+            // Left or not, whether the name is free is seen next.
+            let _thrown = self.throw_away(&self.root.content, &name);
         }
         self.name_payload(&name, item)?;
         let new = NewBlob {

@@ -22,6 +22,7 @@ mod reserve;
 pub(crate) mod stream;
 mod sweep;
 mod sync;
+mod trash;
 #[cfg(feature = "registry")]
 pub(crate) mod travel;
 mod tree;
@@ -41,16 +42,18 @@ pub(crate) use operation::Operation;
 pub(crate) use packed::pass_packed;
 pub(crate) use recipient::Recipient;
 pub(crate) use recover::{ReadBlob, read_blob};
+pub(crate) use trash::Swept;
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crate::catalog::Catalog;
-use crate::words::error::Result;
+use crate::fs::lock::Lock;
+use crate::words::error::{ErrorKind, Result};
 use layout::Root;
 use owner::Owner;
 
@@ -59,7 +62,11 @@ use owner::Owner;
 pub(crate) struct Store {
     pub(crate) root: Root,
     pub(crate) catalog: Catalog,
-    pub(crate) owner: Owner,
+    /// What this handle leases, stages and throws away by; none while it only reads.
+    owner: OnceLock<Owner>,
+    becoming: Mutex<()>,
+    /// Says that somebody has the store open.
+    _open: Lock,
     /// The running boot; empty where the system does not tell, and then equal to no recorded one.
     boot: String,
     copying: AtomicU64,
@@ -75,9 +82,22 @@ impl Store {
     /// Opens a root, or makes one, and cleans up after dead owners.
     pub(crate) fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
         let root = Root::open(path)?;
-        let catalog = Catalog::open(&root.catalog_path(), busy_timeout, || root.require_unused())?;
+        let open = root.share()?;
+        let room = root.room()?;
+        let catalog = root.with_slice(|| {
+            if let Some(room) = &room {
+                room.make()?;
+            }
+            Catalog::open(&root.catalog_path(), busy_timeout, || root.require_unused())
+        })?;
+        let catalog = match room {
+            Some(room) => catalog.asking_first(move || room.make()),
+            None => catalog,
+        };
         let store = Self {
-            owner: Owner::create(&root)?,
+            owner: OnceLock::new(),
+            becoming: Mutex::default(),
+            _open: open,
             boot: crate::fs::boot_id().unwrap_or_default(),
             root,
             catalog,
@@ -88,9 +108,18 @@ impl Store {
             closes: Condvar::new(),
             closed: AtomicBool::new(false),
         };
-        store.make_reserve();
-        for owner in store.reap_dead_owners()? {
-            tracing::info!(owner, "cleaned up after an owner that died");
+        store.set_aside_space();
+        match store.reap_dead_owners() {
+            Ok(reaped) => {
+                for owner in reaped.owners {
+                    tracing::info!(owner, "cleaned up after an owner that died");
+                }
+            }
+            // Who opens a store on a full disk may be about to make room in it.
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(%error, "what dead owners left stays for the next opener");
+            }
+            Err(error) => return Err(error),
         }
         Ok(store)
     }
@@ -101,7 +130,10 @@ impl Store {
             return Ok(());
         }
         self.finish_background();
-        let forgotten = self.forget_owner(self.owner.name());
+        let forgotten = match self.owner.get() {
+            Some(owner) => self.forget_owner(owner.name()).map(|_| ()),
+            None => Ok(()),
+        };
         self.catalog.shorten_log();
         forgotten
     }

@@ -16,6 +16,7 @@ use crate::words::reference::Reference;
 #[derive(Debug)]
 pub(crate) struct Operation {
     store: Arc<Store>,
+    owner: String,
     /// Tells its leases from those of the handle's other operations.
     number: i64,
 }
@@ -26,17 +27,18 @@ impl Store {
     /// # Errors
     /// Those of making this handle an owner.
     pub(crate) fn begin(self: &Arc<Self>) -> Result<Operation> {
+        let owner = self.owner()?;
         Ok(Operation {
             store: Arc::clone(self),
-            number: self.owner.next_operation(),
+            owner: owner.name().to_owned(),
+            number: owner.next_operation(),
         })
     }
 
     /// Ends an operation's leases. Most keep nothing alive and go in one transaction that is not waited for; what another
     /// one keeps alone, a pending or a removed snapshot, goes with its blobs, and that is on the disk before any file is
     /// unlinked.
-    fn end(&self, operation: i64) -> Result<()> {
-        let owner = self.owner.name();
+    fn end(&self, owner: &str, operation: i64) -> Result<()> {
         let has_leases = || {
             self.catalog
                 .read(|txn| txn.has_leases(owner, Some(operation)))
@@ -56,14 +58,16 @@ impl Store {
             self.catalog
                 .write(Sync::Full, |txn| txn.release_operation(owner, operation))
         })?;
-        self.with_reserve(|| self.sweep_doomed(&doomed))
+        let swept = self.with_reserve(|| self.sweep_doomed(&doomed));
+        self.set_aside_space();
+        swept.map(|_| ())
     }
 }
 
 impl Operation {
     /// Keeps a snapshot, and with it its blobs, until the operation ends.
     pub(crate) fn lease(&self, txn: &Txn<'_>, snapshot: i64) -> Result<()> {
-        txn.insert_lease(self.store.owner.name(), self.number, snapshot)
+        txn.insert_lease(&self.owner, self.number, snapshot)
     }
 
     /// Makes the pending snapshot that keeps what is taken in, leased: it goes with the operation unless it has become
@@ -77,13 +81,13 @@ impl Operation {
     /// Ends the operation's leases within a call's last transaction, which saves one of its own. Those that keep something
     /// alive are left for the drop.
     pub(crate) fn finish(&self, txn: &Txn<'_>) -> Result<()> {
-        txn.end_harmless_leases(self.store.owner.name(), self.number)
+        txn.end_harmless_leases(&self.owner, self.number)
     }
 }
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        if let Err(error) = self.store.end(self.number) {
+        if let Err(error) = self.store.end(&self.owner, self.number) {
             tracing::warn!(%error, "a lease, and what only it keeps, stays until this handle is closed");
         }
     }

@@ -6,11 +6,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{OnceLock, PoisonError};
 
 use super::Store;
 use super::layout::Root;
+use super::trash::{Left, trash_owner};
 use crate::fs::dir::ignore_absent;
 use crate::fs::lock::{self, Lock};
 use crate::fs::{Dir, random_name};
@@ -25,14 +26,13 @@ pub(crate) struct Owner {
     name: String,
     _lock: Lock,
     staging: [OnceLock<Dir>; SHARDS],
-    trash: OnceLock<Dir>,
     slots: AtomicU64,
     operations: AtomicI64,
 }
 
 impl Owner {
     /// Makes and locks a lease file.
-    pub(crate) fn create(root: &Root) -> Result<Self> {
+    fn create(root: &Root) -> Result<Self> {
         for _ in 0..16 {
             let name = random_name().at("read random bytes for", root.leases.path())?;
             let made = lock::create(&root.leases, OsStr::new(&name))
@@ -42,7 +42,6 @@ impl Owner {
                     name,
                     _lock: lock,
                     staging: [const { OnceLock::new() }; SHARDS],
-                    trash: OnceLock::new(),
                     slots: AtomicU64::new(0),
                     operations: AtomicI64::new(0),
                 });
@@ -77,40 +76,60 @@ impl Owner {
         let dir = own.ensure_dir(OsStr::new(&format!("{shard:x}")), 0o700)?;
         Ok((self.staging[shard].get_or_init(|| dir), name))
     }
+}
 
-    /// The directory where this owner puts swept names, made when first needed.
-    pub(crate) fn trash(&self, root: &Root) -> Result<&Dir> {
-        if let Some(dir) = self.trash.get() {
-            return Ok(dir);
-        }
-        let dir = root.trash.ensure_dir(OsStr::new(&self.name), 0o700)?;
-        Ok(self.trash.get_or_init(|| dir))
-    }
+/// What cleaning up after dead owners came to.
+#[derive(Debug, Default)]
+pub(crate) struct Reaped {
+    pub(crate) owners: Vec<String>,
+    pub(crate) left: Vec<Left>,
 }
 
 impl Store {
-    /// The directory of this owner's slots, and of other files that go when it goes; it need not be there yet.
-    #[cfg(feature = "dragonfly")]
-    pub(crate) fn staging(&self) -> std::path::PathBuf {
-        self.root.staging.path_of(OsStr::new(self.owner.name()))
+    /// This handle as an owner, which it becomes when it first has something to lease, to stage or to throw away: who only
+    /// reads needs no lease file, and no inode for one.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub(crate) fn owner(&self) -> Result<&Owner> {
+        if let Some(owner) = self.owner.get() {
+            return Ok(owner);
+        }
+        let _one = self.becoming.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(owner) = self.owner.get() {
+            return Ok(owner);
+        }
+        let owner = self.with_slice(|| Owner::create(&self.root))?;
+        Ok(self.owner.get_or_init(|| owner))
     }
 
-    /// Cleans up after owners that died. Names the ones it found.
+    /// The directory of this owner's slots, and of other files that go when it goes; it need not be there yet.
+    #[cfg(feature = "dragonfly")]
+    pub(crate) fn staging(&self) -> Result<std::path::PathBuf> {
+        let name = OsStr::new(self.owner()?.name());
+        Ok(self.root.staging.path_of(name))
+    }
+
+    /// Cleans up after owners that died.
     ///
     /// # Errors
     /// The catalog's and the filesystem's.
-    pub(crate) fn reap_dead_owners(&self) -> Result<Vec<String>> {
-        let mut reaped = Vec::new();
+    pub(crate) fn reap_dead_owners(&self) -> Result<Reaped> {
+        let mut reaped = Reaped::default();
         for name in self.root.leases.names()? {
-            if name == OsStr::new(self.owner.name()) {
+            if self
+                .owner
+                .get()
+                .is_some_and(|own| name == OsStr::new(own.name()))
+            {
                 continue;
             }
             if let Some(lock) = lock::take_over(&self.root.leases, &name)
                 .at("lock", self.root.leases.path_of(&name))?
             {
                 let owner = name.to_string_lossy().into_owned();
-                self.forget_owner(&owner)?;
-                reaped.push(owner);
+                reaped.left.extend(self.forget_owner(&owner)?);
+                reaped.owners.push(owner);
                 drop(lock);
             }
         }
@@ -118,38 +137,40 @@ impl Store {
     }
 
     /// Deletes everything of an owner whose lock the caller holds; its lease file goes last. Nobody else gives that owner
-    /// leases, so where it has none nothing is written, and nobody who writes is waited for.
-    pub(crate) fn forget_owner(&self, owner: &str) -> Result<()> {
+    /// leases, so where it has none nothing is written, and nobody who writes is waited for. Names that cannot go stay, and
+    /// are ownerless then.
+    pub(crate) fn forget_owner(&self, owner: &str) -> Result<Vec<Left>> {
+        let mut left = Vec::new();
         if self.catalog.read(|txn| txn.has_leases(owner, None))? {
-            let doomed = self
-                .catalog
-                .write(crate::catalog::Sync::Full, |txn| txn.release_owner(owner))?;
-            self.sweep_doomed(&doomed)?;
+            let doomed = self.with_reserve(|| {
+                self.catalog
+                    .write(crate::catalog::Sync::Full, |txn| txn.release_owner(owner))
+            })?;
+            left.extend(self.with_reserve(|| self.sweep_doomed(&doomed))?.left);
         }
+        left.extend(self.empty(owner)?);
         let name = OsStr::new(owner);
-        self.root.staging.remove_tree(name)?;
-        self.root.trash.remove_tree(name)?;
-        ignore_absent(self.root.leases.unlink(name)).at("remove", self.root.leases.path_of(name))
+        if let Err(error) = ignore_absent(self.root.leases.unlink(name)) {
+            left.push(Left::new(&self.root.leases, name, error));
+        }
+        Ok(left)
     }
 
     /// Staging, trash and leases of owners that have no lease file: what is left when somebody deleted it.
-    pub(crate) fn forget_ownerless(&self) -> Result<()> {
+    pub(crate) fn forget_ownerless(&self) -> Result<Vec<Left>> {
+        let mut left = Vec::new();
         let mut owners = self.catalog.read(|txn| txn.lease_owners())?;
         for dir in [&self.root.staging, &self.root.trash] {
-            owners.extend(
-                dir.names()?
-                    .iter()
-                    .map(|name| name.to_string_lossy().into_owned()),
-            );
+            owners.extend(dir.names()?.iter().map(|name| trash_owner(name)));
         }
         owners.sort_unstable();
         owners.dedup();
         for owner in owners {
             let stat: io::Result<_> = self.root.leases.stat_if_any(OsStr::new(&owner));
             if stat.at("examine", self.root.leases.path())?.is_none() {
-                self.forget_owner(&owner)?;
+                left.extend(self.forget_owner(&owner)?);
             }
         }
-        Ok(())
+        Ok(left)
     }
 }

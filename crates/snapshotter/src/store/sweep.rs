@@ -9,17 +9,17 @@ use std::ffi::{OsStr, OsString};
 
 use super::Store;
 use super::layout::{content_name, parse_content_name, parse_view_name, view_name};
+use super::trash::{Swept, Thrown};
 use crate::catalog::{Doomed, Form, Sync, Txn};
-use crate::fs::dir::ignore_absent;
-use crate::fs::{Dir, random_name};
-use crate::words::error::{At, Result};
+use crate::fs::Dir;
+use crate::words::error::Result;
 
 /// Names looked at under one hold of the lock, so that others get their turn.
 const BATCH: usize = 512;
 
 impl Store {
     /// Sweeps the names of blobs whose rows were just deleted: of both forms, because a crash may have left the other.
-    pub(crate) fn sweep_doomed(&self, doomed: &[Doomed]) -> Result<()> {
+    pub(crate) fn sweep_doomed(&self, doomed: &[Doomed]) -> Result<Swept> {
         let content: Vec<OsString> = doomed
             .iter()
             .flat_map(|blob| {
@@ -34,38 +34,42 @@ impl Store {
                     .map(|attributes| view_name(&blob.checksum, attributes))
             })
             .collect();
-        self.sweep_views(&views)?;
-        self.sweep_content(&content)?;
-        Ok(())
+        let mut swept = self.sweep_views(&views)?;
+        swept.add(self.sweep_content(&content)?);
+        Ok(swept)
     }
 
     /// Removes what nothing needs: dead owners and those whose lease files are gone, abandoned snapshots, names without a
     /// row. Says how many of these there were.
-    pub(crate) fn sweep_whole(&self) -> Result<u64> {
-        self.reap_dead_owners()?;
-        self.forget_ownerless()?;
+    pub(crate) fn sweep_whole(&self) -> Result<Swept> {
+        let mut left = self.reap_dead_owners()?.left;
+        left.extend(self.forget_ownerless()?);
         let abandoned = self.catalog.read(|txn| txn.abandoned())?;
         if !abandoned.is_empty() {
             let doomed = self
                 .catalog
                 .write(Sync::Full, |txn| txn.doom_abandoned(&txn.abandoned()?))?;
-            self.sweep_doomed(&doomed)?;
+            left.extend(self.sweep_doomed(&doomed)?.left);
         }
-        self.sweep_all()
+        let mut swept = self.sweep_all()?;
+        swept.left.extend(left);
+        Ok(swept)
     }
 
     /// Sweeps every name under `storage/`; says how many were litter. None while something is lost: names without a row may
     /// be what it was.
-    fn sweep_all(&self) -> Result<u64> {
+    fn sweep_all(&self) -> Result<Swept> {
         let views = self.root.views.names()?;
         let content = self.root.content.names()?;
         if self.has_lost(&content)? {
             tracing::warn!(
                 "something is missing in the store, so nothing in it is swept: `verify` says what"
             );
-            return Ok(0);
+            return Ok(Swept::default());
         }
-        Ok(self.sweep_views(&views)? + self.sweep_content(&content)?)
+        let mut swept = self.sweep_views(&views)?;
+        swept.add(self.sweep_content(&content)?);
+        Ok(swept)
     }
 
     /// Whether a reference has no row, or a row no file.
@@ -95,7 +99,7 @@ impl Store {
     }
 
     /// Sweeps those of these names under `storage/content` that have no row.
-    pub(crate) fn sweep_content(&self, names: &[OsString]) -> Result<u64> {
+    pub(crate) fn sweep_content(&self, names: &[OsString]) -> Result<Swept> {
         self.sweep(&self.root.content, names, |txn, name| {
             parse_content_name(name)
                 .map_or(Ok(false), |(checksum, form)| txn.has_blob(&checksum, form))
@@ -103,7 +107,7 @@ impl Store {
     }
 
     /// Sweeps those of these names under `storage/snapshot` that have no row.
-    pub(crate) fn sweep_views(&self, names: &[OsString]) -> Result<u64> {
+    pub(crate) fn sweep_views(&self, names: &[OsString]) -> Result<Swept> {
         self.sweep(&self.root.views, names, |txn, name| {
             parse_view_name(name).map_or(Ok(false), |(checksum, attributes)| {
                 txn.has_view(&checksum, &attributes)
@@ -116,48 +120,37 @@ impl Store {
         dir: &Dir,
         names: &[OsString],
         has_row: impl Fn(&Txn<'_>, &OsStr) -> Result<bool>,
-    ) -> Result<u64> {
-        let mut swept = 0;
+    ) -> Result<Swept> {
+        let mut swept = Swept::default();
+        if names.is_empty() {
+            return Ok(swept);
+        }
+        // Before the lock is held. Without one, names are unlinked in place.
+        if let Err(error) = self.owner() {
+            tracing::debug!(%error, "nothing can be moved to the trash");
+        }
         for batch in names.chunks(BATCH) {
-            let mut moved = Vec::new();
+            let mut trashed = Vec::new();
             let result = self.catalog.write(Sync::Normal, |txn| {
                 for name in batch {
                     if !has_row(txn, name)? {
-                        moved.extend(self.throw_away(dir, name)?);
+                        match self.throw_away(dir, name) {
+                            Thrown::Trashed(name) => trashed.push(name),
+                            Thrown::Unlinked => swept.names += 1,
+                            Thrown::Absent => {}
+                            Thrown::Left(left) => swept.left.push(left),
+                        }
                     }
                 }
                 Ok(())
             });
             // What was moved has no row, whether or not the transaction, which changed nothing, went through.
-            for name in &moved {
-                self.empty_trash(name)?;
+            swept.names += trashed.len() as u64;
+            for name in &trashed {
+                self.unlink_trashed(name, &mut swept.left);
             }
             result?;
-            swept += moved.len() as u64;
         }
         Ok(swept)
-    }
-
-    fn empty_trash(&self, name: &OsStr) -> Result<()> {
-        let trash = self.owner.trash(&self.root)?;
-        match ignore_absent(trash.unlink(name)) {
-            // Somebody made a directory under storage/: it is as much litter as a file.
-            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => trash.remove_tree(name),
-            result => result.at("remove", trash.path_of(name)),
-        }
-    }
-
-    /// Moves a name to the trash and returns what it is called there; `None`: it was gone. The caller holds the names
-    /// lock.
-    pub(super) fn throw_away(&self, dir: &Dir, name: &OsStr) -> Result<Option<OsString>> {
-        let trash = self.owner.trash(&self.root)?;
-        let to: OsString = random_name()
-            .at("read random bytes for", trash.path())?
-            .into();
-        match dir.rename(name, trash, &to) {
-            Ok(()) => Ok(Some(to)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).at("move to the trash", dir.path_of(name)),
-        }
     }
 }

@@ -14,7 +14,7 @@ use super::check::OpenBlob;
 use super::layout::{content_name, view_name};
 use super::packed::pass_packed;
 use super::stream::{Hashing, Output, is_wrong, pass};
-use super::{Slot, Store};
+use super::{Slot, Store, Swept};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Form, Sync, ViewInode, ViewKey};
 use crate::fs::{Dir, Stat, attributes, place};
@@ -281,11 +281,10 @@ impl Store {
     }
 
     /// Takes a view's row and name away. Files restored from it keep their inode.
-    pub(crate) fn drop_view(&self, blob: &Blob, attributes: &[u8; 16]) -> Result<()> {
+    pub(crate) fn drop_view(&self, blob: &Blob, attributes: &[u8; 16]) -> Result<Swept> {
         self.catalog
             .write(Sync::Full, |txn| txn.delete_view(blob.id, attributes))?;
-        self.sweep_views(&[view_name(&blob.checksum, attributes)])?;
-        Ok(())
+        self.sweep_views(&[view_name(&blob.checksum, attributes)])
     }
 
     /// Copies a blob's data, or decodes them from a packed one, and checks them in the same pass.

@@ -187,7 +187,7 @@ fn check(
         && faults.is_empty()
         && bad.iter().all(|(.., verdict)| *verdict != Verdict::Missing);
     if whole && lost_nothing {
-        report.swept_names = store.sweep_whole()?;
+        report.swept_names = store.sweep_whole()?.tell(activity);
     }
     let repair = Repair {
         store,
@@ -381,7 +381,7 @@ impl Check<'_> {
         let views = self.store.catalog.read(|txn| txn.views_of_blob(blob.id))?;
         for attributes in views {
             if !self.store.view_is_right(blob, &attributes, self.activity)? {
-                self.store.drop_view(blob, &attributes)?;
+                self.store.drop_view(blob, &attributes)?.tell(self.activity);
             }
         }
         Ok(())

@@ -71,7 +71,8 @@ impl Repair<'_> {
         }
         let catalog = &self.store.catalog;
         catalog.write(Sync::Full, |txn| txn.drop_references_to_nothing())?;
-        self.store.sweep_doomed(&doomed)
+        self.store.sweep_removed(&doomed, self.activity);
+        Ok(())
     }
 
     /// Contents that a document names and no row does, where their files are still there.

@@ -1,0 +1,361 @@
+//! Whatever is full, bytes or inodes, of a filesystem or of a quota: what takes nothing works, what gives back works, and
+//! what fails gives back what it took.
+
+mod support_b;
+
+use std::fs::{self, File};
+use std::io::{ErrorKind as IoErrorKind, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::fs::FallocateFlags;
+use snapshotter::{Error, ErrorKind, GcRequest, SnapshotRequest};
+use support_b::outside::{assert_at_rest, assert_rows_and_files_agree, content, names};
+use support_b::{Handle, checkpoint, keepsake, refusal, request, restore_request};
+use testkit::compare::assert_same;
+use testkit::mount::{Kind, LoopMount, Skip, or_skip};
+use testkit::{Content, Tree};
+
+const MIB: u64 = 1 << 20;
+
+/// What there is an end of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    Bytes,
+    Inodes,
+}
+
+/// A filesystem, or a directory with a quota, that can be filled.
+struct Case {
+    mount: LoopMount,
+    full: Full,
+}
+
+/// One kind of fullness: what makes it, and of what there is an end.
+type Make = (&'static str, fn() -> Result<LoopMount, Skip>, Full);
+
+const KINDS: [Make; 7] = [
+    (
+        "ext4",
+        || LoopMount::new(Kind::Ext4, 96 * MIB, &[]),
+        Full::Bytes,
+    ),
+    (
+        "ext4 without inodes",
+        || LoopMount::formatted(Kind::Ext4, 100 * MIB, &["-N", "700"], &[]),
+        Full::Inodes,
+    ),
+    (
+        "XFS",
+        || LoopMount::new(Kind::Xfs, 300 * MIB, &[]),
+        Full::Bytes,
+    ),
+    (
+        "btrfs",
+        || LoopMount::new(Kind::Btrfs, 200 * MIB, &[]),
+        Full::Bytes,
+    ),
+    (
+        "btrfs, mixed",
+        || LoopMount::formatted(Kind::Btrfs, 200 * MIB, &["--mixed"], &[]),
+        Full::Bytes,
+    ),
+    ("a group's quota on XFS", || with_group_quota(), Full::Bytes),
+    ("a quota on btrfs", with_subvolume_quota, Full::Bytes),
+];
+
+/// Nobody's group, to whose files nothing but the test adds.
+const GROUP: u32 = 42_042;
+
+/// A group's, because nothing limits root itself.
+fn with_group_quota() -> Result<LoopMount, Skip> {
+    let mount = LoopMount::new(Kind::Xfs, 300 * MIB, &["gquota"])?;
+    let home = mount.path().join("home");
+    fs::create_dir(&home).unwrap();
+    chown(&home, None, Some(GROUP)).unwrap();
+    // What is made in it is of its group too.
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o2755)).unwrap();
+    let limit = format!("limit -g bhard=80m {GROUP}");
+    let mut command = Command::new("xfs_quota");
+    testkit::mount::run(command.args(["-x", "-c", &limit]).arg(mount.path()))?;
+    Ok(mount)
+}
+
+fn with_subvolume_quota() -> Result<LoopMount, Skip> {
+    let mount = LoopMount::new(Kind::Btrfs, 400 * MIB, &[])?;
+    let home = mount.path().join("home");
+    let btrfs =
+        |arguments: &[&str]| testkit::mount::run(Command::new("btrfs").args(arguments).arg(&home));
+    btrfs(&["subvolume", "create"])?;
+    btrfs(&["quota", "enable"])?;
+    btrfs(&["qgroup", "limit", "80M"])?;
+    Ok(mount)
+}
+
+impl Case {
+    /// A path where the end is felt.
+    fn path(&self, name: &str) -> PathBuf {
+        let home = self.mount.path().join("home");
+        fs::create_dir_all(&home).unwrap();
+        home.join(name)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
+    fn open(&self) -> Result<Handle, Error> {
+        Handle::open(&self.root())
+    }
+
+    /// Takes all there is: what a large file cannot have, small ones do.
+    fn fill(&self) {
+        fs::create_dir_all(self.path("filler")).unwrap();
+        for round in 0..2 {
+            if self.full == Full::Bytes {
+                fill_bytes(&self.path(&format!("filler/bytes-{round}")));
+            }
+            fill_inodes(&self.path("filler"), round, self.full);
+        }
+    }
+
+    fn drain(&self) {
+        fs::remove_dir_all(self.path("filler")).unwrap();
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded
+    )
+}
+
+fn fill_bytes(path: &Path) {
+    let Ok(mut file) = File::create(path) else {
+        return;
+    };
+    let (mut at, mut length) = (0, 64 * MIB);
+    while length >= 4096 {
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), at, length) {
+            Ok(()) => at += length,
+            Err(_) => length /= 2,
+        }
+    }
+    let _ = file.sync_all();
+    use std::io::Seek;
+    file.seek(std::io::SeekFrom::End(0)).unwrap();
+    while file
+        .write_all(&[1; 4096])
+        .and_then(|()| file.sync_data())
+        .is_ok()
+    {}
+}
+
+/// Makes files until none can be made, each of a few bytes where bytes are what there is an end of.
+fn fill_inodes(dir: &Path, round: u32, full: Full) {
+    for number in 0_u32.. {
+        let made =
+            File::create(dir.join(format!("{round}-{number}"))).and_then(|mut file| match full {
+                Full::Bytes => file.write_all(&[1; 1500]),
+                Full::Inodes => Ok(()),
+            });
+        match made {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Many files, and more bytes than what a case has of either.
+fn too_much() -> Tree {
+    (0..900).fold(Tree::new(), |tree, number| {
+        let content = Content::Random {
+            seed: 1000 + number,
+            len: 150_000,
+        };
+        tree.file(&format!("{number:03}"), content)
+    })
+}
+
+/// Something to make room with.
+fn ballast(name: &str) -> Tree {
+    let seed = name
+        .bytes()
+        .fold(7, |seed, byte| seed * 31 + u64::from(byte));
+    (0..40).fold(Tree::new(), |tree, number| {
+        let content = Content::Random {
+            seed: seed + number,
+            len: 300_000,
+        };
+        tree.file(&format!("{number:03}"), content)
+    })
+}
+
+/// What went wrong in one case, step by step.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn step<T>(&mut self, name: &str, result: Result<T, impl std::fmt::Debug>) -> Option<T> {
+        eprintln!("STEP {name}");
+        result
+            .map_err(|error| self.0.push(format!("{name}: {error:?}")))
+            .ok()
+    }
+
+    fn expect(&mut self, name: &str, holds: bool) {
+        if !holds {
+            self.0.push(name.to_owned());
+        }
+    }
+}
+
+fn everything() -> GcRequest {
+    GcRequest::new()
+        .max_bytes(0)
+        .min_retention_period(Duration::ZERO)
+        .include_unpublished(true)
+}
+
+fn staged(root: &Path) -> usize {
+    let staged = testkit::fsstat::entries(&root.join("staging")).unwrap();
+    staged.iter().filter(|(_, found)| found.is_file()).count()
+}
+
+fn run(case: &Case, elsewhere: &Path) -> Vec<String> {
+    let mut faults = Faults::default();
+    let source = case.path("source");
+    checkpoint().write_to(&source).unwrap();
+    let roomy = |name: &str| elsewhere.join(name);
+    let handle = case.open().unwrap();
+    handle.snapshot(&request("base", "v1", &source)).unwrap();
+    for name in ["one", "other", "third"] {
+        let tree = roomy(name);
+        ballast(name).write_to(&tree).unwrap();
+        handle
+            .snapshot(&SnapshotRequest::new(name, "v1", &tree))
+            .unwrap();
+    }
+    keepsake().write_to(&roomy("keepsake")).unwrap();
+    handle
+        .snapshot(&request("keepsake", "v1", &roomy("keepsake")))
+        .unwrap();
+    too_much().write_to(&roomy("much")).unwrap();
+    // Directories take room: these are there from an earlier time.
+    let output = case.path("output");
+    handle.restore("base:v1", &output).unwrap();
+    for name in ["memory", "state", "state-again"] {
+        fs::remove_file(output.join("ro").join(name)).unwrap();
+    }
+    handle.close().unwrap();
+    case.fill();
+    for round in 0..2 {
+        let Some(handle) = faults.step("open", case.open()) else {
+            return faults.0;
+        };
+        faults.step("list", handle.list());
+        faults.step("inspect", handle.inspect("base:v1"));
+        faults.step("usage", handle.usage());
+        let only = restore_request("base:v1", &output).path("ro");
+        if let Some(report) = faults.step("restore", handle.restore_with(&only)) {
+            if round == 0 {
+                faults.expect("hardlinked", report.placements.hardlink.files == 2);
+            }
+            assert_same(&source.join("ro"), &output.join("ro"));
+        }
+        faults.step(
+            "restore elsewhere",
+            handle.restore("one:v1", &roomy(&format!("out-{round}"))),
+        );
+        let before = names(&content(&case.root()));
+        let much = SnapshotRequest::new("much", "v1", roomy("much"));
+        let error = refusal(handle.snapshot(&much));
+        faults.expect(
+            &format!("no_space, not {error:?}"),
+            error.kind() == ErrorKind::NoSpace,
+        );
+        faults.expect(
+            "a failed capture leaves nothing in storage",
+            names(&content(&case.root())) == before,
+        );
+        faults.expect(
+            "a failed capture leaves nothing staged",
+            staged(&case.root()) == 0,
+        );
+        faults.expect(
+            "nothing in the trash",
+            testkit::fsstat::entries(&case.root().join("trash"))
+                .unwrap()
+                .iter()
+                .all(|(_, found)| found.is_dir()),
+        );
+        if round == 0 {
+            faults.step("close", handle.close());
+            case.fill();
+        } else {
+            // Nobody knows who is quicker to write what the reserve gave.
+            case.fill();
+            faults.step("remove", handle.remove("keepsake:v1"));
+            faults.step("remove", handle.remove("other:v1"));
+            case.fill();
+            faults.step("gc", handle.gc(&everything()));
+            faults.expect(
+                "gc gives back",
+                handle.usage().is_ok_and(|usage| usage.blobs == 0),
+            );
+            faults.step(
+                "snapshot again",
+                handle.snapshot(&SnapshotRequest::new("again", "v1", roomy("one"))),
+            );
+            faults.step("close", handle.close());
+        }
+    }
+    case.drain();
+    let handle = case.open().unwrap();
+    if faults
+        .step(
+            "restore what came after",
+            handle.restore("again:v1", &roomy("again")),
+        )
+        .is_some()
+    {
+        assert_same(&roomy("one"), &roomy("again"));
+    }
+    faults.expect("nothing to sweep", handle.assert_clean().swept_names == 0);
+    handle.close().unwrap();
+    if faults.0.is_empty() {
+        assert_at_rest(&case.root());
+        assert_rows_and_files_agree(&case.root());
+    }
+    faults.0
+}
+
+// A full XFS or btrfs, a quota, no free inodes: `list`, `remove`, `gc` and `restore` all failed, the reserve was not used,
+// a failed snapshot gave nothing back, and `remove` failed after it had removed.
+#[test]
+fn whatever_is_full_what_takes_nothing_and_what_gives_back_works() {
+    let mut failed = Vec::new();
+    let chosen = std::env::var("FULL").ok();
+    for (name, make, full) in KINDS {
+        if chosen.as_ref().is_some_and(|one| one != name) {
+            continue;
+        }
+        let Some(mount) = or_skip(make()) else {
+            continue;
+        };
+        let case = Case { mount, full };
+        let elsewhere = tempfile::tempdir().unwrap();
+        let started = std::time::Instant::now();
+        failed.extend(
+            run(&case, elsewhere.path())
+                .into_iter()
+                .map(|fault| format!("{name}: {fault}")),
+        );
+        eprintln!("{name} {:?}", started.elapsed());
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}

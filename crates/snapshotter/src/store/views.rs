@@ -19,7 +19,7 @@ use crate::activity::Activity;
 use crate::catalog::{Blob, Form, Sync, ViewInode, ViewKey};
 use crate::fs::{Dir, Stat, attributes, place};
 use crate::words::entry::{Attributes, Mtime};
-use crate::words::error::{At, Result};
+use crate::words::error::{At, ErrorKind, Result};
 
 /// When the observer hears of a copy's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,9 @@ impl KnownViews {
 
     /// A view that was just committed.
     pub(crate) fn add(&self, view: &NewView<'_>) {
+        if view.refused {
+            return;
+        }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(view.key(), view.inode);
     }
@@ -102,6 +105,8 @@ pub(crate) struct NewView<'s> {
     blob: Blob,
     wanted: Wanted,
     inode: ViewInode,
+    /// What has its name cannot be replaced, so it has none.
+    refused: bool,
 }
 
 impl NewView<'_> {
@@ -211,6 +216,7 @@ impl Store {
             blob: blob.clone(),
             wanted: wanted.clone(),
             inode: ViewInode::of(&Stat::of_file(&file).at("examine", path)?),
+            refused: false,
         }))
     }
 
@@ -229,19 +235,29 @@ impl Store {
                     continue;
                 }
                 let name = view.name();
-                view.slot.rename_to(&self.root.views, &name)?;
+                match view.slot.rename_to(&self.root.views, &name) {
+                    Err(error) if error.kind() != ErrorKind::NoSpace => {
+                        tracing::warn!(%error, "a view cannot be made anew; its files are copied");
+                        view.refused = true;
+                        continue;
+                    }
+                    result => result?,
+                }
                 txn.put_view(&view.key(), view.inode, self.unsynced_mark())?;
             }
             Ok(())
         })
     }
 
-    /// The inode behind a view just committed.
-    pub(crate) fn committed_view(&self, view: &NewView<'_>) -> Result<Linkable<'_>> {
+    /// The inode behind a view just committed; `None` where what has its name cannot be replaced.
+    pub(crate) fn committed_view(&self, view: &NewView<'_>) -> Result<Option<Linkable<'_>>> {
+        if view.refused {
+            return Ok(None);
+        }
         let dir = &self.root.views;
         let name = view.name();
         let stat = dir.stat(&name).at("examine", dir.path_of(&name))?;
-        Ok(Linkable { dir, name, stat })
+        Ok(Some(Linkable { dir, name, stat }))
     }
 
     /// A view as the catalog has it now: what was known may have been replaced meanwhile.

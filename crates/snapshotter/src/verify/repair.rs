@@ -39,7 +39,8 @@ impl Repair<'_> {
         let mut left = Vec::new();
         for blob in blobs {
             self.activity.check()?;
-            if !self.store.mend(blob, self.activity)? {
+            let mended = self.store.mend(blob, self.activity);
+            if !self.or_warn(mended, false)? {
                 left.push(blob);
             }
         }
@@ -80,11 +81,24 @@ impl Repair<'_> {
         for (digest, checksum) in &fault.lost {
             if let Some(checksum) = checksum {
                 let snapshot = fault.snapshot.id;
-                self.store
-                    .adopt(snapshot, *digest, checksum, self.activity)?;
+                let adopted = self.store.adopt(snapshot, *digest, checksum, self.activity);
+                self.or_warn(adopted, false)?;
             }
         }
         Ok(())
+    }
+
+    /// That one cannot be helped (its file is immutable, say) is no reason to leave the others.
+    fn or_warn<T>(&self, result: Result<T>, otherwise: T) -> Result<T> {
+        match result {
+            Err(error) if !matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Busy) => {
+                let text = format!("it stays as it is for now: {}", describe::text(&error));
+                self.activity
+                    .warn(WarningKind::Deferred, error.path(), text);
+                Ok(otherwise)
+            }
+            result => result,
+        }
     }
 
     fn affected<'b>(
@@ -146,7 +160,7 @@ impl Repair<'_> {
             None => Outcome::Gone,
             Some(BlobState::Good) => Outcome::Repaired,
             Some(_) => Outcome::Bad {
-                quarantined: self.store.quarantine(blob)?,
+                quarantined: self.or_warn(self.store.quarantine(blob), None)?,
             },
         })
     }

@@ -7,7 +7,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::atomic::Ordering;
 
 use super::check::has_size;
 use super::layout::content_name;
@@ -16,7 +15,7 @@ use super::{Store, now};
 use crate::catalog::{Blob, BlobState, Form, NewBlob, Sync, Txn};
 use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::hook::step;
-use crate::fs::{Dir, Stat, space};
+use crate::fs::{Dir, Stat};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
@@ -127,19 +126,6 @@ pub(crate) enum Ingested {
     Gone,
 }
 
-/// Bytes set aside for a copy in progress.
-#[derive(Debug)]
-pub(crate) struct SpaceClaim<'s> {
-    store: &'s Store,
-    bytes: u64,
-}
-
-impl Drop for SpaceClaim<'_> {
-    fn drop(&mut self) {
-        self.store.copying.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 impl Store {
     /// An empty file in staging.
     pub(crate) fn create_slot(&self) -> Result<(Slot<'_>, File)> {
@@ -166,16 +152,6 @@ impl Store {
         Ok(dir
             .link_file(file, &name)
             .map(|()| Slot { dir, name, named }))
-    }
-
-    /// Checks that the filesystem can take a copy, counting the copies already running in this handle.
-    pub(crate) fn claim_space(&self, bytes: u64) -> Result<SpaceClaim<'_>> {
-        let running = self.copying.fetch_add(bytes, Ordering::Relaxed);
-        let claim = SpaceClaim { store: self, bytes };
-        let space = space::of(&self.root.dir).at("examine", self.root.dir.path())?;
-        require_space(space.available, running.saturating_add(bytes))
-            .map_err(|error| error.with_path(self.root.dir.path()))?;
-        Ok(claim)
     }
 
     /// Gives files their names and rows, and references them from a pending snapshot; one outcome an item.

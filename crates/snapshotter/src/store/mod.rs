@@ -4,7 +4,9 @@
 //! only next to the row that says so. Hence: a name without a row is litter, a row has a file, and what a reader finds
 //! by a row it may open for as long as it leases a snapshot that references it.
 
+mod background;
 mod check;
+mod claims;
 mod copy;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
 mod delivery;
@@ -46,14 +48,15 @@ pub(crate) use trash::Swept;
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use crate::catalog::Catalog;
 use crate::fs::lock::Lock;
 use crate::words::error::{ErrorKind, Result};
+use background::Background;
+use claims::Claims;
 use layout::Root;
 use owner::Owner;
 
@@ -69,12 +72,9 @@ pub(crate) struct Store {
     _open: Lock,
     /// The running boot; empty where the system does not tell, and then equal to no recorded one.
     boot: String,
-    copying: AtomicU64,
+    claims: Claims,
     unpacking: unpack::Unpacking,
-    background: Mutex<Vec<JoinHandle<()>>>,
-    /// Set when nothing new is to begin in the background.
-    closing: Mutex<bool>,
-    closes: Condvar,
+    background: Background,
     closed: AtomicBool,
 }
 
@@ -101,11 +101,9 @@ impl Store {
             boot: crate::fs::boot_id().unwrap_or_default(),
             root,
             catalog,
-            copying: AtomicU64::new(0),
+            claims: Claims::default(),
             unpacking: unpack::Unpacking::default(),
-            background: Mutex::default(),
-            closing: Mutex::default(),
-            closes: Condvar::new(),
+            background: Background::default(),
             closed: AtomicBool::new(false),
         };
         store.set_aside_space();

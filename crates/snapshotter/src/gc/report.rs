@@ -69,7 +69,7 @@ impl GcRequest {
 pub struct GcReport {
     /// Nothing was done.
     pub dry_run: bool,
-    /// What was wanted when it began: 0 of both where neither the disk nor the store was too full.
+    /// What was wanted when it began: 0 of all where neither the disk nor the store was too full.
     pub wanted: GcAmount,
     /// The snapshots that went, in this order.
     pub released: Vec<ReleasedSnapshot>,
@@ -92,7 +92,7 @@ pub struct GcReport {
     pub warnings: Vec<Warning>,
 }
 
-/// Bytes that are too many.
+/// What is too much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcAmount {
@@ -100,6 +100,8 @@ pub struct GcAmount {
     pub disk_bytes: u64,
     /// In the store, above `max_bytes`.
     pub store_bytes: u64,
+    /// Inodes of the filesystem, above the low threshold once the high one was reached.
+    pub inodes: u64,
 }
 
 /// A snapshot that went.

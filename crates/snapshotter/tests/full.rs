@@ -4,7 +4,7 @@
 mod support_b;
 
 use std::fs::{self, File};
-use std::io::{ErrorKind as IoErrorKind, Write};
+use std::io::{ErrorKind as IoErrorKind, Seek, SeekFrom, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -112,12 +112,14 @@ impl Case {
 
     /// Takes all there is: what a large file cannot have, small ones do.
     fn fill(&self) {
-        fs::create_dir_all(self.path("filler")).unwrap();
-        for round in 0..2 {
+        let filler = self.path("filler");
+        fs::create_dir_all(&filler).unwrap();
+        for _ in 0..2 {
+            let there = names(&filler).len();
             if self.full == Full::Bytes {
-                fill_bytes(&self.path(&format!("filler/bytes-{round}")));
+                fill_bytes(&filler.join(format!("{there}-bytes")));
             }
-            fill_inodes(&self.path("filler"), round, self.full);
+            fill_inodes(&filler, there, self.full);
         }
     }
 
@@ -145,8 +147,7 @@ fn fill_bytes(path: &Path) {
         }
     }
     let _ = file.sync_all();
-    use std::io::Seek;
-    file.seek(std::io::SeekFrom::End(0)).unwrap();
+    file.seek(SeekFrom::End(0)).unwrap();
     while file
         .write_all(&[1; 4096])
         .and_then(|()| file.sync_data())
@@ -155,10 +156,10 @@ fn fill_bytes(path: &Path) {
 }
 
 /// Makes files until none can be made, each of a few bytes where bytes are what there is an end of.
-fn fill_inodes(dir: &Path, round: u32, full: Full) {
+fn fill_inodes(dir: &Path, prefix: usize, full: Full) {
     for number in 0_u32.. {
         let made =
-            File::create(dir.join(format!("{round}-{number}"))).and_then(|mut file| match full {
+            File::create(dir.join(format!("{prefix}-{number}"))).and_then(|mut file| match full {
                 Full::Bytes => file.write_all(&[1; 1500]),
                 Full::Inodes => Ok(()),
             });
@@ -177,7 +178,7 @@ fn too_much() -> Tree {
             seed: 1000 + number,
             len: 150_000,
         };
-        tree.file(&format!("{number:03}"), content)
+        tree.file(format!("{number:03}"), content)
     })
 }
 
@@ -191,7 +192,7 @@ fn ballast(name: &str) -> Tree {
             seed: seed + number,
             len: 300_000,
         };
-        tree.file(&format!("{number:03}"), content)
+        tree.file(format!("{number:03}"), content)
     })
 }
 
@@ -225,112 +226,123 @@ fn staged(root: &Path) -> usize {
     staged.iter().filter(|(_, found)| found.is_file()).count()
 }
 
-fn run(case: &Case, elsewhere: &Path) -> Vec<String> {
-    let mut faults = Faults::default();
-    let source = case.path("source");
-    checkpoint().write_to(&source).unwrap();
-    let roomy = |name: &str| elsewhere.join(name);
-    let handle = case.open().unwrap();
-    handle.snapshot(&request("base", "v1", &source)).unwrap();
-    for name in ["one", "other", "third"] {
-        let tree = roomy(name);
-        ballast(name).write_to(&tree).unwrap();
-        handle
-            .snapshot(&SnapshotRequest::new(name, "v1", &tree))
-            .unwrap();
+/// One kind of fullness, and what went wrong there.
+struct Trial<'a> {
+    case: &'a Case,
+    /// Where there is room.
+    elsewhere: &'a Path,
+    faults: Faults,
+}
+
+impl Trial<'_> {
+    fn roomy(&self, name: &str) -> PathBuf {
+        self.elsewhere.join(name)
     }
-    keepsake().write_to(&roomy("keepsake")).unwrap();
-    handle
-        .snapshot(&request("keepsake", "v1", &roomy("keepsake")))
-        .unwrap();
-    too_much().write_to(&roomy("much")).unwrap();
-    // Directories take room: these are there from an earlier time.
-    let output = case.path("output");
-    handle.restore("base:v1", &output).unwrap();
-    for name in ["memory", "state", "state-again"] {
-        fs::remove_file(output.join("ro").join(name)).unwrap();
+
+    fn run(mut self) -> Vec<String> {
+        self.prepare();
+        self.case.fill();
+        for round in 0..2 {
+            let Some(handle) = self.faults.step("open", self.case.open()) else {
+                return self.faults.0;
+            };
+            self.take_nothing(&handle, round);
+            self.fail(&handle);
+            self.case.fill();
+            if round == 1 {
+                self.give_back(&handle);
+            }
+            self.faults.step("close", handle.close());
+            self.case.fill();
+        }
+        self.look_afterwards();
+        self.faults.0
     }
-    handle.close().unwrap();
-    case.fill();
-    for round in 0..2 {
-        let Some(handle) = faults.step("open", case.open()) else {
-            return faults.0;
-        };
+
+    /// Snapshots, and an output from an earlier time: directories take room.
+    fn prepare(&self) {
+        let source = self.case.path("source");
+        checkpoint().write_to(&source).unwrap();
+        too_much().write_to(&self.roomy("much")).unwrap();
+        keepsake().write_to(&self.roomy("keepsake")).unwrap();
+        let handle = self.case.open().unwrap();
+        handle.snapshot(&request("base", "v1", &source)).unwrap();
+        for name in ["one", "other", "third"] {
+            ballast(name).write_to(&self.roomy(name)).unwrap();
+            let request = SnapshotRequest::new(name, "v1", self.roomy(name));
+            handle.snapshot(&request).unwrap();
+        }
+        let keepsake = request("keepsake", "v1", &self.roomy("keepsake"));
+        handle.snapshot(&keepsake).unwrap();
+        let output = self.case.path("output");
+        handle.restore("base:v1", &output).unwrap();
+        for name in ["memory", "state", "state-again"] {
+            fs::remove_file(output.join("ro").join(name)).unwrap();
+        }
+        handle.close().unwrap();
+    }
+
+    fn take_nothing(&mut self, handle: &Handle, round: u32) {
+        let roomy = self.roomy(&format!("output-{round}"));
+        let faults = &mut self.faults;
         faults.step("list", handle.list());
         faults.step("inspect", handle.inspect("base:v1"));
         faults.step("usage", handle.usage());
-        let only = restore_request("base:v1", &output).path("ro");
-        if let Some(report) = faults.step("restore", handle.restore_with(&only)) {
-            if round == 0 {
-                faults.expect("hardlinked", report.placements.hardlink.files == 2);
-            }
-            assert_same(&source.join("ro"), &output.join("ro"));
+        let output = self.case.path("output");
+        let read_only = restore_request("base:v1", &output).path("ro");
+        if let Some(report) = faults.step("restore", handle.restore_with(&read_only)) {
+            let linked = report.placements.hardlink.files;
+            faults.expect("hardlinked", linked == if round == 0 { 2 } else { 0 });
+            assert_same(&self.case.path("source/ro"), &output.join("ro"));
         }
-        faults.step(
-            "restore elsewhere",
-            handle.restore("one:v1", &roomy(&format!("out-{round}"))),
-        );
-        let before = names(&content(&case.root()));
-        let much = SnapshotRequest::new("much", "v1", roomy("much"));
+        faults.step("restore elsewhere", handle.restore("one:v1", &roomy));
+    }
+
+    /// What cannot be done says so, and gives back what it took.
+    fn fail(&mut self, handle: &Handle) {
+        let root = self.case.root();
+        let before = names(&content(&root));
+        let much = SnapshotRequest::new("much", "v1", self.roomy("much"));
         let error = refusal(handle.snapshot(&much));
+        let faults = &mut self.faults;
         faults.expect(
-            &format!("no_space, not {error:?}"),
-            error.kind() == ErrorKind::NoSpace,
+            &format!("{error:?}"),
+            error.kind() == ErrorKind::NoSpace && error.path().is_some(),
         );
-        faults.expect(
-            "a failed capture leaves nothing in storage",
-            names(&content(&case.root())) == before,
-        );
-        faults.expect(
-            "a failed capture leaves nothing staged",
-            staged(&case.root()) == 0,
-        );
-        faults.expect(
-            "nothing in the trash",
-            testkit::fsstat::entries(&case.root().join("trash"))
-                .unwrap()
-                .iter()
-                .all(|(_, found)| found.is_dir()),
-        );
-        if round == 0 {
-            faults.step("close", handle.close());
-            case.fill();
-        } else {
-            // Nobody knows who is quicker to write what the reserve gave.
-            case.fill();
-            faults.step("remove", handle.remove("keepsake:v1"));
-            faults.step("remove", handle.remove("other:v1"));
-            case.fill();
-            faults.step("gc", handle.gc(&everything()));
-            faults.expect(
-                "gc gives back",
-                handle.usage().is_ok_and(|usage| usage.blobs == 0),
-            );
-            faults.step(
-                "snapshot again",
-                handle.snapshot(&SnapshotRequest::new("again", "v1", roomy("one"))),
-            );
-            faults.step("close", handle.close());
+        faults.expect("stored nothing", names(&content(&root)) == before);
+        faults.expect("staged nothing", staged(&root) == 0);
+        faults.expect("an empty trash", names(&root.join("trash")).is_empty());
+    }
+
+    fn give_back(&mut self, handle: &Handle) {
+        let again = SnapshotRequest::new("again", "v1", self.roomy("one"));
+        let faults = &mut self.faults;
+        faults.step("remove", handle.remove("keepsake:v1"));
+        faults.step("remove", handle.remove("other:v1"));
+        // Whatever came back, somebody else was quicker.
+        self.case.fill();
+        faults.step("gc", handle.gc(&everything()));
+        let blobs = handle.usage().map(|usage| usage.blobs);
+        faults.expect("collected all", blobs.is_ok_and(|blobs| blobs == 0));
+        faults.step("snapshot again", handle.snapshot(&again));
+    }
+
+    /// With room again.
+    fn look_afterwards(&mut self) {
+        self.case.drain();
+        let (handle, output) = (self.case.open().unwrap(), self.roomy("again"));
+        let restored = handle.restore("again:v1", &output);
+        if self.faults.step("restore again", restored).is_some() {
+            assert_same(&self.roomy("one"), &output);
+        }
+        let swept = handle.assert_clean().swept_names;
+        self.faults.expect("nothing to sweep", swept == 0);
+        handle.close().unwrap();
+        if self.faults.0.is_empty() {
+            assert_at_rest(&self.case.root());
+            assert_rows_and_files_agree(&self.case.root());
         }
     }
-    case.drain();
-    let handle = case.open().unwrap();
-    if faults
-        .step(
-            "restore what came after",
-            handle.restore("again:v1", &roomy("again")),
-        )
-        .is_some()
-    {
-        assert_same(&roomy("one"), &roomy("again"));
-    }
-    faults.expect("nothing to sweep", handle.assert_clean().swept_names == 0);
-    handle.close().unwrap();
-    if faults.0.is_empty() {
-        assert_at_rest(&case.root());
-        assert_rows_and_files_agree(&case.root());
-    }
-    faults.0
 }
 
 // A full XFS or btrfs, a quota, no free inodes: `list`, `remove`, `gc` and `restore` all failed, the reserve was not used,
@@ -343,8 +355,17 @@ fn whatever_is_full_what_takes_nothing_and_what_gives_back_works() {
             continue;
         };
         let elsewhere = tempfile::tempdir().unwrap();
-        let faults = run(&Case { mount, full }, elsewhere.path());
-        failed.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
+        let trial = Trial {
+            case: &Case { mount, full },
+            elsewhere: elsewhere.path(),
+            faults: Faults::default(),
+        };
+        failed.extend(
+            trial
+                .run()
+                .into_iter()
+                .map(|fault| format!("{name}: {fault}")),
+        );
     }
     assert!(failed.is_empty(), "{failed:#?}");
 }
@@ -363,7 +384,7 @@ fn collection_begins_when_inodes_run_short_and_ends_when_there_are_enough() {
                 seed: version * 1000 + number,
                 len: 100,
             };
-            tree.file(&format!("{number:03}"), content)
+            tree.file(format!("{number:03}"), content)
         });
         tree.write_to(&source).unwrap();
         let request = SnapshotRequest::new("vm", format!("v{version}"), &source);

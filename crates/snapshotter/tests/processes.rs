@@ -737,3 +737,26 @@ fn a_handle_that_closes_leaves_another_of_its_process_alone() {
     other.close().unwrap();
     scene.assert_whole();
 }
+
+// Every opener made a lease file, so on a filesystem without inodes not even `list` worked. Nobody else can tell by lease
+// files alone any more who has the store open.
+#[test]
+fn who_only_reads_leaves_no_lease_file_and_keeps_a_rebuild_out_all_the_same() {
+    let scene = Scene::with_a_snapshot();
+    let leases = scene.root().join("leases");
+    let reader = scene.open();
+    reader.listed();
+    reader.inspect("base:v1").unwrap();
+    assert_eq!(names(&leases).len(), 0);
+    let config = snapshotter::Config::new(scene.root());
+    let rebuilt = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let request = snapshotter::RebuildRequest::new();
+        runtime
+            .unwrap()
+            .block_on(snapshotter::Snapshotter::rebuild(&config, &request))
+    };
+    assert_eq!(kind(rebuilt()), ErrorKind::Busy);
+    reader.close().unwrap();
+    assert_eq!(kind(rebuilt()), ErrorKind::AlreadyExists);
+}

@@ -75,6 +75,11 @@ impl Activity {
         self.warnings.warn(kind, path, message);
     }
 
+    /// Adds a warning that the log has already.
+    pub(crate) fn push(&self, warning: Warning) {
+        self.warnings.lock().push(warning);
+    }
+
     /// For those who work for this call.
     #[cfg(feature = "registry")]
     pub(crate) fn warnings(&self) -> &Arc<Warnings> {

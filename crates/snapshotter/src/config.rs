@@ -60,8 +60,8 @@ pub struct Gc {
     pub background: bool,
     /// Time between two looks at the disk in the background, and before the first one. Default 5 minutes.
     pub interval: Duration,
-    /// Collection starts when the filesystem is this full, in percent. What this process may not write to, such as root's
-    /// reserve, counts as full. Default 90.
+    /// Collection starts when the filesystem is this full, in percent, of bytes or of inodes. What this process may not write
+    /// to, such as root's reserve, counts as full. Default 90.
     pub disk_high_threshold_percent: f64,
     /// Collection stops when the filesystem is no fuller than this, in percent. Default 70.
     pub disk_low_threshold_percent: f64,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::activity::Activity;
 use crate::catalog::{Snapshot, State, Sync};
 use crate::format::artifact::Manifest;
 use crate::format::document::{Document, FileEntry};
@@ -12,6 +13,7 @@ use crate::store::Store;
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, Error, Result};
+use crate::words::progress::Warning;
 use crate::words::reference::Reference;
 
 /// A snapshot in a list.
@@ -161,6 +163,8 @@ pub struct RemoveReport {
     pub blobs_removed: u64,
     /// Bytes of data in them. The filesystem gets back less where another name keeps a hardlinked file.
     pub freed_bytes: u64,
+    /// Files that could not be removed yet.
+    pub warnings: Vec<Warning>,
 }
 
 pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
@@ -217,7 +221,11 @@ pub(crate) fn entries(
 
 /// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its
 /// blobs when the restore ends.
-pub(crate) fn remove(store: &Store, reference: &Reference) -> Result<RemoveReport> {
+pub(crate) fn remove(
+    store: &Store,
+    reference: &Reference,
+    activity: Activity,
+) -> Result<RemoveReport> {
     store.require_current()?;
     let (snapshot, doomed) = store.with_reserve(|| {
         store.catalog.write(Sync::Full, |txn| {
@@ -227,9 +235,13 @@ pub(crate) fn remove(store: &Store, reference: &Reference) -> Result<RemoveRepor
             Ok((snapshot, doomed))
         })
     })?;
-    store.with_reserve(|| store.sweep_doomed(&doomed))?;
+    // It is removed: what is left of it now is litter.
+    store.sweep_removed(&doomed, &activity);
     let freed = doomed.iter().map(|blob| blob.data_size);
-    Ok(RemoveReport::new(snapshot, freed))
+    Ok(RemoveReport {
+        warnings: activity.into_warnings(),
+        ..RemoveReport::new(snapshot, freed)
+    })
 }
 
 /// Pins a snapshot or takes its pin away.
@@ -265,6 +277,7 @@ impl RemoveReport {
             manifest_digest: snapshot.manifest_digest,
             blobs_removed: freed.clone().count() as u64,
             freed_bytes: freed.sum(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Snapshotter {
         };
         #[cfg(feature = "dragonfly")]
         if let Some(daemon) = &daemon {
-            daemon.settle_in(&config.root_dir, &store.staging())?;
+            daemon.settle_in(&config.root_dir, &store.staging()?)?;
         }
         let metrics = Arc::<Recorder>::default();
         let worker = Worker::start(&store, config.gc, Arc::clone(&metrics));
@@ -389,8 +389,8 @@ impl Snapshotter {
     #[tracing::instrument(skip_all, fields(reference = %reference))]
     pub async fn remove(&self, reference: &Reference) -> Result<RemoveReport> {
         let reference = reference.clone();
-        self.counted(Operation::Remove, move |_, store, _| {
-            inspect::remove(store, &reference)
+        self.counted(Operation::Remove, move |_, store, activity| {
+            inspect::remove(store, &reference, activity)
         })
         .await
     }
@@ -659,7 +659,8 @@ impl Snapshotter {
     pub async fn gc(&self, request: &GcRequest) -> Result<GcReport> {
         let request = request.clone();
         self.counted(Operation::Gc, move |inner, store, activity| {
-            let report = gc::run(store, &inner.config.gc, &request, &activity)?;
+            let mut report = gc::run(store, &inner.config.gc, &request, &activity)?;
+            report.warnings = activity.into_warnings();
             inner.metrics.collected(&report);
             Ok(report)
         })

@@ -141,7 +141,7 @@ impl Scene {
             .unwrap();
         taker.close().unwrap();
         let _ = fs::remove_dir_all(at.dir.join("taker"));
-        let _ = fs::remove_file(at.root().join("reserve"));
+        let _ = fs::remove_dir_all(at.root().join("reserve"));
         scene
     }
 

@@ -155,7 +155,7 @@ impl Scene {
         handle.close().unwrap();
         pin(&template, KEPT);
         // A few MiB to copy each time for nothing; opening makes it again.
-        let _ = fs::remove_file(template.join("reserve"));
+        let _ = fs::remove_dir_all(template.join("reserve"));
         scene
     }
 

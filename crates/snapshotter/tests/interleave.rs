@@ -218,7 +218,7 @@ impl Scene {
         fs::create_dir(&cache).unwrap();
         let root = scene.template();
         hook::pack(&root, &cache, &BASE.parse().unwrap()).unwrap();
-        let _ = fs::remove_file(root.join("reserve"));
+        let _ = fs::remove_dir_all(root.join("reserve"));
         if fetched {
             let changed = catalog(&root).execute("UPDATE snapshots SET state = 3", []);
             assert_eq!(changed.unwrap(), 2);
@@ -258,7 +258,7 @@ impl Scene {
             if staged.logical > 0 && blobs(root) > 4 {
                 fs::remove_dir_all(scene.template()).unwrap();
                 fs::rename(root, scene.template()).unwrap();
-                let _ = fs::remove_file(scene.template().join("reserve"));
+                let _ = fs::remove_dir_all(scene.template().join("reserve"));
                 return scene;
             }
         }
@@ -274,7 +274,7 @@ impl Scene {
         with(&handle);
         handle.close().unwrap();
         // A few MiB to copy each time for nothing; opening makes it again.
-        let _ = fs::remove_file(self.template().join("reserve"));
+        let _ = fs::remove_dir_all(self.template().join("reserve"));
     }
 
     /// A copy of the store for one visit.
@@ -542,7 +542,8 @@ fn crash(scene: &Scene, verb: Verb) {
         assert_nothing_partial(&scene.source, &stage.paths.output);
         let handle = Handle::open(&stage.paths.root).unwrap();
         let own = names(&stage.paths.root.join("leases"));
-        assert_eq!(own.len(), 1, "{own:?}");
+        // The dead one's is gone; there is one of this handle's if it had to sweep.
+        assert!(own.len() <= 1, "{own:?}");
         handle.close().unwrap();
         assert_at_rest(&stage.paths.root);
         assert_rows_have_files(&stage.paths.root);

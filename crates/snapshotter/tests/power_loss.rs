@@ -80,7 +80,7 @@ impl Scene {
                 .unwrap();
         }
         handle.close().unwrap();
-        let _ = fs::remove_file(scene.at("template/reserve"));
+        let _ = fs::remove_dir_all(scene.at("template/reserve"));
         Some(scene)
     }
 

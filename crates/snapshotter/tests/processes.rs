@@ -209,11 +209,9 @@ fn processes_killed_at_any_moment_leave_nothing_behind() {
         }
         assert_rows_have_files(&scene.root());
         let handle = scene.open();
-        assert_eq!(
-            names(&scene.root().join("leases")).len(),
-            1,
-            "round {round}"
-        );
+        // Those of the dead are gone; there is one of this handle's if it had to sweep.
+        let leases = names(&scene.root().join("leases"));
+        assert!(leases.len() <= 1, "round {round}: {leases:?}");
         let (source, keepsake) = (scene.source(), scene.keepsake());
         let listed = handle.listed();
         let expected: Vec<(&str, &Path)> = listed
@@ -729,6 +727,8 @@ fn a_handle_that_closes_leaves_another_of_its_process_alone() {
     let (one, other) = (scene.open(), scene.open());
     one.snapshot(&request("base", "v1", &scene.source()))
         .unwrap();
+    other.restore("base:v1", &scene.output()).unwrap();
+    fs::remove_dir_all(scene.output()).unwrap();
     one.close().unwrap();
     assert_eq!(names(&scene.root().join("leases")).len(), 1);
     other.restore("base:v1", &scene.output()).unwrap();
@@ -736,4 +736,27 @@ fn a_handle_that_closes_leaves_another_of_its_process_alone() {
     assert!(unless_busy(other.remove("base:v1")).is_some());
     other.close().unwrap();
     scene.assert_whole();
+}
+
+// Every opener made a lease file, so on a filesystem without inodes not even `list` worked. Nobody else can tell by lease
+// files alone any more who has the store open.
+#[test]
+fn who_only_reads_leaves_no_lease_file_and_keeps_a_rebuild_out_all_the_same() {
+    let scene = Scene::with_a_snapshot();
+    let leases = scene.root().join("leases");
+    let reader = scene.open();
+    reader.listed();
+    reader.inspect("base:v1").unwrap();
+    assert_eq!(names(&leases).len(), 0);
+    let config = snapshotter::Config::new(scene.root());
+    let rebuilt = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let request = snapshotter::RebuildRequest::new();
+        runtime
+            .unwrap()
+            .block_on(snapshotter::Snapshotter::rebuild(&config, &request))
+    };
+    assert_eq!(kind(rebuilt()), ErrorKind::Busy);
+    reader.close().unwrap();
+    assert_eq!(kind(rebuilt()), ErrorKind::AlreadyExists);
 }

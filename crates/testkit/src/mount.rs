@@ -299,7 +299,11 @@ fn was_race(why: &str) -> bool {
     .any(|symptom| why.contains(symptom))
 }
 
-fn run(command: &mut Command) -> Result<(), Skip> {
+/// Runs what sets a filesystem up.
+///
+/// # Errors
+/// If this machine has no such program, or it fails: says why.
+pub fn run(command: &mut Command) -> Result<(), Skip> {
     let program: OsString = command.get_program().into();
     let output = command
         .env("LC_ALL", "C")

@@ -102,12 +102,25 @@ fn too_little(report: &GcReport) -> Option<Warning> {
     let shortfall = report.shortfall.as_ref()?;
     let missing = shortfall.missing;
     let limits = [
-        (missing.disk_bytes, "too much on the disk"),
-        (missing.store_bytes, "too much in the store"),
+        (
+            missing.disk_bytes,
+            bytes(missing.disk_bytes),
+            "too much on the disk",
+        ),
+        (
+            missing.store_bytes,
+            bytes(missing.store_bytes),
+            "too much in the store",
+        ),
+        (
+            missing.inodes,
+            count(missing.inodes, "inode"),
+            "too many on the disk",
+        ),
     ];
-    let over = limits.iter().filter(|(amount, _)| *amount > 0);
+    let over = limits.iter().filter(|(amount, ..)| *amount > 0);
     let over: Vec<_> = over
-        .map(|(amount, what)| format!("{} {what}", bytes(*amount)))
+        .map(|(_, amount, what)| format!("{amount} {what}"))
         .collect();
     let why = match shortfall.reason {
         GcStop::NotHelping => {
@@ -160,6 +173,7 @@ struct Collected {
 struct Amount {
     disk_bytes: u64,
     store_bytes: u64,
+    inodes: u64,
 }
 
 #[derive(Serialize)]
@@ -194,6 +208,7 @@ impl From<snapshotter::GcAmount> for Amount {
         Self {
             disk_bytes: amount.disk_bytes,
             store_bytes: amount.store_bytes,
+            inodes: amount.inodes,
         }
     }
 }
@@ -274,8 +289,9 @@ impl Collected {
         let Amount {
             disk_bytes,
             store_bytes,
+            inodes,
         } = self.wanted;
-        if disk_bytes == 0 && store_bytes == 0 {
+        if disk_bytes == 0 && store_bytes == 0 && inodes == 0 {
             writeln!(
                 page.out,
                 "Nothing to free: neither the disk nor the store is too full."

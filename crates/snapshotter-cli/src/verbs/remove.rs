@@ -15,6 +15,7 @@ use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
 use crate::output::human::{bytes, count};
+use crate::output::json::Warning;
 
 /// Removes snapshots, and the bytes nothing else needs
 ///
@@ -64,7 +65,11 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         Ok(removed)
     })?;
     let removed_all = Removed::new(args.dry_run, &removed.value);
-    Ok(Answer::new(removed_all).with_warnings(removed.warnings))
+    let left = removed.value.iter().flat_map(|report| &report.warnings);
+    let left: Vec<_> = left.cloned().map(Warning::from).collect();
+    Ok(Answer::new(removed_all)
+        .with_warnings(left)
+        .with_warnings(removed.warnings))
 }
 
 /// Each snapshot once, whatever it was called.

@@ -17,15 +17,14 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Whether ending an operation's leases would delete anything.
-    pub(crate) fn would_abandon(&self, owner: &str, operation: i64) -> Result<bool> {
-        let found = self.first(
-            "SELECT 1 FROM leases l JOIN snapshots s ON s.id = l.snapshot
-             WHERE l.owner = ?1 AND l.operation = ?2 AND (s.state = 0 OR s.removed = 1) LIMIT 1",
+    /// Ends those leases of an operation that keep nothing alive: of snapshots that people see.
+    pub(crate) fn end_harmless_leases(&self, owner: &str, operation: i64) -> Result<()> {
+        self.execute(
+            "DELETE FROM leases WHERE owner = ?1 AND operation = ?2
+             AND snapshot IN (SELECT id FROM snapshots WHERE state != 0 AND removed = 0)",
             params![owner, operation],
-            |_| Ok(()),
         )?;
-        Ok(found.is_some())
+        Ok(())
     }
 
     /// Ends the leases of one operation and deletes what only they kept.
@@ -42,11 +41,11 @@ impl Txn<'_> {
         self.doom_abandoned(&snapshots)
     }
 
-    /// Whether an owner has any lease.
-    pub(crate) fn has_leases(&self, owner: &str) -> Result<bool> {
+    /// Whether an owner, or one of its operations, has any lease.
+    pub(crate) fn has_leases(&self, owner: &str, operation: Option<i64>) -> Result<bool> {
         let found = self.first(
-            "SELECT 1 FROM leases WHERE owner = ?1 LIMIT 1",
-            [owner],
+            "SELECT 1 FROM leases WHERE owner = ?1 AND operation = ifnull(?2, operation) LIMIT 1",
+            params![owner, operation],
             |_| Ok(()),
         )?;
         Ok(found.is_some())

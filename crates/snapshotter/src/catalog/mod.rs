@@ -29,7 +29,7 @@ pub(crate) use names::{
     Form, Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };
 pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob, Unsynced};
-pub(crate) use open::Opening;
+pub(crate) use open::{KEPT_LOG, Opening};
 pub(crate) use rebuild::{Condition, Named, Salvage, salvage};
 pub(crate) use references::Doomed;
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
@@ -69,6 +69,22 @@ pub(crate) struct Catalog {
     generation: Counter,
     /// Whether something was written through this handle that has to last.
     wrote: AtomicBool,
+    ask: Ask,
+}
+
+/// Makes sure of something before a transaction begins, and before it is committed.
+struct Ask(Option<Box<dyn Fn() -> Result<()> + Send + std::marker::Sync>>);
+
+impl Ask {
+    fn first(&self) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), |ask| ask())
+    }
+}
+
+impl std::fmt::Debug for Ask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Ask").field(&self.0.is_some()).finish()
+    }
 }
 
 /// A transaction, on which the row operations of this module's files are defined.
@@ -78,6 +94,17 @@ pub(crate) struct Txn<'c> {
 }
 
 impl Catalog {
+    /// The same catalog, which asks before a transaction begins and before it is committed.
+    pub(crate) fn asking_first(
+        self,
+        ask: impl Fn() -> Result<()> + Send + std::marker::Sync + 'static,
+    ) -> Self {
+        Self {
+            ask: Ask(Some(Box::new(ask))),
+            ..self
+        }
+    }
+
     /// Runs `body` in a transaction that sees one consistent state.
     pub(crate) fn read<T>(&self, body: impl FnOnce(&Txn<'_>) -> Result<T>) -> Result<T> {
         let mut connection = self.connection()?;
@@ -108,6 +135,7 @@ impl Catalog {
             Sync::Normal => None,
         };
         step("commit").at("commit to", &self.path)?;
+        self.ask.first()?;
         txn.inner.commit().map_err(|error| self.error(error))?;
         if let Some(number) = generation {
             self.generation.raise(number);
@@ -121,6 +149,7 @@ impl Catalog {
         connection: &'c mut Connection,
         behavior: TransactionBehavior,
     ) -> Result<Txn<'c>> {
+        self.ask.first()?;
         let inner = connection
             .transaction_with_behavior(behavior)
             .map_err(|error| self.error(error))?;
@@ -242,6 +271,10 @@ impl Txn<'_> {
 
 fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
+    // SQLite calls a full disk by its name where it writes a file's bytes, and nowhere else: making a file and setting a
+    // length fail as input and output, quotas always do. What it met is what the system said last on this thread.
+    let said = std::io::Error::last_os_error();
+    let is_for_space = ErrorKind::of_io(&said) == ErrorKind::NoSpace;
     let (kind, hint) = match error.sqlite_error_code() {
         Some(
             ErrorCode::DatabaseBusy
@@ -252,6 +285,9 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
             Some("another process holds the catalog; try again"),
         ),
         Some(ErrorCode::DiskFull) => (ErrorKind::NoSpace, None),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space => {
+            (ErrorKind::NoSpace, None)
+        }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (ErrorKind::Damaged, None),
         Some(
             ErrorCode::ReadOnly

@@ -1,5 +1,6 @@
 //! Opening and creating the catalog, and closing it.
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Catalog, Sync, Txn, sqlite_error};
+use super::{Ask, Catalog, Sync, Txn, sqlite_error};
 use crate::fs::counter::Counter;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -24,8 +25,12 @@ const CACHE_KIB: i64 = 16 << 10;
 /// for the data of all files written meanwhile, so it must not happen in the middle of a snapshot of small files.
 const CHECKPOINT_PAGES: i64 = 16 << 10;
 
-/// A log shorter than this is left for the next opener, who reads it in about a millisecond, in bytes.
-const SHORT_LOG: u64 = 1 << 20;
+/// A log shorter than this is left for the next opener, who reads it in about a millisecond, in pages.
+const SHORT_LOG: u64 = 256;
+
+/// A log that is begun anew is cut back to this, so that one huge transaction does not keep its disk space, and small
+/// ones on a full disk have what they need, in bytes.
+pub(crate) const KEPT_LOG: u32 = 4 << 20;
 
 /// Compiled statements kept a connection: more than there are, so none is ever compiled twice.
 const STATEMENTS: usize = 64;
@@ -59,30 +64,58 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Copies the log into the database and empties it, if something in it has to last, or it has grown: a log has no
+    /// Copies the log into the database and begins it anew, if something in it has to last, or it is long: a log has no
     /// second copy, and one flipped bit in it takes all that comes after. Best effort, and nobody is waited for: what
     /// another process reads, that one copies when it closes.
-    pub(crate) fn checkpoint(&self) {
-        if !self.wrote.load(Ordering::Relaxed) && self.log_size() < SHORT_LOG {
-            return;
-        }
-        let emptied = self.connection().and_then(|connection| {
-            connection
-                .busy_timeout(Duration::ZERO)
-                .and_then(|()| {
-                    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-                })
-                .map_err(|error| sqlite_error(&self.path, error))
-        });
-        if let Err(error) = emptied {
-            tracing::debug!(%error, "the catalog's log was not emptied");
+    pub(crate) fn close_log(&self) {
+        let has_to = self.wrote.load(Ordering::Relaxed) || self.is_log_long().unwrap_or(false);
+        if has_to && self.checkpoint() {
+            if let Err(error) = self.begin_log() {
+                tracing::debug!(%error, "the catalog's log was not begun anew");
+            }
         }
     }
 
-    fn log_size(&self) -> u64 {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        std::fs::symlink_metadata(&log).map_or(0, |metadata| metadata.len())
+    /// A transaction that changes nothing. What was in the log does not count from then on, and what is beyond
+    /// [`KEPT_LOG`] is cut.
+    fn begin_log(&self) -> Result<()> {
+        let connection = self.connection()?;
+        let begin = format!("BEGIN IMMEDIATE; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT");
+        let begun = connection
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| connection.execute_batch(&begin));
+        connection
+            .busy_timeout(self.busy_timeout)
+            .and(begun)
+            .map_err(|error| self.error(error))
+    }
+
+    /// Copies the log into the database, without waiting for anybody; whether all of it is there now, so that the next
+    /// transaction begins the log anew. The log is not cut: on a full disk its blocks would be somebody else's.
+    pub(crate) fn checkpoint(&self) -> bool {
+        let copied = self.ask.first().and_then(|()| {
+            self.connection()?
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                    Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
+                })
+                .map_err(|error| self.error(error))
+        });
+        copied.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the catalog's log was not copied");
+            false
+        })
+    }
+
+    /// Whether the log is longer than an opener should have to read. Its file's size does not tell, since that stays when a
+    /// log is begun anew: a frame counts if it has the log's own salt (SQLite's file format, section 4.1).
+    fn is_log_long(&self) -> std::io::Result<bool> {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-wal");
+        let log = std::fs::File::open(name)?;
+        let (mut of_log, mut of_frame) = ([0; 8], [0; 8]);
+        log.read_exact_at(&mut of_log, 16)?;
+        log.read_exact_at(&mut of_frame, 32 + SHORT_LOG * (24 + 4096) + 8)?;
+        Ok(of_log == of_frame)
     }
 }
 
@@ -96,6 +129,7 @@ pub(super) fn connect(path: &Path, generation: Counter, busy_timeout: Duration) 
         busy_timeout,
         generation,
         wrote: AtomicBool::new(false),
+        ask: Ask(None),
     })
 }
 
@@ -144,10 +178,13 @@ impl Txn<'_> {
     pub(super) fn create_schema(&self) -> Result<()> {
         self.inner
             .execute_batch(SCHEMA)
-            .and_then(|()| {
-                self.inner
-                    .pragma_update(None, "user_version", SCHEMA_VERSION)
-            })
+            .map_err(|error| self.error(error))?;
+        self.set_schema_version(SCHEMA_VERSION)
+    }
+
+    fn set_schema_version(&self, version: i64) -> Result<()> {
+        self.inner
+            .pragma_update(None, "user_version", version)
             .map_err(|error| self.error(error))
     }
 }
@@ -176,6 +213,5 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    // The log is cut back to this after a checkpoint, so one huge transaction does not keep its disk space.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)
+    connection.pragma_update(None, "journal_size_limit", KEPT_LOG)
 }

@@ -340,26 +340,6 @@ impl Dir {
         Ok(names)
     }
 
-    /// Removes everything below a name, which is a directory or nothing.
-    pub(crate) fn remove_tree(&self, name: &OsStr) -> Result<()> {
-        let dir = match self.open_dir(name) {
-            Err(error) if error.kind() == crate::ErrorKind::NotFound => return Ok(()),
-            result => result?,
-        };
-        for inner in dir.names()? {
-            let path = dir.path_of(&inner);
-            let Some(stat) = dir.stat_if_any(&inner).at("examine", &path)? else {
-                continue;
-            };
-            if stat.kind == Kind::Directory {
-                dir.remove_tree(&inner)?;
-            } else {
-                ignore_absent(dir.unlink(&inner)).at("remove", &path)?;
-            }
-        }
-        ignore_absent(self.remove_dir(name)).at("remove the directory", self.path_of(name))
-    }
-
     /// Makes the names in it durable.
     pub(crate) fn sync(&self) -> Result<()> {
         step("sync")

@@ -1,4 +1,4 @@
-//! The lock that says an owner is alive.
+//! The lock that says an owner is alive, and the one that says somebody has the store open.
 //!
 //! `flock` belongs to the open file, so it goes when the last descriptor does: with the process, however it dies, and
 //! not before. (`fcntl` locks go when *any* descriptor of the file is closed.) A name can be unlinked and made again
@@ -38,6 +38,27 @@ pub(crate) fn take_over(dir: &Dir, name: &OsStr) -> io::Result<Option<Lock>> {
         Ok(file) => hold(dir, name, file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Shares a directory with all who do the same, which takes no inode and nothing written; `None` while somebody has it for
+/// themselves.
+pub(crate) fn share(dir: &Dir) -> io::Result<Option<Lock>> {
+    lock_dir(dir, FlockOperation::NonBlockingLockShared)
+}
+
+/// Has a directory for oneself; `None` while somebody shares it.
+pub(crate) fn exclude(dir: &Dir) -> io::Result<Option<Lock>> {
+    lock_dir(dir, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// On a descriptor of its own: a lock goes with the last one.
+fn lock_dir(dir: &Dir, how: FlockOperation) -> io::Result<Option<Lock>> {
+    let file = dir.open_file(OsStr::new("."))?;
+    match rustix::fs::flock(&file, how) {
+        Ok(()) => Ok(Some(Lock { file })),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -112,6 +133,19 @@ mod tests {
         assert_eq!(holder(&held), None);
         assert!(take_over(&dir, name).unwrap().is_some());
         assert!(take_over(&dir, OsStr::new("nobody")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_directory_is_shared_by_many_or_ones_own() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temporary.path()).unwrap();
+        let (one, other) = (share(&dir).unwrap(), share(&dir).unwrap());
+        assert!(one.is_some() && other.is_some());
+        drop(one);
+        assert!(exclude(&dir).unwrap().is_none());
+        drop(other);
+        let own = exclude(&dir).unwrap();
+        assert!(own.is_some() && share(&dir).unwrap().is_none());
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::IFlags;
+
+use super::Dir;
 use super::hook::step;
 use crate::words::placement::LinkMode;
 
@@ -141,10 +144,31 @@ pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
     )?)
 }
 
-/// Gives a file's disk space beyond `len` back.
-pub(crate) fn shrink(file: &File, len: u64) -> io::Result<()> {
-    step("shrink")?;
-    file.set_len(len)
+/// Gives a file of whatever length disk space for `len` bytes, unless it has it.
+pub(crate) fn allocate_beyond(file: &File, len: u64) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    if file.metadata()?.blocks() * 512 >= len {
+        return Ok(());
+    }
+    step("allocate")?;
+    let keep = rustix::fs::FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(file, keep, 0, len)?)
+}
+
+/// Has files that will be made in a directory overwritten where they are, where the filesystem does otherwise (btrfs).
+pub(crate) fn overwrite_in_place(dir: &Dir) -> io::Result<()> {
+    let flags = rustix::fs::ioctl_getflags(dir)?;
+    if !flags.contains(IFlags::NOCOW) {
+        step("set flags")?;
+        rustix::fs::ioctl_setflags(dir, flags | IFlags::NOCOW)?;
+    }
+    Ok(())
+}
+
+/// Tries whether a file, which is empty before and after, takes so many bytes now.
+pub(crate) fn try_to_write(file: &File, bytes: usize) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    file.write_all_at(&vec![1; bytes], 0).and(file.set_len(0))
 }
 
 /// Starts writing a range of dirty pages to the disk without waiting, so that a later sync finds little left to do.

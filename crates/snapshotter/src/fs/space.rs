@@ -5,11 +5,16 @@ use std::os::fd::AsFd;
 
 use super::Dir;
 
-/// A filesystem's size and what is left of it for this process, in bytes.
+/// A filesystem's size and what is left of it for this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Space {
+    /// In bytes.
     pub(crate) total: u64,
+    /// In bytes.
     pub(crate) available: u64,
+    /// How many there can be; 0 where the filesystem does not say (btrfs).
+    pub(crate) inodes: u64,
+    pub(crate) available_inodes: u64,
 }
 
 /// Asks the filesystem a directory is on.
@@ -18,6 +23,8 @@ pub(crate) fn of(dir: &Dir) -> io::Result<Space> {
     Ok(Space {
         total: stat.f_blocks.saturating_mul(stat.f_frsize),
         available: stat.f_bavail.saturating_mul(stat.f_frsize),
+        inodes: stat.f_files,
+        available_inodes: stat.f_favail,
     })
 }
 
@@ -59,6 +66,13 @@ pub(crate) fn network_filesystem(dir: &Dir) -> io::Result<Option<&'static str>> 
 pub(crate) fn is_ext4(file: &impl AsFd) -> bool {
     const EXT4: u64 = 0xEF53;
     magic(file).is_ok_and(|magic| magic == EXT4)
+}
+
+/// Whether a directory is on a filesystem that writes elsewhere what is overwritten, and so needs space for it: btrfs.
+/// `false` where that cannot be told.
+pub(crate) fn copies_on_write(dir: &Dir) -> bool {
+    const BTRFS: u64 = 0x9123_683E;
+    magic(dir).is_ok_and(|magic| magic == BTRFS)
 }
 
 /// The name of the filesystem a directory is on, or its number.

@@ -10,46 +10,44 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::words::digest::Checksum;
 
-/// Bytes, in the two ways they are limited.
+/// What is limited: bytes, in two ways, and inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount {
-    /// What the filesystem would get back.
+    /// Bytes the filesystem would get back.
     pub(super) disk: u64,
-    /// What the store would hold less.
+    /// Bytes the store would hold less.
     pub(super) stored: u64,
+    /// Inodes the filesystem would get back.
+    pub(super) inodes: u64,
 }
 
 impl Amount {
     pub(super) fn covers(self, goal: Self) -> bool {
-        self.disk >= goal.disk && self.stored >= goal.stored
+        self.short_of(goal).is_zero()
     }
 
     /// What is missing of `goal`.
     pub(super) fn short_of(self, goal: Self) -> Self {
-        Self {
-            disk: goal.disk.saturating_sub(self.disk),
-            stored: goal.stored.saturating_sub(self.stored),
-        }
+        goal.each(self, u64::saturating_sub)
     }
 
     fn plus(self, other: Self) -> Self {
-        Self {
-            disk: self.disk.saturating_add(other.disk),
-            stored: self.stored.saturating_add(other.stored),
-        }
+        self.each(other, u64::saturating_add)
     }
 
     fn minus(self, other: Self) -> Self {
-        Self {
-            disk: self.disk.saturating_sub(other.disk),
-            stored: self.stored.saturating_sub(other.stored),
-        }
+        self.each(other, u64::saturating_sub)
     }
 
     fn least(self, other: Self) -> Self {
+        self.each(other, u64::min)
+    }
+
+    fn each(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
         Self {
-            disk: self.disk.min(other.disk),
-            stored: self.stored.min(other.stored),
+            disk: of(self.disk, other.disk),
+            stored: of(self.stored, other.stored),
+            inodes: of(self.inodes, other.inodes),
         }
     }
 

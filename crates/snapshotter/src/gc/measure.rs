@@ -34,7 +34,14 @@ pub(super) struct Exclusive {
 
 /// What the filesystem would get back for each blob: looked at once in a collection, because that is a call a file.
 #[derive(Default)]
-pub(super) struct Files(HashMap<Checksum, u64>);
+pub(super) struct Files(HashMap<Checksum, Here>);
+
+/// What has no name outside the store.
+#[derive(Clone, Copy, Default)]
+struct Here {
+    bytes: u64,
+    inodes: u64,
+}
 
 /// Everything the catalog says, at one moment.
 struct Rows {
@@ -55,9 +62,11 @@ pub(super) fn survey(store: &Store, files: &mut Files) -> Result<Survey> {
     })?;
     let mut blobs = HashMap::with_capacity(rows.blobs.len());
     for blob in &rows.blobs {
+        let here = files.frees(store, blob)?;
         let frees = Amount {
-            disk: files.frees(store, blob)?,
+            disk: here.bytes,
             stored: blob.data_size,
+            inodes: here.inodes,
         };
         let weight = Weight {
             frees,
@@ -109,7 +118,7 @@ fn exclusive(measured: &Measured) -> HashMap<i64, Exclusive> {
 }
 
 impl Files {
-    fn frees(&mut self, store: &Store, blob: &StoredBlob) -> Result<u64> {
+    fn frees(&mut self, store: &Store, blob: &StoredBlob) -> Result<Here> {
         if let Some(known) = self.0.get(&blob.checksum) {
             return Ok(*known);
         }
@@ -119,8 +128,8 @@ impl Files {
     }
 }
 
-/// Bytes of those inodes of a blob that have no name outside the store.
-fn allocated_here_alone(store: &Store, blob: &StoredBlob) -> Result<u64> {
+/// Those inodes of a blob that have no name outside the store, and their bytes.
+fn allocated_here_alone(store: &Store, blob: &StoredBlob) -> Result<Here> {
     let root = &store.root;
     let mut inodes: HashMap<(u64, u64), (Stat, u64)> = HashMap::new();
     let mut look = |dir: &Dir, name: &std::ffi::OsStr| -> Result<()> {
@@ -142,5 +151,8 @@ fn allocated_here_alone(store: &Store, blob: &StoredBlob) -> Result<u64> {
         )?;
     }
     let own = inodes.values().filter(|(stat, names)| stat.nlink <= *names);
-    Ok(own.map(|(stat, _)| stat.allocated).sum())
+    Ok(own.fold(Here::default(), |sum, (stat, _)| Here {
+        bytes: sum.bytes.saturating_add(stat.allocated),
+        inodes: sum.inodes + 1,
+    }))
 }

@@ -54,27 +54,36 @@ impl Policy {
         }
     }
 
-    fn is_disk_too_full(&self, space: Space) -> bool {
-        used(space) as f64 >= self.config.disk_high_threshold_percent / 100.0 * space.total as f64
+    fn too_full(&self, space: Space) -> TooFull {
+        let high = self.config.disk_high_threshold_percent;
+        TooFull {
+            bytes: used(space) as f64 >= share(space.total, high),
+            // Some filesystems make inodes as they are needed, and say that there are none.
+            inodes: space.inodes > 0 && used_inodes(space) as f64 >= share(space.inodes, high),
+        }
     }
 
-    /// What is too much. Once the disk was too full, that is what is above the low threshold.
-    fn goal(&self, space: Space, was_too_full: bool, stored: u64) -> Amount {
-        let low = self.config.disk_low_threshold_percent / 100.0 * space.total as f64;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of a filesystem's size, which fits"
-        )]
-        let low = low as u64;
-        let most = self.config.max_bytes.unwrap_or(u64::MAX);
-        Amount {
-            disk: if was_too_full {
-                used(space).saturating_sub(low)
+    /// What is too much. Of what there once was too little left of, that is what is above the low threshold.
+    fn goal(&self, space: Space, was: TooFull, stored: u64) -> Amount {
+        let above = |was_too_full: bool, used: u64, total: u64| {
+            let low = share(total, self.config.disk_low_threshold_percent);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share of a filesystem's size, which fits"
+            )]
+            let low = low as u64;
+            if was_too_full {
+                used.saturating_sub(low)
             } else {
                 0
-            },
+            }
+        };
+        let most = self.config.max_bytes.unwrap_or(u64::MAX);
+        Amount {
+            disk: above(was.bytes, used(space), space.total),
             stored: stored.saturating_sub(most),
+            inodes: above(was.inodes, used_inodes(space), space.inodes),
         }
     }
 
@@ -85,6 +94,21 @@ impl Policy {
             include_unpublished: self.config.include_unpublished,
         }
     }
+}
+
+/// What there was too little left of when a collection began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct TooFull {
+    bytes: bool,
+    inodes: bool,
+}
+
+fn share(total: u64, percent: f64) -> f64 {
+    percent / 100.0 * total as f64
+}
+
+fn used_inodes(space: Space) -> u64 {
+    space.inodes.saturating_sub(space.available_inodes)
 }
 
 /// What this process may not write to is as good as used.
@@ -111,7 +135,7 @@ pub(crate) fn run(
         ..GcReport::default()
     };
     if !request.dry_run {
-        report.swept_names = store.sweep_whole()?;
+        report.swept_names = store.sweep_whole()?.tell(activity);
     }
     let collection = Collection {
         store,
@@ -133,7 +157,7 @@ impl Collection<'_> {
     fn run(&self, report: &mut GcReport) -> Result<()> {
         let mut files = Files::default();
         let mut space = release::space(self.store)?;
-        let was_too_full = self.policy.is_disk_too_full(space);
+        let was_too_full = self.policy.too_full(space);
         let mut first = true;
         loop {
             self.activity.check()?;
@@ -154,7 +178,7 @@ impl Collection<'_> {
                 return Ok(());
             }
             let expected = self.release_batch(&seen, &choice, report)?;
-            let after = if was_too_full {
+            let after = if was_too_full != TooFull::default() {
                 release::space_after(self.store, space, expected)?
             } else {
                 release::space(self.store)?
@@ -165,7 +189,7 @@ impl Collection<'_> {
             let stored = self.store.catalog.read(|txn| txn.blob_totals())?.2;
             let left = self.policy.goal(space, was_too_full, stored);
             let helped = gained > expected / HARDLY;
-            if !helped && left.disk > 0 && left.stored == 0 && expected > 0 {
+            if !helped && left.disk > 0 && left.stored == 0 && left.inodes == 0 && expected > 0 {
                 report.shortfall = shortfall(left, GcStop::NotHelping);
                 return Ok(());
             }
@@ -180,7 +204,7 @@ impl Collection<'_> {
             let Some(snapshot) = seen.snapshots.iter().find(|one| one.id == *id) else {
                 continue;
             };
-            let Some(doomed) = release::release(self.store, snapshot)? else {
+            let Some(doomed) = release::release(self.store, snapshot, self.activity)? else {
                 tracing::debug!(reference = %snapshot.reference, "in use again, and kept");
                 continue;
             };
@@ -250,6 +274,7 @@ impl From<Amount> for GcAmount {
         Self {
             disk_bytes: amount.disk,
             store_bytes: amount.stored,
+            inodes: amount.inodes,
         }
     }
 }
@@ -262,6 +287,7 @@ pub(crate) fn usage_details(store: &Store, config: &Gc) -> Result<UsageDetails> 
     let everything = Amount {
         disk: u64::MAX,
         stored: u64::MAX,
+        inodes: u64::MAX,
     };
     let rules = policy.rules(everything);
     let snapshots = seen.snapshots.iter().zip(&seen.measured.snapshots);

@@ -5,20 +5,25 @@
 //! that nothing needs any more are swept as after a removal: whoever has taken the same bytes meanwhile has a row, and
 //! keeps the name.
 
+use crate::activity::Activity;
 use crate::catalog::{Doomed, Snapshot, Sync};
 use crate::fs::space::{self, Space};
 use crate::store::Store;
 use crate::words::error::{At, Result};
 
 /// Lets a snapshot go; `None`: something has changed since it was chosen, and it stays.
-pub(super) fn release(store: &Store, chosen: &Snapshot) -> Result<Option<Vec<Doomed>>> {
+pub(super) fn release(
+    store: &Store,
+    chosen: &Snapshot,
+    activity: &Activity,
+) -> Result<Option<Vec<Doomed>>> {
     let doomed = store.with_reserve(|| {
         store
             .catalog
             .write(Sync::Full, |txn| txn.release_unused(chosen))
     })?;
     if let Some(doomed) = &doomed {
-        store.with_reserve(|| store.sweep_doomed(doomed))?;
+        store.sweep_removed(doomed, activity);
     }
     Ok(doomed)
 }

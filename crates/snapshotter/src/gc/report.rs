@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::words::digest::Sha256;
+use crate::words::progress::Warning;
 use crate::words::reference::Reference;
 
 /// What to collect. What is not said is as the configuration's [`Gc`](crate::Gc) has it.
@@ -68,7 +69,7 @@ impl GcRequest {
 pub struct GcReport {
     /// Nothing was done.
     pub dry_run: bool,
-    /// What was wanted when it began: 0 of both where neither the disk nor the store was too full.
+    /// What was wanted when it began: 0 of all where neither the disk nor the store was too full.
     pub wanted: GcAmount,
     /// The snapshots that went, in this order.
     pub released: Vec<ReleasedSnapshot>,
@@ -87,9 +88,11 @@ pub struct GcReport {
     pub swept_names: u64,
     /// How long the call took.
     pub duration: Duration,
+    /// Files that could not be removed yet.
+    pub warnings: Vec<Warning>,
 }
 
-/// Bytes that are too many.
+/// What is too much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcAmount {
@@ -97,6 +100,8 @@ pub struct GcAmount {
     pub disk_bytes: u64,
     /// In the store, above `max_bytes`.
     pub store_bytes: u64,
+    /// Inodes of the filesystem, above the low threshold once the high one was reached.
+    pub inodes: u64,
 }
 
 /// A snapshot that went.

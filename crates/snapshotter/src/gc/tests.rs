@@ -8,8 +8,20 @@ fn space(used_percent: u64) -> Space {
     Space {
         total: 100 * GIB,
         available: (100 - used_percent) * GIB,
+        inodes: 0,
+        available_inodes: 0,
     }
 }
+
+const BYTES: TooFull = TooFull {
+    bytes: true,
+    inodes: false,
+};
+
+const NOTHING: TooFull = TooFull {
+    bytes: false,
+    inodes: false,
+};
 
 fn policy(change: impl FnOnce(&mut Gc)) -> Policy {
     let mut config = Gc::default();
@@ -20,19 +32,38 @@ fn policy(change: impl FnOnce(&mut Gc)) -> Policy {
 #[test]
 fn collection_begins_at_the_high_threshold_and_goes_to_the_low_one() {
     let policy = policy(|_| {});
-    assert!(!policy.is_disk_too_full(space(89)));
-    assert!(policy.is_disk_too_full(space(90)));
-    assert_eq!(policy.goal(space(90), true, 0).disk, 20 * GIB);
-    assert_eq!(policy.goal(space(70), true, 0).disk, 0);
-    assert_eq!(policy.goal(space(89), false, 0).disk, 0);
+    assert_eq!(policy.too_full(space(89)), NOTHING);
+    assert_eq!(policy.too_full(space(90)), BYTES);
+    assert_eq!(policy.goal(space(90), BYTES, 0).disk, 20 * GIB);
+    assert_eq!(policy.goal(space(70), BYTES, 0).disk, 0);
+    assert_eq!(policy.goal(space(89), NOTHING, 0).disk, 0);
+}
+
+#[test]
+fn inodes_have_the_same_thresholds_where_the_filesystem_says_how_many_there_are() {
+    let policy = policy(|_| {});
+    let with = |used: u64| Space {
+        inodes: 1000,
+        available_inodes: 1000 - used,
+        ..space(50)
+    };
+    let inodes = TooFull {
+        bytes: false,
+        inodes: true,
+    };
+    assert_eq!(policy.too_full(with(899)), NOTHING);
+    assert_eq!(policy.too_full(with(900)), inodes);
+    let goal = policy.goal(with(950), inodes, 0);
+    assert_eq!((goal.disk, goal.inodes), (0, 250));
+    assert_eq!(policy.goal(with(950), BYTES, 0).inodes, 0);
 }
 
 #[test]
 fn a_store_may_hold_so_much_and_no_more() {
     let limited = policy(|gc| gc.max_bytes = Some(GIB));
-    assert_eq!(limited.goal(space(1), false, 3 * GIB).stored, 2 * GIB);
-    assert_eq!(limited.goal(space(1), false, GIB).stored, 0);
-    assert_eq!(policy(|_| {}).goal(space(1), false, 3 * GIB).stored, 0);
+    assert_eq!(limited.goal(space(1), NOTHING, 3 * GIB).stored, 2 * GIB);
+    assert_eq!(limited.goal(space(1), NOTHING, GIB).stored, 0);
+    assert_eq!(policy(|_| {}).goal(space(1), NOTHING, 3 * GIB).stored, 0);
 }
 
 #[test]

@@ -131,11 +131,12 @@ pub(crate) fn run(
     let root = Root::open(&config.root_dir)?;
     let path = root.catalog_path();
     refuse_other_roots(&root)?;
+    let own = root.exclude()?;
     let owners = require_nobody(&root)?;
     let broken = match condition(&root, config.busy_timeout)? {
         Condition::Whole => {
             keep_old(&root)?;
-            drop(owners);
+            drop((own, owners));
             return take_in::run(config, remote, request, activity);
         }
         Condition::Broken => true,
@@ -161,7 +162,7 @@ pub(crate) fn run(
     report.checked_blobs = found.blobs.len() as u64;
     report.checked_bytes = found.data_bytes();
     report.duration = started.elapsed();
-    drop(owners);
+    drop((own, owners));
     Ok(report)
 }
 
@@ -184,22 +185,15 @@ fn is_whole(root: &Root) -> Error {
     .with_hint("`verify` with repair mends what is damaged in it")
 }
 
-/// Takes the locks of all dead owners. A live one writes into a catalog that is no longer there, or soon not.
+/// Takes the locks of all dead owners, so that none of them is one of the release before, which shares nothing. A live one
+/// writes into a catalog that is no longer there, or soon not.
 fn require_nobody(root: &Root) -> Result<Vec<Lock>> {
     let mut locks = Vec::new();
     for name in root.leases.names()? {
         let path = || root.leases.path_of(&name);
         match lock::take_over(&root.leases, &name).at("lock", path())? {
             Some(lock) => locks.push(lock),
-            None => {
-                let text = format!(
-                    "another process uses the store {}",
-                    root.dir.path().display()
-                );
-                return Err(Error::new(ErrorKind::Busy, text)
-                    .with_path(root.dir.path())
-                    .with_hint("stop what uses it, and try again"));
-            }
+            None => return Err(root.is_used()),
         }
     }
     Ok(locks)

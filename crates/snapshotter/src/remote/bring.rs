@@ -96,8 +96,8 @@ impl<'a> Fetching<'a> {
             let (map, hashes) = read(Output::Memory(&memory))?;
             return self.small(memory.into_inner(), map, hashes);
         }
-        let _space = store.claim_space(len)?;
         let (slot, file) = store.create_slot()?;
+        let _space = store.claim_space(len, &file)?;
         let offer = second.map(Offer::new);
         let (map, hashes) = read(Output::fetched(Some(&file), offer.as_ref()))?;
         Ok(Brought {
@@ -120,8 +120,8 @@ impl<'a> Fetching<'a> {
             return self.small(data, map, hashes);
         }
         let bytes = origin.size(&incoming, wanted)?;
-        let _space = store.claim_space(bytes)?;
         let (slot, file) = store.create_slot()?;
+        let _space = store.claim_space(bytes, &file)?;
         let staging = Staging {
             file: &file,
             dir: store.root.staging.path(),

@@ -17,7 +17,7 @@ use crate::format::artifact::Manifest;
 use crate::format::document::{Document, FileEntry};
 use crate::registry::Repository;
 use crate::store::stream::Hashes;
-use crate::store::{Ingest, Ingested, Payload, Recipient, Store, now};
+use crate::store::{Ingest, Ingested, Operation, Payload, Recipient, Store, now};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::entry::Attributes;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -145,16 +145,14 @@ fn needs(document: &Document) -> Vec<Need<'_>> {
 /// Brings a snapshot into the store, unless it is here, and leases it for an operation.
 pub(crate) fn run(
     context: &Context<'_>,
-    operation: i64,
+    operation: &Operation,
     reference: &Reference,
     recipient: Option<&dyn Recipient>,
 ) -> Result<Fetched> {
     let resolved = resolve(context.remote, reference, context.activity)?;
     let repository = context.remote.repository(reference)?;
     let snapshot = context.store.catalog.write(Sync::Normal, |txn| {
-        let pending = txn.insert_pending(&versioned(&resolved.reference)?, now())?;
-        txn.insert_lease(context.store.owner.name(), operation, pending)?;
-        Ok(pending)
+        operation.pending(txn, &versioned(&resolved.reference)?)
     })?;
     let fetching = Fetching::new(context, snapshot, &repository, &resolved.parsed, recipient);
     let needs = needs(&resolved.entries);
@@ -516,7 +514,7 @@ fn in_store(blob: &Blob) -> Result<Ingest<'static>> {
 /// Makes the snapshot visible, or gives way to one that somebody else fetched meanwhile.
 fn finish(
     context: &Context<'_>,
-    operation: i64,
+    operation: &Operation,
     snapshot: i64,
     resolved: &Resolved,
 ) -> Result<i64> {
@@ -539,7 +537,7 @@ fn finish(
             there => there,
         };
         if let Some(there) = there {
-            txn.insert_lease(store.owner.name(), operation, there.id)?;
+            operation.lease(txn, there.id)?;
             return Ok(there.id);
         }
         if taken {

@@ -29,7 +29,6 @@ pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
 use crate::activity::Activity;
 use crate::format::artifact::{Layer, Manifest};
 use crate::registry::{self, MetadataRegistry, Pulled, Registry, Repository, TagOrDigest};
-use crate::store::Store;
 use crate::transport::{self, Content, ContentProvider, ContentTransport, Daemon};
 use crate::words::digest::{Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
@@ -187,13 +186,6 @@ pub(crate) fn settle(daemon: &Daemon) {
 
 fn by_digest(layers: &[Layer]) -> HashMap<Digest, Layer> {
     layers.iter().map(|layer| (layer.digest, *layer)).collect()
-}
-
-/// Ends a call's lease, also where the disk is full.
-fn release(store: &Store, operation: i64) {
-    if let Err(error) = store.with_slice(|| store.release(operation)) {
-        tracing::warn!(%error, "a finished call's lease stays until this handle is closed");
-    }
 }
 
 /// A manifest's bytes as what they say; they come from outside.

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{fetch, release};
+use super::fetch;
 use crate::catalog::{Snapshot, Sync};
 use crate::registry::Registry;
-use crate::store::now;
+use crate::store::{Operation, now};
 use crate::transport::Content;
 use crate::words::digest::Sha256;
 use crate::words::error::{ErrorKind, Result};
@@ -87,10 +87,10 @@ pub struct PullReport {
 /// Fetches a snapshot, or what is damaged or missing of one that is here. Blocks.
 pub(crate) fn run(context: &fetch::Context<'_>, request: &PullRequest) -> Result<PullReport> {
     let started = Instant::now();
-    let operation = context.store.owner.next_operation();
-    let result = obtain(context, operation, &request.reference);
-    release(context.store, operation);
-    let (fetched, snapshot) = result.map_err(|error| error.with_reference(&request.reference))?;
+    let operation = context.store.begin()?;
+    let (fetched, snapshot) = obtain(context, &operation, &request.reference)
+        .map_err(|error| error.with_reference(&request.reference))?;
+    drop(operation);
     Ok(PullReport {
         reference: snapshot.reference.with_digest(snapshot.manifest_digest),
         manifest_digest: snapshot.manifest_digest,
@@ -107,14 +107,14 @@ pub(crate) fn run(context: &fetch::Context<'_>, request: &PullRequest) -> Result
 
 fn obtain(
     context: &fetch::Context<'_>,
-    operation: i64,
+    operation: &Operation,
     reference: &Reference,
 ) -> Result<(fetch::Fetched, Snapshot)> {
     let store = context.store;
     let here = store.catalog.write(Sync::Normal, |txn| {
         let found = txn.find(reference)?;
         if let Some(snapshot) = &found {
-            txn.insert_lease(store.owner.name(), operation, snapshot.id)?;
+            operation.lease(txn, snapshot.id)?;
             txn.touch(snapshot.id, now())?;
         }
         Ok(found)

@@ -1,9 +1,10 @@
 //! `push`: publishes snapshots that are here and not in the registry yet.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::content::{Incoming, Origin};
-use super::{Remote, publish, release};
+use super::{Remote, publish};
 use crate::activity::{Activity, Limit};
 use crate::catalog::{Snapshot, Sync};
 use crate::registry::Registry;
@@ -98,23 +99,23 @@ pub struct PushReport {
 
 /// Publishes a snapshot. Blocks.
 pub(crate) fn run(
-    store: &Store,
+    store: &Arc<Store>,
     limit: &Limit,
     remote: &Remote,
     request: &PushRequest,
     activity: Activity,
 ) -> Result<PushReport> {
     let started = Instant::now();
-    let operation = store.owner.next_operation();
+    let operation = store.begin()?;
     let snapshot = store.catalog.write(Sync::Normal, |txn| {
         let snapshot = txn.resolve(&request.reference)?;
-        txn.insert_lease(store.owner.name(), operation, snapshot.id)?;
+        operation.lease(txn, snapshot.id)?;
         Ok(snapshot)
     })?;
-    let result = send(store, limit, remote, request, &snapshot, &activity);
-    release(store, operation);
     let (publication, verified_blobs) =
-        result.map_err(|error| error.with_reference(&request.reference))?;
+        send(store, limit, remote, request, &snapshot, &activity)
+            .map_err(|error| error.with_reference(&request.reference))?;
+    drop(operation);
     Ok(PushReport {
         reference: snapshot.reference.with_digest(publication.manifest_digest),
         publication,

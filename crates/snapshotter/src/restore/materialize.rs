@@ -274,7 +274,7 @@ impl<'a> Placing<'a> {
         store.commit_views(&mut made, Existing::Keep)?;
         for &index in &missing {
             if let Some(place) = places[&jobs[index].view()] {
-                sources[index] = Some(store.committed_view(&made[place])?);
+                sources[index] = store.committed_view(&made[place])?;
             }
         }
         for view in &made {
@@ -341,6 +341,7 @@ impl<'a> Placing<'a> {
         mut source: Linkable<'a>,
     ) -> Result<Option<Placement>> {
         let mut left = ATTEMPTS;
+        let mut relieved = false;
         loop {
             let error = match self.link_to(parent, job, &source) {
                 Ok(placement) => return Ok(Some(placement)),
@@ -353,6 +354,15 @@ impl<'a> Placing<'a> {
                 Some(libc::ENOENT) if left > 0 => {
                     left -= 1;
                     self.source_again(job)?
+                }
+                // A name takes space too, however little.
+                _ if !relieved && ErrorKind::of_io(&error) == ErrorKind::NoSpace => {
+                    relieved = true;
+                    if self.context.store.give_up_slice()? {
+                        continue;
+                    }
+                    published(Err(error), parent, job.planned.entry.path.file_name())?;
+                    None
                 }
                 _ if cannot_share(&error) => {
                     if self.context.link_mode == LinkMode::Hardlink {
@@ -380,7 +390,7 @@ impl<'a> Placing<'a> {
         let mut views = [view];
         store.commit_views(&mut views, existing)?;
         self.known.add(&views[0]);
-        store.committed_view(&views[0]).map(Some)
+        store.committed_view(&views[0])
     }
 
     fn source_again(&self, job: &Job<'_>) -> Result<Option<Linkable<'a>>> {

@@ -23,7 +23,7 @@ use crate::format::document::Document;
 use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
 use crate::remote::{self, Fetched, Flights, Remote};
-use crate::store::{Store, now};
+use crate::store::{Operation, Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placements};
@@ -195,7 +195,7 @@ pub(crate) fn run(
     activity: Activity,
 ) -> Result<RestoreReport> {
     let started = Instant::now();
-    let operation = store.owner.next_operation();
+    let operation = store.begin()?;
     let call = Call {
         store,
         limit,
@@ -210,13 +210,10 @@ pub(crate) fn run(
         }),
         activity: &activity,
     };
-    let result = call.run(operation);
-    let released = store.with_slice(|| store.release(operation));
-    let (leased, fetched, restored) =
-        result.map_err(|error| error.with_reference(&request.reference))?;
-    if let Err(error) = released {
-        tracing::warn!(%error, "a finished restore's lease stays until this handle is closed");
-    }
+    let (leased, fetched, restored) = call
+        .run(&operation)
+        .map_err(|error| error.with_reference(&request.reference))?;
+    drop(operation);
     let digest = leased.snapshot.manifest_digest;
     Ok(RestoreReport {
         reference: leased.snapshot.reference.with_digest(digest),
@@ -245,7 +242,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn run(&self, operation: i64) -> Result<(Leased, Fetched, Restored)> {
+    fn run(&self, operation: &Operation) -> Result<(Leased, Fetched, Restored)> {
         let (leased, mut fetched, early) = self.obtain(operation)?;
         let result = self.materialize(&leased, early.as_ref());
         let restored = match (result, &self.remote) {
@@ -280,7 +277,7 @@ impl Call<'_> {
     }
 
     /// Leases the snapshot, fetching it first if it is not here.
-    fn obtain(&self, operation: i64) -> Result<(Leased, Fetched, Option<EarlyFiles<'_>>)> {
+    fn obtain(&self, operation: &Operation) -> Result<(Leased, Fetched, Option<EarlyFiles<'_>>)> {
         match (
             lease(self.store, operation, &self.request.reference),
             &self.remote,
@@ -352,11 +349,11 @@ struct Leased {
     document: Vec<u8>,
 }
 
-fn lease(store: &Store, operation: i64, reference: &Reference) -> Result<Leased> {
+fn lease(store: &Store, operation: &Operation, reference: &Reference) -> Result<Leased> {
     store.with_slice(|| {
         store.catalog.write(Sync::Normal, |txn| {
             let snapshot = txn.resolve(reference)?;
-            txn.insert_lease(store.owner.name(), operation, snapshot.id)?;
+            operation.lease(txn, snapshot.id)?;
             txn.touch(snapshot.id, now())?;
             let document = txn.document(snapshot.id)?;
             Ok(Leased { snapshot, document })

@@ -466,12 +466,12 @@ impl<'c, 'a> Reading<'c, 'a> {
         if map.size() <= IN_MEMORY && map.data_size() == map.size() && !self.planned().read_only {
             return self.by_copy_in_memory(map);
         }
+        let (slot, copy) = store.create_slot()?;
         let claim = if map.data_size() >= LARGE {
-            Some(store.claim_space(map.data_size())?)
+            Some(store.claim_space(map.data_size(), &copy)?)
         } else {
             None
         };
-        let (slot, copy) = store.create_slot()?;
         let output = Output::File {
             file: &copy,
             sync_soon: self.capture.context.durable,

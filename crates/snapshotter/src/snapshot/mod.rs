@@ -20,11 +20,11 @@ use crate::catalog::{Finished, State, Sync};
 use crate::config::Durability;
 use crate::fs::Dir;
 use crate::remote::{Remote, publish_new};
-use crate::store::{Store, now};
+use crate::store::{Operation, Store, now};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
-use crate::words::progress::{Event, Warning, WarningKind};
+use crate::words::progress::{Event, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
 
@@ -275,8 +275,8 @@ pub(crate) fn run(
         })?;
     }
     let base = open_base(store, &request.base_dir)?;
-    let operation = store.owner.next_operation();
-    let snapshot = begin(store, operation, &reference, request.force)?;
+    let operation = store.begin()?;
+    let snapshot = begin(store, &operation, &reference, request.force)?;
     let context = Context {
         store,
         limit,
@@ -287,12 +287,9 @@ pub(crate) fn run(
         durable: durability == Durability::Full && remote.is_none(),
     };
     // What is to be published is kept until it is.
-    let ends = remote.is_none().then_some(operation);
-    let result = complete(&context, snapshot, ends, request);
-    if result.is_err() {
-        abandon(store, operation);
-    }
-    let taken = result.map_err(|error| error.with_reference(&reference))?;
+    let ends = remote.is_none().then_some(&operation);
+    let taken = complete(&context, snapshot, ends, request)
+        .map_err(|error| error.with_reference(&reference))?;
     match remote {
         // The disk is the publication's for now.
         Some(_) => store.sync_when_idle(snapshot),
@@ -306,9 +303,7 @@ pub(crate) fn run(
         // What is nowhere else is in more of a hurry.
         store.sync_later(snapshot);
     }
-    if ends.is_none() {
-        abandon(store, operation);
-    }
+    drop(operation);
     let publication = published?;
     Ok(taken.report(
         reference,
@@ -319,21 +314,19 @@ pub(crate) fn run(
 }
 
 /// Registers the pending snapshot that keeps the blobs until it is finished, leased by this call.
-fn begin(store: &Store, operation: i64, reference: &Reference, force: bool) -> Result<i64> {
+fn begin(store: &Store, operation: &Operation, reference: &Reference, force: bool) -> Result<i64> {
     store.catalog.write(Sync::Normal, |txn| {
         if !force {
             txn.require_new(reference)?;
         }
-        let snapshot = txn.insert_pending(reference, now())?;
-        txn.insert_lease(store.owner.name(), operation, snapshot)?;
-        Ok(snapshot)
+        operation.pending(txn, reference)
     })
 }
 
 fn complete(
     context: &Context<'_>,
     snapshot: i64,
-    ends: Option<i64>,
+    ends: Option<&Operation>,
     request: &SnapshotRequest,
 ) -> Result<Taken> {
     let plan = walk::plan(context, request)?;
@@ -353,7 +346,7 @@ fn complete(
 fn finish(
     context: &Context<'_>,
     snapshot: i64,
-    ends: Option<i64>,
+    ends: Option<&Operation>,
     request: &SnapshotRequest,
     captured: &capture::Captured,
     described: &describe::Described,
@@ -394,25 +387,12 @@ fn finish(
             },
         )?;
         if let Some(operation) = ends {
-            txn.release_operation(store.owner.name(), operation)?;
+            operation.finish(txn)?;
         }
         Ok(replaced)
     })?;
-    if let Err(error) = store.sweep_doomed(&replaced) {
-        context.activity.warn(
-            WarningKind::Deferred,
-            None,
-            format!("what the snapshot replaced could not be removed yet: {error}"),
-        );
-    }
+    store.sweep_removed(&replaced, context.activity);
     Ok(())
-}
-
-/// Ends a call that failed or was published: what it ingested and nobody else needs goes at once. What cannot go now goes with the owner.
-fn abandon(store: &Store, operation: i64) {
-    if let Err(error) = store.with_slice(|| store.release(operation)) {
-        tracing::warn!(%error, "a failed snapshot's blobs stay until this handle is closed");
-    }
 }
 
 fn open_base(store: &Store, path: &Path) -> Result<Dir> {

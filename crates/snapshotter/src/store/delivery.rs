@@ -173,7 +173,7 @@ mod tests {
 
         fn commit(&self, ingest: Ingest<'_>) -> Ingested {
             let reference = "a:b".parse().unwrap();
-            let owner = self.store.owner.name();
+            let owner = self.store.owner().unwrap().name();
             let snapshot = self
                 .store
                 .catalog
@@ -194,7 +194,7 @@ mod tests {
 
         fn staged(&self) -> usize {
             let staging = self.dir.path().join("root/staging");
-            let shards = fs::read_dir(staging.join(self.store.owner.name())).unwrap();
+            let shards = fs::read_dir(staging.join(self.store.owner().unwrap().name())).unwrap();
             shards
                 .map(|shard| fs::read_dir(shard.unwrap().path()).unwrap().count())
                 .sum()

@@ -8,7 +8,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::atomic::Ordering;
 
 use super::check::has_size;
 use super::stream::Hashes;
@@ -18,7 +17,7 @@ use crate::catalog::{
 };
 use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::hook::step;
-use crate::fs::{Dir, Stat, space};
+use crate::fs::{Dir, Stat};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
@@ -134,23 +133,10 @@ pub(crate) enum Ingested {
     Gone,
 }
 
-/// Bytes set aside for a copy in progress.
-#[derive(Debug)]
-pub(crate) struct SpaceClaim<'s> {
-    store: &'s Store,
-    bytes: u64,
-}
-
-impl Drop for SpaceClaim<'_> {
-    fn drop(&mut self) {
-        self.store.copying.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 impl Store {
     /// An empty file in staging.
     pub(crate) fn create_slot(&self) -> Result<(Slot<'_>, File)> {
-        let (dir, name) = self.owner.slot(&self.root)?;
+        let (dir, name) = self.owner()?.slot(&self.root)?;
         let file = dir
             .create_file(&name, 0o600)
             .at("create", dir.path_of(&name))?;
@@ -161,28 +147,18 @@ impl Store {
     /// A name in staging that nothing has yet, and nothing had before.
     #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
     pub(super) fn name_slot(&self) -> Result<Slot<'_>> {
-        let (dir, name) = self.owner.slot(&self.root)?;
+        let (dir, name) = self.owner()?.slot(&self.root)?;
         let named = false;
         Ok(Slot { dir, name, named })
     }
 
     /// A second name, in staging, of a file of the caller's.
     pub(crate) fn link_slot(&self, file: &File) -> Result<io::Result<Slot<'_>>> {
-        let (dir, name) = self.owner.slot(&self.root)?;
+        let (dir, name) = self.owner()?.slot(&self.root)?;
         let named = false;
         Ok(dir
             .link_file(file, &name)
             .map(|()| Slot { dir, name, named }))
-    }
-
-    /// Checks that the filesystem can take a copy, counting the copies already running in this handle.
-    pub(crate) fn claim_space(&self, bytes: u64) -> Result<SpaceClaim<'_>> {
-        let running = self.copying.fetch_add(bytes, Ordering::Relaxed);
-        let claim = SpaceClaim { store: self, bytes };
-        let space = space::of(&self.root.dir).at("examine", self.root.dir.path())?;
-        require_space(space.available, running.saturating_add(bytes))
-            .map_err(|error| error.with_path(self.root.dir.path()))?;
-        Ok(claim)
     }
 
     /// Gives files their names and rows, and references them from a pending snapshot; one outcome an item.
@@ -265,7 +241,8 @@ impl Store {
         if there.is_some_and(|there| there.kind == Kind::Directory)
             && found.is_some_and(|blob| blob.form == form)
         {
-            self.throw_away(&self.root.content, &name)?;
+            // Left or not, whether the name is free is seen next.
+            let _thrown = self.throw_away(&self.root.content, &name);
         }
         names.given.push(StoredName::content(name.clone()));
         self.name_payload(&name, item)?;

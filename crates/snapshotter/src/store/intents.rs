@@ -33,8 +33,9 @@ impl Store {
         }
         // What is left of a longer list before it does not count.
         list.push(b'\n');
+        let owner = self.owner()?;
         step("write")
-            .and_then(|()| self.owner.lease().write_all_at(&list, 0))
+            .and_then(|()| owner.lease().write_all_at(&list, 0))
             .at("write to a lease in", self.root.leases.path())
     }
 }

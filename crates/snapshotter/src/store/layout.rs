@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::catalog::{Shard, Tree};
 use crate::fs::counter::Counter;
 use crate::fs::dir::Kind;
+use crate::fs::lock::{self, Lock};
 use crate::fs::{Dir, is_privileged, space};
 use crate::words::error::{At, Error, ErrorKind, Result};
 
@@ -73,6 +74,35 @@ impl Root {
             .with_path(dir.path()));
         }
         Ok(())
+    }
+
+    /// Says that this process has the store open, until the lock is dropped. A lease file would take an inode, and is for
+    /// those who lease something.
+    ///
+    /// # Errors
+    /// `Busy` while somebody has the store for itself.
+    pub(crate) fn share(&self) -> Result<Lock> {
+        let shared = lock::share(&self.metadata).at("lock", self.metadata.path())?;
+        shared.ok_or_else(|| self.is_used())
+    }
+
+    /// Has the store for oneself, until the lock is dropped.
+    ///
+    /// # Errors
+    /// `Busy` while anybody has it open.
+    pub(crate) fn exclude(&self) -> Result<Lock> {
+        let own = lock::exclude(&self.metadata).at("lock", self.metadata.path())?;
+        own.ok_or_else(|| self.is_used())
+    }
+
+    pub(crate) fn is_used(&self) -> Error {
+        let path = self.dir.path();
+        Error::new(
+            ErrorKind::Busy,
+            format!("another process uses the store {}", path.display()),
+        )
+        .with_path(path)
+        .with_hint("stop what uses it, and try again")
     }
 
     /// Where the catalog is.

@@ -5,7 +5,9 @@
 //! noted that (`sweep.rs`), and what a reader finds by a row it may open for as long as it leases a snapshot that
 //! references it.
 
+mod background;
 mod check;
+mod claims;
 mod copy;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
 mod delivery;
@@ -13,6 +15,7 @@ mod ingest;
 mod intents;
 mod lanes;
 pub(crate) mod layout;
+mod operation;
 mod owner;
 #[cfg(feature = "test-hook")]
 pub(crate) mod pack;
@@ -23,6 +26,7 @@ mod reserve;
 pub(crate) mod stream;
 mod sweep;
 mod sync;
+mod trash;
 #[cfg(feature = "registry")]
 pub(crate) mod travel;
 mod tree;
@@ -37,21 +41,25 @@ pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
+pub(crate) use operation::Operation;
 #[cfg(feature = "registry")]
 pub(crate) use packed::pass_packed;
 pub(crate) use recipient::Recipient;
 pub(crate) use recover::{ReadBlob, read_blob};
 pub(crate) use sweep::Strangers;
+pub(crate) use trash::Swept;
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use crate::catalog::{Catalog, Opening, Sync};
-use crate::words::error::{Error, Result};
+use crate::catalog::{Catalog, Opening};
+use crate::fs::lock::Lock;
+use crate::words::error::{Error, ErrorKind, Result};
+use background::Background;
+use claims::Claims;
 use layout::Root;
 use owner::Owner;
 
@@ -64,17 +72,18 @@ pub(crate) const WENT_BACK: &str = "the catalog is older than the store: an old 
 pub(crate) struct Store {
     pub(crate) root: Root,
     pub(crate) catalog: Catalog,
-    pub(crate) owner: Owner,
+    /// What this handle leases, stages and throws away by; none while it only reads.
+    owner: OnceLock<Owner>,
+    becoming: Mutex<()>,
+    /// Says that somebody has the store open.
+    _open: Lock,
     /// The running boot; empty where the system does not tell, and then equal to no recorded one.
     boot: String,
-    copying: AtomicU64,
+    claims: Claims,
     unpacking: unpack::Unpacking,
-    background: Mutex<Vec<JoinHandle<()>>>,
-    /// Set when nothing new is to begin in the background.
-    closing: Mutex<bool>,
+    background: Background,
     /// The catalog is older than the store: what it does not know may be what it lost.
     went_back: bool,
-    closes: Condvar,
     closed: AtomicBool,
 }
 
@@ -82,28 +91,48 @@ impl Store {
     /// Opens a root, or makes one, and cleans up after dead owners.
     pub(crate) fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
         let root = Root::open(path)?;
+        let open = root.share()?;
+        let room = root.room()?;
         let opening = Opening {
             may_create: &|| root.require_unused(),
             wait_for_older: &|| Self::wait_for_older(&root, busy_timeout),
         };
-        let path = root.catalog_path();
-        let catalog = Catalog::open(&path, root.generation()?, busy_timeout, &opening)?;
+        let catalog = root.with_slice(|| {
+            if let Some(room) = &room {
+                room.make()?;
+            }
+            let path = root.catalog_path();
+            Catalog::open(&path, root.generation()?, busy_timeout, &opening)
+        })?;
+        let catalog = match room {
+            Some(room) => catalog.asking_first(move || room.make()),
+            None => catalog,
+        };
         let store = Self {
             went_back: catalog.went_back()?,
-            owner: Owner::create(&root)?,
+            owner: OnceLock::new(),
+            becoming: Mutex::default(),
+            _open: open,
             boot: crate::fs::boot_id().unwrap_or_default(),
             root,
             catalog,
-            copying: AtomicU64::new(0),
+            claims: Claims::default(),
             unpacking: unpack::Unpacking::default(),
-            background: Mutex::default(),
-            closing: Mutex::default(),
-            closes: Condvar::new(),
+            background: Background::default(),
             closed: AtomicBool::new(false),
         };
-        store.make_reserve();
-        for owner in store.reap_dead_owners()? {
-            tracing::info!(owner, "cleaned up after an owner that died");
+        store.set_aside_space();
+        match store.reap_dead_owners() {
+            Ok(reaped) => {
+                for owner in reaped.owners {
+                    tracing::info!(owner, "cleaned up after an owner that died");
+                }
+            }
+            // Who opens a store on a full disk may be about to make room in it.
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(%error, "what dead owners left stays for the next opener");
+            }
+            Err(error) => return Err(error),
         }
         Ok(store)
     }
@@ -114,8 +143,11 @@ impl Store {
             return Ok(());
         }
         self.finish_background();
-        let forgotten = self.forget_owner(self.owner.name());
-        self.catalog.checkpoint();
+        let forgotten = match self.owner.get() {
+            Some(owner) => self.forget_owner(owner.name()).map(|_| ()),
+            None => Ok(()),
+        };
+        self.catalog.close_log();
         forgotten
     }
 
@@ -132,19 +164,6 @@ impl Store {
                 .with_hint("nothing is given up until `rebuild` has taken in what the catalog does not know"));
         }
         Ok(())
-    }
-
-    /// Ends one call's leases, deleting and sweeping what only they kept.
-    pub(crate) fn release(&self, operation: i64) -> Result<()> {
-        let owner = self.owner.name();
-        let abandons = self
-            .catalog
-            .read(|txn| txn.would_abandon(owner, operation))?;
-        let sync = if abandons { Sync::Full } else { Sync::Normal };
-        let doomed = self
-            .catalog
-            .write(sync, |txn| txn.release_operation(owner, operation))?;
-        self.sweep_doomed(&doomed)
     }
 
     /// The mark of a row written under this boot and not synced yet.

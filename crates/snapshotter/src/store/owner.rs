@@ -7,13 +7,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Store;
 use super::intents::intended;
 use super::layout::Root;
+use super::trash::{Left, trash_owner};
 use crate::fs::dir::ignore_absent;
 use crate::fs::lock::{self, Lock};
 use crate::fs::{Dir, random_name};
@@ -28,14 +29,13 @@ pub(crate) struct Owner {
     name: String,
     lock: Lock,
     staging: [OnceLock<Dir>; SHARDS],
-    trash: OnceLock<Dir>,
     slots: AtomicU64,
     operations: AtomicI64,
 }
 
 impl Owner {
     /// Makes and locks a lease file.
-    pub(crate) fn create(root: &Root) -> Result<Self> {
+    fn create(root: &Root) -> Result<Self> {
         for _ in 0..16 {
             let name = random_name().at("read random bytes for", root.leases.path())?;
             let made = lock::create(&root.leases, OsStr::new(&name))
@@ -45,7 +45,6 @@ impl Owner {
                     name,
                     lock,
                     staging: [const { OnceLock::new() }; SHARDS],
-                    trash: OnceLock::new(),
                     slots: AtomicU64::new(0),
                     operations: AtomicI64::new(0),
                 });
@@ -85,70 +84,98 @@ impl Owner {
         let dir = own.ensure_dir(OsStr::new(&format!("{shard:x}")), 0o700)?;
         Ok((self.staging[shard].get_or_init(|| dir), name))
     }
+}
 
-    /// The directory where this owner puts swept names, made when first needed.
-    pub(crate) fn trash(&self, root: &Root) -> Result<&Dir> {
-        if let Some(dir) = self.trash.get() {
-            return Ok(dir);
-        }
-        let dir = root.trash.ensure_dir(OsStr::new(&self.name), 0o700)?;
-        Ok(self.trash.get_or_init(|| dir))
-    }
+/// What cleaning up after dead owners came to.
+#[derive(Debug, Default)]
+pub(crate) struct Reaped {
+    pub(crate) owners: Vec<String>,
+    pub(crate) left: Vec<Left>,
 }
 
 impl Store {
-    /// The directory of this owner's slots, and of other files that go when it goes; it need not be there yet.
-    #[cfg(feature = "dragonfly")]
-    pub(crate) fn staging(&self) -> std::path::PathBuf {
-        self.root.staging.path_of(OsStr::new(self.owner.name()))
+    /// This handle as an owner, which it becomes when it first has something to lease, to stage or to throw away: who only
+    /// reads needs no lease file, and no inode for one.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub(crate) fn owner(&self) -> Result<&Owner> {
+        if let Some(owner) = self.owner.get() {
+            return Ok(owner);
+        }
+        let _one = self.becoming.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(owner) = self.owner.get() {
+            return Ok(owner);
+        }
+        let owner = self.with_slice(|| Owner::create(&self.root))?;
+        Ok(self.owner.get_or_init(|| owner))
     }
 
-    /// Cleans up after owners that died. Names the ones it found.
+    /// The directory of this owner's slots, and of other files that go when it goes; it need not be there yet.
+    #[cfg(feature = "dragonfly")]
+    pub(crate) fn staging(&self) -> Result<std::path::PathBuf> {
+        let name = OsStr::new(self.owner()?.name());
+        Ok(self.root.staging.path_of(name))
+    }
+
+    /// Cleans up after owners that died.
     ///
     /// # Errors
     /// The catalog's and the filesystem's.
-    pub(crate) fn reap_dead_owners(&self) -> Result<Vec<String>> {
-        let mut reaped = Vec::new();
+    pub(crate) fn reap_dead_owners(&self) -> Result<Reaped> {
+        let mut reaped = Reaped::default();
         for name in self.root.leases.names()? {
-            if name == OsStr::new(self.owner.name()) {
+            if self
+                .owner
+                .get()
+                .is_some_and(|own| name == OsStr::new(own.name()))
+            {
                 continue;
             }
             if let Some(lock) = lock::take_over(&self.root.leases, &name)
                 .at("lock", self.root.leases.path_of(&name))?
             {
                 let owner = name.to_string_lossy().into_owned();
-                self.bury_owner(&owner, &lock)?;
-                reaped.push(owner);
+                reaped.left.extend(self.bury_owner(&owner, &lock)?);
+                reaped.owners.push(owner);
                 drop(lock);
             }
         }
-        if !reaped.is_empty() {
+        if !reaped.owners.is_empty() {
             // What they gave up and did not come to sweeping.
-            self.sweep_orphans()?;
+            let swept = self.with_reserve(|| self.sweep_orphans())?;
+            reaped.left.extend(swept.left);
         }
         Ok(reaped)
     }
 
     /// Cleans up after an owner that died; the names it was about to give are swept.
-    fn bury_owner(&self, owner: &str, lock: &Lock) -> Result<()> {
+    fn bury_owner(&self, owner: &str, lock: &Lock) -> Result<Vec<Left>> {
         let names = intended(lock.file());
-        self.sweep(&names.at("read a lease in", self.root.leases.path())?)?;
-        self.forget_owner(owner)
+        let names = names.at("read a lease in", self.root.leases.path())?;
+        let mut left = self.with_reserve(|| self.sweep(&names))?.left;
+        left.extend(self.forget_owner(owner)?);
+        Ok(left)
     }
 
     /// Deletes everything of an owner whose lock the caller holds; its lease file goes last. Nobody else gives that owner
-    /// leases, so where it has none nothing is written, and nobody who writes is waited for.
-    pub(crate) fn forget_owner(&self, owner: &str) -> Result<()> {
-        if self.catalog.read(|txn| txn.has_leases(owner))? {
-            let doomed = self
-                .catalog
-                .write(crate::catalog::Sync::Full, |txn| txn.release_owner(owner))?;
-            self.sweep_doomed(&doomed)?;
+    /// leases, so where it has none nothing is written, and nobody who writes is waited for. Names that cannot go stay, and
+    /// are ownerless then.
+    pub(crate) fn forget_owner(&self, owner: &str) -> Result<Vec<Left>> {
+        let mut left = Vec::new();
+        if self.catalog.read(|txn| txn.has_leases(owner, None))? {
+            let doomed = self.with_reserve(|| {
+                self.catalog
+                    .write(crate::catalog::Sync::Full, |txn| txn.release_owner(owner))
+            })?;
+            left.extend(self.with_reserve(|| self.sweep_doomed(&doomed))?.left);
         }
+        left.extend(self.empty(owner)?);
         let name = OsStr::new(owner);
-        self.root.staging.remove_tree(name)?;
-        self.root.trash.remove_tree(name)?;
-        ignore_absent(self.root.leases.unlink(name)).at("remove", self.root.leases.path_of(name))
+        if let Err(error) = ignore_absent(self.root.leases.unlink(name)) {
+            left.push(Left::new(&self.root.leases, name, error));
+        }
+        Ok(left)
     }
 
     /// Waits until no process of a release with an older schema uses the root, as long as for anybody who holds the
@@ -173,24 +200,21 @@ impl Store {
     }
 
     /// Staging, trash and leases of owners that have no lease file: what is left when somebody deleted it.
-    pub(crate) fn forget_ownerless(&self) -> Result<()> {
+    pub(crate) fn forget_ownerless(&self) -> Result<Vec<Left>> {
+        let mut left = Vec::new();
         let mut owners = self.catalog.read(|txn| txn.lease_owners())?;
         for dir in [&self.root.staging, &self.root.trash] {
-            owners.extend(
-                dir.names()?
-                    .iter()
-                    .map(|name| name.to_string_lossy().into_owned()),
-            );
+            owners.extend(dir.names()?.iter().map(|name| trash_owner(name)));
         }
         owners.sort_unstable();
         owners.dedup();
         for owner in owners {
             let stat: io::Result<_> = self.root.leases.stat_if_any(OsStr::new(&owner));
             if stat.at("examine", self.root.leases.path())?.is_none() {
-                self.forget_owner(&owner)?;
+                left.extend(self.forget_owner(&owner)?);
             }
         }
-        Ok(())
+        Ok(left)
     }
 }
 

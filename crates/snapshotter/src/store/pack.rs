@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::stream::{Output, PIECE, Piece, Source, fill};
@@ -21,11 +22,11 @@ use crate::words::reference::Reference;
 /// # Errors
 /// Those of the store; `Internal` when something was not stored as it should have been.
 pub fn pack(root: &Path, cache: &Path, reference: &Reference) -> Result<()> {
-    let store = Store::open(root, Duration::from_secs(30))?;
-    let operation = store.owner.next_operation();
+    let store = Arc::new(Store::open(root, Duration::from_secs(30))?);
+    let operation = store.begin()?;
     let (snapshot, blobs) = store.catalog.write(Sync::Normal, |txn| {
         let snapshot = txn.resolve(reference)?.id;
-        txn.insert_lease(store.owner.name(), operation, snapshot)?;
+        operation.lease(txn, snapshot)?;
         Ok((snapshot, txn.blobs_of_snapshot(snapshot)?))
     })?;
     for blob in blobs.iter().filter(|blob| blob.form == Form::Plain) {
@@ -35,12 +36,12 @@ pub fn pack(root: &Path, cache: &Path, reference: &Reference) -> Result<()> {
         fs::remove_file(&plain).at("remove", plain)?;
         deliver(&store, snapshot, blob, &delivered)?;
     }
-    store.release(operation)?;
+    drop(operation);
     store.close()
 }
 
 fn write_stream(store: &Store, blob: &Blob, to: &Path) -> Result<()> {
-    let activity = Activity::new(std::sync::Arc::default(), None);
+    let activity = Activity::new(Arc::default(), None);
     let opened = store.open_good(blob, &activity)?;
     let map = store.extents(blob)?;
     let mut source = Source::new(&map);

@@ -1,84 +1,238 @@
-//! Four preallocated MiB that let the store get out of a full disk: deleting needs room in the database first.
+//! What lets the store get out of a full disk: space and inodes that are set aside while there are some.
 //!
-//! A removal may use all of it, because it gives space back. What only records something (a restore's lease) gets slices
-//! of the first half, so that resuming works on a full disk and removing still does afterwards. It is filled up again
-//! whenever there is room: after a removal, and when a root is opened.
+//! Deleting needs room in the database first, and an owner needs a lease file. So the reserve is a directory of eight
+//! files of half a MiB: each that is given up gives back its bytes and its inode, whichever of them there is no more of,
+//! and to unlink a file takes neither. A removal may use all of it, because it gives space back. What only records
+//! something (a restore's lease, an owner) gets pieces of the first half, so that resuming works on a full disk and
+//! removing still does afterwards. It is filled up again whenever there is room: after a removal, and when a root is
+//! opened. The catalog's log keeps disk space of its own, so that most small transactions overwrite what is there.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 
 use super::Store;
-use crate::fs::{Stat, place};
+use super::layout::Root;
+use crate::catalog::KEPT_LOG;
+use crate::fs::dir::{Kind, ignore_absent};
+use crate::fs::{Dir, place, space};
 use crate::words::error::{At, ErrorKind, Result};
 
 const NAME: &str = "reserve";
-const SIZE: u64 = 4 << 20;
+const PIECES: usize = 8;
+/// More than the pages that a small transaction writes, in bytes.
+const PIECE: u64 = 512 << 10;
 
-/// Enough for the pages that a small transaction writes.
-const SLICE: u64 = 256 << 10;
+/// What the log's index takes at first, several times over, in bytes.
+const INDEX: usize = 128 << 10;
+
+/// What is not worth asking for, in bytes.
+const LEAST: u64 = 64 << 10;
+
+/// Given up for what only records something, one call.
+const SLICE: usize = 2;
+
+impl Root {
+    /// Fills the reserve up.
+    fn fill_reserve(&self) -> Result<()> {
+        let dir = self.reserve()?;
+        for name in pieces() {
+            let path = || dir.path_of(&name);
+            let there = dir.stat_if_any(&name).at("examine", path())?;
+            if there.is_none_or(|there| there.size < PIECE) {
+                make_piece(&dir, &name).at("set aside space in", path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reserve(&self) -> Result<Dir> {
+        let name = OsStr::new(NAME);
+        // One file, as it was before the reserve had inodes too.
+        let there = self
+            .dir
+            .stat_if_any(name)
+            .at("examine", self.dir.path_of(name))?;
+        if there.is_some_and(|there| there.kind == Kind::File) {
+            ignore_absent(self.dir.unlink(name)).at("remove", self.dir.path_of(name))?;
+        }
+        self.dir.ensure_dir(name, 0o700)
+    }
+
+    fn give_up(&self, most: usize, keep: usize) -> Result<bool> {
+        give_up(&self.dir, most, keep)
+    }
+
+    /// What makes sure, before each transaction, that the catalog's index has room, where it may need some; see [`Room`].
+    pub(super) fn room(&self) -> Result<Option<Room>> {
+        if !space::copies_on_write(&self.metadata) {
+            return Ok(None);
+        }
+        if let Err(error) = place::overwrite_in_place(&self.metadata) {
+            tracing::debug!(%error, "the catalog's files are written elsewhere when they are overwritten");
+        }
+        let probe = self.with_slice(|| {
+            self.metadata
+                .create_unnamed(0o600)
+                .at("create a file in", self.metadata.path())
+        })?;
+        let root = self.dir.reopen()?;
+        Ok(Some(Room { probe, root }))
+    }
+
+    /// Does what records something; on a full disk, once more with pieces of the reserve's first half given up.
+    pub(super) fn with_slice<T>(&self, record: impl Fn() -> Result<T>) -> Result<T> {
+        let result = record();
+        if is_full(&result) && self.give_up(SLICE, PIECES / 2)? {
+            return self.again(&record);
+        }
+        result
+    }
+
+    /// Does what failed for want of space when some has been given up.
+    fn again<T>(&self, work: &dyn Fn() -> Result<T>) -> Result<T> {
+        let result = work();
+        if !is_full(&result) {
+            return result;
+        }
+        // Some filesystems (btrfs) give back with their next commit.
+        self.dir.sync_filesystem()?;
+        work()
+    }
+}
+
+/// Room for the log's index, on btrfs. The index is mapped memory: a page of it that has reached the disk needs space for
+/// itself, or at least for what describes it, when it is written again, and where there is none the kernel kills the
+/// process. So whether there is some is tried with a file before, and what is missing comes from the reserve.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// Empty, and without a name.
+    probe: File,
+    root: Dir,
+}
+
+impl Room {
+    /// # Errors
+    /// `NoSpace` where there is no room, and nothing in the reserve that would make some.
+    pub(crate) fn make(&self) -> Result<()> {
+        let path = self.root.path();
+        loop {
+            let tried = place::try_to_write(&self.probe, INDEX).at("write in", path);
+            if !is_full(&tried) || !give_up(&self.root, 1, 0)? {
+                return tried;
+            }
+            self.root.sync_filesystem()?;
+        }
+    }
+}
+
+/// Gives pieces up, at most so many, until `keep` are left; says whether any were there.
+fn give_up(root: &Dir, most: usize, keep: usize) -> Result<bool> {
+    let name = OsStr::new(NAME);
+    let there = root.stat_if_any(name).at("examine", root.path_of(name))?;
+    match there.map(|there| there.kind) {
+        None => return Ok(false),
+        Some(Kind::Directory) => {}
+        Some(_) => {
+            ignore_absent(root.unlink(name)).at("give up", root.path_of(name))?;
+            return Ok(true);
+        }
+    }
+    let dir = root.open_dir(name)?;
+    let mut there = dir.names()?;
+    there.truncate(there.len().saturating_sub(keep).min(most));
+    for name in &there {
+        ignore_absent(dir.unlink(name)).at("give up", dir.path_of(name))?;
+    }
+    Ok(!there.is_empty())
+}
+
+fn pieces() -> impl Iterator<Item = OsString> {
+    (0..PIECES).map(|number| number.to_string().into())
+}
+
+fn make_piece(dir: &Dir, name: &OsStr) -> io::Result<()> {
+    let file = match dir.create_file(name, 0o600) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => dir.open_writable(name),
+        made => made,
+    }?;
+    let mut size = PIECE;
+    loop {
+        match place::allocate(&file, size) {
+            // An inode, and what there is.
+            Err(error) if ErrorKind::of_io(&error) == ErrorKind::NoSpace && size > LEAST => {
+                size /= 2
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_full<T>(result: &Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == ErrorKind::NoSpace)
+}
 
 impl Store {
-    /// Fills the reserve up. Without room for it the store works all the same.
-    pub(crate) fn make_reserve(&self) {
-        let filled = self.open_reserve().and_then(|file| {
-            if Stat::of_file(&file)?.size < SIZE {
-                place::allocate(&file, SIZE)?;
-            }
-            Ok(())
-        });
-        if let Err(error) = filled {
-            tracing::debug!(%error, "there is no room for the whole reserve");
+    /// Sets aside what is not there yet of the log's disk space and of the reserve. Without room for it the store works all
+    /// the same.
+    pub(super) fn set_aside_space(&self) {
+        let mut result = self.try_to_set_aside();
+        if is_full(&result) && space::copies_on_write(&self.root.dir) {
+            // What was removed is given back with the next commit.
+            result = self
+                .root
+                .dir
+                .sync_filesystem()
+                .and_then(|()| self.try_to_set_aside());
+        }
+        if let Err(error) = result {
+            tracing::debug!(%error, "there is no room for all that is to be set aside");
         }
     }
 
-    fn open_reserve(&self) -> io::Result<File> {
-        let name = OsStr::new(NAME);
-        match self.root.dir.create_file(name, 0o600) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.root.dir.open_writable(name)
-            }
-            result => result,
-        }
+    fn try_to_set_aside(&self) -> Result<()> {
+        let (metadata, name) = (&self.root.metadata, OsStr::new("catalog.db-wal"));
+        metadata
+            .open_writable(name)
+            .and_then(|log| place::allocate_beyond(&log, KEPT_LOG.into()))
+            .at("set aside space for", metadata.path_of(name))?;
+        self.root.fill_reserve()
     }
 
     /// Does what gives space back; on a full disk, once more with the reserve given up.
     pub(crate) fn with_reserve<T>(&self, free: impl Fn() -> Result<T>) -> Result<T> {
-        match free() {
-            Err(error) if error.kind() == ErrorKind::NoSpace => {
-                self.shrink_reserve(0)?;
-                let result = free();
-                self.make_reserve();
-                result
-            }
-            result => result,
+        let result = self.with_log(&free);
+        if is_full(&result) && self.root.give_up(PIECES, 0)? {
+            let result = self.root.again(&free);
+            self.set_aside_space();
+            return result;
         }
+        result
     }
 
-    /// Does what writes a few rows; on a full disk, once more with a slice of the reserve's first half.
+    /// Does what writes a few rows; on a full disk, once more with pieces of the reserve's first half given up.
     pub(crate) fn with_slice<T>(&self, record: impl Fn() -> Result<T>) -> Result<T> {
-        match record() {
-            Err(error) if error.kind() == ErrorKind::NoSpace => {
-                let path = self.root.dir.path_of(OsStr::new(NAME));
-                let size = self
-                    .open_reserve()
-                    .and_then(|file| Stat::of_file(&file))
-                    .at("examine", path)?
-                    .size;
-                if size < SIZE / 2 + SLICE {
-                    return Err(error);
-                }
-                self.shrink_reserve(size - SLICE)?;
-                record()
-            }
-            result => result,
+        let result = self.with_log(&record);
+        if is_full(&result) && self.give_up_slice()? {
+            let result = self.root.again(&record);
+            // What was not needed is set aside again.
+            self.set_aside_space();
+            return result;
         }
+        result
     }
 
-    fn shrink_reserve(&self, size: u64) -> Result<()> {
-        let path = self.root.dir.path_of(OsStr::new(NAME));
-        self.open_reserve()
-            .and_then(|file| place::shrink(&file, size))
-            .at("give up", path)
+    /// Makes room for what takes hardly any, if pieces of the reserve's first half are left.
+    pub(crate) fn give_up_slice(&self) -> Result<bool> {
+        self.root.give_up(SLICE, PIECES / 2)
+    }
+
+    /// A log that was copied into the database is begun anew, where it has disk space.
+    fn with_log<T>(&self, work: &dyn Fn() -> Result<T>) -> Result<T> {
+        let result = work();
+        if is_full(&result) && self.catalog.checkpoint() {
+            return work();
+        }
+        result
     }
 }

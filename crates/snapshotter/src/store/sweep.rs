@@ -7,24 +7,21 @@
 //!
 //! No other name is litter. A file under its right name that the catalog does not know may be what the catalog lost.
 
-use std::ffi::{OsStr, OsString};
-
 use super::Store;
 use super::recover::read_blob;
+use super::trash::{Swept, Thrown};
 use crate::activity::Activity;
 use crate::catalog::{Doomed, Form, StoredName, Sync, Tree, parse_content_name, parse_view_name};
-use crate::fs::dir::ignore_absent;
-use crate::fs::{Dir, random_name};
-use crate::words::error::{At, Result};
+use crate::words::error::Result;
 
 /// Names looked at under one hold of the lock, so that others get their turn.
 const BATCH: usize = 512;
 
 /// Names without a row that were not this store's to sweep.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Strangers {
     /// Names whose files had other bytes than they say, or that say nothing: those were swept.
-    pub(crate) swept: u64,
+    pub(crate) swept: Swept,
     /// Whole files, which may be what the catalog lost: those stay.
     pub(crate) whole: Vec<StoredName>,
     /// Bytes of data in them.
@@ -33,28 +30,30 @@ pub(crate) struct Strangers {
 
 impl Store {
     /// Sweeps the names of objects whose rows were just deleted.
-    pub(crate) fn sweep_doomed(&self, doomed: &[Doomed]) -> Result<()> {
+    pub(crate) fn sweep_doomed(&self, doomed: &[Doomed]) -> Result<Swept> {
         let names: Vec<StoredName> = doomed.iter().flat_map(|one| one.names.clone()).collect();
-        self.sweep(&names).map(drop)
+        self.sweep(&names)
     }
 
     /// Removes what nothing needs: dead owners and those whose lease files are gone, abandoned snapshots, orphans. Says
     /// how many of these there were.
-    pub(crate) fn sweep_whole(&self) -> Result<u64> {
-        self.reap_dead_owners()?;
-        self.forget_ownerless()?;
+    pub(crate) fn sweep_whole(&self) -> Result<Swept> {
+        let mut left = self.reap_dead_owners()?.left;
+        left.extend(self.forget_ownerless()?);
         let abandoned = self.catalog.read(|txn| txn.abandoned())?;
         if !abandoned.is_empty() {
             let doomed = self
                 .catalog
                 .write(Sync::Full, |txn| txn.doom_abandoned(&txn.abandoned()?))?;
-            self.sweep_doomed(&doomed)?;
+            left.extend(self.sweep_doomed(&doomed)?.left);
         }
-        self.sweep_orphans()
+        let mut swept = self.sweep_orphans()?;
+        swept.left.extend(left);
+        Ok(swept)
     }
 
     /// Sweeps all names that wait for it.
-    pub(super) fn sweep_orphans(&self) -> Result<u64> {
+    pub(super) fn sweep_orphans(&self) -> Result<Swept> {
         let orphans = self.catalog.read(|txn| txn.orphans())?;
         self.sweep(&orphans)
     }
@@ -144,54 +143,44 @@ impl Store {
         Ok(found)
     }
 
-    /// Sweeps those of these names that have no row; none while the catalog is older than the store.
-    pub(crate) fn sweep(&self, names: &[StoredName]) -> Result<u64> {
-        if self.went_back {
-            return Ok(0);
+    /// Sweeps those of these names that have no row; none while the catalog is older than the store. What cannot go stays an
+    /// orphan.
+    pub(crate) fn sweep(&self, names: &[StoredName]) -> Result<Swept> {
+        let mut swept = Swept::default();
+        if names.is_empty() || self.went_back {
+            return Ok(swept);
         }
-        let mut swept = 0;
+        // Before the lock is held. Without one, names are unlinked in place.
+        if let Err(error) = self.owner() {
+            tracing::debug!(%error, "nothing can be moved to the trash");
+        }
         for batch in names.chunks(BATCH) {
-            let mut moved = Vec::new();
+            let mut trashed = Vec::new();
             let result = self.catalog.write(Sync::Normal, |txn| {
                 for name in batch {
                     if !txn.has_row(name)? {
                         let dir = self.root.tree(name.tree);
-                        moved.extend(self.throw_away(dir, &name.name)?);
+                        match self.throw_away(dir, &name.name) {
+                            Thrown::Trashed(name) => trashed.push(name),
+                            Thrown::Unlinked => swept.names += 1,
+                            Thrown::Absent => {}
+                            Thrown::Left(left) => {
+                                swept.left.push(left);
+                                continue;
+                            }
+                        }
                     }
                     txn.forget_orphan(name)?;
                 }
                 Ok(())
             });
             // What was moved has no row, whether or not the transaction, which changed nothing else, went through.
-            for name in &moved {
-                self.empty_trash(name)?;
+            swept.names += trashed.len() as u64;
+            for name in &trashed {
+                self.unlink_trashed(name, &mut swept.left);
             }
             result?;
-            swept += moved.len() as u64;
         }
         Ok(swept)
-    }
-
-    fn empty_trash(&self, name: &OsStr) -> Result<()> {
-        let trash = self.owner.trash(&self.root)?;
-        match ignore_absent(trash.unlink(name)) {
-            // Somebody made a directory under storage/: it is as much litter as a file.
-            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => trash.remove_tree(name),
-            result => result.at("remove", trash.path_of(name)),
-        }
-    }
-
-    /// Moves a name to the trash and returns what it is called there; `None`: it was gone. The caller holds the names
-    /// lock.
-    pub(super) fn throw_away(&self, dir: &Dir, name: &OsStr) -> Result<Option<OsString>> {
-        let trash = self.owner.trash(&self.root)?;
-        let to: OsString = random_name()
-            .at("read random bytes for", trash.path())?
-            .into();
-        match dir.rename(name, trash, &to) {
-            Ok(()) => Ok(Some(to)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).at("move to the trash", dir.path_of(name)),
-        }
     }
 }

@@ -4,31 +4,32 @@
 //! out about one file was written into the row of another.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::stream::Hashes;
 use super::*;
-use crate::catalog::{Blob, BlobState, Unsynced};
+use crate::catalog::{Blob, BlobState, Sync, Unsynced};
 use crate::format::spf;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::extent::{Extent, ExtentMap};
 
-fn open(dir: &Path) -> Store {
-    Store::open(&dir.join("root"), Duration::from_secs(5)).unwrap()
+fn open(dir: &Path) -> Arc<Store> {
+    Arc::new(Store::open(&dir.join("root"), Duration::from_secs(5)).unwrap())
 }
 
-/// A pending snapshot that an operation leases.
-fn pending(store: &Store, version: &str, operation: i64) -> i64 {
+/// A pending snapshot, which goes with the operation.
+fn pending(store: &Arc<Store>, version: &str) -> (Operation, i64) {
     let reference = format!("a:{version}").parse().unwrap();
-    let begun = store.catalog.write(Sync::Normal, |txn| {
-        let snapshot = txn.insert_pending(&reference, now())?;
-        txn.insert_lease(store.owner.name(), operation, snapshot)?;
-        Ok(snapshot)
-    });
-    begun.unwrap()
+    let operation = store.begin().unwrap();
+    let begun = store
+        .catalog
+        .write(Sync::Normal, |txn| operation.pending(txn, &reference));
+    let snapshot = begun.unwrap();
+    (operation, snapshot)
 }
 
-fn put(store: &Store, version: &str, operation: i64, bytes: &[u8]) -> i64 {
-    let snapshot = pending(store, version, operation);
+fn put(store: &Arc<Store>, version: &str, bytes: &[u8]) -> (Operation, i64) {
+    let (operation, snapshot) = pending(store, version);
     let map = ExtentMap::dense(bytes.len() as u64).unwrap();
     let mut stream = spf::header(bytes.len() as u64, 1).to_vec();
     stream.extend(spf::descriptor(map.extents()[0]));
@@ -45,7 +46,7 @@ fn put(store: &Store, version: &str, operation: i64, bytes: &[u8]) -> i64 {
     };
     let outcomes = store.commit(snapshot, &mut [ingest]).unwrap();
     assert_eq!(outcomes, [Ingested::Stored]);
-    snapshot
+    (operation, snapshot)
 }
 
 fn unsynced(store: &Store, snapshot: i64) -> Vec<Unsynced> {
@@ -57,11 +58,11 @@ fn unsynced(store: &Store, snapshot: i64) -> Vec<Unsynced> {
 fn sync_late(old: &[u8], new: &[u8]) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let before = put(&store, "v1", 1, old);
+    let (operation, before) = put(&store, "v1", old);
     let synced = store.make_durable(before, &HashSet::new()).unwrap();
     assert_eq!(synced.len(), 1);
-    store.release(1).unwrap();
-    let after = put(&store, "v2", 2, new);
+    drop(operation);
+    let (_operation, after) = put(&store, "v2", new);
     let noted = store
         .catalog
         .write(Sync::Full, |txn| txn.mark_synced(&synced));
@@ -81,8 +82,8 @@ fn a_sync_that_ends_late_leaves_the_mark_of_the_same_bytes_stored_again() {
 }
 
 /// A blob whose map is too long to come along with its row.
-fn put_long_map(store: &Store) -> Blob {
-    let snapshot = pending(store, "v1", 1);
+fn put_long_map(store: &Arc<Store>) -> (Operation, Blob) {
+    let (operation, snapshot) = pending(store, "v1");
     let mut map = ExtentMap::hole(1 << 30).unwrap();
     for at in 0..200_u64 {
         let (offset, len) = (at * 8192, 4096);
@@ -102,16 +103,16 @@ fn put_long_map(store: &Store) -> Blob {
     };
     store.commit(snapshot, &mut [ingest]).unwrap();
     let blobs = store.catalog.read(|txn| txn.blobs_after(None, 10));
-    blobs.unwrap().remove(0)
+    (operation, blobs.unwrap().remove(0))
 }
 
 #[test]
 fn what_is_looked_up_for_a_blob_that_has_gone_marks_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let stale = put_long_map(&store);
-    store.release(1).unwrap();
-    put(&store, "v2", 2, b"good bytes");
+    let (operation, stale) = put_long_map(&store);
+    drop(operation);
+    let _operation = put(&store, "v2", b"good bytes");
     assert!(store.extents(&stale).is_err());
     store.found_missing(&stale).unwrap();
     store.mark_unreadable(&stale).unwrap();

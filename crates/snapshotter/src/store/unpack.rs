@@ -78,8 +78,8 @@ impl Store {
         privileged: bool,
         activity: &Activity,
     ) -> Result<()> {
-        let _space = self.claim_space(blob.data_size)?;
         let (slot, file) = self.create_slot()?;
+        let _space = self.claim_space(blob.data_size, &file)?;
         let output = Output::File {
             file: &file,
             sync_soon: false,

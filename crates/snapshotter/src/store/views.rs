@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use super::check::OpenBlob;
 use super::packed::pass_packed;
 use super::stream::{Hashing, Output, is_wrong, pass};
-use super::{Slot, Store};
+use super::{Slot, Store, Swept};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Form, StoredName, Sync, Tree, ViewInode, ViewKey, view_name};
 use crate::fs::{Dir, Stat, attributes, place};
@@ -81,6 +81,9 @@ impl KnownViews {
 
     /// A view that was just committed.
     pub(crate) fn add(&self, view: &NewView<'_>) {
+        if view.refused {
+            return;
+        }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(view.key(), view.inode);
     }
@@ -101,6 +104,8 @@ pub(crate) struct NewView<'s> {
     blob: Blob,
     wanted: Wanted,
     inode: ViewInode,
+    /// What has its name cannot be replaced, so it has none.
+    refused: bool,
 }
 
 impl NewView<'_> {
@@ -214,6 +219,7 @@ impl Store {
             blob: blob.clone(),
             wanted: wanted.clone(),
             inode: ViewInode::of(&Stat::of_file(&file).at("examine", path)?),
+            refused: false,
         }))
     }
 
@@ -231,7 +237,14 @@ impl Store {
                     view.inode = inode;
                     continue;
                 }
-                self.name_view(view)?;
+                match self.name_view(view) {
+                    Err(error) if error.kind() != ErrorKind::NoSpace => {
+                        tracing::warn!(%error, "a view cannot be made anew; its files are copied");
+                        view.refused = true;
+                        continue;
+                    }
+                    result => result?,
+                }
                 txn.put_view(&view.key(), view.inode, self.unsynced_mark())?;
             }
             Ok(())
@@ -250,12 +263,15 @@ impl Store {
         }
     }
 
-    /// The inode behind a view just committed.
-    pub(crate) fn committed_view(&self, view: &NewView<'_>) -> Result<Linkable<'_>> {
+    /// The inode behind a view just committed; `None` where what has its name cannot be replaced.
+    pub(crate) fn committed_view(&self, view: &NewView<'_>) -> Result<Option<Linkable<'_>>> {
+        if view.refused {
+            return Ok(None);
+        }
         let dir = &self.root.views;
         let name = view.name();
         let stat = dir.stat(&name).at("examine", dir.path_of(&name))?;
-        Ok(Linkable { dir, name, stat })
+        Ok(Some(Linkable { dir, name, stat }))
     }
 
     /// A view as the catalog has it now: what was known may have been replaced meanwhile.
@@ -295,13 +311,13 @@ impl Store {
     }
 
     /// Takes a view's row and name away. Files restored from it keep their inode.
-    pub(crate) fn drop_view(&self, blob: &Blob, attributes: &[u8; 16]) -> Result<()> {
+    pub(crate) fn drop_view(&self, blob: &Blob, attributes: &[u8; 16]) -> Result<Swept> {
         let name = StoredName::view(name_of(blob, attributes));
         self.catalog.write(Sync::Full, |txn| {
             txn.delete_view(&(blob.checksum, *attributes))?;
             txn.orphan(&name)
         })?;
-        self.sweep(&[name]).map(drop)
+        self.sweep(&[name])
     }
 
     /// Copies a blob's data, or decodes them from a packed one, and checks them in the same pass.

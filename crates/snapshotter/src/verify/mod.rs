@@ -202,7 +202,7 @@ fn check(
         && faults.is_empty()
         && bad.iter().all(|(.., verdict)| *verdict != Verdict::Missing);
     if whole && lost_nothing {
-        report.swept_names = store.sweep_whole()?;
+        report.swept_names = store.sweep_whole()?.tell(activity);
     }
     let repair = Repair {
         store,
@@ -220,7 +220,7 @@ fn check(
     // After the repair: what was lost may have been one of them.
     if whole {
         let strangers = store.look_for_strangers(lost_nothing, activity)?;
-        report.tell_of(&strangers, activity);
+        report.tell_of(strangers, activity);
     }
     for ((_, bad, verdict), outcome) in bad.into_iter().zip(outcomes) {
         report.tell(bad, verdict, outcome);
@@ -229,8 +229,8 @@ fn check(
 }
 
 impl VerifyReport {
-    fn tell_of(&mut self, strangers: &Strangers, activity: &Activity) {
-        self.swept_names += strangers.swept;
+    fn tell_of(&mut self, strangers: Strangers, activity: &Activity) {
+        self.swept_names += strangers.swept.tell(activity);
         self.unknown_blobs = strangers.whole.len() as u64;
         self.unknown_bytes = strangers.whole_bytes;
         if !strangers.whole.is_empty() {
@@ -413,7 +413,7 @@ impl Check<'_> {
             .read(|txn| txn.views_of_blob(&blob.checksum))?;
         for attributes in views {
             if !self.store.view_is_right(blob, &attributes, self.activity)? {
-                self.store.drop_view(blob, &attributes)?;
+                self.store.drop_view(blob, &attributes)?.tell(self.activity);
             }
         }
         Ok(())

@@ -39,7 +39,8 @@ impl Repair<'_> {
         let mut left = Vec::new();
         for blob in blobs {
             self.activity.check()?;
-            if !self.store.mend(blob, self.activity)? {
+            let mended = self.store.mend(blob, self.activity);
+            if !self.or_warn(mended, false)? {
                 left.push(blob);
             }
         }
@@ -71,7 +72,8 @@ impl Repair<'_> {
         }
         let catalog = &self.store.catalog;
         catalog.write(Sync::Full, |txn| txn.drop_references_to_nothing())?;
-        self.store.sweep_doomed(&doomed)
+        self.store.sweep_removed(&doomed, self.activity);
+        Ok(())
     }
 
     /// Contents that a document names and no row does, where their files are still there.
@@ -79,11 +81,24 @@ impl Repair<'_> {
         for (digest, checksum) in &fault.lost {
             if let Some(checksum) = checksum {
                 let snapshot = fault.snapshot.id;
-                self.store
-                    .adopt(snapshot, *digest, checksum, self.activity)?;
+                let adopted = self.store.adopt(snapshot, *digest, checksum, self.activity);
+                self.or_warn(adopted, false)?;
             }
         }
         Ok(())
+    }
+
+    /// That one cannot be helped (its file is immutable, say) is no reason to leave the others.
+    fn or_warn<T>(&self, result: Result<T>, otherwise: T) -> Result<T> {
+        match result {
+            Err(error) if !matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Busy) => {
+                let text = format!("it stays as it is for now: {}", describe::text(&error));
+                self.activity
+                    .warn(WarningKind::Deferred, error.path(), text);
+                Ok(otherwise)
+            }
+            result => result,
+        }
     }
 
     fn affected<'b>(
@@ -115,20 +130,18 @@ impl Repair<'_> {
         let Some(context) = self.remote else {
             return Ok(());
         };
-        let operation = self.store.owner.next_operation();
+        let operation = context.store.begin()?;
         let leased = self.store.catalog.write(Sync::Normal, |txn| {
             let there = txn.snapshot(snapshot.id)?.is_some();
             if there {
-                txn.insert_lease(self.store.owner.name(), operation, snapshot.id)?;
+                operation.lease(txn, snapshot.id)?;
             }
             Ok(there)
         })?;
         if !leased {
             return Ok(());
         }
-        let fetched = remote::repair(context, snapshot.id);
-        self.store.release(operation)?;
-        match fetched {
+        match remote::repair(context, snapshot.id) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             Err(error) => {
@@ -147,7 +160,7 @@ impl Repair<'_> {
             None => Outcome::Gone,
             Some(BlobState::Good) => Outcome::Repaired,
             Some(_) => Outcome::Bad {
-                quarantined: self.store.quarantine(blob)?,
+                quarantined: self.or_warn(self.store.quarantine(blob), None)?,
             },
         })
     }

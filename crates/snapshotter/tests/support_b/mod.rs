@@ -97,9 +97,18 @@ impl Handle {
         self.runtime.block_on(self.snapshotter.inspect(&reference))
     }
 
+    pub fn gc(&self, request: &snapshotter::GcRequest) -> Result<snapshotter::GcReport, Error> {
+        self.runtime.block_on(self.snapshotter.gc(request))
+    }
+
     pub fn verify(&self) -> Result<VerifyReport, Error> {
         self.runtime
             .block_on(self.snapshotter.verify(&VerifyRequest::all()))
+    }
+
+    pub fn repair(&self) -> Result<VerifyReport, Error> {
+        let request = VerifyRequest::all().repair(true);
+        self.runtime.block_on(self.snapshotter.verify(&request))
     }
 
     pub fn usage(&self) -> Result<Usage, Error> {

@@ -45,6 +45,7 @@ fn store() -> impl Strategy<Value = Measured> {
                 frees: Amount {
                     disk: if elsewhere { 0 } else { bytes },
                     stored: bytes,
+                    inodes: u64::from(!elsewhere),
                 },
                 needed_by: needing.count() + usize::from(unseen),
             };
@@ -56,8 +57,13 @@ fn store() -> impl Strategy<Value = Measured> {
 }
 
 fn rules() -> impl Strategy<Value = Rules> {
-    (0_u64..400, 0_u64..400, any::<bool>()).prop_map(|(disk, stored, include_unpublished)| Rules {
-        goal: Amount { disk, stored },
+    let goal = (0_u64..400, 0_u64..400, 0_u64..8).prop_map(|(disk, stored, inodes)| Amount {
+        disk,
+        stored,
+        inodes,
+    });
+    (goal, any::<bool>()).prop_map(|(goal, include_unpublished)| Rules {
+        goal,
         used_before: NOW,
         include_unpublished,
     })
@@ -158,6 +164,7 @@ fn alike(ids: impl IntoIterator<Item = i64>) -> Measured {
         frees: Amount {
             disk: 10,
             stored: 10,
+            inodes: 1,
         },
         needed_by: 1,
     };
@@ -170,7 +177,7 @@ fn of_equals_the_least_recently_used_go_until_it_is_enough() {
     let rules = Rules {
         goal: Amount {
             disk: 15,
-            stored: 0,
+            ..Amount::default()
         },
         used_before: NOW,
         include_unpublished: false,
@@ -188,7 +195,10 @@ fn what_shares_with_something_that_stays_is_kept() {
         shared.needed_by = 2;
     }
     let rules = Rules {
-        goal: Amount { disk: 5, stored: 0 },
+        goal: Amount {
+            disk: 5,
+            ..Amount::default()
+        },
         used_before: NOW,
         include_unpublished: false,
     };

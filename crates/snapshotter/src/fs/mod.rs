@@ -13,6 +13,7 @@ pub mod hook;
 pub(crate) mod lock;
 pub(crate) mod place;
 pub(crate) mod scan;
+pub mod small;
 pub(crate) mod space;
 pub(crate) mod temporary;
 

@@ -2,8 +2,6 @@
 //! Nothing of what is in it is shown in an error.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -11,8 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::{Credentials, Helpers, helper};
+use crate::fs::small;
 use crate::registry::secret::Secret;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -62,18 +61,10 @@ pub(super) fn lookup(path: &Path, host: &str, helpers: &Helpers) -> Result<Crede
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        result => result.at("open", path)?,
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .at("read", path)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(malformed(path, "its length, more than 4 MiB"));
+    match small::read("Docker's configuration", path, MAX_BYTES) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
     }
-    Ok(Some(bytes))
 }
 
 fn malformed(path: &Path, what: &str) -> Error {

@@ -195,20 +195,22 @@ impl Progress {
         }
     }
 
-    /// When to judge next. What happens until then only makes it later.
+    /// When to judge next. Nobody is woken when bytes begin to move, so it is never later than a window from now.
     fn deadline(&self) -> Instant {
         let state = self.lock();
         let Patience {
             silence, window, ..
         } = self.patience;
-        let Some(since) = state.since else {
-            return after(Instant::now(), silence.min(window));
-        };
-        let silent = after(state.last, silence);
-        if !state.moving {
-            return silent;
+        match state.since {
+            None => after(Instant::now(), silence.min(window)),
+            Some(_) if !state.moving => {
+                after(state.last, silence).min(after(Instant::now(), window))
+            }
+            Some(since) => {
+                let left = window.saturating_sub(state.waited_in_window);
+                after(state.last, silence).min(after(since, left))
+            }
         }
-        silent.min(after(since, window.saturating_sub(state.waited_in_window)))
     }
 
     fn judge(&self) -> Option<Stuck> {
@@ -338,12 +340,12 @@ mod tests {
             let start = Instant::now();
             let up = Progress::outgoing(patience);
             let ended = up.watch(sending(&up, 1, 1, u32::MAX)).await;
-            // Nothing has a rate before the first byte.
-            assert_eq!((ended, start.elapsed()), (Err(slow(60)), 60 * SECOND));
+            // The minute begins with the first byte.
+            assert_eq!((ended, start.elapsed()), (Err(slow(61)), 61 * SECOND));
             let start = Instant::now();
             let down = Progress::incoming(patience);
             let ended = down.watch(receiving(&down, 1, 1, u32::MAX, 0)).await;
-            assert_eq!((ended, start.elapsed()), (Err(slow(59)), 60 * SECOND));
+            assert_eq!((ended, start.elapsed()), (Err(slow(60)), 60 * SECOND));
         }
     }
 

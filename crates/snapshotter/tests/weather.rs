@@ -898,7 +898,7 @@ async fn a_bucket_that_never_answers_is_given_up() {
         &[
             "cannot fetch xxh3:",
             "in s3://checkpoints",
-            "no progress for 100 ms",
+            "no progress within 100ms",
         ],
     );
     bucket.storms.clear();

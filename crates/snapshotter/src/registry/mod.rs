@@ -37,6 +37,9 @@ use crate::patience;
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
 
+/// How many names a list may have, of repositories, of tags, or of both.
+pub(crate) const MAX_NAMES: usize = 1_000_000;
+
 /// A call that is under way.
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 

@@ -167,6 +167,20 @@ mod tests {
         assert_eq!(found, Credentials::Anonymous);
     }
 
+    /// A Docker configuration that was a fifo was waited for without end: reading small files ends, whatever they are.
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("config.json");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.unwrap().success());
+        for path in [&fifo, Path::new("/dev/zero"), dir.path()] {
+            let error = lookup(path, "a", &Helpers::default()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert_eq!(error.path(), Some(path));
+        }
+    }
+
     #[test]
     fn a_malformed_file_is_named_and_not_quoted() {
         for json in [

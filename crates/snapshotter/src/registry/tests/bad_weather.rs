@@ -440,17 +440,17 @@ fn assert_slow(error: &Error) {
 #[tokio::test]
 async fn a_registry_that_trickles_is_unavailable() {
     // Long enough to be too slow, and short enough to end where nobody minds.
-    let bytes = some_bytes(7, 1000);
+    let bytes = some_bytes(7, 300);
     let served = bytes.clone();
     let weather = Weather::new(move |_, _| Reply::Trickle(served.clone()));
     let (registry, sha256) = (impatient(&weather), Sha256::of(&bytes));
-    let blob = registry.blob(&repository(), sha256, 1000).await;
+    let blob = registry.blob(&repository(), sha256, 300).await;
     assert_slow(&blob.unwrap_err());
-    let (streamed, _) = pulled(&*registry, &repository(), sha256, 1000, None).await;
+    let (streamed, _) = pulled(&*registry, &repository(), sha256, 300, None).await;
     assert_slow(&streamed.unwrap_err());
     assert_eq!(weather.asked().len(), 4, "each is tried again");
     let patient = opened(&Registry::new(weather.url(), "ns").min_rate(0));
-    let blob = patient.blob(&repository(), sha256, 1000).await;
+    let blob = patient.blob(&repository(), sha256, 300).await;
     assert_eq!(blob.unwrap(), bytes);
 }
 

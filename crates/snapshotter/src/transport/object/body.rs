@@ -131,3 +131,66 @@ impl Stream for Incoming {
 pub(super) fn stuck_error(stuck: Stuck) -> Error {
     Error::new(ErrorKind::Unexpected, stuck.to_string()).set_temporary()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A body that brings what a test sends.
+    struct Brought(mpsc::Receiver<Bytes>);
+
+    impl Body for Brought {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let bytes = ready!(self.0.poll_recv(cx));
+            Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+        }
+    }
+
+    /// A body of so many pieces, one every so many seconds, taken by somebody who is as slow or slower.
+    async fn received(length: usize, pieces: u32, theirs: u64, ours: u64) -> Result<usize> {
+        let (sink, source) = mpsc::channel(1);
+        let patience = Patience {
+            silence: Duration::from_secs(30),
+            min_rate: 4096,
+            window: Duration::from_secs(60),
+            setting: "content.min_rate",
+        };
+        let mut incoming = Incoming::new(reqwest::Body::wrap(Brought(source)), u64::MAX, patience);
+        tokio::spawn(async move {
+            for _ in 0..pieces {
+                tokio::time::sleep(Duration::from_secs(theirs)).await;
+                let _ = sink.send(Bytes::from(vec![0; length])).await;
+            }
+        });
+        let mut taken = 0;
+        while let Some(buffer) =
+            std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_next(cx)).await
+        {
+            taken += buffer?.len();
+            tokio::time::sleep(Duration::from_secs(ours)).await;
+        }
+        Ok(taken)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_takes_for_an_hour_is_not_the_servers_fault_and_a_slow_one_is() {
+        assert_eq!(received(8192, 100, 1, 0).await.unwrap(), 819_200);
+        // Bytes that wait are not waited for, and those that are get their time from when they are asked for.
+        assert_eq!(received(8192, 100, 0, 3600).await.unwrap(), 819_200);
+        assert_eq!(received(1 << 20, 3, 29, 3600).await.unwrap(), 3 << 20);
+        let slow = received(100, 1000, 1, 0).await.unwrap_err();
+        assert!(slow.is_temporary() && slow.message().starts_with("too slow: "), "{slow}");
+        let silent = received(1 << 20, 2, 31, 0).await.unwrap_err();
+        assert_eq!(silent.message(), "no progress within 30s");
+    }
+}

@@ -448,5 +448,10 @@ fn what_a_shell_opens_for_the_command_is_a_file_of_settings_too() {
         assert_eq!(value(&said, "snapshot_concurrency").0, 3, "{line}");
     }
     let endless = place.run_in_shell("snapshotter config --config <(cat /dev/zero)");
-    assert!(endless.exited(2).err.contains("it has more than 1048576 bytes"));
+    assert!(
+        endless
+            .exited(2)
+            .err
+            .contains("it has more than 1048576 bytes")
+    );
 }

@@ -1245,7 +1245,9 @@ async fn a_bucket_that_takes_contents_and_does_not_have_them_leaves_the_snapshot
         seed: 9,
         len: 9 << 20,
     };
-    scene.source = scene.here.write("large", &Tree::new().file("memory", large));
+    scene.source = scene
+        .here
+        .write("large", &Tree::new().file("memory", large));
     let store = scene.publisher().await;
     let request = SnapshotRequest::new("vm", "v1", &scene.source);
     store.snapshot(&request.local(true)).await.unwrap();

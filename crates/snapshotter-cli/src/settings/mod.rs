@@ -367,7 +367,10 @@ const MAX_BYTES: u64 = 1 << 20;
 fn read_text(path: &Path, what: &str) -> Result<String> {
     let bytes = snapshotter::small::read(what, path, MAX_BYTES)?;
     String::from_utf8(bytes).map_err(|_| {
-        let text = format!("cannot read {what} {}: it is no text (UTF-8)", path.display());
+        let text = format!(
+            "cannot read {what} {}: it is no text (UTF-8)",
+            path.display()
+        );
         Failure::invalid(text).with_path(path)
     })
 }

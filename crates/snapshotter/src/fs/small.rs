@@ -115,7 +115,13 @@ mod tests {
     fn whatever_has_the_name_reading_it_ends() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
-        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert!(
+            Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
         assert!(said(&fifo).ends_with("it is a fifo, not a file"));
         assert!(said(dir.path()).ends_with("it is a directory"));
         assert!(said(Path::new("/dev/zero")).ends_with("it has more than 10 bytes"));

@@ -73,7 +73,10 @@ impl Answer {
         match self.header(&CONTENT_DIGEST) {
             Some(said) if said == digest.to_string() => Ok(true),
             Some(said) if said.starts_with("sha256:") => {
-                let text = format!("the {what} is {digest}, the registry says {}", excerpt(said));
+                let text = format!(
+                    "the {what} is {digest}, the registry says {}",
+                    excerpt(said)
+                );
                 Err(self.error(ErrorKind::Damaged, &text))
             }
             _ => Ok(false),

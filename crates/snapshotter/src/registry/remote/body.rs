@@ -191,7 +191,13 @@ mod tests {
         assert_eq!(lengths, [SLICE, SLICE, 1]);
         let mut whole = whole;
         assert_eq!(
-            frame(&mut whole).await.unwrap().unwrap().into_data().unwrap().len(),
+            frame(&mut whole)
+                .await
+                .unwrap()
+                .unwrap()
+                .into_data()
+                .unwrap()
+                .len(),
             SLICE
         );
         let outcome = outcome.lock().unwrap();

@@ -74,12 +74,16 @@ impl Remote {
             }
             let page: CatalogPage = parse(answer)?;
             let repositories = page.repositories.unwrap_or_default();
-            let ours = repositories.iter().filter_map(|name| below(name, &self.namespace));
+            let ours = repositories
+                .iter()
+                .filter_map(|name| below(name, &self.namespace));
             names.extend(ours.map(str::to_owned));
             Ok(repositories.len())
         });
         match listed.await {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(unlisted(error)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(unlisted(error));
+            }
             listed => listed?,
         }
         Ok(names.into_iter().collect())
@@ -228,7 +232,12 @@ mod tests {
     }
 
     /// Enters so many pages of so many names and bytes, and says where it ended.
-    fn walked(walk: &mut Walk, pages: usize, names: usize, bytes: usize) -> Result<(), (usize, String)> {
+    fn walked(
+        walk: &mut Walk,
+        pages: usize,
+        names: usize,
+        bytes: usize,
+    ) -> Result<(), (usize, String)> {
         for number in 0..pages {
             walk.enter(&page(number)).map_err(|why| (number, why))?;
             walk.count(names, bytes);

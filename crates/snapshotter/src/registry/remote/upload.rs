@@ -80,7 +80,13 @@ impl Remote {
         let body = Some(reqwest::Body::wrap(stream));
         let answer = self
             .http
-            .dispatch(request, &request.url, authorization.as_ref(), body, progress)
+            .dispatch(
+                request,
+                &request.url,
+                authorization.as_ref(),
+                body,
+                progress,
+            )
             .await?;
         let mut answer = answer.check().await?;
         answer.collect(SMALL).await?;

@@ -365,7 +365,11 @@ async fn a_blob_that_is_answered_with_201_and_is_not_there_is_unavailable() {
             let text = "the registry took it and does not have it";
             assert!(error.to_string().ends_with(text), "{error}");
         }
-        let methods: Vec<_> = weather.asked().into_iter().map(|asked| asked.method).collect();
+        let methods: Vec<_> = weather
+            .asked()
+            .into_iter()
+            .map(|asked| asked.method)
+            .collect();
         let once = ["HEAD", "POST", "PUT", "HEAD"];
         assert_eq!(methods[..so_far], [once, once].concat());
         // What was streamed is gone: it is looked for again, and not sent again.
@@ -386,7 +390,10 @@ async fn a_blob_that_a_registry_took_for_another_is_damage() {
         .await;
     let error = pushed.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
-    assert!(error.to_string().contains("the registry says sha256:"), "{error}");
+    assert!(
+        error.to_string().contains("the registry says sha256:"),
+        "{error}"
+    );
 }
 
 /// `list --remote` followed links to a next page for as long as there were any: an hour, a day, however empty the pages.
@@ -406,13 +413,20 @@ async fn lists_without_end_end() {
         };
         let (tags, names) = (endless(), endless());
         let errors = [
-            under(&tags).tags(&repository()).await.map(drop).unwrap_err(),
+            under(&tags)
+                .tags(&repository())
+                .await
+                .map(drop)
+                .unwrap_err(),
             under(&names).repositories().await.map(drop).unwrap_err(),
         ];
         for error in errors {
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             let text = error.to_string();
-            assert!(text.ends_with(&format!("the list goes on and on: {why}")), "{text}");
+            assert!(
+                text.ends_with(&format!("the list goes on and on: {why}")),
+                "{text}"
+            );
         }
         assert_eq!((tags.asked().len(), names.asked().len()), (asked, asked));
     }

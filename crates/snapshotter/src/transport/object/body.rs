@@ -189,7 +189,10 @@ mod tests {
         assert_eq!(received(8192, 100, 0, 3600).await.unwrap(), 819_200);
         assert_eq!(received(1 << 20, 3, 29, 3600).await.unwrap(), 3 << 20);
         let slow = received(100, 1000, 1, 0).await.unwrap_err();
-        assert!(slow.is_temporary() && slow.message().starts_with("too slow: "), "{slow}");
+        assert!(
+            slow.is_temporary() && slow.message().starts_with("too slow: "),
+            "{slow}"
+        );
         let silent = received(1 << 20, 2, 31, 0).await.unwrap_err();
         assert_eq!(silent.message(), "no progress within 30s");
     }

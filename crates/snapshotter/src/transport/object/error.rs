@@ -101,7 +101,9 @@ fn judge(error: &opendal::Error, said: &str) -> (ErrorKind, Option<&'static str>
         // What came is no answer of such a server: whoever stands before it has spoken.
         _ if said.starts_with("deserialize") => (
             ErrorKind::Unavailable,
-            Some("something on the way answers in the server's place: check content.endpoint and content.proxy"),
+            Some(
+                "something on the way answers in the server's place: check content.endpoint and content.proxy",
+            ),
         ),
         _ if said.contains("AuthorizationHeaderMalformed") => (
             ErrorKind::InvalidInput,

@@ -403,7 +403,11 @@ async fn an_object_that_shows_late_is_waited_for_and_one_that_is_there_is_looked
         let (digest, bytes) = content(1, 100);
         let sent = publish(&behind(&weather), digest, &bytes, Existing::Replace).await;
         assert_eq!(sent.unwrap(), Published::Sent);
-        let looks = weather.asked().iter().filter(|asked| is_look(asked)).count();
+        let looks = weather
+            .asked()
+            .iter()
+            .filter(|asked| is_look(asked))
+            .count();
         assert_eq!(looks, 1 + hidden);
     }
 }
@@ -421,7 +425,12 @@ fn impatient(weather: &Weather) -> ObjectStorage {
 }
 
 fn assert_slow(error: &Error) {
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}: {}", cause(error));
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Unavailable,
+        "{error}: {}",
+        cause(error)
+    );
     let cause = cause(error);
     assert!(cause.starts_with("too slow: "), "{cause}");
     assert!(

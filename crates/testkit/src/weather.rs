@@ -203,9 +203,10 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
 }
 
 /// Hands on a byte at a time.
-pub(crate) fn trickle(from: impl Read, mut to: impl Write) -> io::Result<()> {
-    for byte in from.bytes() {
-        to.write_all(&[byte?])?;
+pub(crate) fn trickle(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut byte = [0];
+    while from.read(&mut byte)? == 1 {
+        to.write_all(&byte)?;
         to.flush()?;
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -395,3 +395,63 @@ fn the_page_of_settings_has_every_key_and_its_default() {
     }
     assert_eq!(page.matches("\n| `").count(), keys, "a row too many");
 }
+
+/// `--config /dev/zero` ate all memory, and a fifo that nobody writes was waited for without end.
+/// Whatever has the name of a file of settings, it is refused at once, with its name and the limit.
+#[test]
+fn files_that_do_not_end_are_refused_at_once() {
+    let place = Place::new();
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(place.path("fifo"))
+        .status();
+    assert!(fifo.unwrap().success());
+    fs::File::create(place.path("huge"))
+        .and_then(|file| file.set_len(1 << 40))
+        .unwrap();
+    for (name, why) in [
+        ("/dev/zero", "it has more than "),
+        ("huge", "it has more than "),
+        ("fifo", "it is a fifo, not a file"),
+        ("vm", "it is a directory"),
+    ] {
+        let refused = |command: &mut std::process::Command, what: &str| {
+            let said = place.said(command).exited(2);
+            let expected = format!("error: cannot read {what} {name}: {why}");
+            assert!(said.err.starts_with(&expected), "{said:#?}");
+        };
+        let mut command = place.command(["config", "--config", name]);
+        refused(&mut command, "the configuration file");
+        let mut command = place.command(["config"]);
+        command.env("SNAPSHOTTER_CONFIG", name);
+        refused(&mut command, "the configuration file");
+        let mut command = place.command(["config", "--env-file", name]);
+        refused(&mut command, "the env file");
+        let mut command = place.command(["snapshot", "vm:v1", "vm", "--files-from", name]);
+        refused(&mut command, "the list of files");
+        let mut command = place.command(["pull", "vm:v1"]);
+        command
+            .env("SNAPSHOTTER_REGISTRY_ENDPOINT", "https://127.0.0.1:1")
+            .env("SNAPSHOTTER_REGISTRY_CA_FILE", name);
+        refused(&mut command, "the certificates");
+    }
+}
+
+#[test]
+fn what_a_shell_opens_for_the_command_is_a_file_of_settings_too() {
+    let place = Place::new();
+    for line in [
+        "echo 'snapshot_concurrency = 3' | snapshotter config --json --config /dev/stdin",
+        "snapshotter config --json --config <(echo 'snapshot_concurrency = 3')",
+        "snapshotter config --json --config /dev/null --env-file <(echo SNAPSHOTTER_SNAPSHOT_CONCURRENCY=3)",
+    ] {
+        let said = place.run_in_shell(line).succeeded();
+        assert_eq!(value(&said, "snapshot_concurrency").0, 3, "{line}");
+    }
+    let endless = place.run_in_shell("snapshotter config --config <(cat /dev/zero)");
+    assert!(
+        endless
+            .exited(2)
+            .err
+            .contains("it has more than 1048576 bytes")
+    );
+}

@@ -62,6 +62,8 @@ mod inspect;
 mod metrics;
 #[cfg(feature = "registry")]
 mod pace;
+#[cfg(feature = "registry")]
+mod patience;
 mod rebuild;
 #[cfg(feature = "registry")]
 mod registry;
@@ -84,6 +86,12 @@ mod words;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+
+#[doc(hidden)]
+pub mod small {
+    //! Files that the command reads as the library reads its own: not part of the API.
+    pub use crate::fs::small::{read, read_from};
+}
 
 #[cfg(feature = "test-hook")]
 #[doc(hidden)]

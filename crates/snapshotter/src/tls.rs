@@ -5,8 +5,6 @@
 //! (`SSL_CERT_FILE`) first, which this library does not read. A certificate that cannot be parsed is passed over: one
 //! odd root in a system's store must not shut out all the others.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +14,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::fs::small;
+use crate::words::error::{Error, ErrorKind, Result};
 
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -85,13 +84,7 @@ fn certificates(pem: &[u8]) -> impl Iterator<Item = CertificateDer<'static>> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .at("open", path)?
-        .take(MAX_BYTES)
-        .read_to_end(&mut bytes)
-        .at("read", path)?;
-    Ok(bytes)
+    small::read("the certificates", path, MAX_BYTES)
 }
 
 /// Takes whatever certificate is shown: `insecure` and `insecure_skip_verify` ask for just that. Signatures are still checked.

@@ -898,7 +898,7 @@ async fn a_bucket_that_never_answers_is_given_up() {
         &[
             "cannot fetch xxh3:",
             "in s3://checkpoints",
-            "no progress for 100 ms",
+            "no progress within 100ms",
         ],
     );
     bucket.storms.clear();
@@ -1209,6 +1209,64 @@ async fn a_bucket_that_refuses_contents_leaves_the_snapshot_unpublished() {
         assert_eq!(pushed.publication.sent_blobs, 3);
         scene.clears(&scene.node().await).await;
     }
+}
+
+/// What is answered by somebody who is no registry and no bucket, always with 200.
+const PAGE: &str = "<html><body>please log in</body></html>";
+
+/// A proxy's page to log in, answered with 200 in the registry's place, was taken for success: "published", and nobody
+/// could restore it. What the answer does not prove is looked for.
+#[tokio::test]
+async fn a_registry_that_takes_blobs_and_does_not_have_them_leaves_the_snapshot_unpublished() {
+    for content in [None, Some(Content::new(ContentProvider::Registry))] {
+        let mut scene = Scene::new();
+        scene.content = content.unwrap_or(scene.content);
+        let said = scene
+            .publish_in(when("PUT", "/blobs/uploads/", Reply::ok(PAGE)))
+            .await;
+        said.is(
+            ErrorKind::Unavailable,
+            &[
+                "cannot push the blob snapshots/vm@sha256:",
+                &scene.sky.url(),
+                "the registry took it and does not have it",
+            ],
+        );
+    }
+}
+
+/// A bucket's server that answered the completion of an upload, or a PUT, with 200 and a page was believed: "published",
+/// and the bytes were nowhere. Objects are looked at after they were sent.
+#[tokio::test]
+async fn a_bucket_that_takes_contents_and_does_not_have_them_leaves_the_snapshot_unpublished() {
+    let (bucket, mut scene) = (Bucket::new(), Scene::new());
+    scene.content = bucket.content();
+    let large = Bytes::Random {
+        seed: 9,
+        len: 9 << 20,
+    };
+    scene.source = scene
+        .here
+        .write("large", &Tree::new().file("memory", large));
+    let store = scene.publisher().await;
+    let request = SnapshotRequest::new("vm", "v1", &scene.source);
+    store.snapshot(&request.local(true)).await.unwrap();
+    for page in [PAGE, "", "<Nothing></Nothing>"] {
+        bucket.storms.set(move |asked| {
+            let completes = asked.method == "POST" && asked.target.contains("uploadId=");
+            completes.then(|| Act::Answer("200 OK", "", page.into()))
+        });
+        let error = store.push(&pushing()).await.unwrap_err();
+        let said = Said::of(&error);
+        said.is(ErrorKind::Unavailable, &["xxh3:", "s3://checkpoints"])
+            .hints("on the way");
+        scene.assert_unpublished(&store).await;
+        assert_eq!(bucket.s3.keys(), Vec::<String>::new());
+    }
+    bucket.storms.clear();
+    let pushed = store.push(&pushing().verify(true)).await.unwrap();
+    assert_eq!(pushed.publication.sent_blobs, 1);
+    assert_eq!(state(&store).await, SnapshotState::Published);
 }
 
 // ---- a full disk ----

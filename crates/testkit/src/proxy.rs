@@ -5,9 +5,12 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use crate::weather::trickle;
 
 /// What a request asks for.
 #[derive(Clone, Debug)]
@@ -31,6 +34,10 @@ pub enum Act {
     Answer(&'static str, &'static str, Vec<u8>),
     /// It reaches the server; of the answer's body so many bytes reach the client, then the connection closes.
     Cut(usize),
+    /// It reaches the server; the answer's body reaches the client a byte at a time, every few milliseconds.
+    Trickle,
+    /// The request is read a byte at a time, every few milliseconds, and goes nowhere.
+    Sip,
     /// It reaches the server; the connection closes without the answer.
     Lose,
     /// The connection closes at once.
@@ -151,18 +158,48 @@ fn serve(
             )?;
             out.write_all(&answer)
         }
-        Act::Pass => relay(&head, &mut body, server, client, usize::MAX),
-        Act::Cut(bytes) => relay(&head, &mut body, server, client, bytes),
-        Act::Lose => relay(&head, &mut body, server, &mut io::sink(), usize::MAX),
+        Act::Pass => relay(&head, &mut body, server, client, whole),
+        Act::Cut(bytes) => relay(&head, &mut body, server, client, |answer, client| {
+            whole(&mut answer.take(bytes as u64), client)
+        }),
+        Act::Trickle => relay(&head, &mut body, server, client, |answer, client| {
+            trickle(answer, client)
+        }),
+        Act::Sip => {
+            take_little(client)?;
+            trickle(client, io::sink())
+        }
+        Act::Lose => relay(&head, &mut body, server, &mut io::sink(), whole),
     }
 }
 
-fn relay(
+/// Keeps the kernel from taking megabytes that nobody has read.
+#[expect(unsafe_code, reason = "the standard library sets no sizes of buffers")]
+fn take_little(stream: &TcpStream) -> io::Result<()> {
+    let bytes: libc::c_int = 64 << 10;
+    // SAFETY: the descriptor is open for as long as the borrow, and the option's value is an int of that size.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends the request on, and the answer back: its head, and its body as `hand_on` does it.
+fn relay<W: Write>(
     head: &str,
     body: &mut impl Read,
     server: SocketAddr,
-    mut client: impl Write,
-    most: usize,
+    mut client: W,
+    hand_on: impl FnOnce(&mut dyn Read, &mut W) -> io::Result<()>,
 ) -> io::Result<()> {
     let server = TcpStream::connect(server)?;
     let mut to_server = &server;
@@ -173,8 +210,12 @@ fn relay(
     }
     let mut answer = BufReader::new(&server);
     client.write_all(read_head(&mut answer)?.as_bytes())?;
-    io::copy(&mut answer.take(most as u64), &mut client)?;
+    hand_on(&mut answer, &mut client)?;
     client.flush()
+}
+
+fn whole(answer: &mut dyn Read, client: &mut impl Write) -> io::Result<()> {
+    io::copy(answer, client).map(drop)
 }
 
 fn read_head(from: &mut impl BufRead) -> io::Result<String> {

@@ -45,6 +45,8 @@ pub enum Reply {
     Cut(Vec<u8>, usize),
     /// So many bytes, then no more, but the connection stays.
     Stall(Vec<u8>, usize),
+    /// As it should be, but a byte at a time, every few milliseconds.
+    Trickle(Vec<u8>),
     /// Nothing at all, but the connection stays.
     Silence,
     /// A body without length and end.
@@ -184,6 +186,10 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             stream.write_all(&body)?;
             until_over(shared);
         }
+        Reply::Trickle(body) => {
+            write_head(&mut stream, 200, &[], Some(body.len()))?;
+            trickle(&body[..], &mut stream)?;
+        }
         Reply::Silence => until_over(shared),
         Reply::Endless => {
             write_head(&mut stream, 200, &[], None)?;
@@ -192,6 +198,17 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             }
         }
         Reply::HangUp => {}
+    }
+    Ok(())
+}
+
+/// Hands on a byte at a time.
+pub(crate) fn trickle(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut byte = [0];
+    while from.read(&mut byte)? == 1 {
+        to.write_all(&byte)?;
+        to.flush()?;
+        std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ const PREFIXES: [&str; 3] = ["REGISTRY_", "CONTENT_", "DRAGONFLY_"];
 
 /// Reads a file.
 pub fn read(path: &Path) -> Result<EnvFile> {
-    parse(path, &read_text(path, "read the env file")?)
+    parse(path, &read_text(path, "the env file")?)
 }
 
 fn parse(path: &Path, text: &str) -> Result<EnvFile> {

@@ -1,14 +1,14 @@
 //! Configuration files: TOML with the keys of the table and nothing else. Whatever is wrong is reported with the file
 //! and the line.
 
-use std::io;
 use std::path::Path;
 
+use snapshotter::ErrorKind;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::value::Shape;
-use super::{Assignment, Key, Source, Value, line_of, nearest};
+use super::{Assignment, Key, Source, Value, line_of, nearest, read_text};
 use crate::failure::{Failure, Result};
 
 /// How sure it is that a file is there.
@@ -24,23 +24,20 @@ pub enum Expected {
 
 /// Reads a file, if it is there.
 pub fn read(path: &Path, expected: Expected) -> Result<Option<Vec<Assignment>>> {
-    match std::fs::read_to_string(path) {
+    match read_text(path, "the configuration file") {
         Ok(text) => parse(path, &text).map(Some),
-        Err(error) if expected.allows(error.kind()) => Ok(None),
-        Err(error) => Err(Failure::io("read the configuration file", path, &error)),
+        Err(failure) if expected.allows(failure.kind) => Ok(None),
+        Err(failure) => Err(failure),
     }
 }
 
 impl Expected {
-    fn allows(self, error: io::ErrorKind) -> bool {
+    fn allows(self, error: ErrorKind) -> bool {
         match self {
             Self::Certainly => false,
-            Self::Perhaps => error == io::ErrorKind::NotFound,
+            Self::Perhaps => error == ErrorKind::NotFound,
             Self::IfReadable => {
-                matches!(
-                    error,
-                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-                )
+                matches!(error, ErrorKind::NotFound | ErrorKind::PermissionDenied)
             }
         }
     }

@@ -83,6 +83,17 @@ impl Field<usize> for u32 {
     }
 }
 
+/// Zero where there is none.
+impl Field<Option<u64>> for u64 {
+    fn get(&self) -> Option<u64> {
+        Some(*self)
+    }
+
+    fn set(&mut self, value: Option<u64>) {
+        *self = value.unwrap_or_default();
+    }
+}
+
 macro_rules! key {
     ($name:literal, $shape:ident, $($field:ident).+, $what:literal) => {
         Key {
@@ -234,6 +245,12 @@ pub const KEYS: &[Key] = &[
         "How long a request may make no progress."
     ),
     key!(
+        "registry.min_rate",
+        Bytes,
+        registry.min_rate,
+        "How few bytes a second a transfer may move, over a minute of waiting for the registry; \"0B\" is any number."
+    ),
+    key!(
         "registry.connect_timeout",
         Duration,
         registry.connect_timeout,
@@ -325,6 +342,12 @@ pub const KEYS: &[Key] = &[
         "How long a request may make no progress."
     ),
     key!(
+        "content.min_rate",
+        Bytes,
+        content.min_rate,
+        "How few bytes a second a transfer may move, over a minute of waiting for the server; \"0B\" is any number."
+    ),
+    key!(
         "content.retries",
         Count,
         content.retries,
@@ -386,9 +409,9 @@ impl Key {
     /// The one without which `[registry]` means nothing.
     pub const REGISTRY: &Self = &KEYS[13];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[24];
+    pub const CONTENT: &Self = &KEYS[25];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[39];
+    pub const DRAGONFLY: &Self = &KEYS[41];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {

@@ -360,8 +360,19 @@ pub fn read_file(path: &Path) -> Result<Draft> {
     Ok(draft)
 }
 
-fn read_text(path: &Path, doing: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Failure::io(doing, path, &error))
+/// Longer than any file of settings that somebody wrote, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Reads a file of settings; `what` reads after "cannot read". Whatever has the name, it ends.
+fn read_text(path: &Path, what: &str) -> Result<String> {
+    let bytes = snapshotter::small::read(what, path, MAX_BYTES)?;
+    String::from_utf8(bytes).map_err(|_| {
+        let text = format!(
+            "cannot read {what} {}: it is no text (UTF-8)",
+            path.display()
+        );
+        Failure::invalid(text).with_path(path)
+    })
 }
 
 #[cfg(test)]

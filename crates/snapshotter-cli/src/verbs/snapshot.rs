@@ -1,8 +1,7 @@
 //! `snapshotter snapshot`.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use clap::ValueHint;
 use serde::Serialize;
 use snapshotter::{
     EntryKind, ErrorKind, File, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest,
-    Snapshotter,
+    Snapshotter, small,
 };
 
 use super::push::Published;
@@ -186,14 +185,15 @@ impl Args {
     }
 }
 
+/// What a snapshot's own list of its files may have, in bytes: longer ones could not be kept.
+const MAX_LIST_BYTES: u64 = 256 << 20;
+
 fn read_list(list: &Path, end: u8) -> Result<Vec<PathBuf>> {
-    let bytes = if list.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        fs::read(list)
+    let what = "the list of files";
+    let bytes = match list.as_os_str() == "-" {
+        true => small::read_from(what, list, io::stdin(), MAX_LIST_BYTES)?,
+        false => small::read(what, list, MAX_LIST_BYTES)?,
     };
-    let bytes = bytes.map_err(|error| Failure::io("read the list of files", list, &error))?;
     let names = bytes
         .split(|byte| *byte == end)
         .filter(|name| !name.is_empty());

@@ -14,6 +14,7 @@ pub mod hook;
 pub(crate) mod lock;
 pub(crate) mod place;
 pub(crate) mod scan;
+pub mod small;
 pub(crate) mod space;
 pub(crate) mod temporary;
 

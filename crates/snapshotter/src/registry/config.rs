@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::endpoint::Endpoint;
 use super::name;
 use super::secret::Secret;
+use crate::patience::{MIN_RATE, Patience};
 use crate::words::error::{Error, Result};
 
 /// The registry that holds snapshots' manifests and documents, or the directory that stands in for one.
@@ -46,6 +47,9 @@ pub struct Registry {
     /// got a stream is given ten times as long to make a blob of it; for a directory it is how long to wait for another
     /// process that writes an index.
     pub timeout: Duration,
+    /// How few bytes a second, counted over a minute of waiting for the registry, a body may move in either direction
+    /// before its request counts as failed. Default 4096 (4 KiB/s); 0 for any number. For a directory it has no meaning.
+    pub min_rate: u64,
     /// How long connecting may take. Default 10 seconds.
     pub connect_timeout: Duration,
     /// How often a request is sent again after a failure that may pass: connection errors, timeouts, 429 and 5xx.
@@ -67,6 +71,7 @@ impl Registry {
             docker_config: None,
             proxy: None,
             timeout: Duration::from_secs(30),
+            min_rate: MIN_RATE,
             connect_timeout: Duration::from_secs(10),
             retries: 4,
         }
@@ -115,6 +120,13 @@ impl Registry {
         self
     }
 
+    /// Sets [`min_rate`](Self::min_rate), in bytes a second.
+    #[must_use]
+    pub fn min_rate(mut self, bytes_per_second: u64) -> Self {
+        self.min_rate = bytes_per_second;
+        self
+    }
+
     /// Sets [`connect_timeout`](Self::connect_timeout).
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -127,6 +139,15 @@ impl Registry {
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
+    }
+
+    pub(super) fn patience(&self, window: Duration) -> Patience {
+        Patience {
+            silence: self.timeout,
+            min_rate: self.min_rate,
+            window,
+            setting: "registry.min_rate",
+        }
     }
 
     /// Where it is, for reports and errors.
@@ -203,6 +224,7 @@ impl fmt::Debug for Registry {
             docker_config,
             proxy,
             timeout,
+            min_rate,
             connect_timeout,
             retries,
         } = self;
@@ -216,6 +238,7 @@ impl fmt::Debug for Registry {
             .field("docker_config", docker_config)
             .field("proxy", &proxy.as_deref().map(without_userinfo))
             .field("timeout", timeout)
+            .field("min_rate", min_rate)
             .field("connect_timeout", connect_timeout)
             .field("retries", retries)
             .finish()

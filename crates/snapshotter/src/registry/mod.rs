@@ -21,6 +21,7 @@ use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -31,8 +32,13 @@ pub(crate) use credentials::docker_config_without_helpers;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use name::{Repository, Tag, TagOrDigest};
 
+use crate::pace::Pace;
+use crate::patience;
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
+
+/// How many names a list may have, of repositories, of tags, or of both.
+pub(crate) const MAX_NAMES: usize = 1_000_000;
 
 /// A call that is under way.
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -162,9 +168,23 @@ fn open_with(config: &Registry, tuning: Tuning) -> Result<Arc<dyn MetadataRegist
     })
 }
 
-/// What only tests change: how long to wait between retries, and where credential helpers are.
-#[derive(Clone, Debug, Default)]
+/// What only tests change.
+#[derive(Clone, Debug)]
 struct Tuning {
-    pace: crate::pace::Pace,
+    /// How long to wait between retries.
+    pace: Pace,
+    /// How long a slow registry is borne with.
+    window: Duration,
+    /// Where credential helpers are.
     helpers: credentials::Helpers,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            pace: Pace::default(),
+            window: patience::WINDOW,
+            helpers: credentials::Helpers::default(),
+        }
+    }
 }

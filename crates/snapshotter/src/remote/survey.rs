@@ -8,7 +8,7 @@ use crate::activity::Activity;
 use crate::format::artifact::Manifest;
 use crate::format::document::Document;
 use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
-use crate::registry::TagOrDigest;
+use crate::registry::{MAX_NAMES, TagOrDigest};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::reference::Reference;
@@ -75,6 +75,11 @@ impl Remote {
                 let reference = Reference::new(&name, tag.as_str())
                     .map_err(|error| Error::damaged(error.to_string()))?;
                 found.push(RemoteSnapshot { reference });
+            }
+            if found.len() > MAX_NAMES {
+                let text = format!("{} lists more than {MAX_NAMES} versions", self.endpoint);
+                return Err(Error::new(ErrorKind::Unsupported, text)
+                    .with_hint("name a snapshot, and its versions alone are listed"));
             }
         }
         Ok(found)

@@ -6,6 +6,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::patience::MIN_RATE;
+#[cfg(feature = "_opendal")]
+use crate::patience::Patience;
 use crate::words::digest::excerpt;
 use crate::words::error::{Error, Result};
 
@@ -114,6 +117,10 @@ pub struct Content {
     pub proxy: Option<String>,
     /// How long a request may go without progress. Default: 60 s.
     pub timeout: Duration,
+    /// How few bytes a second, counted over a minute of waiting for the server, a body may move in either direction before
+    /// its request counts as failed. Default: 4096 (4 KiB/s); 0 for any number. Waiting for Dragonfly's daemon is another
+    /// matter ([`Dragonfly::idle_timeout`](crate::Dragonfly)), and a directory has no such limit.
+    pub min_rate: u64,
     /// How many more times a request is sent that failed for a reason that may pass. Default: 4.
     pub retries: u32,
 }
@@ -137,7 +144,18 @@ impl Content {
             ca_file: None,
             proxy: None,
             timeout: Duration::from_secs(60),
+            min_rate: MIN_RATE,
             retries: 4,
+        }
+    }
+
+    #[cfg(feature = "_opendal")]
+    pub(super) fn patience(&self, window: Duration) -> Patience {
+        Patience {
+            silence: self.timeout,
+            min_rate: self.min_rate,
+            window,
+            setting: "content.min_rate",
         }
     }
 
@@ -322,6 +340,7 @@ impl fmt::Debug for Content {
             // It may hold a user and a password.
             .field("proxy", &set(&self.proxy))
             .field("timeout", &self.timeout)
+            .field("min_rate", &self.min_rate)
             .field("retries", &self.retries)
             .finish()
     }

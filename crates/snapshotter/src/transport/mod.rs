@@ -79,14 +79,16 @@ pub(crate) enum Published {
 ///
 /// * **Whole or not at all.** An object is visible under its name only with all its bytes. An error from the source, a
 ///   source of another length than was announced, a failing server, a dropped future: each leaves what was there before.
-///   Unfinished remains (parts of a multipart upload) are cleaned up as far as the server can still be reached.
+///   Unfinished remains (parts of a multipart upload) are cleaned up as far as the server can still be reached. What a
+///   server says it took is looked at before it counts as sent.
 /// * **Size is not identity.** A transport compares sizes and nothing else. Fetched bytes are unverified.
 /// * **Memory is bounded.** All buffers of one transport, whatever the number of calls under way, come from one budget.
 ///   A call waits for its share before it holds any, or while what it holds gets free without it (`budget.rs`). So the
 ///   bytes a call hands out count until they are dropped, and **who holds fetched bytes must not wait for another call
 ///   of the same transport**.
 /// * **Retries are inside.** A method that fails has already tried again what was worth it, and `Unavailable` means that
-///   the whole call may succeed later. A server that makes no progress for the configured time counts as unavailable.
+///   the whole call may succeed later. A server that makes no progress for the configured time, or too little, counts as
+///   unavailable.
 /// * **Cancelling is dropping.** A dropped future stops reading its source and sending.
 /// * **Errors** name the digest and the place, and hold no secret and at most a line of what a server said. `NotFound`
 ///   is said of an absent object (except by [`size`](Self::size)) and of an absent bucket or directory, which its text

@@ -278,8 +278,8 @@ fn answer(layouts: &Layouts, uploads: &Uploads, asked: &Asked, number: usize) ->
         "PUT" => {
             let streamed = uploads.lock().remove(asked.path());
             let body = streamed.unwrap_or_else(|| asked.body.clone());
-            layouts.put_blob(repository, &body);
-            Reply::status(201)
+            let digest = layouts.put_blob(repository, &body);
+            Reply::status(201).with("Docker-Content-Digest", digest)
         }
         "DELETE" => Reply::status(204),
         _ => found(layouts.blob(repository, rest)),

@@ -2,8 +2,6 @@
 //! Nothing of what is in it is shown in an error.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -11,8 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::{Credentials, Helpers, helper};
+use crate::fs::small;
 use crate::registry::secret::Secret;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -62,18 +61,10 @@ pub(super) fn lookup(path: &Path, host: &str, helpers: &Helpers) -> Result<Crede
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        result => result.at("open", path)?,
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .at("read", path)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(malformed(path, "its length, more than 4 MiB"));
+    match small::read("Docker's configuration", path, MAX_BYTES) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
     }
-    Ok(Some(bytes))
 }
 
 fn malformed(path: &Path, what: &str) -> Error {
@@ -174,6 +165,20 @@ mod tests {
         let nowhere = Path::new("/nowhere/config.json");
         let found = lookup(nowhere, "a", &Helpers::default()).unwrap();
         assert_eq!(found, Credentials::Anonymous);
+    }
+
+    /// A Docker configuration that was a fifo was waited for without end: reading small files ends, whatever they are.
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("config.json");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.unwrap().success());
+        for path in [&fifo, Path::new("/dev/zero"), dir.path()] {
+            let error = lookup(path, "a", &Helpers::default()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert_eq!(error.path(), Some(path));
+        }
     }
 
     #[test]

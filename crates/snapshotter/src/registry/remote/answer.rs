@@ -9,12 +9,15 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use crate::pace::retry_after;
+use crate::patience::{Patience, Progress, Stuck};
 use crate::registry::retry::Failure;
-use crate::words::digest::excerpt;
+use crate::words::digest::{Sha256, excerpt};
 use crate::words::error::{Error, ErrorKind, Result};
 
 /// How much of an error's body is read, and no more of it is shown than fits a line.
 const MAX_ERROR_BYTES: u64 = 64 << 10;
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// An answer; its body is read piece by piece or by [`Answer::collect`].
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub(super) struct Answer {
     response: reqwest::Response,
     url: Url,
     doing: String,
-    timeout: Duration,
+    progress: Progress,
     body: Vec<u8>,
 }
 
@@ -31,13 +34,13 @@ impl Answer {
         response: reqwest::Response,
         url: Url,
         doing: &str,
-        timeout: Duration,
+        patience: Patience,
     ) -> Self {
         Self {
             response,
             url,
             doing: doing.to_owned(),
-            timeout,
+            progress: Progress::incoming(patience),
             body: Vec::new(),
         }
     }
@@ -64,6 +67,22 @@ impl Answer {
         self.header(&CONTENT_LENGTH)?.parse().ok()
     }
 
+    /// Whether the registry names this digest as what it has; naming another one contradicts. Another algorithm than
+    /// SHA-256 says nothing of it.
+    pub(super) fn names(&self, what: &str, digest: Sha256) -> Result<bool> {
+        match self.header(&CONTENT_DIGEST) {
+            Some(said) if said == digest.to_string() => Ok(true),
+            Some(said) if said.starts_with("sha256:") => {
+                let text = format!(
+                    "the {what} is {digest}, the registry says {}",
+                    excerpt(said)
+                );
+                Err(self.error(ErrorKind::Damaged, &text))
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// What [`Answer::collect`] has read.
     pub(super) fn into_body(self) -> Vec<u8> {
         self.body
@@ -73,17 +92,22 @@ impl Answer {
         &self.body
     }
 
-    /// The next bytes of the body. A lost connection and silence may pass.
+    /// The next bytes of the body. A lost connection, silence and slowness may pass.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        match tokio::time::timeout(self.timeout, self.response.chunk()).await {
-            Ok(result) => result.map_err(|error| failure_of(&self.doing, &self.url, error)),
-            Err(_) => {
-                // As where not even the head comes: which of the two it is, is chance.
-                let text = format!("no progress within {:?}", self.timeout);
-                let error = self.error(ErrorKind::Unavailable, &text);
-                Err(Failure::transient(error, None))
+        self.progress.waits_for_server();
+        match self.progress.watch(self.response.chunk()).await {
+            Ok(Ok(bytes)) => {
+                self.progress.came(bytes.as_ref().map_or(0, Bytes::len));
+                Ok(bytes)
             }
+            Ok(Err(error)) => Err(failure_of(&self.doing, &self.url, error)),
+            Err(stuck) => Err(stuck_at(&self.doing, &self.url, stuck)),
         }
+    }
+
+    /// How long its bytes were waited for.
+    pub(super) fn waited(&self) -> Duration {
+        self.progress.waited()
     }
 
     /// Reads the body. More than `limit` bytes are damage: nothing is stored that way.
@@ -222,6 +246,12 @@ pub(super) fn failure_of(doing: &str, url: &Url, error: reqwest::Error) -> Failu
     } else {
         Failure::transient(error, None)
     }
+}
+
+/// The failure of a request that is waited for no longer.
+pub(super) fn stuck_at(doing: &str, url: &Url, stuck: Stuck) -> Failure {
+    let text = text(doing, url, &stuck.to_string());
+    Failure::transient(Error::new(ErrorKind::Unavailable, text), None)
 }
 
 fn text(doing: &str, url: &Url, why: &str) -> String {

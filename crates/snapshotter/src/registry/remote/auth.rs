@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use super::answer::shown;
 use super::challenge::{Bearer, Challenge};
 use super::token::TokenServer;
+use crate::patience::Patience;
 use crate::registry::credentials::{Credentials, Source};
 use crate::registry::retry::Failure;
 use crate::words::digest::excerpt;
@@ -51,11 +51,11 @@ impl Auth {
         client: reqwest::Client,
         origin: &Url,
         source: Source,
-        timeout: Duration,
+        patience: Patience,
     ) -> Self {
         let host = origin.host_str().unwrap_or_default();
         Self {
-            server: TokenServer::new(client, timeout),
+            server: TokenServer::new(client, patience),
             source,
             host: match origin.port() {
                 Some(port) => format!("{host}:{port}"),
@@ -173,6 +173,8 @@ fn sensitive(value: &str) -> Result<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::registry::config::Registry;
     use crate::registry::credentials::Helpers;
@@ -185,7 +187,7 @@ mod tests {
             super::super::http::client(&config).unwrap(),
             &origin,
             source,
-            Duration::MAX,
+            config.patience(Duration::MAX),
         );
         auth.realm(&Bearer {
             realm: realm.into(),

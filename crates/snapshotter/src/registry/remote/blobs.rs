@@ -93,9 +93,26 @@ impl Remote {
             .body(bytes.clone());
         let answer = self.http.exchange_once(&request, SMALL).await?;
         match answer.status().as_u16() {
-            200..=204 => Ok(()),
+            200..=204 => self.confirm(repository, sha256, size, &answer).await,
             _ => Err(answer.refused().into()),
         }
+    }
+
+    /// Makes sure that a registry has what it has just said it took: whoever stands before it may answer in its place, with
+    /// a page to log in for one. An answer that names the digest is proof, others are followed by one look.
+    pub(super) async fn confirm(
+        &self,
+        repository: &Repository,
+        sha256: Sha256,
+        size: u64,
+        answer: &Answer,
+    ) -> Result<(), Failure> {
+        if answer.names("blob", sha256)? || self.is_there(repository, sha256, size).await? {
+            return Ok(());
+        }
+        let text = "the registry took it and does not have it";
+        let error = answer.error(ErrorKind::Unavailable, text);
+        Err(Failure::transient(error, None))
     }
 
     /// Whether a blob needs no pushing. One of another length is damage that pushing could not mend.

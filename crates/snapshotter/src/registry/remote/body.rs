@@ -1,80 +1,23 @@
-//! What is sent, and how far it got: an upload may take hours, but not half a minute without a byte.
+//! What is sent: it tells how it gets on, so that an upload may take hours, but not without end.
 
 use std::io;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use sha2::Digest as _;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
 
+use crate::patience::{Progress, SLICE};
 use crate::registry::Piece;
 use crate::words::digest::Sha256;
-
-/// How much of bytes in memory is handed over at once: each time is a sign of progress.
-const SLICE: usize = 256 << 10;
-
-/// When a request last made progress.
-#[derive(Debug)]
-pub(super) struct Beat(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
-    last: Instant,
-    /// The bytes to send are not there yet: it is us who are slow, not the network.
-    waiting: bool,
-}
-
-impl Beat {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
-            last: Instant::now(),
-            waiting: false,
-        })))
-    }
-
-    fn set(&self, waiting: bool) {
-        *self.lock() = State {
-            last: Instant::now(),
-            waiting,
-        };
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn deadline(&self, limit: Duration) -> Instant {
-        let state = self.lock();
-        if state.waiting {
-            Instant::now() + limit
-        } else {
-            state.last + limit
-        }
-    }
-
-    /// Runs a request; `None` once it made no progress for so long.
-    pub(super) async fn watch<F: Future>(&self, limit: Duration, request: F) -> Option<F::Output> {
-        let mut request = pin!(request);
-        loop {
-            if let Ok(output) = timeout_at(self.deadline(limit), request.as_mut()).await {
-                return Some(output);
-            }
-            if self.deadline(limit) <= Instant::now() {
-                return None;
-            }
-        }
-    }
-}
 
 /// Bytes in memory as a body; its length is known.
 pub(super) struct Whole {
     pub(super) left: Bytes,
-    pub(super) beat: Arc<Beat>,
+    pub(super) progress: Arc<Progress>,
 }
 
 impl http_body::Body for Whole {
@@ -85,9 +28,12 @@ impl http_body::Body for Whole {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.beat.set(false);
         let length = self.left.len().min(SLICE);
         let slice = self.left.split_to(length);
+        self.progress.sent(length);
+        if self.left.is_empty() {
+            self.progress.sent_all();
+        }
         Poll::Ready((!slice.is_empty()).then(|| Ok(Frame::data(slice))))
     }
 
@@ -117,7 +63,9 @@ pub(super) enum Outcome {
 /// connection, so that no server can take a part for the whole.
 pub(super) struct Stream {
     pieces: mpsc::Receiver<io::Result<Piece>>,
-    beat: Arc<Beat>,
+    /// Of a piece that is larger than what is handed over at once.
+    rest: Bytes,
+    progress: Arc<Progress>,
     hasher: sha2::Sha256,
     size: u64,
     outcome: Arc<Mutex<Outcome>>,
@@ -126,12 +74,13 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(
         pieces: mpsc::Receiver<io::Result<Piece>>,
-        beat: Arc<Beat>,
+        progress: Arc<Progress>,
     ) -> (Self, Arc<Mutex<Outcome>>) {
         let outcome = Arc::new(Mutex::new(Outcome::Unfinished));
         let stream = Self {
             pieces,
-            beat,
+            rest: Bytes::new(),
+            progress,
             hasher: sha2::Sha256::new(),
             size: 0,
             outcome: Arc::clone(&outcome),
@@ -139,7 +88,19 @@ impl Stream {
         (stream, outcome)
     }
 
+    fn take(&mut self, bytes: Bytes) {
+        self.hasher.update(&bytes);
+        self.size += bytes.len() as u64;
+        self.rest = bytes;
+    }
+
+    fn finish(&mut self) -> Option<io::Result<Frame<Bytes>>> {
+        let sha256 = Sha256::from_bytes(self.hasher.finalize_reset().into());
+        self.end(Outcome::Finished(sha256, self.size))
+    }
+
     fn end(&mut self, outcome: Outcome) -> Option<io::Result<Frame<Bytes>>> {
+        self.progress.sent_all();
         let finished = matches!(outcome, Outcome::Finished(..));
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
         (!finished).then(|| Err(io::Error::other("the stream did not end")))
@@ -154,75 +115,96 @@ impl http_body::Body for Stream {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        loop {
+        // An empty chunk would end the body.
+        while self.rest.is_empty() {
             let Poll::Ready(piece) = self.pieces.poll_recv(cx) else {
-                self.beat.set(true);
+                self.progress.waits_for_us();
                 return Poll::Pending;
             };
-            self.beat.set(false);
-            return Poll::Ready(match piece {
-                // An empty chunk would end the body.
-                Some(Ok(Piece::Bytes(bytes))) if bytes.is_empty() => continue,
-                Some(Ok(Piece::Bytes(bytes))) => {
-                    self.hasher.update(&bytes);
-                    self.size += bytes.len() as u64;
-                    Some(Ok(Frame::data(bytes)))
-                }
-                Some(Ok(Piece::End)) => {
-                    let sha256 = Sha256::from_bytes(self.hasher.finalize_reset().into());
-                    let size = self.size;
-                    self.end(Outcome::Finished(sha256, size))
-                }
-                Some(Err(error)) => self.end(Outcome::Failed(error)),
-                None => self.end(Outcome::Abandoned),
-            });
+            match piece {
+                Some(Ok(Piece::Bytes(bytes))) => self.take(bytes),
+                Some(Ok(Piece::End)) => return Poll::Ready(self.finish()),
+                Some(Err(error)) => return Poll::Ready(self.end(Outcome::Failed(error))),
+                None => return Poll::Ready(self.end(Outcome::Abandoned)),
+            }
         }
+        let length = self.rest.len().min(SLICE);
+        self.progress.sent(length);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::patience::Patience;
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    #[tokio::test(start_paused = true)]
-    async fn a_request_without_progress_ends_and_one_with_progress_goes_on() {
-        let beat = Beat::new();
-        let silent = beat.watch(LIMIT, std::future::pending::<()>()).await;
-        assert_eq!(silent, None);
-        let busy = async {
-            for _ in 0..10 {
-                tokio::time::sleep(LIMIT / 2).await;
-                beat.set(false);
-            }
-        };
-        beat.set(false);
-        assert_eq!(beat.watch(LIMIT, busy).await, Some(()));
+    fn progress() -> Arc<Progress> {
+        Arc::new(Progress::outgoing(Patience {
+            silence: LIMIT,
+            min_rate: 4096,
+            window: LIMIT * 2,
+            setting: "registry.min_rate",
+        }))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn waiting_for_our_own_bytes_is_no_fault_of_the_network() {
-        let beat = Beat::new();
-        beat.set(true);
-        let slow = tokio::time::sleep(LIMIT * 10);
-        assert_eq!(beat.watch(LIMIT, slow).await, Some(()));
+    async fn frame<B: http_body::Body + Unpin>(
+        body: &mut B,
+    ) -> Option<Result<Frame<B::Data>, B::Error>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_whose_sender_takes_its_time_is_waited_for() {
         let (sink, source) = mpsc::channel(1);
-        let beat = Beat::new();
-        let (mut stream, outcome) = Stream::new(source, Arc::clone(&beat));
+        let progress = progress();
+        let (mut stream, outcome) = Stream::new(source, Arc::clone(&progress));
         tokio::spawn(async move {
             tokio::time::sleep(LIMIT * 10).await;
             let _ = sink.send(Ok(Piece::End)).await;
         });
-        let frame =
-            std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut stream), cx));
-        let ended = beat.watch(LIMIT, frame).await.expect("it is waited for");
-        assert!(ended.is_none());
+        let ended = progress.watch(frame(&mut stream)).await;
+        assert!(ended.expect("it is waited for").is_none());
         let outcome = outcome.lock().unwrap();
         assert!(matches!(*outcome, Outcome::Finished(_, 0)), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_large_piece_goes_in_slices_that_each_are_progress() {
+        let (sink, source) = mpsc::channel(2);
+        let bytes = Bytes::from(vec![7; 2 * SLICE + 1]);
+        sink.send(Ok(Piece::Bytes(bytes.clone()))).await.unwrap();
+        sink.send(Ok(Piece::End)).await.unwrap();
+        let (mut stream, outcome) = Stream::new(source, progress());
+        let whole = Whole {
+            left: bytes.clone(),
+            progress: progress(),
+        };
+        let mut lengths = Vec::new();
+        while let Some(frame) = frame(&mut stream).await {
+            lengths.push(frame.unwrap().into_data().unwrap().len());
+        }
+        assert_eq!(lengths, [SLICE, SLICE, 1]);
+        let mut whole = whole;
+        assert_eq!(
+            frame(&mut whole)
+                .await
+                .unwrap()
+                .unwrap()
+                .into_data()
+                .unwrap()
+                .len(),
+            SLICE
+        );
+        let outcome = outcome.lock().unwrap();
+        let expected = (Sha256::of(&bytes), bytes.len() as u64);
+        assert!(
+            matches!(*outcome, Outcome::Finished(sha256, size) if (sha256, size) == expected),
+            "{outcome:?}"
+        );
     }
 }

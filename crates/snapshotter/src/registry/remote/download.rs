@@ -2,6 +2,7 @@
 //! was sent to the receiver, so pieces of different connections that do not fit together do not pass.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -12,12 +13,14 @@ use tokio::sync::mpsc;
 use super::answer::Answer;
 use super::http::Request;
 use super::{PULL, Remote};
+use crate::patience::least;
 use crate::registry::Repository;
 use crate::registry::retry::Failure;
 use crate::words::digest::{Sha256, excerpt};
 use crate::words::error::{Error, ErrorKind, Result};
 
-/// After this much progress earlier failures are forgotten. Less would let a server keep us for ever, byte by byte.
+/// After this much progress, made at no less than the least rate, earlier failures are forgotten. Less would let a server
+/// keep us for ever, byte by byte or connection by connection.
 const PROGRESS: u64 = 1 << 20;
 
 impl Remote {
@@ -33,12 +36,11 @@ impl Remote {
         let path = format!("blobs/{sha256}");
         let request = self.request(Method::GET, repository, &path, PULL, doing)?;
         let mut transfer = Transfer::new(request, size, range, sink)?;
-        let (mut attempts, mut mark) = (self.http.attempts(), transfer.at);
+        let mut attempts = self.http.attempts();
         while transfer.at < transfer.end {
             if let Err(failure) = self.advance(&mut transfer).await {
-                if transfer.at - mark >= PROGRESS {
+                if transfer.got_on(self.http.patience.min_rate) {
                     attempts.restart();
-                    mark = transfer.at;
                 }
                 attempts.again(failure).await?;
             }
@@ -48,12 +50,18 @@ impl Remote {
 
     async fn advance(&self, transfer: &mut Transfer) -> Result<(), Failure> {
         let mut answer = self.http.open(&transfer.request()).await?;
-        let mut skip = transfer.skip(&mut answer).await?;
+        let received = self.receive(transfer, &mut answer).await;
+        transfer.waited += answer.waited();
+        received
+    }
+
+    async fn receive(&self, transfer: &mut Transfer, answer: &mut Answer) -> Result<(), Failure> {
+        let mut skip = transfer.skip(answer).await?;
         while let Some(mut bytes) = answer.next().await? {
             let skipped = bytes.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
             let _ = bytes.split_to(skipped);
             skip -= skipped as u64;
-            if transfer.take(bytes, &answer).await? {
+            if transfer.take(bytes, answer).await? {
                 return Ok(());
             }
         }
@@ -71,6 +79,9 @@ struct Transfer {
     size: u64,
     at: u64,
     end: u64,
+    /// How far it was when failures were last forgotten, and how long the registry was waited for since.
+    mark: u64,
+    waited: Duration,
     /// Only whole blobs have a digest.
     hasher: Option<sha2::Sha256>,
     sink: mpsc::Sender<Bytes>,
@@ -90,6 +101,8 @@ impl Transfer {
             size,
             at: start,
             end,
+            mark: start,
+            waited: Duration::ZERO,
             hasher,
             sink,
         })
@@ -101,6 +114,16 @@ impl Transfer {
             return request;
         }
         request.header(RANGE, &format!("bytes={}-{}", self.at, self.end - 1))
+    }
+
+    /// Whether there was progress enough to forget failures.
+    fn got_on(&mut self, min_rate: u64) -> bool {
+        let moved = self.at - self.mark;
+        let got_on = moved >= PROGRESS.max(least(min_rate, self.waited));
+        if got_on {
+            (self.mark, self.waited) = (self.at, Duration::ZERO);
+        }
+        got_on
     }
 
     /// How many bytes of the answer come before those that are wanted: all of them where the server takes no ranges.

@@ -13,11 +13,12 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode, Url};
 
-use super::answer::{Answer, failure_of, shown};
+use super::answer::{Answer, failure_of, shown, stuck_at};
 use super::auth::Auth;
-use super::body::{Beat, Whole};
+use super::body::Whole;
 use super::challenge::{self, Challenge};
 use crate::pace::Pace;
+use crate::patience::{Patience, Progress};
 use crate::registry::Tuning;
 use crate::registry::config::Registry;
 use crate::registry::credentials::Source;
@@ -36,8 +37,8 @@ pub(super) struct Request {
     pub(super) scope: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Option<Bytes>,
-    /// How long it may make no progress, where that is not the usual time.
-    pub(super) limit: Option<Duration>,
+    /// How long the registry may be silent, where that is not the usual time.
+    pub(super) silence: Option<Duration>,
     /// Reads after "cannot": `read the manifest a/b:v1`.
     pub(super) doing: String,
 }
@@ -51,7 +52,7 @@ impl Request {
             scope,
             headers,
             body: None,
-            limit: None,
+            silence: None,
             doing,
         }
     }
@@ -76,7 +77,7 @@ pub(super) struct Http {
     client: reqwest::Client,
     pub(super) origin: Url,
     auth: Auth,
-    pub(super) timeout: Duration,
+    pub(super) patience: Patience,
     pace: Pace,
     retries: u32,
 }
@@ -85,11 +86,12 @@ impl Http {
     pub(super) fn new(config: &Registry, origin: Url, tuning: Tuning) -> Result<Self> {
         let client = client(config)?;
         let source = Source::new(config, tuning.helpers);
+        let patience = config.patience(tuning.window);
         Ok(Self {
-            auth: Auth::new(client.clone(), &origin, source, config.timeout),
+            auth: Auth::new(client.clone(), &origin, source, patience),
             client,
             origin,
-            timeout: config.timeout,
+            patience,
             pace: tuning.pace,
             retries: config.retries,
         })
@@ -183,15 +185,24 @@ impl Http {
         url: &Url,
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, Failure> {
-        let beat = Beat::new();
+        let progress = self.progress(request);
         let body = request.body.as_ref().map(|bytes| {
             reqwest::Body::wrap(Whole {
                 left: bytes.clone(),
-                beat: Arc::clone(&beat),
+                progress: Arc::clone(&progress),
             })
         });
-        self.dispatch(request, url, authorization, body, &beat)
+        self.dispatch(request, url, authorization, body, &progress)
             .await
+    }
+
+    /// What watches a request that is about to be sent.
+    pub(super) fn progress(&self, request: &Request) -> Arc<Progress> {
+        let silence = request.silence.unwrap_or(self.patience.silence);
+        Arc::new(Progress::outgoing(Patience {
+            silence,
+            ..self.patience
+        }))
     }
 
     /// Sends a body that was made for this one time.
@@ -201,9 +212,8 @@ impl Http {
         url: &Url,
         authorization: Option<&HeaderValue>,
         body: Option<reqwest::Body>,
-        beat: &Beat,
+        progress: &Progress,
     ) -> Result<Answer, Failure> {
-        let limit = request.limit.unwrap_or(self.timeout);
         let mut builder = self
             .client
             .request(request.method.clone(), url.clone())
@@ -214,15 +224,15 @@ impl Http {
         if let Some(body) = body {
             builder = builder.body(body);
         }
-        let response = match beat.watch(limit, builder.send()).await {
-            Some(result) => result.map_err(|error| failure_of(&request.doing, url, error))?,
-            None => return Err(late(request, url, limit)),
+        let response = match progress.watch(builder.send()).await {
+            Ok(result) => result.map_err(|error| failure_of(&request.doing, url, error))?,
+            Err(stuck) => return Err(stuck_at(&request.doing, url, stuck)),
         };
         Ok(Answer::new(
             response,
             url.clone(),
             &request.doing,
-            self.timeout,
+            self.patience,
         ))
     }
 }
@@ -284,15 +294,6 @@ fn refused(request: &Request, url: &Url, what: &str) -> Error {
         shown(url)
     );
     Error::new(ErrorKind::Unsupported, text)
-}
-
-fn late(request: &Request, url: &Url, limit: Duration) -> Failure {
-    let text = format!(
-        "cannot {} ({}): no progress within {limit:?}",
-        request.doing,
-        shown(url)
-    );
-    Failure::transient(Error::new(ErrorKind::Unavailable, text), None)
 }
 
 #[cfg(test)]

@@ -1,23 +1,30 @@
 //! Tags and repositories: lists that come in pages. A page's `Link` names the next one; it is followed only to the same
-//! list of the same registry, and not for ever.
+//! list of the same registry, and not for ever: [`Walk`] ends a list that comes back to a page, or that goes on with more
+//! names, bytes, empty pages or time than a list can need. A call that is given up is given up between and within pages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
 
 use reqwest::header::LINK;
 use reqwest::{Method, Url};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::http::{Request, same_origin};
 use super::{PULL, Remote};
 use crate::registry::name::below;
-use crate::registry::{Repository, Tag};
+use crate::registry::{MAX_NAMES, Repository, Tag};
+use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
 const PAGE: &str = "n=1000";
 const MAX_PAGE_BYTES: u64 = 8 << 20;
-const MAX_PAGES: usize = 10_000;
 const MAX_LIST_BYTES: usize = 256 << 20;
+const MAX_LIST_TIME: Duration = Duration::from_secs(60 * 60);
+/// After the first hundred pages, a page has so many names on average. Registries give a hundred or a thousand.
+const FEW_PAGES: usize = 100;
+const FEW_NAMES: usize = 10;
 const CATALOG_HINT: &str =
     "most hosted registries do not list their repositories: name the snapshot instead";
 
@@ -42,12 +49,14 @@ impl Remote {
         self.pages(request, |answer| {
             match answer.status().as_u16() {
                 200 => {}
-                404 => return Ok(()),
+                404 => return Ok(0),
                 _ => return Err(answer.refused()),
             }
             let page: TagPage = parse(answer)?;
-            tags.extend(page.tags.into_iter().flatten().flat_map(Tag::new));
-            Ok(())
+            let names = page.tags.unwrap_or_default();
+            let count = names.len();
+            tags.extend(names.into_iter().flat_map(Tag::new));
+            Ok(count)
         })
         .await?;
         Ok(tags.into_iter().collect())
@@ -61,43 +70,90 @@ impl Remote {
         let mut names = BTreeSet::new();
         let listed = self.pages(request, |answer| {
             if answer.status() != 200 {
-                return Err(answer.refused());
+                return Err(unlisted(answer.refused()));
             }
             let page: CatalogPage = parse(answer)?;
-            let repositories = page.repositories.into_iter().flatten();
-            names.extend(
-                repositories.filter_map(|name| below(&name, &self.namespace).map(str::to_owned)),
-            );
-            Ok(())
+            let repositories = page.repositories.unwrap_or_default();
+            let ours = repositories
+                .iter()
+                .filter_map(|name| below(name, &self.namespace));
+            names.extend(ours.map(str::to_owned));
+            Ok(repositories.len())
         });
-        listed.await.map_err(unlisted)?;
+        match listed.await {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(unlisted(error));
+            }
+            listed => listed?,
+        }
         Ok(names.into_iter().collect())
     }
 
     async fn pages(
         &self,
         mut request: Request,
-        mut each: impl FnMut(&Answer) -> Result<()> + Send,
+        mut each: impl FnMut(&Answer) -> Result<usize> + Send,
     ) -> Result<()> {
-        let mut read = 0;
-        for _ in 0..MAX_PAGES {
+        let mut walk = Walk::new();
+        loop {
+            walk.enter(&request.url)
+                .map_err(|why| without_end(&request, &why))?;
             let answer = self.http.exchange(&request, MAX_PAGE_BYTES).await?;
-            read += answer.body().len();
-            if read > MAX_LIST_BYTES {
-                break;
-            }
-            each(&answer)?;
+            walk.count(each(&answer)?, answer.body().len());
             match next(&request.url, &answer)? {
                 Some(url) => request.url = url,
                 None => return Ok(()),
             }
         }
-        let text = format!(
-            "cannot {}: the list has more than {MAX_PAGES} pages or 256 MiB",
-            request.doing
-        );
-        Err(Error::new(ErrorKind::Unsupported, text))
     }
+}
+
+/// How far a list came.
+struct Walk {
+    began: Instant,
+    /// The pages' addresses, shortened: they are the registry's, and may be long.
+    seen: HashSet<Sha256>,
+    names: usize,
+    bytes: usize,
+}
+
+impl Walk {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            seen: HashSet::new(),
+            names: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Goes to the next page, or says why not.
+    fn enter(&mut self, url: &Url) -> std::result::Result<(), String> {
+        let pages = self.seen.len();
+        if !self.seen.insert(Sha256::of(url.as_str().as_bytes())) {
+            return Err(format!("after {pages} pages it comes back to one of them"));
+        }
+        if self.names > MAX_NAMES || self.bytes > MAX_LIST_BYTES {
+            return Err(format!("it has more than {MAX_NAMES} names or 256 MiB"));
+        }
+        if pages > FEW_PAGES + self.names / FEW_NAMES {
+            return Err(format!("{pages} pages have only {} names", self.names));
+        }
+        if self.began.elapsed() > MAX_LIST_TIME {
+            return Err(format!("it did not end within {MAX_LIST_TIME:?}"));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, names: usize, bytes: usize) {
+        self.names += names;
+        self.bytes += bytes;
+    }
+}
+
+fn without_end(request: &Request, why: &str) -> Error {
+    let text = format!("cannot {}: the list goes on and on: {why}", request.doing);
+    Error::new(ErrorKind::Unsupported, text)
 }
 
 /// Who may not list, cannot: it is no question of the snapshot's credentials.
@@ -130,11 +186,11 @@ fn next(this: &Url, answer: &Answer) -> Result<Option<Url>> {
         return Ok(None);
     };
     let url = this.join(target).ok();
-    let ours = url.filter(|url| same_origin(url, this) && url.path() == this.path() && url != this);
+    let ours = url.filter(|url| same_origin(url, this) && url.path() == this.path());
     match ours {
         Some(url) => Ok(Some(url)),
         None => {
-            let text = "the list goes on where it cannot: at another place than it began, or at the same page";
+            let text = "the list goes on where it cannot: at another place than it began";
             Err(answer.error(ErrorKind::Unsupported, text))
         }
     }
@@ -169,6 +225,53 @@ fn is_next(parameter: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn page(number: usize) -> Url {
+        let url = format!("http://r/v2/_catalog?last={number}");
+        url.parse().unwrap()
+    }
+
+    /// Enters so many pages of so many names and bytes, and says where it ended.
+    fn walked(
+        walk: &mut Walk,
+        pages: usize,
+        names: usize,
+        bytes: usize,
+    ) -> Result<(), (usize, String)> {
+        for number in 0..pages {
+            walk.enter(&page(number)).map_err(|why| (number, why))?;
+            walk.count(names, bytes);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_list_of_a_million_names_is_read_and_a_longer_one_is_not() {
+        assert_eq!(walked(&mut Walk::new(), 1000, 1000, 100_000), Ok(()));
+        assert_eq!(walked(&mut Walk::new(), 10_000, 100, 10_000), Ok(()));
+        let (pages, why) = walked(&mut Walk::new(), 2000, 1000, 100_000).unwrap_err();
+        assert_eq!(pages, 1001);
+        assert_eq!(why, "it has more than 1000000 names or 256 MiB");
+        let (pages, _) = walked(&mut Walk::new(), 2000, 10, 8 << 20).unwrap_err();
+        assert_eq!(pages, 33);
+    }
+
+    #[test]
+    fn nearly_empty_pages_end() {
+        let (pages, why) = walked(&mut Walk::new(), 2000, 0, 10).unwrap_err();
+        assert_eq!((pages, &*why), (101, "101 pages have only 0 names"));
+        let (pages, _) = walked(&mut Walk::new(), 2000, 1, 10).unwrap_err();
+        assert!(pages < 120, "{pages}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_ends_within_an_hour() {
+        let mut walk = Walk::new();
+        assert_eq!(walked(&mut walk, 10, 1000, 10), Ok(()));
+        tokio::time::advance(MAX_LIST_TIME + Duration::from_secs(1)).await;
+        let why = walk.enter(&page(10)).unwrap_err();
+        assert_eq!(why, "it did not end within 3600s");
+    }
 
     #[test]
     fn links() {

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
 use super::answer::Answer;
 use super::{DELETE, PULL, PUSH, Remote};
 use crate::format::artifact::{MANIFEST_MEDIA_TYPE, MAX_MANIFEST_BYTES};
 use crate::registry::{Pulled, Repository, TagOrDigest};
-use crate::words::digest::{Sha256, excerpt};
+use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
 const LIMIT: u64 = MAX_MANIFEST_BYTES as u64;
@@ -17,8 +17,6 @@ const SMALL: u64 = 64 << 10;
 /// Other artifacts' types are accepted too, so that one is refused by its name instead of not being found.
 const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
-
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 impl Remote {
     pub(super) async fn get_manifest(
@@ -56,7 +54,7 @@ impl Remote {
         if !matches!(answer.status().as_u16(), 200..=204) {
             return Err(answer.refused());
         }
-        said(&answer, digest)?;
+        answer.names("manifest", digest)?;
         Ok(digest)
     }
 
@@ -101,23 +99,9 @@ fn pulled(answer: Answer, which: &TagOrDigest) -> Result<Pulled> {
         let text = format!("the registry sent {digest} for {asked}");
         return Err(answer.error(ErrorKind::Damaged, &text));
     }
-    said(&answer, digest)?;
+    answer.names("manifest", digest)?;
     let bytes = answer.into_body();
     Ok(Pulled { digest, bytes })
-}
-
-/// Where the registry says a digest, it has to be ours. Another algorithm than SHA-256 says nothing of it.
-fn said(answer: &Answer, digest: Sha256) -> Result<()> {
-    match answer.header(&CONTENT_DIGEST) {
-        Some(said) if said.starts_with("sha256:") && said != digest.to_string() => {
-            let text = format!(
-                "the manifest is {digest}, the registry says {}",
-                excerpt(said)
-            );
-            Err(answer.error(ErrorKind::Damaged, &text))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn in_words(repository: &Repository, which: &TagOrDigest) -> String {

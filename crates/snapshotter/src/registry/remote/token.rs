@@ -8,12 +8,13 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
-use super::answer::{Answer, failure_of, shown};
+use super::answer::{Answer, failure_of, stuck_at};
 use super::auth::basic_header;
+use crate::patience::{Patience, Progress};
 use crate::registry::credentials::Credentials;
 use crate::registry::retry::Failure;
 use crate::registry::secret::Secret;
-use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::error::{ErrorKind, Result};
 
 const MAX_BYTES: u64 = 1 << 20;
 const CLIENT: &str = "snapshotter";
@@ -22,7 +23,7 @@ const DOING: &str = "get a token";
 #[derive(Debug)]
 pub(super) struct TokenServer {
     client: reqwest::Client,
-    timeout: Duration,
+    patience: Patience,
 }
 
 /// A token and how long it is good for.
@@ -40,8 +41,8 @@ struct Answered {
 }
 
 impl TokenServer {
-    pub(super) fn new(client: reqwest::Client, timeout: Duration) -> Self {
-        Self { client, timeout }
+    pub(super) fn new(client: reqwest::Client, patience: Patience) -> Self {
+        Self { client, patience }
     }
 
     pub(super) async fn issue(
@@ -55,20 +56,12 @@ impl TokenServer {
             Credentials::Identity(token) => self.by_refresh_token(realm, service, scope, token),
             credentials => self.by_password(realm, service, scope, credentials)?,
         };
-        let sent = tokio::time::timeout(self.timeout, request.send()).await;
-        let Ok(sent) = sent else {
-            let text = format!(
-                "cannot {DOING} ({}): no answer within {:?}",
-                shown(realm),
-                self.timeout
-            );
-            return Err(Failure::transient(
-                Error::new(ErrorKind::Unavailable, text),
-                None,
-            ));
+        let progress = Progress::outgoing(self.patience);
+        let response = match progress.watch(request.send()).await {
+            Ok(result) => result.map_err(|error| failure_of(DOING, realm, error))?,
+            Err(stuck) => return Err(stuck_at(DOING, realm, stuck)),
         };
-        let response = sent.map_err(|error| failure_of(DOING, realm, error))?;
-        let answer = Answer::new(response, realm.clone(), DOING, self.timeout);
+        let answer = Answer::new(response, realm.clone(), DOING, self.patience);
         read(answer.check().await?).await
     }
 

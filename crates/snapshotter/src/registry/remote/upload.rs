@@ -2,20 +2,23 @@
 //!
 //! The PATCH is one chunked request, as Docker and skopeo send it, because that is what every registry takes. Until the
 //! PUT there is no blob, and the PUT is sent only after [`Piece::End`]; the registry checks the digest itself. So
-//! neither a lost connection nor a dead sender can leave a part that passes for the whole.
+//! neither a lost connection nor a dead sender can leave a part that passes for the whole. Nor is the answer to the PUT
+//! believed by its status alone: it names the digest, or a look finds the blob.
 
 use std::io;
 use std::mem;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Url};
 use tokio::sync::mpsc;
 
+use super::answer::Answer;
 use super::blobs::{BINARY, SMALL};
-use super::body::{Beat, Outcome, Stream};
+use super::body::{Outcome, Stream};
 use super::http::Request;
 use super::{PUSH, Remote, scope};
+use crate::patience::Progress;
 use crate::registry::retry::Failure;
 use crate::registry::{Piece, Repository};
 use crate::words::digest::Sha256;
@@ -31,9 +34,10 @@ impl Remote {
         pieces: mpsc::Receiver<io::Result<Piece>>,
     ) -> Result<(Sha256, u64)> {
         let session = self.open_session(repository).await?;
-        let beat = Beat::new();
-        let (stream, outcome) = Stream::new(pieces, beat.clone());
-        let sent = self.patch(repository, &session, stream, &beat).await;
+        let request = self.patch_request(repository, &session);
+        let progress = self.http.progress(&request);
+        let (stream, outcome) = Stream::new(pieces, Arc::clone(&progress));
+        let sent = self.patch(&request, stream, &progress).await;
         let outcome = mem::replace(
             &mut *outcome.lock().unwrap_or_else(PoisonError::into_inner),
             Outcome::Unfinished,
@@ -60,22 +64,29 @@ impl Remote {
         }
     }
 
-    async fn patch(
-        &self,
-        repository: &Repository,
-        session: &Url,
-        stream: Stream,
-        beat: &Beat,
-    ) -> Result<Url, Failure> {
+    fn patch_request(&self, repository: &Repository, session: &Url) -> Request {
         let doing = format!("push a stream to {repository}");
         let scope = scope(repository, PUSH);
-        let request =
-            Request::new(Method::PATCH, session.clone(), scope, doing).header(CONTENT_TYPE, BINARY);
+        Request::new(Method::PATCH, session.clone(), scope, doing).header(CONTENT_TYPE, BINARY)
+    }
+
+    async fn patch(
+        &self,
+        request: &Request,
+        stream: Stream,
+        progress: &Progress,
+    ) -> Result<Url, Failure> {
         let authorization = self.http.authorization(&request.scope);
-        let body = reqwest::Body::wrap(stream);
+        let body = Some(reqwest::Body::wrap(stream));
         let answer = self
             .http
-            .dispatch(&request, session, authorization.as_ref(), Some(body), beat)
+            .dispatch(
+                request,
+                &request.url,
+                authorization.as_ref(),
+                body,
+                progress,
+            )
             .await?;
         let mut answer = answer.check().await?;
         answer.collect(SMALL).await?;
@@ -85,7 +96,6 @@ impl Remote {
         }
     }
 
-    /// An attempt that failed may have been the one that made the blob, so before the next one comes a look.
     async fn commit(
         &self,
         repository: &Repository,
@@ -94,36 +104,51 @@ impl Remote {
         size: u64,
     ) -> Result<()> {
         let mut request = self.commit_request(repository, session, sha256);
-        request.limit = Some(self.http.timeout.saturating_mul(COMMIT_PATIENCE));
+        let patience = self.http.patience.silence.saturating_mul(COMMIT_PATIENCE);
+        request.silence = Some(patience);
         let request = request.body(bytes::Bytes::new());
+        let taken = self.send_commit(repository, &request, sha256, size).await?;
+        let Some(answer) = taken else { return Ok(()) };
+        // The session is over: a second PUT would be refused. What is left is to look, at the usual pace.
+        let mut attempts = self.http.attempts();
+        loop {
+            match self.confirm(repository, sha256, size, &answer).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => attempts.again(failure).await?,
+            }
+        }
+    }
+
+    /// Gets an answer, or nothing where the blob is found instead: an attempt that failed may have been the one that made
+    /// it, so before the next one comes a look.
+    async fn send_commit(
+        &self,
+        repository: &Repository,
+        request: &Request,
+        sha256: Sha256,
+        size: u64,
+    ) -> Result<Option<Answer>> {
         let mut attempts = self.http.attempts();
         let mut first = true;
         loop {
-            match self
-                .try_commit(repository, &request, sha256, size, first)
-                .await
-            {
-                Ok(()) => return Ok(()),
+            let tried = async {
+                if !first && self.is_there(repository, sha256, size).await? {
+                    return Ok(None);
+                }
+                self.try_commit(request).await.map(Some)
+            };
+            match tried.await {
+                Ok(taken) => return Ok(taken),
                 Err(failure) => attempts.again(failure).await?,
             }
             first = false;
         }
     }
 
-    async fn try_commit(
-        &self,
-        repository: &Repository,
-        request: &Request,
-        sha256: Sha256,
-        size: u64,
-        first: bool,
-    ) -> Result<(), Failure> {
-        if !first && self.is_there(repository, sha256, size).await? {
-            return Ok(());
-        }
+    async fn try_commit(&self, request: &Request) -> Result<Answer, Failure> {
         let answer = self.http.exchange_once(request, SMALL).await?;
         match answer.status().as_u16() {
-            200..=204 => Ok(()),
+            200..=204 => Ok(answer),
             _ => Err(answer.refused().into()),
         }
     }

@@ -217,7 +217,6 @@ async fn lists_that_go_on_elsewhere_or_nowhere_are_not_followed() {
             elsewhere.url()
         ),
         "</v2/other/tags/list?n=1>; rel=\"next\"".to_owned(),
-        "<?n=1000>; rel=\"next\"".to_owned(),
         "<file:///etc/passwd>; rel=\"next\"".to_owned(),
     ];
     for link in links {
@@ -336,4 +335,161 @@ async fn a_blob_of_another_length_is_damage_that_a_push_reports() {
         error.to_string().contains("has it with 3 bytes, not 2"),
         "{error}"
     );
+}
+
+/// A registry, or whoever stands before it, answered a PUT with 2xx and had nothing: "published".
+/// An answer that does not name the digest is followed by a look, and what is not there is not pushed.
+#[tokio::test]
+async fn a_blob_that_is_answered_with_201_and_is_not_there_is_unavailable() {
+    for reply in [
+        Reply::status(201),
+        Reply::ok("<html>please log in</html>"),
+        Reply::status(202),
+    ] {
+        let weather = Weather::new(move |asked, _| match asked.method.as_str() {
+            "HEAD" => Reply::status(404),
+            "POST" | "PATCH" => Reply::status(202).with("Location", "/v2/ns/up/1"),
+            _ => reply.clone(),
+        });
+        let registry = opened(&Registry::new(weather.url(), "ns").retries(1));
+        let bytes = Bytes::from_static(EMPTY_BYTES);
+        let pushed_whole = registry
+            .push_blob(&repository(), Sha256::of(&bytes), bytes.clone())
+            .await
+            .unwrap_err();
+        let so_far = weather.asked().len();
+        let pieces = vec![Ok(Piece::Bytes(bytes)), Ok(Piece::End)];
+        let streamed = pushed(&*registry, &repository(), pieces).await.unwrap_err();
+        for error in [pushed_whole, streamed] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            let text = "the registry took it and does not have it";
+            assert!(error.to_string().ends_with(text), "{error}");
+        }
+        let methods: Vec<_> = weather
+            .asked()
+            .into_iter()
+            .map(|asked| asked.method)
+            .collect();
+        let once = ["HEAD", "POST", "PUT", "HEAD"];
+        assert_eq!(methods[..so_far], [once, once].concat());
+        // What was streamed is gone: it is looked for again, and not sent again.
+        assert_eq!(methods[so_far..], ["POST", "PATCH", "PUT", "HEAD", "HEAD"]);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_a_registry_took_for_another_is_damage() {
+    let weather = Weather::new(|asked, _| match asked.method.as_str() {
+        "HEAD" => Reply::status(404),
+        "POST" => Reply::status(202).with("Location", "/v2/ns/up/1"),
+        _ => Reply::status(201).with("Docker-Content-Digest", Sha256::of(b"x").to_string()),
+    });
+    let bytes = Bytes::from_static(EMPTY_BYTES);
+    let pushed = under(&weather)
+        .push_blob(&repository(), Sha256::of(EMPTY_BYTES), bytes)
+        .await;
+    let error = pushed.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(
+        error.to_string().contains("the registry says sha256:"),
+        "{error}"
+    );
+}
+
+/// `list --remote` followed links to a next page for as long as there were any: an hour, a day, however empty the pages.
+/// A list that comes back to a page, or whose pages hold nearly nothing, ends with an error that says so.
+#[tokio::test]
+async fn lists_without_end_end() {
+    // Round and round, and on and on.
+    for (pages, asked, why) in [
+        (3, 4, "after 4 pages it comes back to one of them"),
+        (usize::MAX, 101, "101 pages have only 0 names"),
+    ] {
+        let endless = || {
+            Weather::new(move |_, number| {
+                let link = format!("<?n=1000&last={}>; rel=\"next\"", number % pages);
+                Reply::ok(r#"{"tags":[],"repositories":[]}"#).with("Link", link)
+            })
+        };
+        let (tags, names) = (endless(), endless());
+        let errors = [
+            under(&tags)
+                .tags(&repository())
+                .await
+                .map(drop)
+                .unwrap_err(),
+            under(&names).repositories().await.map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            let text = error.to_string();
+            assert!(
+                text.ends_with(&format!("the list goes on and on: {why}")),
+                "{text}"
+            );
+        }
+        assert_eq!((tags.asked().len(), names.asked().len()), (asked, asked));
+    }
+}
+
+/// Bears with a slow registry for a moment only, and with a silent one for long.
+fn impatient(weather: &Weather) -> Arc<dyn MetadataRegistry> {
+    let tuning = Tuning {
+        window: Duration::from_millis(300),
+        ..quick()
+    };
+    open_with(&Registry::new(weather.url(), "ns").retries(1), tuning).unwrap()
+}
+
+fn assert_slow(error: &Error) {
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("too slow: "), "{text}");
+    let figures = "bytes in 300ms, and registry.min_rate is 4096 bytes a second";
+    assert!(text.ends_with(figures), "{text}");
+}
+
+/// An answer of a byte every few milliseconds never ended: each byte was progress.
+/// A registry has to move `registry.min_rate` over a minute of being waited for; here it is a shorter one.
+#[tokio::test]
+async fn a_registry_that_trickles_is_unavailable() {
+    // Long enough to be too slow, and short enough to end where nobody minds.
+    let bytes = some_bytes(7, 300);
+    let served = bytes.clone();
+    let weather = Weather::new(move |_, _| Reply::Trickle(served.clone()));
+    let (registry, sha256) = (impatient(&weather), Sha256::of(&bytes));
+    let blob = registry.blob(&repository(), sha256, 300).await;
+    assert_slow(&blob.unwrap_err());
+    let (streamed, _) = pulled(&*registry, &repository(), sha256, 300, None).await;
+    assert_slow(&streamed.unwrap_err());
+    assert_eq!(weather.asked().len(), 4, "each is tried again");
+    let patient = opened(&Registry::new(weather.url(), "ns").min_rate(0));
+    let blob = patient.blob(&repository(), sha256, 300).await;
+    assert_eq!(blob.unwrap(), bytes);
+}
+
+/// The same for who takes bytes: an upload of a byte every few milliseconds.
+#[tokio::test]
+async fn a_registry_that_takes_a_byte_now_and_then_is_unavailable() {
+    use testkit::proxy::{self, Act};
+    let weather = proxy::Weather::alone(|asked| match asked.method.as_str() {
+        "HEAD" => Act::Answer("404 Not Found", "", Vec::new()),
+        "POST" => Act::Answer("202 Accepted", "Location: /v2/ns/up/1\r\n", Vec::new()),
+        "DELETE" => Act::Answer("204 No Content", "", Vec::new()),
+        _ => Act::Sip,
+    });
+    let tuning = Tuning {
+        window: Duration::from_millis(300),
+        ..quick()
+    };
+    let config = Registry::new(weather.endpoint(), "ns").retries(1);
+    let registry = open_with(&config, tuning).unwrap();
+    let bytes = Bytes::from(some_bytes(8, 16 << 20));
+    let whole = registry
+        .push_blob(&repository(), Sha256::of(&bytes), bytes.clone())
+        .await;
+    assert_slow(&whole.unwrap_err());
+    let pieces = vec![Ok(Piece::Bytes(bytes)), Ok(Piece::End)];
+    let streamed = pushed(&*registry, &repository(), pieces).await;
+    assert_slow(&streamed.unwrap_err());
 }

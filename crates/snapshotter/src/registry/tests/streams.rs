@@ -126,8 +126,14 @@ fn registry_that_takes(patch: Reply) -> Weather {
         "POST" => Reply::status(202).with("Location", "uploads/1"),
         "PATCH" => patch.clone(),
         "DELETE" => Reply::status(204),
-        _ => Reply::status(201),
+        _ => created(asked),
     })
+}
+
+/// What a registry says of a blob that it has now.
+fn created(asked: &Asked) -> Reply {
+    let (_, digest) = asked.target.split_once("digest=").unwrap();
+    Reply::status(201).with("Docker-Content-Digest", digest.replace("%3A", ":"))
 }
 
 fn methods(weather: &Weather) -> Vec<String> {

@@ -1,40 +1,27 @@
-//! Bodies on the wire. What goes out tells how it gets on; what comes in is bounded in bytes and in silence.
+//! Bodies on the wire. What goes out tells how it gets on; what comes in is bounded in bytes and in time.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use http_body::{Body, Frame, SizeHint};
 use opendal::{Buffer, Error, ErrorKind, Result};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
-/// Sent at once: small enough for a slow line to show progress within the time limit.
-const SLICE: usize = 256 << 10;
-
-/// Counts what the connection has taken of a request's body.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Arc<AtomicU64>);
-
-impl Progress {
-    pub(super) fn taken(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::patience::{Patience, Progress, SLICE, Stuck};
 
 /// A request's body: the buffer's own bytes, uncopied.
 pub(super) struct Outgoing {
     buffer: Buffer,
     slice: Bytes,
-    progress: Progress,
+    progress: Arc<Progress>,
 }
 
 impl Outgoing {
-    pub(super) fn new(buffer: Buffer, progress: Progress) -> Self {
+    pub(super) fn new(buffer: Buffer, progress: Arc<Progress>) -> Self {
         Self {
             buffer,
             slice: Bytes::new(),
@@ -63,7 +50,10 @@ impl Body for Outgoing {
         }
         let len = self.slice.len().min(SLICE);
         let bytes = self.slice.split_to(len);
-        self.progress.0.fetch_add(len as u64, Ordering::Relaxed);
+        self.progress.sent(len);
+        if self.left() == 0 {
+            self.progress.sent_all();
+        }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
@@ -79,23 +69,24 @@ impl Body for Outgoing {
 /// A response's body.
 pub(super) struct Incoming {
     body: Pin<Box<reqwest::Body>>,
-    silence: Pin<Box<Sleep>>,
-    timeout: Duration,
+    progress: Progress,
+    sleep: Pin<Box<Sleep>>,
     /// Bytes that may still come.
     left: u64,
 }
 
 impl Incoming {
-    pub(super) fn new(body: reqwest::Body, most: u64, timeout: Duration) -> Self {
+    pub(super) fn new(body: reqwest::Body, most: u64, patience: Patience) -> Self {
         Self {
             body: Box::pin(body),
-            silence: Box::pin(tokio::time::sleep(timeout)),
-            timeout,
+            progress: Progress::incoming(patience),
+            sleep: Box::pin(tokio::time::sleep(patience.silence)),
             left: most,
         }
     }
 
     fn account(&mut self, bytes: Bytes) -> Result<Buffer> {
+        self.progress.came(bytes.len());
         let len = bytes.len() as u64;
         if len > self.left {
             return Err(Error::new(
@@ -107,9 +98,9 @@ impl Incoming {
         Ok(bytes.into())
     }
 
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Buffer>>> {
-        ready!(self.silence.as_mut().poll(cx));
-        Poll::Ready(Some(Err(silent(self.timeout))))
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Buffer>>> {
+        let stuck = ready!(self.progress.poll_stuck(self.sleep.as_mut(), cx));
+        Poll::Ready(Some(Err(stuck_error(stuck))))
     }
 }
 
@@ -117,12 +108,11 @@ impl Stream for Incoming {
     type Item = Result<Buffer>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Buffer>>> {
+        self.progress.waits_for_server();
         loop {
             let Poll::Ready(frame) = self.body.as_mut().poll_frame(cx) else {
-                return self.poll_silence(cx);
+                return self.poll_stuck(cx);
             };
-            let deadline = Instant::now() + self.timeout;
-            self.silence.as_mut().reset(deadline);
             return Poll::Ready(match frame {
                 None => None,
                 Some(Err(error)) => Some(Err(super::http::failed(error))),
@@ -137,8 +127,73 @@ impl Stream for Incoming {
     }
 }
 
-/// The error for a server that makes no progress.
-pub(super) fn silent(timeout: Duration) -> Error {
-    let text = format!("no progress for {} ms", timeout.as_millis());
-    Error::new(ErrorKind::Unexpected, text).set_temporary()
+/// The error for a server that is waited for no longer.
+pub(super) fn stuck_error(stuck: Stuck) -> Error {
+    Error::new(ErrorKind::Unexpected, stuck.to_string()).set_temporary()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A body that brings what a test sends.
+    struct Brought(mpsc::Receiver<Bytes>);
+
+    impl Body for Brought {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let bytes = ready!(self.0.poll_recv(cx));
+            Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+        }
+    }
+
+    /// A body of so many pieces, one every so many seconds, taken by somebody who is as slow or slower.
+    async fn received(length: usize, pieces: u32, theirs: u64, ours: u64) -> Result<usize> {
+        let (sink, source) = mpsc::channel(1);
+        let patience = Patience {
+            silence: Duration::from_secs(30),
+            min_rate: 4096,
+            window: Duration::from_secs(60),
+            setting: "content.min_rate",
+        };
+        let mut incoming = Incoming::new(reqwest::Body::wrap(Brought(source)), u64::MAX, patience);
+        tokio::spawn(async move {
+            for _ in 0..pieces {
+                tokio::time::sleep(Duration::from_secs(theirs)).await;
+                let _ = sink.send(Bytes::from(vec![0; length])).await;
+            }
+        });
+        let mut taken = 0;
+        while let Some(buffer) =
+            std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_next(cx)).await
+        {
+            taken += buffer?.len();
+            tokio::time::sleep(Duration::from_secs(ours)).await;
+        }
+        Ok(taken)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_takes_for_an_hour_is_not_the_servers_fault_and_a_slow_one_is() {
+        assert_eq!(received(8192, 100, 1, 0).await.unwrap(), 819_200);
+        // Bytes that wait are not waited for, and those that are get their time from when they are asked for.
+        assert_eq!(received(8192, 100, 0, 3600).await.unwrap(), 819_200);
+        assert_eq!(received(1 << 20, 3, 29, 3600).await.unwrap(), 3 << 20);
+        let slow = received(100, 1000, 1, 0).await.unwrap_err();
+        assert!(
+            slow.is_temporary() && slow.message().starts_with("too slow: "),
+            "{slow}"
+        );
+        let silent = received(1 << 20, 2, 31, 0).await.unwrap_err();
+        assert_eq!(silent.message(), "no progress within 30s");
+    }
 }

@@ -98,6 +98,13 @@ fn judge(error: &opendal::Error, said: &str) -> (ErrorKind, Option<&'static str>
         Theirs::RangeNotSatisfied => (ErrorKind::Damaged, None),
         Theirs::Unsupported => (ErrorKind::Unsupported, None),
         _ if error.is_temporary() => (ErrorKind::Unavailable, None),
+        // What came is no answer of such a server: whoever stands before it has spoken.
+        _ if said.starts_with("deserialize") => (
+            ErrorKind::Unavailable,
+            Some(
+                "something on the way answers in the server's place: check content.endpoint and content.proxy",
+            ),
+        ),
         _ if said.contains("AuthorizationHeaderMalformed") => (
             ErrorKind::InvalidInput,
             Some("check content.region and content.endpoint"),

@@ -6,8 +6,7 @@
 //! from failing each other, and lets a server say how long to wait.
 
 use std::error::Error as _;
-use std::future::Future;
-use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, RANGE, RETRY_AFTER};
@@ -17,10 +16,12 @@ use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
 use reqwest::{Body, Client};
 use time::OffsetDateTime;
 
-use super::body::{Incoming, Outgoing, Progress, silent};
+use super::Tuning;
+use super::body::{Incoming, Outgoing, stuck_error};
 #[cfg(feature = "object-storage-oss")]
 use super::keys::Signing;
 use crate::pace::{Pace, retry_after};
+use crate::patience::{Patience, Progress};
 use crate::transport::config::Content;
 
 /// Answers that are not an object's bytes: XML, JSON, error pages, in bytes.
@@ -28,7 +29,7 @@ const ANSWER: u64 = 1 << 20;
 
 pub(super) struct Http {
     client: Client,
-    timeout: Duration,
+    patience: Patience,
     retries: u32,
     pace: Pace,
     #[cfg(feature = "object-storage-oss")]
@@ -36,12 +37,12 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(client: Client, content: &Content, pace: Pace) -> Self {
+    pub(super) fn new(client: Client, content: &Content, tuning: Tuning) -> Self {
         Self {
             client,
-            timeout: content.timeout,
+            patience: content.patience(tuning.window),
             retries: content.retries,
-            pace,
+            pace: tuning.pace,
             #[cfg(feature = "object-storage-oss")]
             signing: Signing::new(content),
         }
@@ -54,18 +55,18 @@ impl Http {
             self.signing.sign(&mut parts).await?;
             parts
         };
-        let progress = Progress::default();
+        let progress = Arc::new(Progress::outgoing(self.patience));
         let body = match body.len() {
             0 => Body::default(),
-            _ => Body::wrap(Outgoing::new(body, progress.clone())),
+            _ => Body::wrap(Outgoing::new(body, Arc::clone(&progress))),
         };
         let mut request = Request::new(body);
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = parts.uri.clone();
         *request.headers_mut() = parts.headers.clone();
         let request = reqwest::Request::try_from(request).map_err(failed)?;
-        let answer = unless_silent(self.client.execute(request), &progress, self.timeout).await?;
-        Ok(answer.map_err(failed)?.into())
+        let answer = progress.watch(self.client.execute(request)).await;
+        Ok(answer.map_err(stuck_error)?.map_err(failed)?.into())
     }
 
     fn receive(&self, parts: &Parts, response: Response<Body>) -> Result<Response<HttpBody>> {
@@ -76,7 +77,7 @@ impl Http {
             .filter(|_| parts.method != Method::HEAD)
             .and_then(|length| length.to_str().ok()?.parse().ok());
         let most = most(parts, head.status);
-        let stream = Incoming::new(body, most, self.timeout);
+        let stream = Incoming::new(body, most, self.patience);
         Ok(Response::from_parts(head, HttpBody::new(stream, size)))
     }
 }
@@ -101,23 +102,6 @@ impl HttpTransport for Http {
             drop(outcome);
             tokio::time::sleep(self.pace.before(attempt, asked)).await;
             attempt += 1;
-        }
-    }
-}
-
-/// The future's result, or an error once `timeout` passes without the request getting on.
-async fn unless_silent<T>(
-    future: impl Future<Output = T>,
-    progress: &Progress,
-    timeout: Duration,
-) -> Result<T> {
-    let mut future = pin!(future);
-    loop {
-        let taken = progress.taken();
-        match tokio::time::timeout(timeout, &mut future).await {
-            Ok(result) => return Ok(result),
-            Err(_) if progress.taken() > taken => {}
-            Err(_) => return Err(silent(timeout)),
         }
     }
 }

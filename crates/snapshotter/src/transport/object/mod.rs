@@ -15,6 +15,7 @@ mod service;
 mod upload;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use opendal::{ErrorKind, Operator};
@@ -25,6 +26,7 @@ use super::budget::{self, Budget};
 use super::config::Content;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
 use crate::pace::Pace;
+use crate::patience;
 use crate::words::digest::Digest;
 use crate::words::error::Result;
 
@@ -38,6 +40,8 @@ pub(super) struct Tuning {
     /// All buffers together, in bytes.
     pub(super) budget: u32,
     pub(super) pace: Pace,
+    /// How long a slow server is borne with.
+    pub(super) window: Duration,
 }
 
 impl Default for Tuning {
@@ -45,9 +49,10 @@ impl Default for Tuning {
         Self {
             budget: budget::DEFAULT,
             pace: Pace {
-                first: std::time::Duration::from_millis(200),
-                longest: std::time::Duration::from_secs(20),
+                first: Duration::from_millis(200),
+                longest: Duration::from_secs(20),
             },
+            window: patience::WINDOW,
         }
     }
 }
@@ -60,6 +65,7 @@ pub(super) struct ObjectStorage {
     explain: Explain,
     budget: Budget,
     retries: u32,
+    pace: Pace,
 }
 
 impl ObjectStorage {
@@ -69,7 +75,7 @@ impl ObjectStorage {
 
     pub(super) fn tuned(content: &Content, tuning: Tuning) -> Result<Self> {
         let explain = Explain::new(content);
-        let http = http::Http::new(client::new(content)?, content, tuning.pace);
+        let http = http::Http::new(client::new(content)?, content, tuning);
         let operator = service::operator(content, http, &explain)?;
         Ok(Self {
             operator,
@@ -77,6 +83,7 @@ impl ObjectStorage {
             explain,
             budget: Budget::new(tuning.budget),
             retries: content.retries,
+            pace: tuning.pace,
         })
     }
 

@@ -8,6 +8,8 @@ use opendal::{HttpTransporter, OperationContext, Operator};
 
 use super::error::Explain;
 use super::http::Http;
+#[cfg(feature = "object-storage-gcs")]
+use crate::fs::small;
 #[cfg(any(feature = "object-storage-gcs", feature = "object-storage-cos"))]
 use crate::transport::config::Credentials;
 use crate::transport::config::{Content, ContentProvider};
@@ -24,13 +26,17 @@ pub(super) fn operator(content: &Content, http: Http, explain: &Explain) -> Resu
     Ok(service.with_context(context))
 }
 
+/// What a key file has at most: Google's have 2 to 3 KiB.
+#[cfg(feature = "object-storage-gcs")]
+const KEY_FILE: u64 = 1 << 20;
+
 /// opendal would pass over a key file that it cannot use, and say only that there are no keys.
 #[cfg(feature = "object-storage-gcs")]
 fn check_key_file(content: &Content) -> Result<()> {
     let Some(path) = &content.credential_path else {
         return Ok(());
     };
-    let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, error))?;
+    let bytes = small::read("the key file", path, KEY_FILE)?;
     // Its content stays out of the error: it is a private key.
     match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes) {
         Ok(key) if key.contains_key("type") => Ok(()),

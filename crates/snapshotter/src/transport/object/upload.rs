@@ -3,7 +3,8 @@
 //! opendal's writer keeps one part back until the next one comes, so that it can tell a single part from several, and
 //! `concurrency` more under way. An upload therefore takes its memory at the start, for all of that and for the part
 //! being filled (`budget.rs` has the argument): three parts at once where the budget has room, else two, else one after
-//! the other. The object becomes visible by the last request alone, and that is sent after the source has ended well.
+//! the other. The object becomes visible by the last request alone, and that is sent after the source has ended well. What
+//! the server answers to it is not believed: the object is looked at.
 
 use opendal::{Buffer, Writer};
 use tokio::runtime::Handle;
@@ -53,7 +54,25 @@ impl ObjectStorage {
                 }
             }
             Err(Failed::Last(error) | Failed::Early(error)) => Err(error),
-            Ok(()) => Ok(Published::Sent),
+            Ok(()) => self.confirm(digest, size).await.map(|()| Published::Sent),
+        }
+    }
+
+    /// Looks for an object that a server has just said it took. A completion may be answered with 200 and an error in its
+    /// body, and whoever stands before the server may answer in its place, with a page to log in for one. One look is
+    /// enough where the object is there; where it is not, others follow at the usual pace.
+    async fn confirm(&self, digest: Digest, size: u64) -> Result<()> {
+        let mut looks = 0;
+        loop {
+            let found = self.stat(digest).await?;
+            if found == Some(size) {
+                return Ok(());
+            }
+            if looks == self.retries {
+                return Err(untaken(digest, &self.place, found, size));
+            }
+            tokio::time::sleep(self.pace.before(looks, None)).await;
+            looks += 1;
         }
     }
 
@@ -159,6 +178,18 @@ impl ObjectStorage {
         }
         error
     }
+}
+
+fn untaken(digest: Digest, place: &str, found: Option<u64>, size: u64) -> Error {
+    let what = match found {
+        Some(found) => format!("has it with {found} bytes, not {size}"),
+        None => "does not have it".to_owned(),
+    };
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("{place} took {digest} and {what}"),
+    )
+    .with_hint("something on the way answers in its place, or it fails without saying so")
 }
 
 /// How far an upload came.

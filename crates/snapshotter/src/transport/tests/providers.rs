@@ -173,3 +173,18 @@ fn the_registry_is_not_a_place_of_its_own() {
     let error = open(&Content::new(ContentProvider::Registry)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
+
+/// A key file that was `/dev/zero` ate all memory: reading small files ends, whatever they are.
+#[cfg(feature = "object-storage-gcs")]
+#[test]
+fn a_key_file_that_does_not_end_is_refused_at_once() {
+    let mut content_of = configuration(ContentProvider::Gcs, "http://127.0.0.1:1");
+    content_of.session_token = None;
+    for path in ["/dev/zero", "/"] {
+        content_of.credential_path = Some(path.into());
+        let error = open(&content_of).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        let text = format!("cannot read the key file {path}: it ");
+        assert!(error.to_string().starts_with(&text), "{error}");
+    }
+}

@@ -263,7 +263,7 @@ async fn a_server_that_says_nothing_is_unavailable() {
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert_eq!(cause(&error), "no progress for 50 ms");
+        assert_eq!(cause(&error), "no progress within 50ms");
     }
     assert_eq!(weather.asked().len(), 6);
 }
@@ -348,11 +348,127 @@ async fn requests_go_through_the_proxy_that_is_configured() {
         .await
         .unwrap();
     let asked = weather.asked();
-    assert_eq!(asked.len(), 2);
+    let methods: Vec<_> = asked.iter().map(|asked| &*asked.method).collect();
+    assert_eq!(methods, ["HEAD", "PUT", "HEAD"]);
     assert!(
         asked
             .iter()
             .all(|asked| asked.target.starts_with("http://"))
     );
     assert_eq!(server.keys(), [key(digest)]);
+}
+
+/// Answers that a server of the kind never gives, all with 200: somebody's page, nothing, and no result in XML.
+const NO_RESULTS: [&str; 3] = [
+    "<html><body>please log in</body></html>",
+    "",
+    "<?xml version=\"1.0\"?><Nothing></Nothing>",
+];
+
+/// A server that answered the completion of an upload with 200 and a page was believed: "published", and nothing was there.
+/// Whatever is answered, the object is looked at now; what is not there with its size is not published.
+#[tokio::test]
+async fn an_upload_that_is_answered_with_200_and_is_not_there_is_unavailable() {
+    let completes = |asked: &Asked| asked.method == "POST" && asked.target.contains("uploadId=");
+    let puts = |asked: &Asked| asked.method == "PUT" && !asked.target.contains("partNumber=");
+    for page in NO_RESULTS {
+        for (len, of) in [(100, puts as fn(&Asked) -> bool), (PART + 1, completes)] {
+            let (server, weather) = server_behind(move |asked| match of(asked) {
+                true => Act::Answer("200 OK", "", page.into()),
+                false => Act::Pass,
+            });
+            let mut content_of = configuration(&weather.endpoint(), "ckpt");
+            content_of.retries = 2;
+            let transport = transport(&content_of);
+            let (digest, bytes) = content(1, len);
+            for existing in [Existing::Keep, Existing::Replace] {
+                let sent = publish(&transport, digest, &bytes, existing).await;
+                let error = sent.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}: {page}");
+                assert!(error.to_string().contains(&digest.to_string()), "{error}");
+                assert!(error.hint().unwrap().contains("on the way"), "{error:?}");
+            }
+            assert!(server.keys().is_empty());
+            assert!(transport.budget().is_whole());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_shows_late_is_waited_for_and_one_that_is_there_is_looked_at_once() {
+    let is_look = |asked: &Asked| asked.method == "HEAD";
+    let late = Act::Answer("404 Not Found", "", Vec::new());
+    for hidden in [0, 2] {
+        let (_server, weather) = server_behind(first(hidden, is_look, late.clone()));
+        let (digest, bytes) = content(1, 100);
+        let sent = publish(&behind(&weather), digest, &bytes, Existing::Replace).await;
+        assert_eq!(sent.unwrap(), Published::Sent);
+        let looks = weather
+            .asked()
+            .iter()
+            .filter(|asked| is_look(asked))
+            .count();
+        assert_eq!(looks, 1 + hidden);
+    }
+}
+
+/// Bears with slow servers for a moment only, and with silent ones for long.
+fn impatient(weather: &Weather) -> ObjectStorage {
+    let tuning = Tuning {
+        pace: Pace::QUICK,
+        window: Duration::from_millis(300),
+        ..Tuning::default()
+    };
+    let mut content_of = configuration(&weather.endpoint(), "ckpt");
+    content_of.retries = 1;
+    ObjectStorage::tuned(&content_of, tuning).unwrap()
+}
+
+fn assert_slow(error: &Error) {
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Unavailable,
+        "{error}: {}",
+        cause(error)
+    );
+    let cause = cause(error);
+    assert!(cause.starts_with("too slow: "), "{cause}");
+    assert!(
+        cause.ends_with("bytes in 300ms, and content.min_rate is 4096 bytes a second"),
+        "{cause}"
+    );
+}
+
+/// A download of a byte every few milliseconds never ended: each byte was progress.
+/// A server has to move `content.min_rate` over a minute of being waited for; here it is a shorter one.
+#[tokio::test]
+async fn a_bucket_that_trickles_is_unavailable() {
+    let (server, weather) = server_behind(|asked| match asked.method.as_str() {
+        "GET" => Act::Trickle,
+        _ => Act::Pass,
+    });
+    // Long enough to be too slow, and short enough to end where nobody minds.
+    let (digest, bytes) = content(1, 300);
+    server.put(&key(digest), &bytes);
+    let fetched = fetch(&impatient(&weather), digest, None, u64::MAX).await;
+    assert_slow(&fetched.unwrap_err());
+    assert_eq!(weather.asked().len(), 2, "it is tried again");
+    let mut patient = configuration(&weather.endpoint(), "ckpt");
+    patient.min_rate = 0;
+    let fetched = fetch(&transport(&patient), digest, None, u64::MAX).await;
+    assert!(fetched.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn a_bucket_that_takes_a_byte_now_and_then_is_unavailable() {
+    let (server, weather) = server_behind(|asked| match asked.method.as_str() {
+        "PUT" => Act::Sip,
+        _ => Act::Pass,
+    });
+    for len in [PART, 3 * PART] {
+        let (digest, bytes) = content(1, len);
+        let sent = publish(&impatient(&weather), digest, &bytes, Existing::Keep).await;
+        assert_slow(&sent.unwrap_err());
+    }
+    assert!(server.keys().is_empty());
 }

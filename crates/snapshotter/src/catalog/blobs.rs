@@ -332,7 +332,7 @@ impl Txn<'_> {
     pub(crate) fn is_promised(&self, blob: i64) -> Result<bool> {
         let found = self.first(
             "SELECT 1 FROM blob_references r JOIN snapshots s ON s.id = r.snapshot
-             WHERE r.blob = ?1 AND s.state IN (0, 1) LIMIT 1",
+             WHERE r.blob = ?1 AND NOT EXISTS (SELECT 1 FROM publications p WHERE p.snapshot = s.id) LIMIT 1",
             [blob],
             |_| Ok(()),
         )?;

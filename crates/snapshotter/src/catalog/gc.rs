@@ -1,10 +1,12 @@
 //! What garbage collection asks of the catalog, and how a snapshot loses its row and its name to it.
 
+use std::collections::HashSet;
+
 use rusqlite::params;
 
-use super::blobs::form;
-use super::{Doomed, Form, Result, Snapshot, State, Txn, unsigned};
-use crate::words::digest::Checksum;
+use super::blobs::{ExclusiveBlob, form};
+use super::{Address, Doomed, Form, PublicationRow, Result, Snapshot, Txn, unsigned};
+use crate::words::digest::{Checksum, Sha256};
 
 /// A blob's file, as far as its size matters.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +15,15 @@ pub(crate) struct StoredBlob {
     pub(crate) checksum: Checksum,
     pub(crate) form: Form,
     pub(crate) data_size: u64,
+}
+
+/// What a release relies on: the snapshot is in this repository under this manifest, and the contents' place has these
+/// objects.
+#[derive(Clone, Debug)]
+pub(crate) struct Relied {
+    pub(crate) registry: Address,
+    pub(crate) manifest_digest: Sha256,
+    pub(crate) objects: HashSet<Checksum>,
 }
 
 impl Txn<'_> {
@@ -33,10 +44,21 @@ impl Txn<'_> {
     }
 
     /// Which snapshot needs which blob, those included that are pending or removed and not visible.
-    pub(crate) fn all_references(&self) -> Result<Vec<(i64, i64)>> {
-        self.all("SELECT snapshot, blob FROM blob_references", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+    pub(crate) fn all_references(&self) -> Result<Vec<(i64, Checksum)>> {
+        self.all(
+            "SELECT r.snapshot, b.checksum FROM blob_references r JOIN blobs b ON b.id = r.blob",
+            [],
+            |row| Ok((row.get(0)?, row.get(1).map(Checksum::from_bytes)?)),
+        )
+    }
+
+    /// The attributes of a blob's views.
+    pub(crate) fn views_of_checksum(&self, checksum: &Checksum) -> Result<Vec<[u8; 16]>> {
+        self.all(
+            "SELECT v.attributes FROM views v JOIN blobs b ON b.id = v.blob WHERE b.checksum = ?1",
+            [checksum.as_bytes()],
+            |row| row.get(0),
+        )
     }
 
     /// Snapshots that somebody leases.
@@ -45,22 +67,39 @@ impl Txn<'_> {
     }
 
     /// Deletes a snapshot, and the rows of the blobs that nothing else needs, if it is as it was when it was chosen: not
-    /// pinned, not leased, not used since, and no less published. `None`: it is not, and stays.
-    pub(crate) fn release_unused(&self, chosen: &Snapshot) -> Result<Option<Vec<Doomed>>> {
+    /// pinned, not leased, not used since, and where it is relied on to be. `None`: it is not, and stays.
+    pub(crate) fn release_unused(
+        &self,
+        chosen: &Snapshot,
+        relied: Option<&Relied>,
+    ) -> Result<Option<Vec<Doomed>>> {
         let Some(now) = self.snapshot(chosen.id)? else {
             return Ok(None);
         };
-        let unpublished = |snapshot: &Snapshot| snapshot.state == State::Unpublished;
         let changed = now.pinned
             || now.last_accessed_at != chosen.last_accessed_at
             || now.reference != chosen.reference
-            || (unpublished(&now) && !unpublished(chosen))
             || self.is_leased(chosen.id)?;
-        if changed {
+        if changed || !self.still_holds(chosen.id, relied)? {
             return Ok(None);
         }
         self.mark_removed(chosen.id)?;
         self.doom_abandoned(&[chosen.id]).map(Some)
+    }
+
+    /// Whether the publication is still recorded, and every blob that would go was asked for: another snapshot that needed
+    /// one may have gone meanwhile.
+    fn still_holds(&self, snapshot: i64, relied: Option<&Relied>) -> Result<bool> {
+        let Some(relied) = relied else {
+            return Ok(true);
+        };
+        let known = self.publications_of(snapshot)?;
+        let is_relied = |row: &PublicationRow| {
+            row.registry == relied.registry && row.manifest_digest == relied.manifest_digest
+        };
+        let blobs = self.exclusive_blobs(snapshot)?;
+        let was_asked = |blob: &ExclusiveBlob| relied.objects.contains(&blob.checksum);
+        Ok(known.iter().any(is_relied) && blobs.iter().all(was_asked))
     }
 
     fn is_leased(&self, snapshot: i64) -> Result<bool> {

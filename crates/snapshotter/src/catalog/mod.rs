@@ -10,6 +10,7 @@ mod blobs;
 mod gc;
 mod leases;
 mod open;
+mod places;
 mod problems;
 mod rebuild;
 #[cfg(feature = "registry")]
@@ -17,7 +18,10 @@ mod remote;
 mod snapshots;
 
 pub(crate) use blobs::{Blob, BlobState, Doomed, Form, NewBlob, Unsynced, ViewInode, ViewKey};
-pub(crate) use gc::StoredBlob;
+pub(crate) use gc::{Relied, StoredBlob};
+#[cfg(feature = "registry")]
+pub(crate) use places::SeenBy;
+pub(crate) use places::{Address, PublicationRow};
 pub(crate) use rebuild::{Condition, Named, Salvage, salvage};
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
 

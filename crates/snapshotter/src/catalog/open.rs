@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::places::PLACES;
 use super::{Catalog, Sync, Txn, sqlite_error};
 use crate::words::error::{Error, ErrorKind, Result};
 
 /// The schema this release writes.
-pub(super) const SCHEMA_VERSION: i64 = 2;
+pub(super) const SCHEMA_VERSION: i64 = 3;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -72,7 +73,11 @@ impl Catalog {
                 may_create()?;
                 txn.create_schema()
             }
-            1 => txn.add_inodes(),
+            1 => {
+                txn.add_inodes()?;
+                txn.add_places()
+            }
+            2 => txn.add_places(),
             version => Err(newer(&self.path, version)),
         })
     }
@@ -121,16 +126,25 @@ impl Txn<'_> {
                 "ALTER TABLE blobs ADD COLUMN inode INTEGER;
                  ALTER TABLE views ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;",
             )
+            .map_err(|error| self.error(error))
+    }
+
+    /// From version 2, whose snapshots had a state that said published, and not where.
+    fn add_places(&self) -> Result<()> {
+        self.inner
+            .execute_batch(PLACES)
             .and_then(|()| {
                 self.inner
                     .pragma_update(None, "user_version", SCHEMA_VERSION)
             })
-            .map_err(|error| self.error(error))
+            .map_err(|error| self.error(error))?;
+        self.places_from_states()
     }
 
     pub(super) fn create_schema(&self) -> Result<()> {
         self.inner
             .execute_batch(SCHEMA)
+            .and_then(|()| self.inner.execute_batch(PLACES))
             .and_then(|()| {
                 self.inner
                     .pragma_update(None, "user_version", SCHEMA_VERSION)

@@ -20,7 +20,7 @@ impl Txn<'_> {
         )
     }
 
-    /// Another file with this digest that a published or fetched snapshot needs: its bytes are at the address that this
+    /// Another file with this digest that a snapshot needs which is elsewhere too: its bytes may be at the address that this
     /// one would be published at.
     pub(crate) fn published_twin(
         &self,
@@ -29,7 +29,8 @@ impl Txn<'_> {
     ) -> Result<Option<Checksum>> {
         self.first(
             "SELECT b.checksum FROM blobs b JOIN blob_references r ON r.blob = b.id JOIN snapshots s ON s.id = r.snapshot
-             WHERE b.digest = ?1 AND b.checksum <> ?2 AND s.state IN (2, 3) LIMIT 1",
+             WHERE b.digest = ?1 AND b.checksum <> ?2
+               AND EXISTS (SELECT 1 FROM publications p WHERE p.snapshot = s.id) LIMIT 1",
             params![digest.as_u64().cast_signed(), checksum.as_bytes()],
             |row| row.get(0).map(Checksum::from_bytes),
         )
@@ -62,11 +63,10 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// A snapshot is in the registry, under the manifest that was pushed. One that was fetched stays so.
-    pub(crate) fn publish_snapshot(&self, id: i64, manifest: &[u8]) -> Result<()> {
+    /// A snapshot was published under the manifest that was pushed, and is known by it from now on.
+    pub(crate) fn set_manifest(&self, id: i64, manifest: &[u8]) -> Result<()> {
         self.execute(
-            "UPDATE snapshots SET state = CASE state WHEN 1 THEN 2 ELSE state END, manifest_digest = ?2
-             WHERE id = ?1 AND state > 0",
+            "UPDATE snapshots SET manifest_digest = ?2 WHERE id = ?1 AND state > 0",
             params![id, Sha256::of(manifest).as_bytes()],
         )?;
         self.execute(

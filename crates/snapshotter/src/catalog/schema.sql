@@ -1,4 +1,4 @@
--- The catalog, schema version 2. Times are nanoseconds since 1970 UTC unless a column says otherwise.
+-- The catalog, schema version 3; where snapshots are besides here is in places.rs. Times are nanoseconds since 1970 UTC unless a column says otherwise.
 
 -- A file's bytes in the store. A row always has a file under storage/content/blake3 unless it is marked missing.
 CREATE TABLE blobs (
@@ -38,7 +38,7 @@ CREATE TABLE snapshots (
     id               INTEGER PRIMARY KEY,
     name             TEXT    NOT NULL,
     version          TEXT    NOT NULL,
-    state            INTEGER NOT NULL CHECK (state IN (0, 1, 2, 3)),  -- pending, unpublished, published, fetched
+    state            INTEGER NOT NULL CHECK (state IN (0, 1, 2, 3)),  -- pending, taken here, as 1, fetched
     removed          INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
     pinned           INTEGER NOT NULL DEFAULT 0 CHECK (pinned IN (0, 1)),
     manifest_digest  BLOB,                             -- sha256; NULL while pending

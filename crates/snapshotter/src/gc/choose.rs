@@ -6,7 +6,9 @@
 //! snapshot that needs it, so what shares all its blobs with something that stays brings nothing: whatever is not needed
 //! for the goal is then put back, most recently used first. No snapshot goes for nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+
+use crate::words::digest::Checksum;
 
 /// Bytes, in the two ways they are limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,10 +66,10 @@ pub(super) struct Candidate {
     pub(super) last_accessed_at: i64,
     pub(super) pinned: bool,
     pub(super) leased: bool,
-    /// Its bytes are nowhere else.
+    /// The configured remote has it not, as far as is known.
     pub(super) only_copy: bool,
     /// The blobs it needs.
-    pub(super) blobs: Vec<i64>,
+    pub(super) blobs: Vec<Checksum>,
 }
 
 /// A blob, as far as it matters here.
@@ -82,7 +84,7 @@ pub(super) struct Weight {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     pub(super) snapshots: Vec<Candidate>,
-    pub(super) blobs: HashMap<i64, Weight>,
+    pub(super) blobs: HashMap<Checksum, Weight>,
 }
 
 /// What is wanted, and what may be given for it.
@@ -167,8 +169,8 @@ pub(super) fn choose(measured: &Measured, rules: &Rules) -> Choice {
 
 /// Who still needs what, while snapshots go and come back.
 struct Books<'m> {
-    weights: &'m HashMap<i64, Weight>,
-    needed_by: BTreeMap<i64, usize>,
+    weights: &'m HashMap<Checksum, Weight>,
+    needed_by: HashMap<Checksum, usize>,
     freed: Amount,
     blobs: u64,
 }
@@ -184,7 +186,7 @@ impl<'m> Books<'m> {
         }
     }
 
-    fn frees(&self, blob: i64) -> Amount {
+    fn frees(&self, blob: Checksum) -> Amount {
         self.weights
             .get(&blob)
             .map(|blob| blob.frees)
@@ -216,7 +218,7 @@ impl<'m> Books<'m> {
 
     /// What would not come free if this one stayed.
     fn costs(&self, snapshot: &Candidate) -> Amount {
-        let only_its = |blob: &&i64| self.needed_by.get(blob) == Some(&0);
+        let only_its = |blob: &&Checksum| self.needed_by.get(blob) == Some(&0);
         let costs = snapshot.blobs.iter().filter(only_its);
         costs.fold(Amount::default(), |sum, blob| sum.plus(self.frees(*blob)))
     }

@@ -7,11 +7,13 @@
 use std::collections::HashMap;
 
 use super::choose::{Amount, Candidate, Measured, Weight};
-use crate::catalog::{Snapshot, State, StoredBlob};
+use crate::catalog::{PublicationRow, Snapshot, StoredBlob};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat};
+use crate::remote::Remote;
 use crate::store::Store;
 use crate::store::layout::{content_name, view_name};
+use crate::words::digest::Checksum;
 use crate::words::error::{At, Result};
 
 /// A look at the store.
@@ -19,6 +21,8 @@ pub(super) struct Survey {
     pub(super) measured: Measured,
     /// The visible ones, in the order of their names.
     pub(super) snapshots: Vec<Snapshot>,
+    /// Where they are besides here, as far as is known, by their ids.
+    pub(super) publications: HashMap<i64, Vec<PublicationRow>>,
     /// Bytes of data in all blobs.
     pub(super) stored_bytes: u64,
     /// How many blobs each visible snapshot alone needs, and their bytes, by its id.
@@ -34,23 +38,25 @@ pub(super) struct Exclusive {
 
 /// What the filesystem would get back for each blob: looked at once in a collection, because that is a call a file.
 #[derive(Default)]
-pub(super) struct Files(HashMap<i64, u64>);
+pub(super) struct Files(HashMap<Checksum, u64>);
 
 /// Everything the catalog says, at one moment.
 struct Rows {
     snapshots: Vec<Snapshot>,
     leased: Vec<i64>,
-    references: Vec<(i64, i64)>,
+    references: Vec<(i64, Checksum)>,
     blobs: Vec<StoredBlob>,
+    publications: HashMap<i64, Vec<PublicationRow>>,
 }
 
-pub(super) fn survey(store: &Store, files: &mut Files) -> Result<Survey> {
+pub(super) fn survey(store: &Store, remote: Option<&Remote>, files: &mut Files) -> Result<Survey> {
     let rows = store.catalog.read(|txn| {
         Ok(Rows {
             snapshots: txn.snapshots()?,
             leased: txn.leased_snapshots()?,
             references: txn.all_references()?,
             blobs: txn.stored_blobs()?,
+            publications: txn.publications()?,
         })
     })?;
     let mut blobs = HashMap::with_capacity(rows.blobs.len());
@@ -63,21 +69,25 @@ pub(super) fn survey(store: &Store, files: &mut Files) -> Result<Survey> {
             frees,
             needed_by: 0,
         };
-        blobs.insert(blob.id, weight);
+        blobs.insert(blob.checksum, weight);
     }
-    let mut needs: HashMap<i64, Vec<i64>> = HashMap::new();
+    let mut needs: HashMap<i64, Vec<Checksum>> = HashMap::new();
     for (snapshot, blob) in &rows.references {
         needs.entry(*snapshot).or_default().push(*blob);
         if let Some(weight) = blobs.get_mut(blob) {
             weight.needed_by += 1;
         }
     }
+    let is_elsewhere = |snapshot: &Snapshot| {
+        let known = rows.publications.get(&snapshot.id)?;
+        remote?.said(&snapshot.reference, known)
+    };
     let snapshots = rows.snapshots.iter().map(|snapshot| Candidate {
         id: snapshot.id,
         last_accessed_at: snapshot.last_accessed_at,
         pinned: snapshot.pinned,
         leased: rows.leased.contains(&snapshot.id),
-        only_copy: snapshot.state == State::Unpublished,
+        only_copy: is_elsewhere(snapshot).is_none(),
         blobs: needs.remove(&snapshot.id).unwrap_or_default(),
     });
     let measured = Measured {
@@ -88,6 +98,7 @@ pub(super) fn survey(store: &Store, files: &mut Files) -> Result<Survey> {
         exclusive: exclusive(&measured),
         stored_bytes: rows.blobs.iter().map(|blob| blob.data_size).sum(),
         snapshots: rows.snapshots,
+        publications: rows.publications,
         measured,
     })
 }
@@ -97,7 +108,7 @@ fn exclusive(measured: &Measured) -> HashMap<i64, Exclusive> {
         let weights = snapshot
             .blobs
             .iter()
-            .filter_map(|id| measured.blobs.get(id));
+            .filter_map(|blob| measured.blobs.get(blob));
         let own = weights.filter(|weight| weight.needed_by == 1);
         own.fold(Exclusive::default(), |sum, weight| Exclusive {
             blobs: sum.blobs + 1,
@@ -110,11 +121,11 @@ fn exclusive(measured: &Measured) -> HashMap<i64, Exclusive> {
 
 impl Files {
     fn frees(&mut self, store: &Store, blob: &StoredBlob) -> Result<u64> {
-        if let Some(known) = self.0.get(&blob.id) {
+        if let Some(known) = self.0.get(&blob.checksum) {
             return Ok(*known);
         }
         let frees = allocated_here_alone(store, blob)?;
-        self.0.insert(blob.id, frees);
+        self.0.insert(blob.checksum, frees);
         Ok(frees)
     }
 }
@@ -131,7 +142,9 @@ fn allocated_here_alone(store: &Store, blob: &StoredBlob) -> Result<u64> {
         Ok(())
     };
     look(&root.content, &content_name(&blob.checksum, blob.form))?;
-    let views = store.catalog.read(|txn| txn.views_of_blob(blob.id))?;
+    let views = store
+        .catalog
+        .read(|txn| txn.views_of_checksum(&blob.checksum))?;
     for attributes in views {
         look(&root.views, &view_name(&blob.checksum, &attributes))?;
     }

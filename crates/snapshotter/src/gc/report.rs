@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::words::digest::Sha256;
+use crate::words::progress::Warning;
 use crate::words::reference::Reference;
 
 /// What to collect. What is not said is as the configuration's [`Gc`](crate::Gc) has it.
@@ -87,6 +88,8 @@ pub struct GcReport {
     pub swept_names: u64,
     /// How long the call took.
     pub duration: Duration,
+    /// What the caller may care about: each snapshot that stayed because it was not confirmed to be elsewhere.
+    pub warnings: Vec<Warning>,
 }
 
 /// Bytes that are too many.
@@ -125,8 +128,10 @@ pub struct KeptSnapshots {
     pub in_use: u64,
     /// They were used within the retention period.
     pub recent: u64,
-    /// They are unpublished: their only copy is here.
+    /// Their only copy is here: the configured registry and place of contents have them not, as far as is known.
     pub only_copies: u64,
+    /// They were said to be there, and were asked for: something of them was not there, or nobody answered.
+    pub unconfirmed: u64,
 }
 
 /// Why a collection ended with less than was wanted.
@@ -199,7 +204,7 @@ pub enum KeptFor {
     InUse,
     /// It was used within the retention period.
     Recent,
-    /// It is unpublished: its only copy is here.
+    /// Its only copy is here: the configured registry and place of contents have it not, as far as is known.
     OnlyCopy,
 }
 

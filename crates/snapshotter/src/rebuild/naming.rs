@@ -91,6 +91,7 @@ impl Naming {
                 )
                 .map_err(|error| Error::invalid(error.to_string()))?,
                 state: State::Fetched,
+                seen: vec![remote.publication(reference, &manifest, now())?],
                 pinned: false,
                 created_at: now(),
                 last_accessed_at: now(),
@@ -173,7 +174,8 @@ impl Naming {
         let manifest = Manifest::build(&document, &[], &BTreeMap::new());
         Ok(Named {
             reference: self.free_reference(number)?,
-            state: State::Unpublished,
+            state: State::Taken,
+            seen: Vec::new(),
             pinned: false,
             created_at: now(),
             last_accessed_at: now(),

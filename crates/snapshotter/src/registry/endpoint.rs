@@ -18,6 +18,18 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
+    /// The one spelling of it.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Remote(url) => url.as_str().trim_end_matches('/').to_owned(),
+            // Without doubled slashes, dots, and a slash at the end.
+            Self::Layout(path) => {
+                let path: PathBuf = path.components().collect();
+                format!("oci-layout:{}", path.display())
+            }
+        }
+    }
+
     /// Reads it. The text is not repeated in the error: somebody may have written a password into it.
     pub(super) fn parse(text: &str) -> Result<Self> {
         if let Some(path) = text.strip_prefix("oci-layout:") {

@@ -12,7 +12,7 @@ use super::flight::{Flights, Lead, Turn};
 use super::runtime::{Wanted, wait};
 use super::{Remote, parse_manifest};
 use crate::activity::{Activity, Limit};
-use crate::catalog::{Blob, Finished, Snapshot, State, Sync, Totals};
+use crate::catalog::{Blob, Finished, Snapshot, State, Sync, Totals, Txn};
 use crate::format::artifact::Manifest;
 use crate::format::document::{Document, FileEntry};
 use crate::registry::Repository;
@@ -165,17 +165,47 @@ pub(crate) fn run(
     Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
 }
 
-/// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. One that was never
-/// published has no other copy.
+/// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. What was never seen in the
+/// registry has no other copy there.
 pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
     let row = context.store.catalog.read(|txn| txn.snapshot(snapshot))?;
-    let Some(row) = row.filter(|row| row.state != State::Unpublished) else {
-        return Ok(Fetched {
+    match row {
+        Some(row) if may_be_there(context, &row)? => mend(context, &row),
+        _ => Ok(Fetched {
             snapshot,
             ..Fetched::default()
-        });
-    };
-    let (manifest, document) = described(context, &row)?;
+        }),
+    }
+}
+
+fn may_be_there(context: &Context<'_>, row: &Snapshot) -> Result<bool> {
+    let registry = context.remote.address(&row.reference)?;
+    let catalog = &context.store.catalog;
+    catalog.read(|txn| txn.may_be_in(row.id, &registry))
+}
+
+/// Where something turns out not to be there, the snapshot is not known to be there any more.
+fn mend(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
+    fetch_again(context, row).inspect_err(|error| {
+        if error.kind() == ErrorKind::NotFound
+            && let Err(error) = forget(context, row)
+        {
+            tracing::debug!(%error, "a snapshot that is not there is still noted");
+        }
+    })
+}
+
+fn forget(context: &Context<'_>, row: &Snapshot) -> Result<()> {
+    let registry = context.remote.address(&row.reference)?;
+    let catalog = &context.store.catalog;
+    catalog.write(Sync::Normal, |txn| {
+        txn.forget_publication(row.id, &registry)
+    })
+}
+
+fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
+    let snapshot = row.id;
+    let (manifest, document) = described(context, row)?;
     let parsed = parse_manifest(&manifest, &row.reference)?;
     let entries = Document::parse(&document).map_err(|error| {
         Error::damaged("the snapshot's document is not valid").with_source(error)
@@ -191,11 +221,10 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
 /// Puts back what describes a snapshot that is here; says whether it could, and was not right already.
 pub(crate) fn repair_description(context: &Context<'_>, reference: &Reference) -> Result<bool> {
     let found = context.store.catalog.read(|txn| txn.find(reference))?;
-    let Some(row) = found.filter(|row| row.state != State::Unpublished) else {
-        return Ok(false);
-    };
-    described(context, &row)?;
-    Ok(true)
+    match found {
+        Some(row) if may_be_there(context, &row)? => described(context, &row).map(|_| true),
+        _ => Ok(false),
+    }
 }
 
 /// Manifest and document of a snapshot that is here; fetched again, by the digest in its row, where they are damaged.
@@ -525,6 +554,14 @@ fn finish(
     let store = context.store;
     let totals = totals(store, snapshot, &resolved.entries)?;
     let reference = &resolved.reference;
+    let seen = context
+        .remote
+        .publication(reference, &resolved.manifest, now())?;
+    let record = |txn: &Txn<'_>, id: i64| {
+        txn.record_publication(id, &seen)?;
+        let seen_by = context.remote.seen_by(&seen.content);
+        txn.record_objects(id, &seen.content, seen_by, seen.seen_at)
+    };
     // The last moment to give up: from here on the snapshot exists.
     context.activity.check()?;
     store.catalog.write(Sync::Normal, |txn| {
@@ -542,6 +579,9 @@ fn finish(
         };
         if let Some(there) = there {
             txn.insert_lease(store.owner.name(), operation, there.id)?;
+            if there.manifest_digest == seen.manifest_digest {
+                record(txn, there.id)?;
+            }
             return Ok(there.id);
         }
         if taken {
@@ -557,6 +597,7 @@ fn finish(
                 now: now(),
             },
         )?;
+        record(txn, snapshot)?;
         Ok(snapshot)
     })
 }

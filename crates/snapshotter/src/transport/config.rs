@@ -141,6 +141,33 @@ impl Content {
         }
     }
 
+    /// Where it is, in one spelling and without secrets: two that are the same place are known as one. `None` for the
+    /// registry, which is a place of its own.
+    pub(crate) fn address(&self) -> Option<String> {
+        let bucket = self.bucket.as_deref().unwrap_or_default();
+        match (self.provider, self.endpoint()) {
+            (ContentProvider::Registry, _) => None,
+            (ContentProvider::Fs, _) => {
+                let root: PathBuf = self.root.components().collect();
+                Some(format!("fs://{}", root.display()))
+            }
+            (provider, Some(endpoint)) => Some(format!("{provider}+{endpoint}/{bucket}")),
+            (provider, None) => Some(format!("{provider}://{bucket}")),
+        }
+    }
+
+    /// The endpoint: `https` where there is no scheme, scheme and host in lower case, no default port, no slash at the end.
+    pub(crate) fn endpoint(&self) -> Option<String> {
+        let endpoint = self.endpoint.as_deref()?;
+        let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
+        let scheme = scheme.to_ascii_lowercase();
+        let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let host = host.to_ascii_lowercase();
+        let port = if scheme == "https" { ":443" } else { ":80" };
+        let host = host.strip_suffix(port).unwrap_or(&host);
+        Some(format!("{scheme}://{host}{}", path.trim_end_matches('/')))
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         self.validate_limits()?;
         self.validate_where()?;

@@ -70,6 +70,8 @@ pub enum WarningKind {
     Unrepaired,
     /// Contents went to or came from object storage directly: Dragonfly's daemon could not be used, or brought wrong bytes.
     Direct,
+    /// Garbage collection kept a snapshot, because it could not confirm that it is elsewhere.
+    Kept,
 }
 
 impl WarningKind {
@@ -84,6 +86,7 @@ impl WarningKind {
             Self::Deferred => "deferred",
             Self::Unrepaired => "unrepaired",
             Self::Direct => "direct",
+            Self::Kept => "kept",
         }
     }
 }

@@ -8,6 +8,10 @@ use super::*;
 
 const NOW: i64 = 1000;
 
+fn blob(number: i64) -> Checksum {
+    Checksum::of(&number.to_be_bytes())
+}
+
 fn snapshot(id: i64) -> impl Strategy<Value = Candidate> {
     let blobs = prop::collection::btree_set(0_i64..12, 0..5);
     (
@@ -24,7 +28,7 @@ fn snapshot(id: i64) -> impl Strategy<Value = Candidate> {
                 pinned,
                 leased,
                 only_copy,
-                blobs: blobs.into_iter().collect(),
+                blobs: blobs.into_iter().map(blob).collect(),
             },
         )
 }
@@ -35,7 +39,7 @@ fn store() -> impl Strategy<Value = Measured> {
     let blobs = prop::collection::vec((0_u64..100, any::<bool>(), prop::bool::weighted(0.1)), 12);
     (snapshots, blobs).prop_map(|(snapshots, blobs)| {
         let weight = |(index, (bytes, elsewhere, unseen)): (usize, (u64, bool, bool))| {
-            let id = index as i64;
+            let id = blob(index as i64);
             let needing = snapshots.iter().filter(|one| one.blobs.contains(&id));
             let weight = Weight {
                 frees: Amount {
@@ -147,7 +151,7 @@ fn alike(ids: impl IntoIterator<Item = i64>) -> Measured {
             pinned: false,
             leased: false,
             only_copy: false,
-            blobs: vec![id],
+            blobs: vec![blob(id)],
         })
         .collect();
     let weight = Weight {
@@ -157,7 +161,7 @@ fn alike(ids: impl IntoIterator<Item = i64>) -> Measured {
         },
         needed_by: 1,
     };
-    let blobs = snapshots.iter().map(|one| (one.id, weight)).collect();
+    let blobs = snapshots.iter().map(|one| (blob(one.id), weight)).collect();
     Measured { snapshots, blobs }
 }
 
@@ -179,9 +183,9 @@ fn what_shares_with_something_that_stays_is_kept() {
     let mut measured = alike([1, 2, 3]);
     // 1 has nothing of its own: its blob is 3's too, which is pinned.
     measured.snapshots[2].pinned = true;
-    measured.snapshots[2].blobs.push(1);
-    if let Some(blob) = measured.blobs.get_mut(&1) {
-        blob.needed_by = 2;
+    measured.snapshots[2].blobs.push(blob(1));
+    if let Some(shared) = measured.blobs.get_mut(&blob(1)) {
+        shared.needed_by = 2;
     }
     let rules = Rules {
         goal: Amount { disk: 5, stored: 0 },

@@ -66,6 +66,7 @@ pub(crate) struct PublicationRow {
 }
 
 /// Who saw an object at its place.
+#[cfg(feature = "registry")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SeenBy {
     Ourselves = 0,
@@ -168,19 +169,6 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// A place does not have the blobs with these checksums.
-    pub(crate) fn forget_objects(&self, place: &Address, checksums: &[Checksum]) -> Result<()> {
-        let (kind, address) = place.columns();
-        for checksum in checksums {
-            self.execute(
-                "DELETE FROM object_places WHERE blob = (SELECT id FROM blobs WHERE checksum = ?1)
-                     AND place = (SELECT id FROM places WHERE kind = ?2 AND address = ?3)",
-                params![checksum.as_bytes(), kind, address],
-            )?;
-        }
-        Ok(())
-    }
-
     /// What stores knew before there were places: that a snapshot is somewhere else too.
     pub(super) fn places_from_states(&self) -> Result<()> {
         let unknown = self.place(&Address::Unknown)?;
@@ -214,6 +202,19 @@ impl Txn<'_> {
 
 #[cfg(feature = "registry")]
 impl Txn<'_> {
+    /// A place does not have the blobs with these checksums.
+    pub(crate) fn forget_objects(&self, place: &Address, checksums: &[Checksum]) -> Result<()> {
+        let (kind, address) = place.columns();
+        for checksum in checksums {
+            self.execute(
+                "DELETE FROM object_places WHERE blob = (SELECT id FROM blobs WHERE checksum = ?1)
+                     AND place = (SELECT id FROM places WHERE kind = ?2 AND address = ?3)",
+                params![checksum.as_bytes(), kind, address],
+            )?;
+        }
+        Ok(())
+    }
+
     /// Whether a snapshot may be in a repository: it was seen there, or nobody noted where.
     pub(crate) fn may_be_in(&self, snapshot: i64, registry: &Address) -> Result<bool> {
         let seen = self.publications_of(snapshot)?;

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use snapshotter::{
     Config, Content, ContentProvider, Dragonfly, ErrorKind, Gc, GcReport, GcRequest, KeptFor,
-    PullRequest, PushRequest, Registry, SnapshotState, SnapshotSummary, Snapshotter, WarningKind,
+    PullRequest, PushRequest, Registry, SnapshotState, SnapshotSummary, Snapshotter, VerifyRequest,
+    WarningKind,
 };
 use support_a::*;
 use support_b::outside::catalog;
@@ -790,6 +791,22 @@ async fn a_repair_that_finds_nothing_there_is_remembered() {
     let error = node.store.pull(&pull).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(node.summary().await.state, SnapshotState::Unpublished);
+}
+
+#[tokio::test]
+async fn rows_of_places_that_are_gone_are_found_and_dropped_by_a_repair() {
+    let between = Between::directories();
+    let node = between.with_published(1).await;
+    let damaged = catalog(&node.place.root());
+    damaged
+        .execute_batch("PRAGMA foreign_keys = OFF; DELETE FROM places WHERE kind = 1;")
+        .unwrap();
+    let report = verify(&node.store).await;
+    assert_eq!(report.catalog.len(), 3, "{report:?}");
+    let repair = VerifyRequest::all().repair(true);
+    assert!(node.store.verify(&repair).await.unwrap().is_sound());
+    node.stays_as_only_copy().await;
+    node.goes_once_it_is_pushed_again().await;
 }
 
 /// Makes a catalog as the last release wrote it, which knew that snapshots are published, and not where.

@@ -177,7 +177,13 @@ pub const KEYS: &[Key] = &[
         "gc.include_unpublished",
         Switch,
         config.gc.include_unpublished,
-        "Lets snapshots go whose only copy is here."
+        "Lets snapshots go whose only copy is here, and asks nobody."
+    ),
+    key!(
+        "gc.trust_daemon",
+        Switch,
+        config.gc.trust_daemon,
+        "Believes Dragonfly's daemon that the bucket has an object, where the bucket cannot be asked."
     ),
     key!(
         "registry.endpoint",

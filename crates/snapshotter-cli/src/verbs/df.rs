@@ -26,7 +26,7 @@ pub struct Args {}
 /// Runs it.
 pub fn run(context: &Context, _: &Args) -> Result<Answer> {
     context.require_store()?;
-    let used = context.with_store(async |store| Ok(store.usage_details().await?))?;
+    let used = context.with_store_and_remote(async |store| Ok(store.usage_details().await?))?;
     let root = human::path(context.root());
     let space = Space::new(root, Named::new(context.root()), &used.value);
     Ok(Answer::new(space).with_warnings(used.warning))

@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::failure::Result;
 use crate::hints;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::{Relative, Time, base64, text_and_bytes};
+use crate::output::json::{Published, Relative, Time, base64, text_and_bytes};
 use crate::output::{Align, FAINT, Page, STRONG, Table};
 
 /// Shows everything a snapshot says of itself
@@ -59,11 +59,11 @@ fn remote(context: &Context, reference: &Reference) -> Result<Answer> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Inspected {
+struct Inspected<'a> {
     reference: String,
     manifest_digest: String,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    here: Option<Here>,
+    here: Option<Here<'a>>,
     annotations: BTreeMap<String, String>,
     logical_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,11 +76,12 @@ struct Inspected {
 /// What only a store knows.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Here {
+struct Here<'a> {
     state: &'static str,
     pinned: bool,
     created_at: Time,
     last_accessed_at: Time,
+    publications: Vec<Published<'a>>,
 }
 
 #[derive(Serialize)]
@@ -121,8 +122,8 @@ struct Entry {
     xattrs: BTreeMap<String, String>,
 }
 
-impl Inspected {
-    fn new(details: &SnapshotDetails) -> Self {
+impl<'a> Inspected<'a> {
+    fn new(details: &'a SnapshotDetails) -> Self {
         let summary = &details.summary;
         Self {
             reference: summary.reference.to_string(),
@@ -132,6 +133,7 @@ impl Inspected {
                 pinned: summary.pinned,
                 created_at: Time(summary.created_at),
                 last_accessed_at: Time(summary.last_accessed_at),
+                publications: summary.publications.iter().map(Published::new).collect(),
             }),
             annotations: details.annotations.clone(),
             logical_bytes: summary.logical_bytes,
@@ -217,7 +219,7 @@ impl Entry {
     }
 }
 
-impl Document for Inspected {
+impl Document for Inspected<'_> {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
         writeln!(
             page.out,
@@ -234,6 +236,9 @@ impl Document for Inspected {
                 here.state,
                 if here.pinned { ", pinned" } else { "" }
             )?;
+            for at in &here.publications {
+                writeln!(page.out, "  {}", at.shown(page))?;
+            }
         }
         let data = self
             .data_bytes
@@ -259,7 +264,7 @@ impl Document for Inspected {
     }
 }
 
-impl Inspected {
+impl Inspected<'_> {
     fn table(&self, page: &Page<'_>) -> Table {
         let mut table = Table::new([
             ("MODE", Align::Left),

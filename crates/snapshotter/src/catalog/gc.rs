@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use rusqlite::params;
 
 use super::blobs::{ExclusiveBlob, form};
-use super::{Address, Doomed, Form, PublicationRow, Result, Snapshot, Txn, unsigned};
-use crate::words::digest::{Checksum, Sha256};
+use super::{Doomed, Form, PublicationRow, Result, Snapshot, Txn, unsigned};
+use crate::words::digest::Checksum;
 
 /// A blob's file, as far as its size matters.
 #[derive(Clone, Copy, Debug)]
@@ -17,12 +17,10 @@ pub(crate) struct StoredBlob {
     pub(crate) data_size: u64,
 }
 
-/// What a release relies on: the snapshot is in this repository under this manifest, and the contents' place has these
-/// objects.
+/// What a release relies on: the snapshot is where this row says, and the contents' place has these objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Relied {
-    pub(crate) registry: Address,
-    pub(crate) manifest_digest: Sha256,
+    pub(crate) publication: PublicationRow,
     pub(crate) objects: HashSet<Checksum>,
 }
 
@@ -94,9 +92,7 @@ impl Txn<'_> {
             return Ok(true);
         };
         let known = self.publications_of(snapshot)?;
-        let is_relied = |row: &PublicationRow| {
-            row.registry == relied.registry && row.manifest_digest == relied.manifest_digest
-        };
+        let is_relied = |row: &PublicationRow| row.is_same_place(&relied.publication);
         let blobs = self.exclusive_blobs(snapshot)?;
         let was_asked = |blob: &ExclusiveBlob| relied.objects.contains(&blob.checksum);
         Ok(known.iter().any(is_relied) && blobs.iter().all(was_asked))

@@ -104,6 +104,15 @@ impl Address {
     }
 }
 
+impl PublicationRow {
+    /// Whether both say the same, but for when that was seen.
+    pub(super) fn is_same_place(&self, other: &Self) -> bool {
+        self.registry == other.registry
+            && self.content == other.content
+            && self.manifest_digest == other.manifest_digest
+    }
+}
+
 /// Publications; what is left out says of which snapshots.
 macro_rules! publications {
     ($rest:literal) => {
@@ -169,6 +178,21 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// Deletes what is known of snapshots, blobs and places whose rows are gone.
+    pub(super) fn drop_places_of_nothing(&self) -> Result<()> {
+        self.execute(
+            "DELETE FROM publications WHERE snapshot NOT IN (SELECT id FROM snapshots)
+                 OR registry NOT IN (SELECT id FROM places) OR content NOT IN (SELECT id FROM places)",
+            [],
+        )?;
+        self.execute(
+            "DELETE FROM object_places WHERE blob NOT IN (SELECT id FROM blobs)
+                 OR place NOT IN (SELECT id FROM places)",
+            [],
+        )?;
+        Ok(())
+    }
+
     /// What stores knew before there were places: that a snapshot is somewhere else too.
     pub(super) fn places_from_states(&self) -> Result<()> {
         let unknown = self.place(&Address::Unknown)?;
@@ -213,14 +237,6 @@ impl Txn<'_> {
             )?;
         }
         Ok(())
-    }
-
-    /// Whether a snapshot may be in a repository: it was seen there, or nobody noted where.
-    pub(crate) fn may_be_in(&self, snapshot: i64, registry: &Address) -> Result<bool> {
-        let seen = self.publications_of(snapshot)?;
-        Ok(seen
-            .iter()
-            .any(|seen| seen.registry == *registry || seen.registry == Address::Unknown))
     }
 
     /// A manifest has gone from a repository: no snapshot of this name is there that it describes.

@@ -82,6 +82,11 @@ impl<'a> Confirming<'a> {
         self.relied.get(&id)
     }
 
+    /// It was not released after all: what was confirmed may be otherwise now.
+    pub(super) fn doubt(&mut self, id: i64) {
+        self.relied.remove(&id);
+    }
+
     /// How many were not confirmed.
     pub(super) fn unconfirmed(&self) -> u64 {
         self.kept.len() as u64
@@ -111,10 +116,7 @@ impl<'a> Confirming<'a> {
             return Ok(false);
         };
         match self.answer(remote, snapshot, said, &blobs)? {
-            Answer::There(mut relied) => {
-                if let Some(before) = self.relied.remove(&id) {
-                    relied.objects.extend(before.objects);
-                }
+            Answer::There(relied) => {
                 self.relied.insert(id, relied);
                 self.unanswered = 0;
                 return Ok(true);
@@ -183,10 +185,9 @@ impl<'a> Confirming<'a> {
 /// Of each of these, the blobs that would have no copy here any more once all of them have gone.
 fn last_copies(measured: &Measured, going: &[i64]) -> Vec<(i64, HashSet<Checksum>)> {
     let mut needed_by: HashMap<Checksum, usize> = HashMap::new();
-    let of = |id: &i64| {
-        let found = measured.snapshots.iter().find(|one| one.id == *id);
-        found.map_or(&[][..], |one| &one.blobs)
-    };
+    let candidates = measured.snapshots.iter();
+    let needs: HashMap<i64, &[Checksum]> = candidates.map(|one| (one.id, &*one.blobs)).collect();
+    let of = |id: &i64| needs.get(id).copied().unwrap_or_default();
     for blob in going.iter().flat_map(of) {
         *needed_by.entry(*blob).or_default() += 1;
     }

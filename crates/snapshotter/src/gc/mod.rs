@@ -210,7 +210,7 @@ impl Collection<'_> {
         &self,
         seen: &Survey,
         choice: &Choice,
-        confirming: &Confirming<'_>,
+        confirming: &mut Confirming<'_>,
         report: &mut GcReport,
     ) -> Result<u64> {
         let mut expected = 0;
@@ -225,6 +225,7 @@ impl Collection<'_> {
             }
             let Some(doomed) = release::release(self.store, snapshot, relied)? else {
                 tracing::debug!(reference = %snapshot.reference, "no more as it was, and kept");
+                confirming.doubt(*id);
                 continue;
             };
             let bytes = doomed.iter().map(|blob| blob.data_size).sum();

@@ -17,7 +17,7 @@ use crate::words::reference::Reference;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcRequest {
-    /// Only say what would go.
+    /// Only say what would go. It is asked for all the same, and what turns out not to be elsewhere is written down.
     pub dry_run: bool,
     /// Bytes of data the store may hold, instead of [`Gc::max_bytes`](crate::Gc::max_bytes).
     pub max_bytes: Option<u64>,
@@ -67,7 +67,7 @@ impl GcRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcReport {
-    /// Nothing was done.
+    /// Nothing was released or swept.
     pub dry_run: bool,
     /// What was wanted when it began: 0 of both where neither the disk nor the store was too full.
     pub wanted: GcAmount,

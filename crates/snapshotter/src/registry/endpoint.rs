@@ -87,6 +87,18 @@ mod tests {
     }
 
     #[test]
+    fn one_registry_has_one_address() {
+        for (text, address) in [
+            ("R.example.com", "https://r.example.com"),
+            ("https://r.example.com:443/", "https://r.example.com"),
+            ("http://localhost:5000", "http://localhost:5000"),
+            ("oci-layout:/srv//a/./b/", "oci-layout:/srv/a/b"),
+        ] {
+            assert_eq!(Endpoint::parse(text).unwrap().address(), address, "{text}");
+        }
+    }
+
+    #[test]
     fn refuses_what_is_neither() {
         for text in [
             "",

@@ -248,8 +248,11 @@ impl Asking<'_> {
     /// Whether a daemon's word is enough for a bucket that cannot be asked.
     fn may_trust(&self, place: &Address, blobs: &[&Blob], error: &Error) -> Result<bool> {
         let is_behind_daemon = self.remote.seen_by(place) == SeenBy::Daemon;
-        if !self.question.trust_daemon || !is_behind_daemon || error.kind() == ErrorKind::Cancelled
-        {
+        let was_not_answered = matches!(
+            error.kind(),
+            ErrorKind::Unavailable | ErrorKind::PermissionDenied
+        );
+        if !(self.question.trust_daemon && is_behind_daemon && was_not_answered) {
             return Ok(false);
         }
         let (catalog, id) = (&self.store.catalog, self.question.snapshot.id);
@@ -257,17 +260,15 @@ impl Asking<'_> {
         Ok(blobs.iter().all(|blob| told.contains(&blob.checksum)))
     }
 
-    /// It is where the row says, or nobody had noted where.
-    fn agree(&self, row: PublicationRow) -> Result<Answer> {
-        let id = self.question.snapshot.id;
-        if self.question.said.registry != row.registry {
-            self.revise(|txn| txn.record_publication(id, &row))?;
-        }
+    /// It is where the row says, or nobody had noted where: then there is a row that does.
+    fn agree(&self, found: PublicationRow) -> Result<Answer> {
+        let (id, said) = (self.question.snapshot.id, self.question.said);
+        let is_news = said.registry != found.registry
+            && self.revise(|txn| txn.record_publication(id, &found))?;
         let objects = self.question.blobs.iter().map(|blob| blob.checksum);
         Ok(Answer::There(Relied {
+            publication: if is_news { found } else { said.clone() },
             objects: objects.collect(),
-            registry: row.registry,
-            manifest_digest: row.manifest_digest,
         }))
     }
 
@@ -282,9 +283,16 @@ impl Asking<'_> {
         Ok(Answer::Otherwise(lack.what))
     }
 
-    fn revise(&self, write: impl Fn(&Txn<'_>) -> Result<()>) -> Result<()> {
-        let (store, catalog) = (self.store, &self.store.catalog);
-        store.with_slice(|| catalog.write(Sync::Normal, |txn| write(txn)))
+    /// Says whether there was room to write it down: a full disk is what is being collected for.
+    fn revise(&self, write: impl FnOnce(&Txn<'_>) -> Result<()>) -> Result<bool> {
+        match self.store.catalog.write(Sync::Normal, write) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                tracing::debug!(%error, "where a snapshot is was not written down");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -165,12 +165,12 @@ pub(crate) fn run(
     Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
 }
 
-/// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. What was never seen in the
-/// registry has no other copy there.
+/// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. What is nowhere else has
+/// no other copy.
 pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
     let row = context.store.catalog.read(|txn| txn.snapshot(snapshot))?;
     match row {
-        Some(row) if may_be_there(context, &row)? => mend(context, &row),
+        Some(row) if is_elsewhere(context, &row)? => mend(context, &row),
         _ => Ok(Fetched {
             snapshot,
             ..Fetched::default()
@@ -178,10 +178,10 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
     }
 }
 
-fn may_be_there(context: &Context<'_>, row: &Snapshot) -> Result<bool> {
-    let registry = context.remote.address(&row.reference)?;
+/// Also where it was seen in another registry: this one may be that by another name, and what comes is checked.
+fn is_elsewhere(context: &Context<'_>, row: &Snapshot) -> Result<bool> {
     let catalog = &context.store.catalog;
-    catalog.read(|txn| txn.may_be_in(row.id, &registry))
+    catalog.read(|txn| Ok(!txn.publications_of(row.id)?.is_empty()))
 }
 
 /// Where something turns out not to be there, the snapshot is not known to be there any more.
@@ -222,7 +222,7 @@ fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
 pub(crate) fn repair_description(context: &Context<'_>, reference: &Reference) -> Result<bool> {
     let found = context.store.catalog.read(|txn| txn.find(reference))?;
     match found {
-        Some(row) if may_be_there(context, &row)? => described(context, &row).map(|_| true),
+        Some(row) if is_elsewhere(context, &row)? => described(context, &row).map(|_| true),
         _ => Ok(false),
     }
 }

@@ -410,6 +410,27 @@ fn require(holds: bool, field: &str, rule: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn one_place_has_one_address_without_secrets() {
+        let mut bucket = s3();
+        bucket.session_token = Some("hunter2".to_owned());
+        for (endpoint, address) in [
+            (Some("S3.Example:443/"), "s3+https://s3.example/ckpt"),
+            (
+                Some("http://s3.example/minio"),
+                "s3+http://s3.example/minio/ckpt",
+            ),
+            (None, "s3://ckpt"),
+        ] {
+            bucket.endpoint = endpoint.map(str::to_owned);
+            assert_eq!(bucket.address().as_deref(), Some(address));
+        }
+        let mut directory = Content::new(ContentProvider::Fs);
+        directory.root = PathBuf::from("/srv//objects/./");
+        assert_eq!(directory.address().as_deref(), Some("fs:///srv/objects"));
+        assert_eq!(Content::new(ContentProvider::Registry).address(), None);
+    }
+
     fn s3() -> Content {
         let mut content = Content::new(ContentProvider::S3);
         content.bucket = Some("ckpt".to_owned());

@@ -104,19 +104,19 @@ fn write(out: &mut Vec<u8>, pretty: bool, value: &impl Serialize) -> io::Result<
 /// Where a snapshot was last seen.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Published<'a> {
-    registry: Option<&'a str>,
-    content: Option<&'a str>,
+pub struct Published {
+    registry: Option<String>,
+    content: Option<String>,
     #[serde(serialize_with = "as_text")]
     manifest_digest: Sha256,
     seen_at: Time,
 }
 
-impl<'a> Published<'a> {
-    pub fn new(at: &'a PublishedAt) -> Self {
+impl Published {
+    pub fn new(at: &PublishedAt) -> Self {
         Self {
-            registry: at.registry.as_deref(),
-            content: at.content.as_deref(),
+            registry: at.registry.clone(),
+            content: at.content.clone(),
             manifest_digest: at.manifest_digest,
             seen_at: Time(at.seen_at),
         }
@@ -124,13 +124,15 @@ impl<'a> Published<'a> {
 
     /// For people; the place of contents too where that is another one.
     pub fn shown(&self, page: &Page<'_>) -> String {
-        let visible = |place: Option<&str>| human::visible(place.unwrap_or("a place not noted"));
-        let contents = match self.content {
-            content if content == self.registry => String::new(),
+        let visible = |place: &Option<String>| {
+            human::visible(place.as_deref().unwrap_or("a place not noted"))
+        };
+        let contents = match &self.content {
+            content if *content == self.registry => String::new(),
             content => format!(", contents in {}", visible(content)),
         };
         let seen = page.time(self.seen_at.0);
-        format!("in {}{contents}, seen {seen}", visible(self.registry))
+        format!("in {}{contents}, seen {seen}", visible(&self.registry))
     }
 }
 

@@ -390,11 +390,11 @@ impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];
     /// The one without which `[registry]` means nothing.
-    pub const REGISTRY: &Self = &KEYS[13];
+    pub const REGISTRY: &Self = &KEYS[14];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[24];
+    pub const CONTENT: &Self = &KEYS[25];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[39];
+    pub const DRAGONFLY: &Self = &KEYS[40];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {

@@ -59,11 +59,11 @@ fn remote(context: &Context, reference: &Reference) -> Result<Answer> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Inspected<'a> {
+struct Inspected {
     reference: String,
     manifest_digest: String,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    here: Option<Here<'a>>,
+    here: Option<Here>,
     annotations: BTreeMap<String, String>,
     logical_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,12 +76,12 @@ struct Inspected<'a> {
 /// What only a store knows.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Here<'a> {
+struct Here {
     state: &'static str,
     pinned: bool,
     created_at: Time,
     last_accessed_at: Time,
-    publications: Vec<Published<'a>>,
+    publications: Vec<Published>,
 }
 
 #[derive(Serialize)]
@@ -122,8 +122,8 @@ struct Entry {
     xattrs: BTreeMap<String, String>,
 }
 
-impl<'a> Inspected<'a> {
-    fn new(details: &'a SnapshotDetails) -> Self {
+impl Inspected {
+    fn new(details: &SnapshotDetails) -> Self {
         let summary = &details.summary;
         Self {
             reference: summary.reference.to_string(),
@@ -219,7 +219,7 @@ impl Entry {
     }
 }
 
-impl Document for Inspected<'_> {
+impl Document for Inspected {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
         writeln!(
             page.out,
@@ -264,7 +264,7 @@ impl Document for Inspected<'_> {
     }
 }
 
-impl Inspected<'_> {
+impl Inspected {
     fn table(&self, page: &Page<'_>) -> Table {
         let mut table = Table::new([
             ("MODE", Align::Left),

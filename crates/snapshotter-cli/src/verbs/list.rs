@@ -153,7 +153,7 @@ struct Fields<'a> {
     files: u64,
     logical_bytes: u64,
     data_bytes: u64,
-    publications: Vec<Published<'a>>,
+    publications: Vec<Published>,
 }
 
 impl Serialize for Row {

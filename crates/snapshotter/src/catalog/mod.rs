@@ -19,9 +19,9 @@ mod snapshots;
 
 pub(crate) use blobs::{Blob, BlobState, Doomed, Form, NewBlob, Unsynced, ViewInode, ViewKey};
 pub(crate) use gc::{Relied, StoredBlob};
+pub(crate) use places::PublicationRow;
 #[cfg(feature = "registry")]
-pub(crate) use places::SeenBy;
-pub(crate) use places::{Address, PublicationRow};
+pub(crate) use places::{Address, SeenBy};
 pub(crate) use rebuild::{Condition, Named, Salvage, salvage};
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
 

@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use rusqlite::{Row, params};
 
 use super::{Result, Txn, bad_column};
-use crate::words::digest::{Checksum, Sha256};
+#[cfg(feature = "registry")]
+use crate::words::digest::Checksum;
+use crate::words::digest::Sha256;
 use crate::words::error::Error;
 
 /// The tables, for a new catalog and for one that had none.

@@ -47,6 +47,58 @@ fn what_is_published_goes_and_comes_back() {
     place.run(["restore", "vm:v1", "out"]).succeeded();
 }
 
+// `remove --remote vm:v1`, then gc: the copy here was the last by then, and was deleted as one that is published.
+// Removing it there makes it an only copy here, which gc keeps, and push makes it one of two again.
+#[test]
+fn what_was_removed_from_the_registry_stays() {
+    let place = calm(Place::with_registry());
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let state = || {
+        let json = place.run(["list", "--json"]).succeeded().json();
+        json["snapshots"][0]["state"].clone()
+    };
+    assert_eq!(state(), "published");
+    place.run(["remove", "--remote", "vm:v1"]).succeeded();
+    assert_eq!(state(), "unpublished");
+    let said = place.run(ALL).succeeded();
+    assert!(said.err.contains("1 only here (push them"), "{}", said.err);
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+    place.run(["push", "vm:v1"]).succeeded();
+    place.run(ALL).succeeded();
+    assert_eq!(place.run(["list", "-q"]).succeeded().out, "");
+}
+
+#[test]
+fn what_is_not_confirmed_to_be_elsewhere_stays_and_that_is_a_warning() {
+    let place = calm(Place::with_registry());
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    place
+        .on("other", ["remove", "--remote", "vm:v1"])
+        .succeeded();
+    let more = ["--dry-run", "--json"];
+    let args: Vec<_> = ALL.into_iter().chain(more).collect();
+    let json = place.run(args).succeeded().json();
+    assert_eq!(json["kept"]["unconfirmed"], 1);
+    assert_eq!(json["kept"]["onlyCopies"], 0);
+    assert_eq!(json["warnings"][0]["kind"], "kept");
+    assert!(json["released"].as_array().unwrap().is_empty());
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+}
+
+#[test]
+fn df_says_that_it_is_only_here_where_another_registry_is_configured() {
+    let place = calm(Place::with_registry()).set("SNAPSHOTTER_GC_MIN_RETENTION_PERIOD", "0");
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let kept = |place: &Place| {
+        let json = place.run(["df", "--json"]).succeeded().json();
+        json["bySnapshot"][0]["kept"].clone()
+    };
+    assert!(kept(&place).is_null());
+    let elsewhere = format!("oci-layout:{}", place.path("elsewhere").display());
+    let place = place.set("SNAPSHOTTER_REGISTRY_ENDPOINT", elsewhere);
+    assert_eq!(kept(&place), "only_copy");
+}
+
 #[test]
 fn an_only_copy_stays_and_that_is_a_warning() {
     let place = calm(Place::with_snapshot());

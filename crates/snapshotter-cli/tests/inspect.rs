@@ -24,6 +24,22 @@ fn one_json_document_for_programs() {
 }
 
 #[test]
+fn what_is_published_says_where() {
+    let place = Place::with_registry();
+    place
+        .run(["snapshot", "vm:v1", "vm", "--link-mode", "copy"])
+        .succeeded();
+    let said = place.run(["inspect", "vm:v1"]).succeeded();
+    assert_session!("published", said);
+    let json = place.run(["inspect", "vm:v1", "--json"]).succeeded().json();
+    let at = &json["publications"][0];
+    assert_eq!(at["manifestDigest"], json["manifestDigest"]);
+    for field in ["registry", "content", "seenAt"] {
+        assert!(at[field].is_string(), "{field}");
+    }
+}
+
+#[test]
 fn a_manifest_digest_is_enough_and_has_to_be_right() {
     let place = Place::with_snapshot();
     let json = place.run(["inspect", "vm:v1", "--json"]).succeeded().json();

@@ -30,6 +30,18 @@ fn one_json_document_for_programs() {
 }
 
 #[test]
+fn what_is_published_says_where() {
+    let place = Place::with_registry();
+    place
+        .run(["snapshot", "vm:v1", "vm", "--link-mode", "copy"])
+        .succeeded();
+    assert_session!("published", place.run(["list", "-v"]).succeeded());
+    let said = place.run(["list", "--json"]).succeeded();
+    said.json();
+    assert_session!("published_json", said);
+}
+
+#[test]
 fn a_glob_chooses_by_name_or_reference() {
     let place = several();
     let names = |glob: &str| {

@@ -49,8 +49,9 @@ pub enum Durability {
     Background,
 }
 
-/// Garbage collection: which snapshots go when the disk or the store is too full. Those go that are published or were
-/// fetched, are not pinned, not in use and not young, the least recently used first.
+/// Garbage collection: which snapshots go when the disk or the store is too full. Those go that the configured registry and
+/// place of contents have, which is asked right before, and that are not pinned, not in use and not young, the least recently
+/// used first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Gc {
@@ -72,8 +73,11 @@ pub struct Gc {
     pub batch_size: usize,
     /// Snapshots used within this time are kept. Default 5 minutes.
     pub min_retention_period: Duration,
-    /// Whether snapshots go too that are unpublished, so that their only copy is here. Default `false`.
+    /// Whether snapshots go too whose only copy is here. Nobody is asked then. Default `false`.
     pub include_unpublished: bool,
+    /// Whether a Dragonfly daemon's word is enough that a bucket has an object, where the bucket cannot be asked from here.
+    /// Default `false`: such snapshots stay.
+    pub trust_daemon: bool,
 }
 
 impl Default for Gc {
@@ -87,6 +91,7 @@ impl Default for Gc {
             batch_size: 10,
             min_retention_period: Duration::from_secs(300),
             include_unpublished: false,
+            trust_daemon: false,
         }
     }
 }

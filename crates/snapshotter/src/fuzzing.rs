@@ -100,7 +100,7 @@ pub mod restore {
                     txn.reference_blob(snapshot, &blob.checksum)?;
                 }
                 let finished = Finished {
-                    state: State::Unpublished,
+                    state: State::Taken,
                     manifest: &manifest,
                     document,
                     totals: Totals::default(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::activity::Activity;
-use crate::catalog::{Snapshot, State, Sync};
+use crate::catalog::{PublicationRow, Snapshot, State, Sync};
 use crate::format::artifact::Manifest;
 use crate::format::document::{Document, FileEntry};
 use crate::fs::space;
@@ -26,6 +26,8 @@ pub struct SnapshotSummary {
     pub manifest_digest: Sha256,
     /// How far it has travelled.
     pub state: SnapshotState,
+    /// Where it is besides here, as far as is known.
+    pub publications: Vec<PublishedAt>,
     /// Whether a person said it must be kept.
     pub pinned: bool,
     /// When it was taken, or fetched.
@@ -40,16 +42,42 @@ pub struct SnapshotSummary {
     pub data_bytes: u64,
 }
 
-/// How far a snapshot has travelled.
+/// How far a snapshot has travelled, as far as is known: what others remove is found out when somebody looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SnapshotState {
-    /// Taken here, and nowhere else.
+    /// Nowhere else.
     Unpublished,
     /// Taken here, and complete in a registry.
     Published,
     /// Fetched from a registry.
     Fetched,
+}
+
+/// Where a snapshot was last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PublishedAt {
+    /// The registry and repository: `https://registry.example.com/sandboxes/vm`. `None` where a release noted it that knew
+    /// no places.
+    pub registry: Option<String>,
+    /// Where its contents are: a bucket or directory, or the same as `registry`.
+    pub content: Option<String>,
+    /// SHA-256 of the manifest there.
+    pub manifest_digest: Sha256,
+    /// When that was seen: published, fetched, or asked for.
+    pub seen_at: SystemTime,
+}
+
+impl From<PublicationRow> for PublishedAt {
+    fn from(row: PublicationRow) -> Self {
+        Self {
+            registry: row.registry.shown().map(str::to_owned),
+            content: row.content.shown().map(str::to_owned),
+            manifest_digest: row.manifest_digest,
+            seen_at: time(row.seen_at),
+        }
+    }
 }
 
 impl SnapshotState {
@@ -168,8 +196,14 @@ pub struct RemoveReport {
 }
 
 pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
-    let snapshots = store.catalog.read(|txn| txn.snapshots())?;
-    Ok(snapshots.into_iter().map(summary).collect())
+    let (snapshots, mut publications) = store
+        .catalog
+        .read(|txn| Ok((txn.snapshots()?, txn.publications()?)))?;
+    let summaries = snapshots.into_iter().map(|snapshot| {
+        let known = publications.remove(&snapshot.id).unwrap_or_default();
+        summary(snapshot, known)
+    });
+    Ok(summaries.collect())
 }
 
 pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDetails> {
@@ -177,9 +211,10 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
         let snapshot = txn.resolve(reference)?;
         let document = txn.document(snapshot.id)?;
         let manifest = txn.manifest(snapshot.id)?;
-        Ok((snapshot, document, manifest))
+        let known = txn.publications_of(snapshot.id)?;
+        Ok((summary(snapshot, known), document, manifest))
     });
-    let (snapshot, document, manifest) = read.map_err(|error| error.with_reference(reference))?;
+    let (summary, document, manifest) = read.map_err(|error| error.with_reference(reference))?;
     let invalid = |what: &str, error: &dyn std::error::Error| {
         Error::damaged(format!("the snapshot's {what} is not valid: {error}"))
             .with_reference(reference)
@@ -190,7 +225,7 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
         .annotations;
     let (files, directories, symlinks) = entries(&parsed);
     Ok(SnapshotDetails {
-        summary: summary(snapshot),
+        summary,
         annotations,
         files,
         directories,
@@ -254,7 +289,8 @@ pub(crate) fn set_pinned(
         store.catalog.write(Sync::Full, |txn| {
             let snapshot = txn.resolve(reference)?;
             txn.set_pinned(snapshot.id, pinned)?;
-            Ok(summary(Snapshot { pinned, ..snapshot }))
+            let known = txn.publications_of(snapshot.id)?;
+            Ok(summary(Snapshot { pinned, ..snapshot }, known))
         })
     })
 }
@@ -298,15 +334,16 @@ pub(crate) fn usage(store: &Store) -> Result<Usage> {
     })
 }
 
-fn summary(snapshot: Snapshot) -> SnapshotSummary {
+fn summary(snapshot: Snapshot, known: Vec<PublicationRow>) -> SnapshotSummary {
     SnapshotSummary {
         reference: snapshot.reference,
         manifest_digest: snapshot.manifest_digest,
         state: match snapshot.state {
-            State::Unpublished => SnapshotState::Unpublished,
-            State::Published => SnapshotState::Published,
+            _ if known.is_empty() => SnapshotState::Unpublished,
+            State::Taken => SnapshotState::Published,
             State::Fetched => SnapshotState::Fetched,
         },
+        publications: known.into_iter().map(PublishedAt::from).collect(),
         pinned: snapshot.pinned,
         created_at: time(snapshot.created_at),
         last_accessed_at: time(snapshot.last_accessed_at),

@@ -108,8 +108,8 @@ pub use gc::{
     SnapshotUsage, UsageDetails,
 };
 pub use inspect::{
-    FileDetails, PathDetails, RemoveReport, SnapshotDetails, SnapshotState, SnapshotSummary,
-    SymlinkDetails, Usage,
+    FileDetails, PathDetails, PublishedAt, RemoveReport, SnapshotDetails, SnapshotState,
+    SnapshotSummary, SymlinkDetails, Usage,
 };
 pub use metrics::{Histogram, Metrics, Operation, OperationMetrics};
 pub use rebuild::{RebuildReport, RebuildRequest, RebuiltSnapshot};

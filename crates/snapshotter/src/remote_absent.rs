@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use crate::activity::{Activity, Limit};
+use crate::catalog::{Blob, PublicationRow, Relied, Snapshot};
 use crate::format::document::Document;
 use crate::store::{Recipient, Store};
-use crate::words::error::Result;
+use crate::words::error::{Error, Result};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Remote {}
 
 /// What there would be a list of.
@@ -38,7 +39,47 @@ pub(crate) struct Fetched {
     pub(crate) reused_blobs: u64,
 }
 
+#[expect(dead_code, reason = "nobody can have a remote to ask")]
+pub(crate) struct Question<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) said: &'a PublicationRow,
+    pub(crate) blobs: &'a [Blob],
+    pub(crate) trust_daemon: bool,
+}
+
+#[expect(dead_code, reason = "nobody can have a remote that answers")]
+pub(crate) enum Answer {
+    There(Relied),
+    Otherwise(String),
+    Unknown(Error),
+}
+
+#[derive(Default)]
+pub(crate) struct Asked;
+
 impl Remote {
+    pub(crate) fn publication(&self, _: &Reference, _: &[u8], _: i64) -> Result<PublicationRow> {
+        match *self {}
+    }
+
+    pub(crate) fn said<'r>(
+        &self,
+        _: &Reference,
+        _: &'r [PublicationRow],
+    ) -> Option<&'r PublicationRow> {
+        match *self {}
+    }
+
+    pub(crate) fn confirm(
+        &self,
+        _: &Store,
+        _: &Question<'_>,
+        _: &mut Asked,
+        _: &Activity,
+    ) -> Result<Answer> {
+        match *self {}
+    }
+
     pub(crate) fn require_new(&self, _: &Reference, _: &Activity) -> Result<()> {
         match *self {}
     }

@@ -61,7 +61,6 @@ pub(crate) struct Inner {
     pub(crate) snapshots: Limit,
     pub(crate) restores: Limit,
     /// What the configuration describes; requests may name others.
-    #[cfg(feature = "registry")]
     pub(crate) remote: Option<Remote>,
     /// Shared by what requests name instead.
     #[cfg(feature = "registry")]
@@ -99,6 +98,8 @@ impl Snapshotter {
             config.content.as_ref(),
             daemon.as_ref(),
         )?;
+        #[cfg(not(feature = "registry"))]
+        let remote: Option<Remote> = None;
         let store = {
             let config = config.clone();
             let opened = move || Store::open(&config.root_dir, config.busy_timeout);
@@ -109,12 +110,12 @@ impl Snapshotter {
             daemon.settle_in(&config.root_dir, &store.staging()?)?;
         }
         let metrics = Arc::<Recorder>::default();
-        let worker = Worker::start(&store, config.gc, Arc::clone(&metrics));
+        let collected = remote.clone();
+        let worker = Worker::start(&store, collected, config.gc, Arc::clone(&metrics));
         Ok(Self {
             inner: Arc::new(Inner {
                 snapshots: Limit::new(config.snapshot_concurrency),
                 restores: Limit::new(config.restore_concurrency),
-                #[cfg(feature = "registry")]
                 remote,
                 #[cfg(feature = "registry")]
                 daemon,
@@ -582,8 +583,10 @@ impl Snapshotter {
     /// # Errors
     /// The catalog's and the filesystem's.
     pub async fn usage_details(&self) -> Result<UsageDetails> {
-        self.run(|inner, store, _| gc::usage_details(store, &inner.config.gc))
-            .await
+        self.run(|inner, store, _| {
+            gc::usage_details(store, inner.remote.as_ref(), &inner.config.gc)
+        })
+        .await
     }
 
     /// Pins a snapshot: garbage collection never releases it, whatever it is told to include. `remove` still does.
@@ -625,10 +628,13 @@ impl Snapshotter {
 
     /// Collects garbage: sweeps what belongs to nothing, then releases snapshots while the disk or the store is too full.
     ///
-    /// Only those go that are published or were fetched (so that they can be fetched again), are not pinned, not in use
-    /// and not young: the least recently used first, and none whose going would free nothing. It ends when it is enough,
-    /// when nothing is left that may go, or when the filesystem has no more room after a release than before; the report
-    /// says which. A call that fails or is cancelled has released what it has released.
+    /// Only those go that can be fetched again, are not pinned, not in use and not young: the least recently used first, and
+    /// none whose going would free nothing. Whether they can be fetched again, the configured registry and place of contents
+    /// are asked right before, in a dry run too: for the manifest under the snapshot's name and for each object that would be
+    /// nowhere else. What is not there, and what nobody answers for, stays, with a warning. Without a registry every snapshot
+    /// is an only copy. It ends when it is enough, when nothing is left that may go, or when the filesystem has no more room
+    /// after a release than before; the report says which. A call that fails or is cancelled has released what it has
+    /// released.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -659,7 +665,8 @@ impl Snapshotter {
     pub async fn gc(&self, request: &GcRequest) -> Result<GcReport> {
         let request = request.clone();
         self.counted(Operation::Gc, move |inner, store, activity| {
-            let mut report = gc::run(store, &inner.config.gc, &request, &activity)?;
+            let (remote, config) = (inner.remote_of_gc(&activity)?, &inner.config.gc);
+            let mut report = gc::run(store, remote.as_ref(), config, &request, &activity)?;
             report.warnings = activity.into_warnings();
             inner.metrics.collected(&report);
             Ok(report)
@@ -788,6 +795,10 @@ impl Inner {
         }
         self.remote(None, None, activity)
     }
+
+    fn remote_of_gc(&self, activity: &Activity) -> Result<Option<Remote>> {
+        self.remote(None, None, activity)
+    }
 }
 
 #[cfg(not(feature = "registry"))]
@@ -801,6 +812,10 @@ impl Inner {
     }
 
     fn remote_of_repair(&self, _: &VerifyRequest, _: &Activity) -> Result<Option<Remote>> {
+        Ok(None)
+    }
+
+    fn remote_of_gc(&self, _: &Activity) -> Result<Option<Remote>> {
         Ok(None)
     }
 }

@@ -10,7 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use snapshotter::hook::{self, Action};
-use snapshotter::{Config, Error, ErrorKind, Gc, GcRequest, Snapshotter};
+use snapshotter::{
+    Config, Content, ContentProvider, Error, ErrorKind, Gc, GcRequest, Registry, Snapshotter,
+};
 use support_b::children::{part, playing, start, stopped, tell, told, told_number};
 use support_b::outside::{
     assert_at_rest, assert_nothing_partial, assert_rows_and_files_agree, assert_rows_have_files,
@@ -36,18 +38,27 @@ enum Verb {
     Restore,
     /// Releases everything but what is pinned: `base:v1`, and `kept:v1` stays.
     Collect,
+    /// Releases what is published, `base:v1`, after asking whether it is.
+    CollectPublished,
 }
 
 impl Verb {
-    const ALL: [Self; 3] = [Self::Snapshot, Self::Restore, Self::Collect];
+    const ALL: [Self; 4] = [
+        Self::Snapshot,
+        Self::Restore,
+        Self::Collect,
+        Self::CollectPublished,
+    ];
 
     fn name(self) -> String {
         format!("{self:?}")
     }
 
     fn act(self, paths: &Paths, config: Config) -> Result<(), Error> {
-        if self == Self::Collect {
-            return collect(config);
+        match self {
+            Self::Collect => return collect(config),
+            Self::CollectPublished => return collect_published(paths.with_remote()),
+            _ => {}
         }
         let handle = Handle::with(config)?;
         match self {
@@ -60,6 +71,15 @@ impl Verb {
 
 /// Opens, collects all that may go, closes.
 fn collect(config: Config) -> Result<(), Error> {
+    collect_with(config, true)
+}
+
+/// The same, without what is only here.
+fn collect_published(config: Config) -> Result<(), Error> {
+    collect_with(config, false)
+}
+
+fn collect_with(config: Config, include_unpublished: bool) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -68,7 +88,7 @@ fn collect(config: Config) -> Result<(), Error> {
         let all = GcRequest::new()
             .max_bytes(0)
             .min_retention_period(Duration::ZERO)
-            .include_unpublished(true);
+            .include_unpublished(include_unpublished);
         store.gc(&all).await?;
         store.close().await
     })
@@ -79,9 +99,16 @@ struct Paths {
     root: PathBuf,
     source: PathBuf,
     output: PathBuf,
+    /// Where snapshots are published.
+    between: PathBuf,
 }
 
 impl Paths {
+    /// With directories to publish to.
+    fn with_remote(&self) -> Config {
+        with_remote(self.config(), &self.between)
+    }
+
     /// One file at a time, so that the steps have one order.
     fn config(&self) -> Config {
         // The machine's own disk may be as full as it likes: else there would be a sync more, now and then.
@@ -100,6 +127,15 @@ impl Paths {
     }
 }
 
+fn with_remote(config: Config, between: &Path) -> Config {
+    let layouts = format!("oci-layout:{}", between.join("layouts").display());
+    let mut content = Content::new(ContentProvider::Fs);
+    content.root = between.join("objects");
+    config
+        .registry(Registry::new(layouts, "snapshots"))
+        .content(content)
+}
+
 /// Children: the part is what they do, and when what happens to them is in the environment.
 #[test]
 fn children_start_here() {
@@ -110,6 +146,7 @@ fn children_start_here() {
         root: told("ROOT"),
         source: told("SOURCE"),
         output: told("OUTPUT"),
+        between: told("BETWEEN"),
     };
     let action = match told("ACTION").to_str() {
         Some("stop") => Action::Stop,
@@ -148,15 +185,23 @@ impl Scene {
         let handle = Handle::open(&template).unwrap();
         let kept = request("kept", "v1", &scene.keepsake);
         handle.snapshot(&kept).unwrap();
+        handle.close().unwrap();
         if taken {
             let base = request("base", "v1", &scene.source);
-            handle.snapshot(&base).unwrap();
+            fs::create_dir_all(scene.between().join("objects")).unwrap();
+            let config = with_remote(Config::new(&template), &scene.between());
+            let publisher = Handle::with(config).unwrap();
+            publisher.snapshot(&base).unwrap();
+            publisher.close().unwrap();
         }
-        handle.close().unwrap();
         pin(&template, KEPT);
         // A few MiB to copy each time for nothing; opening makes it again.
         let _ = fs::remove_dir_all(template.join("reserve"));
         scene
+    }
+
+    fn between(&self) -> PathBuf {
+        self.dir.path().join("between")
     }
 
     fn template(&self) -> PathBuf {
@@ -175,6 +220,7 @@ impl Scene {
             root,
             source: self.source.clone(),
             output: dir.path().join("output"),
+            between: self.between(),
         };
         (dir, paths)
     }
@@ -224,6 +270,7 @@ fn life(verb: Verb, paths: &Paths, action: &str, at: u64) -> Command {
     tell(&mut command, "ROOT", &paths.root);
     tell(&mut command, "SOURCE", &paths.source);
     tell(&mut command, "OUTPUT", &paths.output);
+    tell(&mut command, "BETWEEN", &paths.between);
     tell(&mut command, "ACTION", action);
     tell(&mut command, "AT", at.to_string());
     tell(&mut command, "COUNT", paths.output.with_file_name("count"));
@@ -353,5 +400,23 @@ fn a_collection_without_space_anywhere_leaves_a_good_store() {
         scene.assert_whole(paths, step);
         collect(paths.config()).unwrap();
         assert!(!scene.assert_whole(paths, step));
+    });
+}
+
+#[test]
+fn a_collection_of_what_is_published_killed_anywhere_loses_nothing() {
+    let scene = Scene::new(true);
+    scene.for_each_step(Verb::CollectPublished, "abort", |step, paths, mut life| {
+        let mut child = start(&mut life);
+        assert_eq!(child.wait().unwrap(), State::Signaled(6), "at {step}");
+        assert_rows_have_files(&paths.root);
+        scene.assert_whole(paths, step);
+        collect_published(paths.with_remote()).unwrap();
+        assert!(!scene.assert_whole(paths, step), "at {step}: {BASE} goes");
+        let handle = Handle::with(paths.with_remote()).unwrap();
+        let output = paths.output.with_file_name("again");
+        handle.restore(BASE, &output).unwrap();
+        assert_same(&paths.source, &output);
+        handle.close().unwrap();
     });
 }

@@ -220,8 +220,13 @@ impl Scene {
         hook::pack(&root, &cache, &BASE.parse().unwrap()).unwrap();
         let _ = fs::remove_dir_all(root.join("reserve"));
         if fetched {
-            let changed = catalog(&root).execute("UPDATE snapshots SET state = 3", []);
-            assert_eq!(changed.unwrap(), 2);
+            catalog(&root)
+                .execute_batch(
+                    "UPDATE snapshots SET state = 3;
+                     INSERT INTO places (kind, address) VALUES (0, 'https://registry.example.com/base');
+                     INSERT INTO publications SELECT id, 1, 1, manifest_digest, 0 FROM snapshots;",
+                )
+                .unwrap();
         }
         let blobs = names(&root.join("storage/content/blake3/0000"));
         assert!(blobs.iter().filter(|name| name.ends_with(".spf")).count() == 3);

@@ -64,6 +64,23 @@ fn processes_of_an_older_release_are_waited_for_and_named() {
 }
 
 #[test]
+fn what_was_published_somewhere_is_known_to_be_somewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(dir.path());
+    let root = dir.path().join("root");
+    let change = "UPDATE snapshots SET state = 2 WHERE version = 'v1'";
+    assert_eq!(catalog(&root).execute(change, []).unwrap(), 1);
+    let handle = Handle::open(&root).unwrap();
+    let found = handle.list().unwrap();
+    let places: Vec<_> = found.iter().map(|one| one.publications.len()).collect();
+    assert_eq!(places, [0, 1]);
+    assert_eq!(found[1].state, snapshotter::SnapshotState::Published);
+    assert_eq!(found[1].publications[0].registry, None);
+    assert_eq!(found[0].state, snapshotter::SnapshotState::Unpublished);
+    handle.close().unwrap();
+}
+
+#[test]
 fn a_migration_that_fails_anywhere_can_be_done_again() {
     let dir = tempfile::tempdir().unwrap();
     unpack(dir.path());

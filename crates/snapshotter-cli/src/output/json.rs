@@ -10,9 +10,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::error::{ContextKind, ContextValue};
 use serde::Serialize;
-use snapshotter::{PlacementCount, Placements};
+use snapshotter::{PlacementCount, Placements, PublishedAt, Sha256};
 
-use super::human;
+use super::{Page, human};
 use crate::failure::Failure;
 
 const SCHEMA: u32 = 1;
@@ -99,6 +99,41 @@ fn write(out: &mut Vec<u8>, pretty: bool, value: &impl Serialize) -> io::Result<
         serde_json::to_writer(&mut *out, value)?;
     }
     writeln!(out)
+}
+
+/// Where a snapshot was last seen.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    registry: Option<String>,
+    content: Option<String>,
+    #[serde(serialize_with = "as_text")]
+    manifest_digest: Sha256,
+    seen_at: Time,
+}
+
+impl Published {
+    pub fn new(at: &PublishedAt) -> Self {
+        Self {
+            registry: at.registry.clone(),
+            content: at.content.clone(),
+            manifest_digest: at.manifest_digest,
+            seen_at: Time(at.seen_at),
+        }
+    }
+
+    /// For people; the place of contents too where that is another one.
+    pub fn shown(&self, page: &Page<'_>) -> String {
+        let visible = |place: &Option<String>| {
+            human::visible(place.as_deref().unwrap_or("a place not noted"))
+        };
+        let contents = match &self.content {
+            content if *content == self.registry => String::new(),
+            content => format!(", contents in {}", visible(content)),
+        };
+        let seen = page.time(self.seen_at.0);
+        format!("in {}{contents}, seen {seen}", visible(&self.registry))
+    }
 }
 
 /// `path`, and `pathBytes` where that is not UTF-8.

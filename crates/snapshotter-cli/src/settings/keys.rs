@@ -188,7 +188,13 @@ pub const KEYS: &[Key] = &[
         "gc.include_unpublished",
         Switch,
         config.gc.include_unpublished,
-        "Lets snapshots go whose only copy is here."
+        "Lets snapshots go whose only copy is here, and asks nobody."
+    ),
+    key!(
+        "gc.trust_daemon",
+        Switch,
+        config.gc.trust_daemon,
+        "Believes Dragonfly's daemon that the bucket has an object, where the bucket cannot be asked."
     ),
     key!(
         "registry.endpoint",
@@ -407,11 +413,11 @@ impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];
     /// The one without which `[registry]` means nothing.
-    pub const REGISTRY: &Self = &KEYS[13];
+    pub const REGISTRY: &Self = &KEYS[14];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[25];
+    pub const CONTENT: &Self = &KEYS[26];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[41];
+    pub const DRAGONFLY: &Self = &KEYS[42];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
@@ -465,6 +471,17 @@ mod tests {
 
     fn defaults() -> Draft {
         Draft::new(Config::new("/r"))
+    }
+
+    #[test]
+    fn keys_that_are_looked_up_by_their_place_are_there() {
+        let names = [Key::ROOT, Key::REGISTRY, Key::CONTENT, Key::DRAGONFLY].map(|key| key.name);
+        let sections = [
+            "registry.endpoint",
+            "content.provider",
+            "dragonfly.endpoint",
+        ];
+        assert_eq!((names[0], &names[1..]), ("root_dir", &sections[..]));
     }
 
     #[test]

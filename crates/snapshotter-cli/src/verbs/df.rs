@@ -3,7 +3,7 @@
 use std::io;
 
 use serde::Serialize;
-use snapshotter::{SnapshotUsage, UsageDetails};
+use snapshotter::{ErrorKind, SnapshotUsage, Snapshotter, UsageDetails};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
@@ -26,10 +26,18 @@ pub struct Args {}
 /// Runs it.
 pub fn run(context: &Context, _: &Args) -> Result<Answer> {
     context.require_store()?;
-    let used = context.with_store(async |store| Ok(store.usage_details().await?))?;
+    // What is configured in no way that works has nothing: what is here can be looked at all the same.
+    let used = match context.with_store_and_remote(details) {
+        Err(failure) if failure.kind == ErrorKind::InvalidInput => context.with_store(details)?,
+        used => used?,
+    };
     let root = human::path(context.root());
     let space = Space::new(root, Named::new(context.root()), &used.value);
     Ok(Answer::new(space).with_warnings(used.warnings))
+}
+
+async fn details(store: &Snapshotter) -> Result<UsageDetails> {
+    Ok(store.usage_details().await?)
 }
 
 #[derive(Serialize)]

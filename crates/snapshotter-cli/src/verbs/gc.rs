@@ -21,8 +21,9 @@ use crate::settings::{parse_bytes, parse_duration};
 /// Frees space where the disk or the store is too full
 ///
 /// Removes what belongs to nothing, then releases snapshots. The disk is too full from gc.disk_high_threshold_percent on, until it is at gc.disk_low_threshold_percent; the store when
-/// it holds more than gc.max_bytes. Snapshots go that are published or were fetched, and are not pinned, in use or young,
-/// the least recently used first. No other command collects anything.
+/// it holds more than gc.max_bytes. Snapshots go that can be fetched again, and are not pinned, in use or young, the least
+/// recently used first. Whether they can, the configured registry and place of contents are asked right before, in a
+/// --dry-run too; what is not there, and what nobody answers for, stays. No other command collects anything.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -44,7 +45,7 @@ pub struct Args {
     /// Keep what was used within this time: 1h, 30m, 0 [default: gc.min_retention_period]
     #[arg(long, value_name = "DURATION", value_parser = period)]
     retention: Option<Duration>,
-    /// Let snapshots go too whose only copy is here
+    /// Let snapshots go too whose only copy is here, and ask nobody
     #[arg(long)]
     include_unpublished: bool,
     /// Go on until a signal comes, looking every gc.interval
@@ -73,7 +74,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         return watch::run(context, &request, args.metrics_file.as_deref());
     }
     context.require_store()?;
-    let collected = context.with_store(async |store| Ok(store.gc(&request).await?))?;
+    let collected = context.with_store_and_remote(async |store| Ok(store.gc(&request).await?))?;
     Ok(answer(&collected.value).with_warnings(collected.warnings))
 }
 
@@ -95,7 +96,10 @@ impl Args {
 
 /// What a collection did; what it could not do is a warning.
 fn answer(report: &GcReport) -> Answer {
-    Answer::new(Collected::new(report)).with_warnings(too_little(report))
+    let kept = report.warnings.iter().cloned().map(Warning::from);
+    Answer::new(Collected::new(report))
+        .with_warnings(kept)
+        .with_warnings(too_little(report))
 }
 
 fn too_little(report: &GcReport) -> Option<Warning> {
@@ -139,6 +143,7 @@ fn kept(kept: KeptSnapshots) -> String {
             kept.only_copies,
             "only here (push them, or --include-unpublished)",
         ),
+        (kept.unconfirmed, "not confirmed to be elsewhere"),
         (kept.pinned, "pinned"),
         (kept.recent, "used lately (--retention)"),
         (kept.in_use, "in use"),
@@ -193,6 +198,7 @@ struct Kept {
     in_use: u64,
     recent: u64,
     only_copies: u64,
+    unconfirmed: u64,
 }
 
 #[derive(Serialize)]
@@ -228,6 +234,7 @@ impl Collected {
                 in_use: kept.in_use,
                 recent: kept.recent,
                 only_copies: kept.only_copies,
+                unconfirmed: kept.unconfirmed,
             },
             shortfall: report.shortfall.as_ref().map(|shortfall| Shortfall {
                 missing: shortfall.missing.into(),
@@ -303,6 +310,9 @@ impl Collected {
 
     /// Whether a person would want to hear of it.
     fn is_news(&self) -> bool {
-        !self.released.is_empty() || self.swept_names > 0 || self.shortfall.is_some()
+        !self.released.is_empty()
+            || self.swept_names > 0
+            || self.shortfall.is_some()
+            || self.kept.unconfirmed > 0
     }
 }

@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::failure::Result;
 use crate::hints;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::{Relative, Time, base64, text_and_bytes};
+use crate::output::json::{Published, Relative, Time, base64, text_and_bytes};
 use crate::output::{Align, FAINT, Page, STRONG, Table};
 
 /// Shows everything a snapshot says of itself
@@ -81,6 +81,7 @@ struct Here {
     pinned: bool,
     created_at: Time,
     last_accessed_at: Time,
+    publications: Vec<Published>,
 }
 
 #[derive(Serialize)]
@@ -132,6 +133,7 @@ impl Inspected {
                 pinned: summary.pinned,
                 created_at: Time(summary.created_at),
                 last_accessed_at: Time(summary.last_accessed_at),
+                publications: summary.publications.iter().map(Published::new).collect(),
             }),
             annotations: details.annotations.clone(),
             logical_bytes: summary.logical_bytes,
@@ -234,6 +236,9 @@ impl Document for Inspected {
                 here.state,
                 if here.pinned { ", pinned" } else { "" }
             )?;
+            for at in &here.publications {
+                writeln!(page.out, "  {}", at.shown(page))?;
+            }
         }
         let data = self
             .data_bytes

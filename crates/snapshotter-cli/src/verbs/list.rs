@@ -5,14 +5,14 @@ use std::io;
 
 use glob::Pattern;
 use serde::Serialize;
-use snapshotter::{Reference, Sha256, SnapshotSummary};
+use snapshotter::{PublishedAt, Reference, Sha256, SnapshotSummary};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::human::{self, bytes};
-use crate::output::json::{Time, as_text};
+use crate::output::json::{Published, Time, as_text};
 use crate::output::{Align, Page, Table};
 
 /// Lists snapshots, the newest version of each name first
@@ -153,6 +153,7 @@ struct Fields<'a> {
     files: u64,
     logical_bytes: u64,
     data_bytes: u64,
+    publications: Vec<Published>,
 }
 
 impl Serialize for Row {
@@ -168,6 +169,7 @@ impl Serialize for Row {
             files: summary.files,
             logical_bytes: summary.logical_bytes,
             data_bytes: summary.data_bytes,
+            publications: summary.publications.iter().map(Published::new).collect(),
         };
         fields.serialize(serializer)
     }
@@ -177,7 +179,7 @@ impl Row {
     fn add_to(&self, table: &mut Table, page: &Page<'_>) {
         let Self(summary) = self;
         let pinned = if summary.pinned { ", pinned" } else { "" };
-        let cells: [&dyn Display; 8] = [
+        let cells: [&dyn Display; 9] = [
             &summary.reference,
             &summary.files,
             &bytes(summary.logical_bytes),
@@ -186,9 +188,20 @@ impl Row {
             &page.time(summary.last_accessed_at),
             &format_args!("{}{pinned}", summary.state.as_str()),
             &summary.manifest_digest,
+            &places(&summary.publications),
         ];
         table.row(if page.verbose { &cells } else { &cells[..6] });
     }
+}
+
+/// The registries that have a snapshot, for people.
+fn places(publications: &[PublishedAt]) -> String {
+    let known = publications.iter().map(|at| {
+        at.registry
+            .as_deref()
+            .map_or_else(|| "unknown".to_owned(), human::visible)
+    });
+    known.collect::<Vec<_>>().join(", ")
 }
 
 impl Document for List {
@@ -211,7 +224,11 @@ impl Document for List {
             ("USED", Align::Left),
         ];
         if page.verbose {
-            titles.extend([("STATE", Align::Left), ("MANIFEST", Align::Left)]);
+            titles.extend([
+                ("STATE", Align::Left),
+                ("MANIFEST", Align::Left),
+                ("ALSO IN", Align::Left),
+            ]);
         }
         let mut table = Table::new(titles);
         for row in &self.snapshots {

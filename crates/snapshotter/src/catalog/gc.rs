@@ -1,10 +1,13 @@
 //! What garbage collection asks of the catalog, and how a snapshot loses its row and its name to it.
 
+use std::collections::HashSet;
+
 use rusqlite::params;
 
 use super::names::{Form, Shard};
 use super::objects::{checksum, form, shard};
-use super::{Doomed, Result, Snapshot, State, Txn, unsigned};
+use super::references::ExclusiveBlob;
+use super::{Doomed, PublicationRow, Result, Snapshot, Txn, unsigned};
 use crate::words::digest::Checksum;
 
 /// A blob's file, as far as its size matters.
@@ -14,6 +17,13 @@ pub(crate) struct StoredBlob {
     pub(crate) form: Form,
     pub(crate) shard: Shard,
     pub(crate) data_size: u64,
+}
+
+/// What a release relies on: the snapshot is where this row says, and the contents' place has these objects.
+#[derive(Clone, Debug)]
+pub(crate) struct Relied {
+    pub(crate) publication: PublicationRow,
+    pub(crate) objects: HashSet<Checksum>,
 }
 
 impl Txn<'_> {
@@ -48,22 +58,37 @@ impl Txn<'_> {
     }
 
     /// Deletes a snapshot, and the rows of the blobs that nothing else needs, if it is as it was when it was chosen: not
-    /// pinned, not leased, not used since, and no less published. `None`: it is not, and stays.
-    pub(crate) fn release_unused(&self, chosen: &Snapshot) -> Result<Option<Vec<Doomed>>> {
+    /// pinned, not leased, not used since, and where it is relied on to be. `None`: it is not, and stays.
+    pub(crate) fn release_unused(
+        &self,
+        chosen: &Snapshot,
+        relied: Option<&Relied>,
+    ) -> Result<Option<Vec<Doomed>>> {
         let Some(now) = self.snapshot(chosen.id)? else {
             return Ok(None);
         };
-        let unpublished = |snapshot: &Snapshot| snapshot.state == State::Unpublished;
         let changed = now.pinned
             || now.last_accessed_at != chosen.last_accessed_at
             || now.reference != chosen.reference
-            || (unpublished(&now) && !unpublished(chosen))
             || self.is_leased(chosen.id)?;
-        if changed {
+        if changed || !self.still_holds(chosen.id, relied)? {
             return Ok(None);
         }
         self.mark_removed(chosen.id)?;
         self.doom_abandoned(&[chosen.id]).map(Some)
+    }
+
+    /// Whether the publication is still recorded, and every blob that would go was asked for: another snapshot that needed
+    /// one may have gone meanwhile.
+    fn still_holds(&self, snapshot: i64, relied: Option<&Relied>) -> Result<bool> {
+        let Some(relied) = relied else {
+            return Ok(true);
+        };
+        let known = self.publications_of(snapshot)?;
+        let is_relied = |row: &PublicationRow| row.is_same_place(&relied.publication);
+        let blobs = self.exclusive_blobs(snapshot)?;
+        let was_asked = |blob: &ExclusiveBlob| relied.objects.contains(&blob.checksum);
+        Ok(known.iter().any(is_relied) && blobs.iter().all(was_asked))
     }
 
     fn is_leased(&self, snapshot: i64) -> Result<bool> {

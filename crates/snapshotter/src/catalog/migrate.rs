@@ -174,6 +174,7 @@ impl Txn<'_> {
         }
         self.create_schema()?;
         self.batch(ROWS)?;
+        self.places_from_states()?;
         self.measure_packed()
     }
 

@@ -16,6 +16,7 @@ mod migrate;
 mod names;
 mod objects;
 mod open;
+mod places;
 mod problems;
 mod rebuild;
 mod references;
@@ -24,12 +25,15 @@ mod remote;
 mod snapshots;
 mod views;
 
-pub(crate) use gc::StoredBlob;
+pub(crate) use gc::{Relied, StoredBlob};
 pub(crate) use names::{
     Form, Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };
 pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob, Unsynced};
 pub(crate) use open::{KEPT_LOG, Opening};
+pub(crate) use places::PublicationRow;
+#[cfg(feature = "registry")]
+pub(crate) use places::{Address, SeenBy};
 pub(crate) use rebuild::{Condition, Named, Salvage, salvage};
 pub(crate) use references::Doomed;
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};

@@ -72,7 +72,7 @@ impl Txn<'_> {
                 [],
             )?;
         }
-        Ok(())
+        self.drop_places_of_nothing()
     }
 
     fn each(

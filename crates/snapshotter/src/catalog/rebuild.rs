@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Row, params};
 
 use super::open::{SCHEMA_VERSION, connect};
+use super::places::{PublicationRow, publication, publications};
 use super::{Catalog, Result, State, Sync, Totals, Txn, signed};
 use crate::format::artifact::Manifest;
 use crate::format::document::Document;
@@ -22,6 +23,8 @@ use crate::words::reference::Reference;
 pub(crate) struct Named {
     pub(crate) reference: Reference,
     pub(crate) state: State,
+    /// Where else it is.
+    pub(crate) seen: Vec<PublicationRow>,
     pub(crate) pinned: bool,
     pub(crate) created_at: i64,
     pub(crate) last_accessed_at: i64,
@@ -118,8 +121,9 @@ pub(crate) fn salvage(path: &Path) -> Salvage {
              WHERE s.state > 0 AND s.removed = 0 ORDER BY s.id {order}"
         );
         read_on(&connection, &sql, |row| {
-            if let Some(named) = named(row) {
-                snapshots.insert(named.reference.to_string(), named);
+            if let (Ok(id), Some(named)) = (row.get(0), named(row)) {
+                let id: i64 = id;
+                snapshots.insert(named.reference.to_string(), (id, named));
             }
         });
         for maps in MAPS {
@@ -130,8 +134,31 @@ pub(crate) fn salvage(path: &Path) -> Salvage {
             });
         }
     }
-    salvage.snapshots = snapshots.into_values().collect();
+    let seen = salvage_publications(&connection);
+    let snapshots = snapshots.into_values().map(|(id, mut named)| {
+        named.seen = seen.get(&id).cloned().unwrap_or_default();
+        named
+    });
+    salvage.snapshots = snapshots.collect();
     salvage
+}
+
+/// Where snapshots are besides here, by their ids. A catalog that had no places says of some that they are somewhere.
+fn salvage_publications(connection: &Connection) -> HashMap<i64, Vec<PublicationRow>> {
+    let mut seen: HashMap<i64, Vec<PublicationRow>> = HashMap::new();
+    let has_places = connection.prepare("SELECT 1 FROM publications").is_ok();
+    let sql = match has_places {
+        true => publications!(""),
+        false => {
+            "SELECT id, 2, '', 2, '', manifest_digest, created_at FROM snapshots NOT INDEXED WHERE state IN (2, 3)"
+        }
+    };
+    read_on(connection, sql, |row| {
+        if let Ok((snapshot, row)) = publication(row) {
+            seen.entry(snapshot).or_default().push(row);
+        }
+    });
+    seen
 }
 
 fn read_on(connection: &Connection, sql: &str, mut take: impl FnMut(&Row<'_>)) {
@@ -158,11 +185,8 @@ fn named(row: &Row<'_>) -> Option<Named> {
     }
     Some(Named {
         reference: Reference::new(name, version).ok()?,
-        state: match row.get(3).ok()? {
-            2_i64 => State::Published,
-            3 => State::Fetched,
-            _ => State::Unpublished,
-        },
+        state: State::read(row.get(3).ok()?),
+        seen: Vec::new(),
         pinned: row.get(4).ok()?,
         created_at: row.get(5).ok()?,
         last_accessed_at: row.get(6).ok()?,
@@ -199,6 +223,9 @@ impl Txn<'_> {
             ],
         )?;
         self.replace_artifacts(id, &named.manifest, &named.document)?;
+        for seen in &named.seen {
+            self.record_publication(id, seen)?;
+        }
         Ok(id)
     }
 }

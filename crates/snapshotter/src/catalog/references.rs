@@ -43,8 +43,8 @@ impl Txn<'_> {
     /// bytes need not be anywhere else.
     pub(crate) fn is_promised(&self, checksum: &Checksum) -> Result<bool> {
         let found = self.first(
-            "SELECT 1 FROM objects o JOIN object_references r ON r.object = o.id JOIN snapshots s ON s.id = r.snapshot
-             WHERE o.key = ?1 AND s.state IN (0, 1) LIMIT 1",
+            "SELECT 1 FROM objects o JOIN object_references r ON r.object = o.id
+             WHERE o.key = ?1 AND NOT EXISTS (SELECT 1 FROM publications p WHERE p.snapshot = r.snapshot) LIMIT 1",
             [checksum.as_bytes()],
             |_| Ok(()),
         )?;

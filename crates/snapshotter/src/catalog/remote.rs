@@ -16,7 +16,7 @@ impl Txn<'_> {
         )
     }
 
-    /// Another file with this digest that a published or fetched snapshot needs: its bytes are at the address that this
+    /// Another file with this digest that a snapshot needs which is elsewhere too: its bytes may be at the address that this
     /// one would be published at.
     pub(crate) fn published_twin(
         &self,
@@ -24,9 +24,9 @@ impl Txn<'_> {
         checksum: &Checksum,
     ) -> Result<Option<Checksum>> {
         self.first(
-            "SELECT o.key FROM contents c JOIN objects o ON o.id = c.object
-                  JOIN object_references r ON r.object = o.id JOIN snapshots s ON s.id = r.snapshot
-             WHERE c.digest = ?1 AND o.key <> ?2 AND s.state IN (2, 3) LIMIT 1",
+            "SELECT o.key FROM contents c JOIN objects o ON o.id = c.object JOIN object_references r ON r.object = o.id
+             WHERE c.digest = ?1 AND o.key <> ?2
+               AND EXISTS (SELECT 1 FROM publications p WHERE p.snapshot = r.snapshot) LIMIT 1",
             params![digest.as_u64().cast_signed(), checksum.as_bytes()],
             |row| row.get(0).map(Checksum::from_bytes),
         )
@@ -60,11 +60,10 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// A snapshot is in the registry, under the manifest that was pushed. One that was fetched stays so.
-    pub(crate) fn publish_snapshot(&self, id: i64, manifest: &[u8]) -> Result<()> {
+    /// A snapshot was published under the manifest that was pushed, and is known by it from now on.
+    pub(crate) fn set_manifest(&self, id: i64, manifest: &[u8]) -> Result<()> {
         self.execute(
-            "UPDATE snapshots SET state = CASE state WHEN 1 THEN 2 ELSE state END, manifest_digest = ?2
-             WHERE id = ?1 AND state > 0",
+            "UPDATE snapshots SET manifest_digest = ?2 WHERE id = ?1 AND state > 0",
             params![id, Sha256::of(manifest).as_bytes()],
         )?;
         self.execute(

@@ -47,7 +47,7 @@ CREATE TABLE snapshots (
     id               INTEGER PRIMARY KEY AUTOINCREMENT,
     name             TEXT    NOT NULL,
     version          TEXT    NOT NULL,
-    state            INTEGER NOT NULL CHECK (state IN (0, 1, 2, 3)),  -- pending, unpublished, published, fetched
+    state            INTEGER NOT NULL CHECK (state IN (0, 1, 2, 3)),  -- pending, taken here, as 1, fetched
     removed          INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
     pinned           INTEGER NOT NULL DEFAULT 0 CHECK (pinned IN (0, 1)),
     manifest_digest  BLOB,                             -- sha256; NULL while pending
@@ -83,6 +83,34 @@ CREATE TABLE leases (
     PRIMARY KEY (owner, operation, snapshot)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX leases_by_snapshot ON leases (snapshot);
+
+-- A place that others reach: 0 a repository of a registry, 1 a bucket or directory of contents, 2 one that a store which
+-- knew no places did not note.
+CREATE TABLE places (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind    INTEGER NOT NULL CHECK (kind IN (0, 1, 2)),
+    address TEXT    NOT NULL,
+    UNIQUE (kind, address)
+) STRICT;
+
+-- The manifest was last seen in this repository under the snapshot's name, its contents at that place.
+CREATE TABLE publications (
+    snapshot        INTEGER NOT NULL REFERENCES snapshots (id) ON DELETE CASCADE,
+    registry        INTEGER NOT NULL REFERENCES places (id),
+    content         INTEGER NOT NULL REFERENCES places (id),
+    manifest_digest BLOB    NOT NULL CHECK (length(manifest_digest) = 32),
+    seen_at         INTEGER NOT NULL,
+    PRIMARY KEY (snapshot, registry)
+) STRICT, WITHOUT ROWID;
+
+-- The place has the object: 0 seen by ourselves, 1 a daemon says so.
+CREATE TABLE object_places (
+    object  INTEGER NOT NULL REFERENCES objects (id) ON DELETE CASCADE,
+    place   INTEGER NOT NULL REFERENCES places (id),
+    seen_at INTEGER NOT NULL,
+    seen_by INTEGER NOT NULL CHECK (seen_by IN (0, 1)),
+    PRIMARY KEY (object, place)
+) STRICT, WITHOUT ROWID;
 
 -- Names under storage/ that this store itself took out of use and has not seen go yet. No other name is ever litter.
 CREATE TABLE orphans (

@@ -21,12 +21,21 @@ pub(crate) struct Snapshot {
     pub(crate) totals: Totals,
 }
 
-/// How far a snapshot has travelled.
+/// Where a snapshot came from. Where else it is, publications say (`places.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    Unpublished = 1,
-    Published = 2,
+    Taken = 1,
     Fetched = 3,
+}
+
+impl State {
+    /// From the column: 2 was once written for what was taken here and published.
+    pub(super) fn read(column: i64) -> Self {
+        match column {
+            3 => Self::Fetched,
+            _ => Self::Taken,
+        }
+    }
 }
 
 /// What a snapshot amounts to.
@@ -69,11 +78,7 @@ fn snapshot(row: &Row<'_>) -> rusqlite::Result<Snapshot> {
         id: row.get(0)?,
         reference: Reference::new(&name, &version).map_err(|error| bad_column(1, error))?,
         manifest_digest: Sha256::from_bytes(row.get(3)?),
-        state: match row.get(4)? {
-            2_i64 => State::Published,
-            3 => State::Fetched,
-            _ => State::Unpublished,
-        },
+        state: State::read(row.get(4)?),
         pinned: row.get(5)?,
         created_at: row.get(6)?,
         last_accessed_at: row.get(7)?,

@@ -6,7 +6,7 @@
 //! snapshot that needs it, so what shares all its blobs with something that stays brings nothing: whatever is not needed
 //! for the goal is then put back, most recently used first. No snapshot goes for nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::words::digest::Checksum;
 
@@ -64,7 +64,7 @@ pub(super) struct Candidate {
     pub(super) last_accessed_at: i64,
     pub(super) pinned: bool,
     pub(super) leased: bool,
-    /// Its bytes are nowhere else.
+    /// The configured remote has it not, as far as is known.
     pub(super) only_copy: bool,
     /// The blobs it needs.
     pub(super) blobs: Vec<Checksum>,
@@ -168,7 +168,7 @@ pub(super) fn choose(measured: &Measured, rules: &Rules) -> Choice {
 /// Who still needs what, while snapshots go and come back.
 struct Books<'m> {
     weights: &'m HashMap<Checksum, Weight>,
-    needed_by: BTreeMap<Checksum, usize>,
+    needed_by: HashMap<Checksum, usize>,
     freed: Amount,
     blobs: u64,
 }

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 
 use super::choose::{Amount, Candidate, Measured, Weight};
-use crate::catalog::{Snapshot, State, StoredBlob, content_name, view_name};
+use crate::catalog::{PublicationRow, Snapshot, StoredBlob, content_name, view_name};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat};
+use crate::remote::Remote;
 use crate::store::Store;
 use crate::words::digest::Checksum;
 use crate::words::error::{At, Result};
@@ -19,6 +20,8 @@ pub(super) struct Survey {
     pub(super) measured: Measured,
     /// The visible ones, in the order of their names.
     pub(super) snapshots: Vec<Snapshot>,
+    /// Where they are besides here, as far as is known, by their ids.
+    pub(super) publications: HashMap<i64, Vec<PublicationRow>>,
     /// Bytes of data in all blobs.
     pub(super) stored_bytes: u64,
     /// How many blobs each visible snapshot alone needs, and their bytes, by its id.
@@ -49,15 +52,17 @@ struct Rows {
     leased: Vec<i64>,
     references: Vec<(i64, Checksum)>,
     blobs: Vec<StoredBlob>,
+    publications: HashMap<i64, Vec<PublicationRow>>,
 }
 
-pub(super) fn survey(store: &Store, files: &mut Files) -> Result<Survey> {
+pub(super) fn survey(store: &Store, remote: Option<&Remote>, files: &mut Files) -> Result<Survey> {
     let rows = store.catalog.read(|txn| {
         Ok(Rows {
             snapshots: txn.snapshots()?,
             leased: txn.leased_snapshots()?,
             references: txn.all_references()?,
             blobs: txn.stored_blobs()?,
+            publications: txn.publications()?,
         })
     })?;
     let mut blobs = HashMap::with_capacity(rows.blobs.len());
@@ -81,12 +86,16 @@ pub(super) fn survey(store: &Store, files: &mut Files) -> Result<Survey> {
             weight.needed_by += 1;
         }
     }
+    let is_elsewhere = |snapshot: &Snapshot| {
+        let known = rows.publications.get(&snapshot.id)?;
+        remote?.said(&snapshot.reference, known)
+    };
     let snapshots = rows.snapshots.iter().map(|snapshot| Candidate {
         id: snapshot.id,
         last_accessed_at: snapshot.last_accessed_at,
         pinned: snapshot.pinned,
         leased: rows.leased.contains(&snapshot.id),
-        only_copy: snapshot.state == State::Unpublished,
+        only_copy: is_elsewhere(snapshot).is_none(),
         blobs: needs.remove(&snapshot.id).unwrap_or_default(),
     });
     let measured = Measured {
@@ -97,6 +106,7 @@ pub(super) fn survey(store: &Store, files: &mut Files) -> Result<Survey> {
         exclusive: exclusive(&measured),
         stored_bytes: rows.blobs.iter().map(|blob| blob.data_size).sum(),
         snapshots: rows.snapshots,
+        publications: rows.publications,
         measured,
     })
 }
@@ -106,7 +116,7 @@ fn exclusive(measured: &Measured) -> HashMap<i64, Exclusive> {
         let weights = snapshot
             .blobs
             .iter()
-            .filter_map(|id| measured.blobs.get(id));
+            .filter_map(|blob| measured.blobs.get(blob));
         let own = weights.filter(|weight| weight.needed_by == 1);
         own.fold(Exclusive::default(), |sum, weight| Exclusive {
             blobs: sum.blobs + 1,

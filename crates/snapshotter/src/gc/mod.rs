@@ -1,9 +1,10 @@
-//! Garbage collection: measure → choose (pure) → release, a batch at a time, until it is enough or does not help.
+//! Garbage collection: measure → choose (pure) → confirm → release, a batch at a time, until it is enough or does not help.
 //!
-//! It releases snapshots, never blobs: a blob goes with the last snapshot that needs it. A dry run is the same code up to
-//! the first release.
+//! It releases snapshots, never blobs: a blob goes with the last snapshot that needs it. What is not confirmed to be
+//! elsewhere stays. A dry run is the same code up to the first release.
 
 mod choose;
+mod confirm;
 mod measure;
 mod release;
 mod report;
@@ -18,6 +19,7 @@ pub(crate) use worker::Worker;
 use std::time::{Duration, Instant};
 
 use choose::{Amount, Choice, Refusal, Rules, choose, refusal};
+use confirm::Confirming;
 use measure::{Exclusive, Files, Survey, survey};
 
 use crate::activity::Activity;
@@ -25,6 +27,7 @@ use crate::catalog::Snapshot;
 use crate::config::Gc;
 use crate::fs::space::Space;
 use crate::inspect;
+use crate::remote::Remote;
 use crate::store::{Store, now};
 use crate::words::error::Result;
 
@@ -124,6 +127,7 @@ fn before_now(period: Duration) -> i64 {
 /// Collects, or says what would be collected. Blocks.
 pub(crate) fn run(
     store: &Store,
+    remote: Option<&Remote>,
     config: &Gc,
     request: &GcRequest,
     activity: &Activity,
@@ -139,36 +143,41 @@ pub(crate) fn run(
     }
     let collection = Collection {
         store,
+        remote,
         policy: Policy::new(config, request),
         activity,
     };
-    collection.run(&mut report)?;
+    let trust_daemon = config.trust_daemon;
+    let mut confirming = Confirming::new(store, remote, activity, trust_daemon);
+    collection.run(&mut confirming, &mut report)?;
+    report.kept.unconfirmed = confirming.unconfirmed();
     report.duration = started.elapsed();
     Ok(report)
 }
 
 struct Collection<'a> {
     store: &'a Store,
+    remote: Option<&'a Remote>,
     policy: Policy,
     activity: &'a Activity,
 }
 
 impl Collection<'_> {
-    fn run(&self, report: &mut GcReport) -> Result<()> {
+    fn run(&self, confirming: &mut Confirming<'_>, report: &mut GcReport) -> Result<()> {
         let mut files = Files::default();
         let mut space = release::space(self.store)?;
         let was_too_full = self.policy.too_full(space);
         let mut first = true;
         loop {
             self.activity.check()?;
-            let seen = survey(self.store, &mut files)?;
+            let mut seen = survey(self.store, self.remote, &mut files)?;
             let goal = self.policy.goal(space, was_too_full, seen.stored_bytes);
             if first {
                 report.wanted = goal.into();
                 report.kept = self.kept(&seen);
                 first = false;
             }
-            let choice = choose(&seen.measured, &self.policy.rules(goal));
+            let choice = self.choose(&mut seen, goal, report.dry_run, confirming)?;
             if report.dry_run {
                 plan(report, &seen, &choice);
                 return Ok(());
@@ -177,7 +186,7 @@ impl Collection<'_> {
                 report.shortfall = shortfall(choice.short, GcStop::NothingLeft);
                 return Ok(());
             }
-            let expected = self.release_batch(&seen, &choice, report)?;
+            let expected = self.release_batch(&seen, &choice, confirming, report)?;
             let after = if was_too_full != TooFull::default() {
                 release::space_after(self.store, space, expected)?
             } else {
@@ -196,16 +205,53 @@ impl Collection<'_> {
         }
     }
 
+    /// Chooses until all that go next are confirmed to be elsewhere, or their only copies may go. What goes later is
+    /// asked for then.
+    fn choose(
+        &self,
+        seen: &mut Survey,
+        goal: Amount,
+        is_all: bool,
+        confirming: &mut Confirming<'_>,
+    ) -> Result<Choice> {
+        let rules = self.policy.rules(goal);
+        let most = if is_all {
+            usize::MAX
+        } else {
+            self.policy.config.batch_size
+        };
+        confirming.keep(seen);
+        loop {
+            let choice = choose(&seen.measured, &rules);
+            let next = &choice.release[..choice.release.len().min(most)];
+            if rules.include_unpublished || confirming.confirm(next, seen, &rules)? {
+                return Ok(choice);
+            }
+        }
+    }
+
     /// Lets the first of those that were chosen go, and says what the filesystem should get back for them.
-    fn release_batch(&self, seen: &Survey, choice: &Choice, report: &mut GcReport) -> Result<u64> {
+    fn release_batch(
+        &self,
+        seen: &Survey,
+        choice: &Choice,
+        confirming: &mut Confirming<'_>,
+        report: &mut GcReport,
+    ) -> Result<u64> {
         let mut expected = 0;
         for id in choice.release.iter().take(self.policy.config.batch_size) {
             self.activity.check()?;
             let Some(snapshot) = seen.snapshots.iter().find(|one| one.id == *id) else {
                 continue;
             };
-            let Some(doomed) = release::release(self.store, snapshot, self.activity)? else {
-                tracing::debug!(reference = %snapshot.reference, "in use again, and kept");
+            let relied = confirming.relied(*id);
+            if relied.is_none() && !self.policy.config.include_unpublished {
+                continue;
+            }
+            let Some(doomed) = release::release(self.store, snapshot, relied, self.activity)?
+            else {
+                tracing::debug!(reference = %snapshot.reference, "no more as it was, and kept");
+                confirming.doubt(*id);
                 continue;
             };
             let bytes = doomed.iter().map(|blob| blob.data_size).sum();
@@ -280,9 +326,13 @@ impl From<Amount> for GcAmount {
 }
 
 /// What the store holds, snapshot by snapshot. Blocks.
-pub(crate) fn usage_details(store: &Store, config: &Gc) -> Result<UsageDetails> {
+pub(crate) fn usage_details(
+    store: &Store,
+    remote: Option<&Remote>,
+    config: &Gc,
+) -> Result<UsageDetails> {
     let usage = inspect::usage(store)?;
-    let seen = survey(store, &mut Files::default())?;
+    let seen = survey(store, remote, &mut Files::default())?;
     let policy = Policy::new(config, &GcRequest::new());
     let everything = Amount {
         disk: u64::MAX,

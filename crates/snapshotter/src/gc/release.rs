@@ -1,12 +1,13 @@
 //! Letting a snapshot go, and finding out what that was good for.
 //!
 //! The row goes in the transaction that looks once more whether it may: under the names lock nobody can take a lease, a
-//! pin or a reference in between, since each of these is a transaction under the same lock. Then the names of the blobs
+//! pin or a reference in between, or learn that a registry has lost the snapshot, since each of these is a transaction under
+//! the same lock. Then the names of the blobs
 //! that nothing needs any more are swept as after a removal: whoever has taken the same bytes meanwhile has a row, and
 //! keeps the name.
 
 use crate::activity::Activity;
-use crate::catalog::{Doomed, Snapshot, Sync};
+use crate::catalog::{Doomed, Relied, Snapshot, Sync};
 use crate::fs::space::{self, Space};
 use crate::store::Store;
 use crate::words::error::{At, Result};
@@ -15,12 +16,13 @@ use crate::words::error::{At, Result};
 pub(super) fn release(
     store: &Store,
     chosen: &Snapshot,
+    relied: Option<&Relied>,
     activity: &Activity,
 ) -> Result<Option<Vec<Doomed>>> {
     let doomed = store.with_reserve(|| {
         store
             .catalog
-            .write(Sync::Full, |txn| txn.release_unused(chosen))
+            .write(Sync::Full, |txn| txn.release_unused(chosen, relied))
     })?;
     if let Some(doomed) = &doomed {
         store.sweep_removed(doomed, activity);

@@ -17,7 +17,7 @@ use crate::words::reference::Reference;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcRequest {
-    /// Only say what would go.
+    /// Only say what would go. It is asked for all the same, and what turns out not to be elsewhere is written down.
     pub dry_run: bool,
     /// Bytes of data the store may hold, instead of [`Gc::max_bytes`](crate::Gc::max_bytes).
     pub max_bytes: Option<u64>,
@@ -67,7 +67,7 @@ impl GcRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcReport {
-    /// Nothing was done.
+    /// Nothing was released or swept.
     pub dry_run: bool,
     /// What was wanted when it began: 0 of all where neither the disk nor the store was too full.
     pub wanted: GcAmount,
@@ -88,7 +88,8 @@ pub struct GcReport {
     pub swept_names: u64,
     /// How long the call took.
     pub duration: Duration,
-    /// Files that could not be removed yet.
+    /// What the caller may care about: each snapshot that stayed because it was not confirmed to be elsewhere, and files
+    /// that could not be removed yet.
     pub warnings: Vec<Warning>,
 }
 
@@ -130,8 +131,10 @@ pub struct KeptSnapshots {
     pub in_use: u64,
     /// They were used within the retention period.
     pub recent: u64,
-    /// They are unpublished: their only copy is here.
+    /// Their only copy is here: the configured registry and place of contents have them not, as far as is known.
     pub only_copies: u64,
+    /// They were said to be there, and were asked for: something of them was not there, or nobody answered.
+    pub unconfirmed: u64,
 }
 
 /// Why a collection ended with less than was wanted.
@@ -204,7 +207,7 @@ pub enum KeptFor {
     InUse,
     /// It was used within the retention period.
     Recent,
-    /// It is unpublished: its only copy is here.
+    /// Its only copy is here: the configured registry and place of contents have it not, as far as is known.
     OnlyCopy,
 }
 

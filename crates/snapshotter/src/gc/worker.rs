@@ -13,6 +13,7 @@ use super::{GcReport, GcRequest};
 use crate::activity::Activity;
 use crate::config::Gc;
 use crate::metrics::{Operation, Recorder};
+use crate::remote::Remote;
 use crate::store::Store;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -34,13 +35,19 @@ struct Stop {
 
 impl Worker {
     /// Starts one where the configuration wants it; without a thread for it there is none, which is said.
-    pub(crate) fn start(store: &Arc<Store>, config: Gc, metrics: Arc<Recorder>) -> Option<Self> {
+    pub(crate) fn start(
+        store: &Arc<Store>,
+        remote: Option<Remote>,
+        config: Gc,
+        metrics: Arc<Recorder>,
+    ) -> Option<Self> {
         if !config.background {
             return None;
         }
         let stop = Arc::new(Stop::default());
         let work = Work {
             store: Arc::downgrade(store),
+            remote,
             config,
             metrics,
             stop: Arc::clone(&stop),
@@ -85,6 +92,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 struct Work {
     store: Weak<Store>,
+    remote: Option<Remote>,
     config: Gc,
     metrics: Arc<Recorder>,
     stop: Arc<Stop>,
@@ -139,7 +147,10 @@ impl Work {
 
     fn collect(&self, store: &Store) -> Result<GcReport> {
         let activity = Activity::new(Arc::clone(&self.stop.cancelled), None);
-        super::run(store, &self.config, &GcRequest::new(), &activity)
+        let (request, remote) = (GcRequest::new(), self.remote.as_ref());
+        let mut report = super::run(store, remote, &self.config, &request, &activity)?;
+        report.warnings = activity.into_warnings();
+        Ok(report)
     }
 }
 

@@ -96,6 +96,7 @@ impl Naming {
                 )
                 .map_err(|error| Error::invalid(error.to_string()))?,
                 state: State::Fetched,
+                seen: vec![remote.publication(reference, &manifest, now())?],
                 pinned: false,
                 created_at: now(),
                 last_accessed_at: now(),
@@ -185,7 +186,8 @@ impl Naming {
         let manifest = Manifest::build(&document, &[], &BTreeMap::new());
         Ok(Named {
             reference: self.free_reference(txn, number)?,
-            state: State::Unpublished,
+            state: State::Taken,
+            seen: Vec::new(),
             pinned: false,
             created_at: now(),
             last_accessed_at: now(),

@@ -18,6 +18,18 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
+    /// The one spelling of it.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Remote(url) => url.as_str().trim_end_matches('/').to_owned(),
+            // Without doubled slashes, dots, and a slash at the end.
+            Self::Layout(path) => {
+                let path: PathBuf = path.components().collect();
+                format!("oci-layout:{}", path.display())
+            }
+        }
+    }
+
     /// Reads it. The text is not repeated in the error: somebody may have written a password into it.
     pub(super) fn parse(text: &str) -> Result<Self> {
         if let Some(path) = text.strip_prefix("oci-layout:") {
@@ -72,6 +84,18 @@ mod tests {
         }
         let layout = Endpoint::parse("oci-layout:/srv/a b").unwrap();
         assert_eq!(layout, Endpoint::Layout("/srv/a b".into()));
+    }
+
+    #[test]
+    fn one_registry_has_one_address() {
+        for (text, address) in [
+            ("R.example.com", "https://r.example.com"),
+            ("https://r.example.com:443/", "https://r.example.com"),
+            ("http://localhost:5000", "http://localhost:5000"),
+            ("oci-layout:/srv//a/./b/", "oci-layout:/srv/a/b"),
+        ] {
+            assert_eq!(Endpoint::parse(text).unwrap().address(), address, "{text}");
+        }
     }
 
     #[test]

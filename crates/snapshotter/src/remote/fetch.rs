@@ -12,7 +12,7 @@ use super::flight::{Flights, Lead, Turn};
 use super::runtime::{Wanted, wait};
 use super::{Remote, parse_manifest};
 use crate::activity::{Activity, Limit};
-use crate::catalog::{Blob, Finished, Snapshot, State, Sync, Totals};
+use crate::catalog::{Blob, Finished, Snapshot, State, Sync, Totals, Txn};
 use crate::format::artifact::Manifest;
 use crate::format::document::{Document, FileEntry};
 use crate::registry::Repository;
@@ -163,17 +163,47 @@ pub(crate) fn run(
     Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
 }
 
-/// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. One that was never
-/// published has no other copy.
+/// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. What is nowhere else has
+/// no other copy.
 pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
     let row = context.store.catalog.read(|txn| txn.snapshot(snapshot))?;
-    let Some(row) = row.filter(|row| row.state != State::Unpublished) else {
-        return Ok(Fetched {
+    match row {
+        Some(row) if is_elsewhere(context, &row)? => mend(context, &row),
+        _ => Ok(Fetched {
             snapshot,
             ..Fetched::default()
-        });
-    };
-    let (manifest, document) = described(context, &row)?;
+        }),
+    }
+}
+
+/// Also where it was seen in another registry: this one may be that by another name, and what comes is checked.
+fn is_elsewhere(context: &Context<'_>, row: &Snapshot) -> Result<bool> {
+    let catalog = &context.store.catalog;
+    catalog.read(|txn| Ok(!txn.publications_of(row.id)?.is_empty()))
+}
+
+/// Where something turns out not to be there, the snapshot is not known to be there any more.
+fn mend(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
+    fetch_again(context, row).inspect_err(|error| {
+        if error.kind() == ErrorKind::NotFound
+            && let Err(error) = forget(context, row)
+        {
+            tracing::debug!(%error, "a snapshot that is not there is still noted");
+        }
+    })
+}
+
+fn forget(context: &Context<'_>, row: &Snapshot) -> Result<()> {
+    let registry = context.remote.address(&row.reference)?;
+    let catalog = &context.store.catalog;
+    catalog.write(Sync::Normal, |txn| {
+        txn.forget_publication(row.id, &registry)
+    })
+}
+
+fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
+    let snapshot = row.id;
+    let (manifest, document) = described(context, row)?;
     let parsed = parse_manifest(&manifest, &row.reference)?;
     let entries = Document::parse(&document).map_err(|error| {
         Error::damaged("the snapshot's document is not valid").with_source(error)
@@ -189,11 +219,10 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
 /// Puts back what describes a snapshot that is here; says whether it could, and was not right already.
 pub(crate) fn repair_description(context: &Context<'_>, reference: &Reference) -> Result<bool> {
     let found = context.store.catalog.read(|txn| txn.find(reference))?;
-    let Some(row) = found.filter(|row| row.state != State::Unpublished) else {
-        return Ok(false);
-    };
-    described(context, &row)?;
-    Ok(true)
+    match found {
+        Some(row) if is_elsewhere(context, &row)? => described(context, &row).map(|_| true),
+        _ => Ok(false),
+    }
 }
 
 /// Manifest and document of a snapshot that is here; fetched again, by the digest in its row, where they are damaged.
@@ -521,6 +550,14 @@ fn finish(
     let store = context.store;
     let totals = totals(store, snapshot, &resolved.entries)?;
     let reference = &resolved.reference;
+    let seen = context
+        .remote
+        .publication(reference, &resolved.manifest, now())?;
+    let record = |txn: &Txn<'_>, id: i64| {
+        txn.record_publication(id, &seen)?;
+        let seen_by = context.remote.seen_by(&seen.content);
+        txn.record_objects(id, &seen.content, seen_by, seen.seen_at)
+    };
     // The last moment to give up: from here on the snapshot exists.
     context.activity.check()?;
     store.catalog.write(Sync::Normal, |txn| {
@@ -538,6 +575,9 @@ fn finish(
         };
         if let Some(there) = there {
             operation.lease(txn, there.id)?;
+            if there.manifest_digest == seen.manifest_digest {
+                record(txn, there.id)?;
+            }
             return Ok(there.id);
         }
         if taken {
@@ -553,6 +593,7 @@ fn finish(
                 now: now(),
             },
         )?;
+        record(txn, snapshot)?;
         Ok(snapshot)
     })
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Context, PullReport, PullRequest, PushReport, PushRequest, Remote, RemoteDetails,
-    RemoteDiagnosis, RemoteSnapshot, pull, push,
+    RemoteDiagnosis, RemoteSnapshot, pull, push, remove::run as remove,
 };
 use crate::activity::Activity;
 use crate::metrics::Operation;
@@ -121,16 +121,16 @@ impl Snapshotter {
     }
 
     /// Deletes a snapshot's manifest in the configured registry, and with it every version that is the same snapshot. Its
-    /// contents stay, because other snapshots may need them, and what is here stays too. Returns the manifest's digest.
+    /// contents stay, because other snapshots may need them, and what is here stays too: its only copy is then here, so it is
+    /// made durable first, and garbage collection keeps it. Returns the manifest's digest.
     ///
     /// # Errors
     /// `NotFound`; `Unsupported` where the registry does not delete, or it is no snapshot; those of reaching it.
     pub async fn remove_remote(&self, reference: &Reference) -> Result<Sha256> {
         let reference = reference.clone();
-        self.run(move |inner, _, activity| {
-            inner
-                .require_remote(None, None, &activity)?
-                .remove(&reference, &activity)
+        self.run(move |inner, store, activity| {
+            let remote = inner.require_remote(None, None, &activity)?;
+            remove(store, &remote, &reference, &activity)
         })
         .await
     }

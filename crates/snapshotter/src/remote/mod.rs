@@ -5,19 +5,23 @@
 //! the catalog and the registry.
 
 mod bring;
+mod confirm;
 mod content;
 mod fetch;
 mod flight;
 mod handle;
+mod places;
 mod publish;
 mod pull;
 mod push;
+mod remove;
 mod runtime;
 mod survey;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub(crate) use confirm::{Answer, Asked, Question};
 pub(crate) use fetch::{Context, Fetched, repair, repair_description, run as fetch};
 pub(crate) use flight::Flights;
 pub(crate) use pull::run as pull;
@@ -43,7 +47,16 @@ pub(crate) struct Remote {
     namespace: String,
     /// For reports and errors.
     endpoint: String,
+    addresses: Addresses,
     content: Place,
+}
+
+/// Both halves, each in the one spelling by which its place is known.
+#[derive(Clone, Debug)]
+struct Addresses {
+    registry: String,
+    /// `None` where contents are in the registry, or nobody said where.
+    content: Option<String>,
 }
 
 /// Where contents are published.
@@ -77,6 +90,10 @@ impl Remote {
             registry: registry::open(config)?,
             namespace: config.namespace.clone(),
             endpoint: config.place(),
+            addresses: Addresses {
+                registry: config.validate()?.address(),
+                content: content.and_then(Content::address),
+            },
             content: match content {
                 None => Place::Unknown,
                 Some(content) if content.provider == ContentProvider::Registry => Place::Registry,

@@ -1,6 +1,8 @@
 //! Store → remote. The order makes a name that resolves complete: contents, document, manifest. Whatever fails on the
 //! way leaves the snapshot here as it was, and publishing it again sends only what is missing.
 
+mod record;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -33,6 +35,7 @@ struct Publishing<'a> {
     force: bool,
     sent_blobs: AtomicU64,
     sent_bytes: AtomicU64,
+    seen: Mutex<record::Seen>,
 }
 
 /// Publishes a snapshot that the caller leases.
@@ -54,6 +57,7 @@ pub(super) fn run(
         force,
         sent_blobs: AtomicU64::new(0),
         sent_bytes: AtomicU64::new(0),
+        seen: Mutex::default(),
     };
     publishing.run()
 }
@@ -71,6 +75,7 @@ impl Publishing<'_> {
             ))
         })?;
         refuse_twins(&blobs)?;
+        self.revise(before)?;
         if !matches!(self.remote.content, Place::Registry) {
             self.refuse_other(before, Sha256::of(&manifest))?;
         }
@@ -78,15 +83,15 @@ impl Publishing<'_> {
             files: blobs.len() as u64,
             bytes: blobs.iter().map(|blob| blob.data_size).sum(),
         });
-        let manifest = self.send_contents(&blobs, manifest, &document)?;
+        let manifest = self
+            .send_contents(&blobs, manifest, &document)
+            .inspect_err(|_| self.forget_absent())?;
         let digest = Sha256::of(&manifest);
         self.refuse_other(before, digest)?;
         // OCI has no manifest without layers: where the contents are none, an empty one stands in.
         let has_layers = matches!(self.remote.content, Place::Registry) && !blobs.is_empty();
         self.send_artifacts(&manifest, document, has_layers, before != Some(digest))?;
-        self.store.catalog.write(Sync::Normal, |txn| {
-            txn.publish_snapshot(self.snapshot.id, &manifest)
-        })?;
+        self.record(&manifest)?;
         Ok(Publication {
             place: self.remote.place_of(&self.repository),
             manifest_digest: digest,
@@ -146,7 +151,11 @@ impl Publishing<'_> {
         let map = self.store.extents(blob)?;
         let there = wait(&|| self.activity.check(), transport.size(blob.digest))?;
         // Looked at before the file is opened: most of a second checkpoint is there already.
-        if there == Some(map.stream_size()) {
+        let is_there = there == Some(map.stream_size());
+        if transport.can_be_asked() {
+            self.saw(blob, is_there);
+        }
+        if is_there {
             self.skip(blob);
             return Ok(());
         }
@@ -195,6 +204,7 @@ impl Publishing<'_> {
                 &|| self.activity.check(),
                 self.remote.registry.has_blob(&self.repository, sha256),
             )?;
+            self.saw(blob, there == Some(size));
             if there == Some(size) {
                 self.skip(blob);
                 return Ok(layer(sha256));

@@ -114,8 +114,13 @@ impl Remote {
     }
 
     /// Deletes a snapshot's manifest, and so its name, in the registry. Contents stay: other snapshots may need them.
-    /// Says which manifest that was.
-    pub(crate) fn remove(&self, reference: &Reference, activity: &Activity) -> Result<Sha256> {
+    /// Says which manifest that was. Before it goes, `prepare` hears of it.
+    pub(crate) fn remove(
+        &self,
+        reference: &Reference,
+        prepare: impl FnOnce(Sha256) -> Result<()>,
+        activity: &Activity,
+    ) -> Result<Sha256> {
         let absent = || {
             Error::new(
                 ErrorKind::NotFound,
@@ -143,6 +148,7 @@ impl Remote {
             .with_source(error)
         })?;
         let repository = self.repository(reference)?;
+        prepare(found.digest)?;
         let deleted = wait(
             &|| activity.check(),
             self.registry.delete_manifest(&repository, found.digest),

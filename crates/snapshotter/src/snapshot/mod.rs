@@ -379,7 +379,7 @@ fn finish(
         txn.finish_snapshot(
             snapshot,
             &Finished {
-                state: State::Unpublished,
+                state: State::Taken,
                 manifest: &described.manifest,
                 document: &described.document,
                 totals: described.totals,

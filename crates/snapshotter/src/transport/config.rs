@@ -159,6 +159,33 @@ impl Content {
         }
     }
 
+    /// Where it is, in one spelling and without secrets: two that are the same place are known as one. `None` for the
+    /// registry, which is a place of its own.
+    pub(crate) fn address(&self) -> Option<String> {
+        let bucket = self.bucket.as_deref().unwrap_or_default();
+        match (self.provider, self.endpoint()) {
+            (ContentProvider::Registry, _) => None,
+            (ContentProvider::Fs, _) => {
+                let root: PathBuf = self.root.components().collect();
+                Some(format!("fs://{}", root.display()))
+            }
+            (provider, Some(endpoint)) => Some(format!("{provider}+{endpoint}/{bucket}")),
+            (provider, None) => Some(format!("{provider}://{bucket}")),
+        }
+    }
+
+    /// The endpoint: `https` where there is no scheme, scheme and host in lower case, no default port, no slash at the end.
+    pub(crate) fn endpoint(&self) -> Option<String> {
+        let endpoint = self.endpoint.as_deref()?;
+        let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
+        let scheme = scheme.to_ascii_lowercase();
+        let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let host = host.to_ascii_lowercase();
+        let port = if scheme == "https" { ":443" } else { ":80" };
+        let host = host.strip_suffix(port).unwrap_or(&host);
+        Some(format!("{scheme}://{host}{}", path.trim_end_matches('/')))
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         self.validate_limits()?;
         self.validate_where()?;
@@ -401,6 +428,27 @@ fn require(holds: bool, field: &str, rule: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_place_has_one_address_without_secrets() {
+        let mut bucket = s3();
+        bucket.session_token = Some("hunter2".to_owned());
+        for (endpoint, address) in [
+            (Some("S3.Example:443/"), "s3+https://s3.example/ckpt"),
+            (
+                Some("http://s3.example/minio"),
+                "s3+http://s3.example/minio/ckpt",
+            ),
+            (None, "s3://ckpt"),
+        ] {
+            bucket.endpoint = endpoint.map(str::to_owned);
+            assert_eq!(bucket.address().as_deref(), Some(address));
+        }
+        let mut directory = Content::new(ContentProvider::Fs);
+        directory.root = PathBuf::from("/srv//objects/./");
+        assert_eq!(directory.address().as_deref(), Some("fs:///srv/objects"));
+        assert_eq!(Content::new(ContentProvider::Registry).address(), None);
+    }
 
     fn s3() -> Content {
         let mut content = Content::new(ContentProvider::S3);

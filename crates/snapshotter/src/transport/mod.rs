@@ -103,6 +103,11 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
     /// would tell. An object of another size than the caller's is not ours.
     fn size(&self, digest: Digest) -> Call<'_, Option<u64>>;
 
+    /// Whether [`size`](Self::size) finds out what is there: not where only a daemon could be asked.
+    fn can_be_asked(&self) -> bool {
+        true
+    }
+
     /// Sends a packed stream of exactly `size` bytes.
     ///
     /// `pieces` may be of any length, empty ones too; each should own its memory, since a slice keeps alive what it was

@@ -72,6 +72,8 @@ pub enum WarningKind {
     Unknown,
     /// Contents went to or came from object storage directly: Dragonfly's daemon could not be used, or brought wrong bytes.
     Direct,
+    /// Garbage collection kept a snapshot, because it could not confirm that it is elsewhere.
+    Kept,
 }
 
 impl WarningKind {
@@ -87,6 +89,7 @@ impl WarningKind {
             Self::Unrepaired => "unrepaired",
             Self::Direct => "direct",
             Self::Unknown => "unknown",
+            Self::Kept => "kept",
         }
     }
 }

@@ -28,7 +28,7 @@ pub fn run(context: &Context, request: &GcRequest, metrics: Option<&Path>) -> Re
         tells_all: global.json || global.verbose > 0,
     };
     let interval = context.settings.here().gc.interval;
-    let watched = context.with_store(async |store| {
+    let watched = context.with_store_and_remote(async |store| {
         // A file that cannot be written is a mistake in the command line: it is told at once.
         rounds.write_metrics(store).await?;
         loop {

@@ -22,13 +22,20 @@ struct Found {
 
 /// Removes snapshots from the registry, or shows which.
 pub fn run(context: &Context, references: &[Reference], dry_run: bool) -> Result<Answer> {
-    let removed = context.with_remote(async |store| {
+    let work = async |store: &Snapshotter| {
         let mut found = look_up(store, references).await?;
         for one in found.iter_mut().filter(|_| !dry_run) {
             one.digest = Some(remove(store, one).await?);
         }
         Ok(found)
-    })?;
+    };
+    // A store here is told that what it has is an only copy now.
+    let removed = if context.has_store() && !dry_run {
+        context.require_registry()?;
+        context.with_store_and_remote(work)?
+    } else {
+        context.with_remote(work)?
+    };
     let answer = Removed {
         dry_run,
         remote: true,

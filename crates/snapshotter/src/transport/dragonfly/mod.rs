@@ -230,6 +230,10 @@ impl ContentTransport for ThroughDaemon {
         })
     }
 
+    fn can_be_asked(&self) -> bool {
+        self.direct.is_some()
+    }
+
     fn publish(
         &self,
         digest: Digest,

@@ -60,7 +60,7 @@ fn storage(content: &Content) -> Result<ObjectStorage> {
     let (session_token, security_token) = tokens(content)?;
     Ok(ObjectStorage {
         region: Some(region(content)),
-        endpoint: Some(endpoint(content)),
+        endpoint: Some(content.endpoint().unwrap_or_default()),
         access_key_id: text(&content.access_key_id),
         access_key_secret: text(&content.access_key_secret),
         session_token,
@@ -95,20 +95,6 @@ fn region(content: &Content) -> String {
         (None, ContentProvider::S3) => "us-east-1".to_owned(),
         (None, _) => String::new(),
     }
-}
-
-/// `https` where there is no scheme, scheme and host in lower case, no default port, no slash at the end.
-fn endpoint(content: &Content) -> String {
-    let Some(endpoint) = &content.endpoint else {
-        return String::new();
-    };
-    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
-    let scheme = scheme.to_ascii_lowercase();
-    let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-    let host = host.to_ascii_lowercase();
-    let port = if scheme == "https" { ":443" } else { ":80" };
-    let host = host.strip_suffix(port).unwrap_or(&host);
-    format!("{scheme}://{host}{}", path.trim_end_matches('/'))
 }
 
 #[cfg(test)]

@@ -1,0 +1,210 @@
+//! Whether what is to go is really elsewhere: asked right before it goes, of the configured remote alone.
+//!
+//! Rows say where a snapshot was seen (`catalog/places.rs`), and may be wrong by now. So each snapshot that was chosen is
+//! asked for, with those of its blobs that would have no copy here any more. What is not confirmed stays, and the choice is
+//! made again without it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::choose::{Measured, Rules, refusal};
+use super::measure::Survey;
+use crate::activity::Activity;
+use crate::catalog::{PublicationRow, Relied, Snapshot};
+use crate::remote::{Answer, Asked, Question, Remote};
+use crate::store::Store;
+use crate::words::digest::Checksum;
+use crate::words::error::{Error, Result};
+use crate::words::progress::WarningKind;
+
+/// Snapshots in a row that could not be asked for, after which nobody is asked any more in a collection.
+const PATIENCE: usize = 3;
+
+/// What a collection has asked so far.
+pub(super) struct Confirming<'a> {
+    pub(super) store: &'a Store,
+    pub(super) remote: Option<&'a Remote>,
+    pub(super) activity: &'a Activity,
+    pub(super) trust_daemon: bool,
+    /// Of what was confirmed, what that was.
+    relied: HashMap<i64, Relied>,
+    objects: Asked,
+    /// What was not confirmed.
+    kept: HashSet<i64>,
+    unanswered: usize,
+}
+
+impl<'a> Confirming<'a> {
+    pub(super) fn new(
+        store: &'a Store,
+        remote: Option<&'a Remote>,
+        activity: &'a Activity,
+        trust_daemon: bool,
+    ) -> Self {
+        Self {
+            store,
+            remote,
+            activity,
+            trust_daemon,
+            relied: HashMap::new(),
+            objects: Asked::default(),
+            kept: HashSet::new(),
+            unanswered: 0,
+        }
+    }
+
+    /// Asks for all that were chosen, and says whether all of them may go. What may not is from then on an only copy in
+    /// what was measured.
+    pub(super) fn confirm(
+        &mut self,
+        chosen: &[i64],
+        seen: &mut Survey,
+        rules: &Rules,
+    ) -> Result<bool> {
+        let mut all = true;
+        for (id, blobs) in last_copies(&seen.measured, chosen) {
+            self.activity.check()?;
+            if self.is_confirmed(id, &blobs) {
+                continue;
+            }
+            if self.unanswered >= PATIENCE {
+                self.give_up(id, seen, rules);
+                all = false;
+                break;
+            }
+            all &= self.ask(id, blobs, seen)?;
+        }
+        self.keep(seen);
+        Ok(all)
+    }
+
+    /// What a release may rely on.
+    pub(super) fn relied(&self, id: i64) -> Option<&Relied> {
+        self.relied.get(&id)
+    }
+
+    /// It was not released after all: what was confirmed may be otherwise now.
+    pub(super) fn doubt(&mut self, id: i64) {
+        self.relied.remove(&id);
+    }
+
+    /// How many were not confirmed.
+    pub(super) fn unconfirmed(&self) -> u64 {
+        self.kept.len() as u64
+    }
+
+    /// Makes only copies of those that were not confirmed.
+    pub(super) fn keep(&self, seen: &mut Survey) {
+        for candidate in &mut seen.measured.snapshots {
+            candidate.only_copy |= self.kept.contains(&candidate.id);
+        }
+    }
+
+    fn is_confirmed(&self, id: i64, blobs: &HashSet<Checksum>) -> bool {
+        let relied = self.relied.get(&id);
+        relied.is_some_and(|relied| blobs.is_subset(&relied.objects))
+    }
+
+    fn ask(&mut self, id: i64, blobs: HashSet<Checksum>, seen: &Survey) -> Result<bool> {
+        let snapshot = seen.snapshots.iter().find(|one| one.id == id);
+        let rows = seen.publications.get(&id).map_or(&[][..], Vec::as_slice);
+        let (Some(snapshot), Some(remote)) = (snapshot, self.remote) else {
+            self.kept.insert(id);
+            return Ok(false);
+        };
+        let Some(said) = remote.said(&snapshot.reference, rows) else {
+            self.kept.insert(id);
+            return Ok(false);
+        };
+        match self.answer(remote, snapshot, said, &blobs)? {
+            Answer::There(relied) => {
+                self.relied.insert(id, relied);
+                self.unanswered = 0;
+                return Ok(true);
+            }
+            Answer::Otherwise(what) => {
+                self.unanswered = 0;
+                self.warn(format!("{} is kept: {what}", snapshot.reference));
+            }
+            Answer::Unknown(error) => {
+                self.unanswered += 1;
+                let why = line(&error);
+                let text = format!(
+                    "{} is kept: whether it is elsewhere could not be asked: {why}",
+                    snapshot.reference
+                );
+                self.warn(text);
+            }
+        }
+        self.kept.insert(id);
+        Ok(false)
+    }
+
+    fn answer(
+        &mut self,
+        remote: &Remote,
+        snapshot: &Snapshot,
+        said: &PublicationRow,
+        blobs: &HashSet<Checksum>,
+    ) -> Result<Answer> {
+        let mut needed = self
+            .store
+            .catalog
+            .read(|txn| txn.blobs_of_snapshot(snapshot.id))?;
+        needed.retain(|blob| blobs.contains(&blob.checksum));
+        let question = Question {
+            snapshot,
+            said,
+            blobs: &needed,
+            trust_daemon: self.trust_daemon,
+        };
+        remote.confirm(self.store, &question, &mut self.objects, self.activity)
+    }
+
+    /// Nobody answers: what was not confirmed by now stays.
+    fn give_up(&mut self, id: i64, seen: &Survey, rules: &Rules) {
+        self.relied.remove(&id);
+        let is_open = |id| !self.kept.contains(&id) && !self.relied.contains_key(&id);
+        let candidates = seen.measured.snapshots.iter();
+        let left: Vec<i64> = candidates
+            .filter(|one| refusal(one, rules).is_none() && is_open(one.id))
+            .map(|one| one.id)
+            .collect();
+        let text = format!(
+            "{} more snapshots are kept and were not asked for, because {PATIENCE} in a row could not be",
+            left.len()
+        );
+        self.warn(text);
+        self.kept.extend(left);
+    }
+
+    fn warn(&self, text: String) {
+        self.activity.warn(WarningKind::Kept, None, text);
+    }
+}
+
+/// Of each of these, the blobs that would have no copy here any more once all of them have gone.
+fn last_copies(measured: &Measured, going: &[i64]) -> Vec<(i64, HashSet<Checksum>)> {
+    let mut needed_by: HashMap<Checksum, usize> = HashMap::new();
+    let candidates = measured.snapshots.iter();
+    let needs: HashMap<i64, &[Checksum]> = candidates.map(|one| (one.id, &*one.blobs)).collect();
+    let of = |id: &i64| needs.get(id).copied().unwrap_or_default();
+    for blob in going.iter().flat_map(of) {
+        *needed_by.entry(*blob).or_default() += 1;
+    }
+    let is_last = |blob: &Checksum| {
+        let all = measured.blobs.get(blob).map(|weight| weight.needed_by);
+        all == needed_by.get(blob).copied()
+    };
+    let last = |id: &i64| of(id).iter().copied().filter(is_last).collect();
+    going.iter().map(|id| (*id, last(id))).collect()
+}
+
+fn line(error: &Error) -> String {
+    let mut line = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        line += &format!(": {cause}");
+        source = cause.source();
+    }
+    line
+}

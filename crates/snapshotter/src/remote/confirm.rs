@@ -1,0 +1,326 @@
+//! Asking whether a snapshot is still where rows say it is, before its copy here goes: its name has to resolve to its
+//! manifest, and the list of files and each object that would be nowhere else have to be there with their sizes. What
+//! turns out to be otherwise is written down. Nothing is held meanwhile, neither a permit nor a transaction.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::content::Origin;
+use super::places::is_named_by_digest;
+use super::runtime::wait;
+use super::{Remote, parse_manifest};
+use crate::activity::Activity;
+use crate::catalog::{Address, Blob, PublicationRow, Relied, SeenBy, Snapshot, Sync, Txn};
+use crate::format::artifact::Manifest;
+use crate::registry::{MetadataRegistry, Repository};
+use crate::store::{Store, now};
+use crate::transport::ContentTransport;
+use crate::words::digest::{Checksum, Digest, Sha256};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::reference::Reference;
+
+/// Objects asked for at once.
+const ABREAST: usize = 16;
+
+/// Something that has to be there with a size, in bytes.
+#[derive(Clone)]
+struct Expected {
+    object: Object,
+    size: u64,
+    checksum: Checksum,
+}
+
+#[derive(Clone)]
+enum Object {
+    InPlace(Arc<dyn ContentTransport>, Digest),
+    InRegistry(Arc<dyn MetadataRegistry>, Repository, Sha256),
+}
+
+impl Object {
+    async fn size(self) -> Result<Option<u64>> {
+        match self {
+            Self::InPlace(transport, digest) => transport.size(digest).await,
+            Self::InRegistry(registry, repository, sha256) => {
+                registry.has_blob(&repository, sha256).await
+            }
+        }
+    }
+}
+
+/// What is asked of a snapshot.
+pub(crate) struct Question<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    /// The row that says where it is.
+    pub(crate) said: &'a PublicationRow,
+    /// Those of its blobs that would be nowhere else.
+    pub(crate) blobs: &'a [Blob],
+    /// Whether a daemon's word counts where the bucket cannot be asked.
+    pub(crate) trust_daemon: bool,
+}
+
+/// What the remote says.
+pub(crate) enum Answer {
+    /// All of it is there.
+    There(Relied),
+    /// Something is not, or is another's: for people.
+    Otherwise(String),
+    /// It could not be asked.
+    Unknown(Error),
+}
+
+/// Objects that were found in their places: nobody looks twice in a collection.
+#[derive(Default)]
+pub(crate) struct Asked(HashMap<Address, HashSet<Checksum>>);
+
+/// What was found.
+enum Found {
+    All(PublicationRow),
+    Lacks(Lack),
+}
+
+/// What is not there.
+struct Lack {
+    /// For people.
+    what: String,
+    /// The blobs whose objects are not at this place.
+    place: Address,
+    objects: Vec<Checksum>,
+}
+
+impl Remote {
+    /// Asks, and revises the rows. Blocks.
+    ///
+    /// # Errors
+    /// `Cancelled`; the catalog's. What a server says is in the answer.
+    pub(crate) fn confirm(
+        &self,
+        store: &Store,
+        question: &Question<'_>,
+        asked: &mut Asked,
+        activity: &Activity,
+    ) -> Result<Answer> {
+        let asking = Asking {
+            store,
+            remote: self,
+            question,
+            activity,
+            repository: self.repository(&question.snapshot.reference)?,
+        };
+        match asking.ask(asked) {
+            Ok(Found::All(row)) => asking.agree(row),
+            Ok(Found::Lacks(lack)) => asking.disagree(lack),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            Err(error) => Ok(Answer::Unknown(error)),
+        }
+    }
+}
+
+struct Asking<'a> {
+    store: &'a Store,
+    remote: &'a Remote,
+    question: &'a Question<'a>,
+    activity: &'a Activity,
+    repository: Repository,
+}
+
+impl Asking<'_> {
+    fn ask(&self, asked: &mut Asked) -> Result<Found> {
+        let (reference, remote) = (&self.question.snapshot.reference, self.remote);
+        let expected = self.question.said.manifest_digest;
+        let found = remote.find(&self.name(expected)?, self.activity)?;
+        let Some(found) = found.filter(|found| found.digest == expected) else {
+            return self.lacks("that name, or has another snapshot under it");
+        };
+        let manifest = parse_manifest(&found.bytes, reference)?;
+        let document = remote.registry.has_blob(&self.repository, manifest.config);
+        if wait(&|| self.activity.check(), document)? != Some(manifest.config_size) {
+            return self.lacks("its list of files");
+        }
+        let row = remote.publication(reference, &found.bytes, now())?;
+        let lack = self.contents(&manifest, &row.content, asked)?;
+        Ok(lack.map_or(Found::All(row), Found::Lacks))
+    }
+
+    fn lacks(&self, what: &str) -> Result<Found> {
+        let place = self.remote.address(&self.question.snapshot.reference)?;
+        Ok(Found::Lacks(Lack {
+            what: format!("{} has not {what}", place.shown().unwrap_or_default()),
+            place,
+            objects: Vec::new(),
+        }))
+    }
+
+    /// What a restore would ask for: the version, unless there is none.
+    fn name(&self, digest: Sha256) -> Result<Reference> {
+        let reference = &self.question.snapshot.reference;
+        let version = reference.version().unwrap_or_default();
+        if is_named_by_digest(reference, digest) {
+            return Ok(reference.clone().with_digest(digest));
+        }
+        Reference::new(reference.name(), version).map_err(|error| Error::invalid(error.to_string()))
+    }
+
+    /// Looks for the objects that nobody looked for in this collection.
+    fn contents(
+        &self,
+        manifest: &Manifest,
+        place: &Address,
+        asked: &mut Asked,
+    ) -> Result<Option<Lack>> {
+        let seen = asked.0.entry(place.clone()).or_default();
+        let mut new = self.question.blobs.iter().collect::<Vec<_>>();
+        new.retain(|blob| !seen.contains(&blob.checksum));
+        if new.is_empty() {
+            return Ok(None);
+        }
+        let origin = self.remote.origin(&self.repository, manifest)?;
+        let expected = self.expected(&origin, &new)?;
+        let lacking = match self.look(&origin, &expected) {
+            Err(error) if self.may_trust(place, &new, &error)? => Vec::new(),
+            lacking => lacking?,
+        };
+        let Some(first) = lacking.first() else {
+            seen.extend(new.iter().map(|blob| blob.checksum));
+            return Ok(None);
+        };
+        let (number, shown) = (lacking.len(), place.shown().unwrap_or_default());
+        Ok(Some(Lack {
+            what: format!(
+                "{shown} has not {number} of its objects, {} for one",
+                first.object
+            ),
+            place: place.clone(),
+            objects: lacking.iter().map(|one| one.checksum).collect(),
+        }))
+    }
+
+    fn expected(&self, origin: &Origin<'_>, blobs: &[&Blob]) -> Result<Vec<Expected>> {
+        let expected = blobs.iter().map(|blob| {
+            let (object, size) = match origin {
+                Origin::Transport(transport) => (
+                    Object::InPlace(Arc::clone(transport), blob.digest),
+                    self.store.extents(blob)?.stream_size(),
+                ),
+                Origin::Layers {
+                    registry, layers, ..
+                } => {
+                    let layer = layers.get(&blob.digest).ok_or_else(|| {
+                        Error::damaged(format!("the manifest has no layer for {}", blob.digest))
+                    })?;
+                    let (registry, repository) = (Arc::clone(registry), self.repository.clone());
+                    (
+                        Object::InRegistry(registry, repository, layer.sha256),
+                        layer.size,
+                    )
+                }
+            };
+            Ok(Expected {
+                object,
+                size,
+                checksum: blob.checksum,
+            })
+        });
+        expected.collect()
+    }
+
+    /// Looks for objects side by side, and says which are not there. A place that is itself not there has none of them,
+    /// which is not the same as having lost them.
+    fn look<'e>(&self, origin: &Origin<'_>, expected: &'e [Expected]) -> Result<Vec<&'e Expected>> {
+        let wanted = || self.activity.check();
+        if let Origin::Transport(transport) = origin
+            && !transport.can_be_asked()
+        {
+            let text = format!("{} cannot be asked from here", transport.place());
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
+        let sizes = wait(&wanted, sizes(expected.to_vec()))?;
+        let pairs = expected.iter().zip(sizes);
+        let lacking = pairs.filter(|(expected, size)| *size != Some(expected.size));
+        let lacking: Vec<_> = lacking.map(|(expected, _)| expected).collect();
+        if let (Origin::Transport(transport), false) = (origin, lacking.is_empty()) {
+            wait(&wanted, transport.check())?;
+        }
+        Ok(lacking)
+    }
+
+    /// Whether a daemon's word is enough for a bucket that cannot be asked.
+    fn may_trust(&self, place: &Address, blobs: &[&Blob], error: &Error) -> Result<bool> {
+        let is_behind_daemon = self.remote.seen_by(place) == SeenBy::Daemon;
+        let was_not_answered = matches!(
+            error.kind(),
+            ErrorKind::Unavailable | ErrorKind::PermissionDenied
+        );
+        if !(self.question.trust_daemon && is_behind_daemon && was_not_answered) {
+            return Ok(false);
+        }
+        let (catalog, id) = (&self.store.catalog, self.question.snapshot.id);
+        let told = catalog.read(|txn| txn.objects_at(id, place))?;
+        Ok(blobs.iter().all(|blob| told.contains(&blob.checksum)))
+    }
+
+    /// It is where the row says, or nobody had noted where: then there is a row that does.
+    fn agree(&self, found: PublicationRow) -> Result<Answer> {
+        let (id, said) = (self.question.snapshot.id, self.question.said);
+        let is_news = said.registry != found.registry
+            && self.revise(|txn| txn.record_publication(id, &found))?;
+        let objects = self.question.blobs.iter().map(|blob| blob.checksum);
+        Ok(Answer::There(Relied {
+            publication: if is_news { found } else { said.clone() },
+            objects: objects.collect(),
+        }))
+    }
+
+    /// It is not. Where nobody noted where it is, it may still be somewhere else.
+    fn disagree(&self, lack: Lack) -> Result<Answer> {
+        let snapshot = self.question.snapshot;
+        let registry = self.remote.address(&snapshot.reference)?;
+        self.revise(|txn| {
+            txn.forget_publication(snapshot.id, &registry)?;
+            txn.forget_objects(&lack.place, &lack.objects)
+        })?;
+        Ok(Answer::Otherwise(lack.what))
+    }
+
+    /// Says whether there was room to write it down: a full disk is what is being collected for.
+    fn revise(&self, write: impl FnOnce(&Txn<'_>) -> Result<()>) -> Result<bool> {
+        match self.store.catalog.write(Sync::Normal, write) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                tracing::debug!(%error, "where a snapshot is was not written down");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl std::fmt::Display for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InPlace(_, digest) => digest.fmt(f),
+            Self::InRegistry(_, _, sha256) => sha256.fmt(f),
+        }
+    }
+}
+
+/// The sizes of objects, in their order. Who stops waiting stops them all.
+async fn sizes(expected: Vec<Expected>) -> Result<Vec<Option<u64>>> {
+    let mut sizes = vec![None; expected.len()];
+    let mut left = expected.into_iter().map(|one| one.object).enumerate();
+    let mut under_way = JoinSet::new();
+    loop {
+        while under_way.len() < ABREAST
+            && let Some((index, object)) = left.next()
+        {
+            under_way.spawn(async move { (index, object.size().await) });
+        }
+        match under_way.join_next().await {
+            None => return Ok(sizes),
+            Some(Ok((index, size))) => sizes[index] = size?,
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Some(Err(_)) => return Err(Error::cancelled()),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a publication writes down: where the snapshot is now, and what turned out to be otherwise than rows say.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use super::Publishing;
+use crate::catalog::{Address, Blob, SeenBy, Sync};
+use crate::remote::places::is_named_by_digest;
+use crate::store::now;
+use crate::words::digest::{Checksum, Sha256};
+use crate::words::error::Result;
+
+/// The blobs whose objects were looked for.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    there: Vec<Checksum>,
+    absent: Vec<Checksum>,
+}
+
+impl Publishing<'_> {
+    /// An object was looked for.
+    pub(super) fn saw(&self, blob: &Blob, is_there: bool) {
+        let mut seen = self.seen();
+        let which = if is_there {
+            &mut seen.there
+        } else {
+            &mut seen.absent
+        };
+        which.push(blob.checksum);
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot is where it was published, and so are its objects.
+    pub(super) fn record(&self, manifest: &[u8]) -> Result<()> {
+        let (id, now) = (self.snapshot.id, now());
+        let row = self
+            .remote
+            .publication(&self.snapshot.reference, manifest, now)?;
+        let seen_by = self.remote.seen_by(&row.content);
+        let there = std::mem::take(&mut self.seen().there);
+        self.store.catalog.write(Sync::Normal, |txn| {
+            txn.set_manifest(id, manifest)?;
+            txn.record_publication(id, &row)?;
+            txn.record_objects(id, &row.content, seen_by, now)?;
+            match seen_by {
+                // These are more than its word.
+                SeenBy::Daemon => txn.record_seen(&row.content, &there, now),
+                SeenBy::Ourselves => Ok(()),
+            }
+        })
+    }
+
+    /// The registry was asked what has the snapshot's name there.
+    pub(super) fn revise(&self, there: Option<Sha256>) -> Result<()> {
+        let (id, catalog) = (self.snapshot.id, &self.store.catalog);
+        let reference = &self.snapshot.reference;
+        let registry = self.remote.address(reference)?;
+        let known = catalog.read(|txn| txn.publications_of(id))?;
+        let is_wrong = known.iter().any(|row| {
+            row.registry == registry
+                && there != Some(row.manifest_digest)
+                && !is_named_by_digest(reference, row.manifest_digest)
+        });
+        if !is_wrong {
+            return Ok(());
+        }
+        catalog.write(Sync::Normal, |txn| txn.forget_publication(id, &registry))
+    }
+
+    /// The publication failed, and may have found before that objects are not there.
+    pub(super) fn forget_absent(&self) {
+        let absent = std::mem::take(&mut self.seen().absent);
+        if absent.is_empty() {
+            return;
+        }
+        if let Err(error) = self.forget(&absent) {
+            // Whoever relies on them asks first.
+            tracing::debug!(%error, "objects that are not there are still noted");
+        }
+    }
+
+    fn forget(&self, absent: &[Checksum]) -> Result<()> {
+        let registry: Address = self.remote.address(&self.snapshot.reference)?;
+        let content = self.remote.contents(&self.repository);
+        self.store.catalog.write(Sync::Normal, |txn| {
+            txn.forget_publication(self.snapshot.id, &registry)?;
+            txn.forget_objects(&content, absent)
+        })
+    }
+}

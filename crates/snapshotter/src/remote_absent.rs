@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::format::document::Document;
+use crate::limit::Limit;
 use crate::store::{Recipient, Store};
 use crate::words::error::Result;
 use crate::words::publication::Publication;

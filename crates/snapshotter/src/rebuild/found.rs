@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{Form, Salvage};
 use crate::format::document::FileEntry;
 use crate::fs::Dir;
+use crate::limit::Limit;
 use crate::store::layout::{Root, content_name, parse_content_name, parse_view_name};
 use crate::store::{ReadBlob, read_blob};
 use crate::words::digest::{Checksum, Digest};
@@ -44,11 +45,11 @@ pub(super) fn read_all(
         found: Mutex::default(),
     };
     let names = root.content.names()?;
-    limit.for_each(names.len(), |index| {
+    limit.for_each(activity, names.len(), |index| {
         reading.name(&root.content, &names[index], None)
     })?;
     let views = root.views.names()?;
-    limit.for_each(views.len(), |index| {
+    limit.for_each(activity, views.len(), |index| {
         let name = &views[index];
         match parse_view_name(name) {
             Some((checksum, _)) if !reading.has(&checksum) => {

@@ -35,6 +35,7 @@ pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
+pub(crate) use layout::OwnDirectories;
 #[cfg(feature = "registry")]
 pub(crate) use packed::pass_packed;
 pub(crate) use recipient::Recipient;
@@ -61,7 +62,7 @@ pub(crate) struct Store {
     /// The running boot; empty where the system does not tell, and then equal to no recorded one.
     boot: String,
     copying: AtomicU64,
-    unpacking: unpack::Unpacking,
+    pub(crate) unpacking: unpack::Unpacking,
     background: Mutex<Vec<JoinHandle<()>>>,
     /// Set when nothing new is to begin in the background.
     closing: Mutex<bool>,

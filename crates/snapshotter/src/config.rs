@@ -12,9 +12,12 @@ pub struct Config {
     /// Where snapshots are kept. Made (0700) if it is not there. Must be on a local filesystem; on the one the
     /// snapshotted and restored files are on, read-only files are hardlinked instead of copied.
     pub root_dir: PathBuf,
-    /// How many files all snapshot calls of a handle work on at once. Default 5.
+    /// How many files all snapshot calls of a handle work on at once, on each filesystem they read; and how many files all
+    /// calls that publish send at once. Default 5.
     pub snapshot_concurrency: usize,
-    /// How many files all restore and verify calls of a handle work on at once. Default 5.
+    /// How many files all restore and verify calls of a handle work on at once, on each filesystem: that of the output for a
+    /// restore, that of the store for a verification, so that one that is stuck holds no other. And how many files all calls
+    /// of a handle fetch at once, which counts for itself. Default 5.
     pub restore_concurrency: usize,
     /// When a snapshot call returns. Default [`Durability::Full`].
     pub durability: Durability,

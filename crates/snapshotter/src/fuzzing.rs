@@ -18,10 +18,11 @@ pub mod restore {
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
-    use crate::activity::{Activity, Limit};
+    use crate::activity::Activity;
     use crate::catalog::{Blob, Finished, State, Sync, Totals};
     use crate::config::Durability;
     use crate::format::artifact::Manifest;
+    use crate::limit::Limits;
     use crate::restore::{self, RestoreReport, RestoreRequest};
     use crate::snapshot::{self, SnapshotRequest};
     use crate::store::{Store, now};
@@ -32,7 +33,7 @@ pub mod restore {
     #[derive(Debug)]
     pub struct Stage {
         store: Arc<Store>,
-        limit: Limit,
+        limits: Limits,
         blobs: Vec<Blob>,
     }
 
@@ -58,11 +59,11 @@ pub mod restore {
         /// Those of opening it and of taking a snapshot.
         pub fn new(root: &Path, files: &Path) -> Result<Self> {
             let store = Arc::new(Store::open(root, Duration::from_secs(5))?);
-            let limit = Limit::new(1);
+            let limits = Limits::new(1);
             let request = SnapshotRequest::new("base", "v1", files);
             snapshot::run(
                 &store,
-                &limit,
+                &limits,
                 Durability::Background,
                 &request,
                 None,
@@ -71,7 +72,7 @@ pub mod restore {
             let blobs = store.catalog.read(|txn| txn.blobs_after(None, 100))?;
             Ok(Self {
                 store,
-                limit,
+                limits,
                 blobs,
             })
         }
@@ -111,7 +112,7 @@ pub mod restore {
             })?;
             let request = RestoreRequest::new(reference, output);
             let restored =
-                restore::run(&self.store, &self.limit, false, &request, None, activity());
+                restore::run(&self.store, &self.limits, false, &request, None, activity());
             let doomed = self.store.catalog.write(Sync::Normal, |txn| {
                 txn.mark_removed(snapshot)?;
                 txn.doom_abandoned(&[snapshot])

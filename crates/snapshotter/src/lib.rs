@@ -59,6 +59,7 @@ mod format;
 mod fs;
 mod gc;
 mod inspect;
+mod limit;
 mod metrics;
 #[cfg(feature = "registry")]
 mod pace;

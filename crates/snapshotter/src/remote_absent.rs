@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{Blob, PublicationRow, Relied, Snapshot};
 use crate::format::document::Document;
+use crate::limit::Limit;
 use crate::store::{Recipient, Store};
 use crate::words::error::{Error, Result};
 use crate::words::publication::Publication;

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::config::Config;
 use crate::diagnose::{self, Diagnosis};
 use crate::gc::{self, GcReport, GcRequest, UsageDetails, Worker};
 use crate::inspect::{self, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
+use crate::limit::Limits;
 use crate::metrics::{Metrics, Operation, Recorder};
 use crate::rebuild::{self, RebuildReport, RebuildRequest};
 use crate::remote::{Flights, Remote};
@@ -58,8 +59,8 @@ pub struct Snapshotter {
 
 pub(crate) struct Inner {
     pub(crate) config: Config,
-    pub(crate) snapshots: Limit,
-    pub(crate) restores: Limit,
+    pub(crate) snapshots: Limits,
+    pub(crate) restores: Limits,
     /// What the configuration describes; requests may name others.
     pub(crate) remote: Option<Remote>,
     /// Shared by what requests name instead.
@@ -102,7 +103,12 @@ impl Snapshotter {
         let remote: Option<Remote> = None;
         let store = {
             let config = config.clone();
-            let opened = move || Store::open(&config.root_dir, config.busy_timeout);
+            let opened = move || {
+                let store = Store::open(&config.root_dir, config.busy_timeout)?;
+                #[cfg(feature = "registry")]
+                require_outside(&store, config.registry.as_ref(), config.content.as_ref())?;
+                Ok(store)
+            };
             Arc::new(blocking(opened).await?)
         };
         #[cfg(feature = "dragonfly")]
@@ -114,8 +120,9 @@ impl Snapshotter {
         let worker = Worker::start(&store, collected, config.gc, Arc::clone(&metrics));
         Ok(Self {
             inner: Arc::new(Inner {
-                snapshots: Limit::new(config.snapshot_concurrency),
-                restores: Limit::new(config.restore_concurrency),
+                snapshots: Limits::new(config.snapshot_concurrency),
+                restores: Limits::new(config.restore_concurrency),
+                #[cfg(feature = "registry")]
                 remote,
                 #[cfg(feature = "registry")]
                 daemon,
@@ -261,8 +268,8 @@ impl Snapshotter {
         self.counted(Operation::Snapshot, move |inner, store, activity| {
             let durability = inner.config.durability;
             let remote = inner.remote_of_snapshot(&request, &activity)?;
-            let (limit, remote) = (&inner.snapshots, remote.as_ref());
-            let report = snapshot::run(store, limit, durability, &request, remote, activity)?;
+            let (limits, remote) = (&inner.snapshots, remote.as_ref());
+            let report = snapshot::run(store, limits, durability, &request, remote, activity)?;
             inner.metrics.count(|metrics| {
                 metrics.captured_bytes += report.data_bytes;
                 metrics.stored_bytes += report.stored_bytes;
@@ -530,13 +537,13 @@ impl Snapshotter {
             let remote = inner.remote_of_repair(&request, &activity)?;
             let context = remote.as_ref().map(|remote| crate::remote::Context {
                 store,
-                limit: &inner.restores,
+                limit: &inner.restores.transfers,
                 flights: &inner.flights,
                 remote,
                 activity: &activity,
             });
-            let limit = &inner.restores;
-            let mut report = verify::run(store, limit, &request, context.as_ref(), &activity)?;
+            let limit = inner.restores.of_device(store.root.device);
+            let mut report = verify::run(store, &limit, &request, context.as_ref(), &activity)?;
             report.warnings = activity.into_warnings();
             Ok(report)
         })
@@ -737,6 +744,27 @@ impl Snapshotter {
     }
 }
 
+/// Refuses directories inside the store as what nodes share: the store would take what is in them for its own.
+#[cfg(feature = "registry")]
+fn require_outside(
+    store: &Store,
+    registry: Option<&crate::Registry>,
+    content: Option<&crate::Content>,
+) -> Result<()> {
+    if let Some(path) = registry.and_then(crate::Registry::directory) {
+        store
+            .root
+            .require_path_outside("registry.endpoint", &path)?;
+    }
+    let is_directory = |content: &&crate::Content| content.provider == crate::ContentProvider::Fs;
+    if let Some(content) = content.filter(is_directory) {
+        store
+            .root
+            .require_path_outside("content.root", &content.root)?;
+    }
+    Ok(())
+}
+
 #[cfg(feature = "registry")]
 impl Inner {
     /// The configured remote, or another where a request names one: then both halves may come from either. For one call.
@@ -749,6 +777,7 @@ impl Inner {
         let remote = if registry.is_none() && content.is_none() {
             self.remote.clone()
         } else {
+            require_outside(&*self.store()?, registry, content)?;
             Remote::open(
                 registry.or(self.config.registry.as_ref()),
                 content.or(self.config.content.as_ref()),

@@ -110,7 +110,7 @@ async fn what_was_written_early_is_nobody_elses_inode() {
 }
 
 #[tokio::test]
-async fn an_output_on_another_filesystem_is_written_early_too() {
+async fn an_output_on_another_filesystem_gets_copies() {
     let Some(mount) = or_skip(TmpfsMount::new(256 * MIB)) else {
         return;
     };

@@ -1453,6 +1453,46 @@ async fn a_fetch_that_another_call_waits_for_goes_on_when_its_own_is_given_up() 
     assert_sound(&other).await;
 }
 
+/// A leader that failed waited for those who followed it, and they for the leader's permits. The next one tries for itself.
+#[tokio::test]
+async fn a_fetch_that_another_call_waits_for_is_tried_again_by_that_one_when_it_fails() {
+    let log = Log::installed();
+    let scene = scene_with(100_000).await;
+    let held = Held::default();
+    let layer = scene.manifest()["layers"][0].clone();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let blob = text(&layer["digest"]);
+    let digest = text(&layer["annotations"]["io.d7y.snapshotter.digest"]);
+    let (waiting, part) = (held.clone(), blob.clone());
+    let is_first = AtomicBool::new(true);
+    scene.sky.storms.set(move |asked: &Asked| {
+        if !asked.path().contains(&part) || !is_first.swap(false, Ordering::SeqCst) {
+            return None;
+        }
+        waiting.wait();
+        Some(Reply::status(404))
+    });
+    let other = scene.node().await;
+    let restore = |output: &Path| {
+        let request = RestoreRequest::new(reference("vm:v1"), output);
+        let other = other.clone();
+        tokio::spawn(async move { other.restore(&request).await })
+    };
+    let outputs = [scene.there.fresh(), scene.there.fresh()];
+    let leader = restore(&outputs[0]);
+    let asked = scene.sky.asker();
+    until(|| asked(&blob) == 1).await;
+    let follower = restore(&outputs[1]);
+    until(|| log.says(&["waiting for another call that fetches it", &digest])).await;
+    held.release();
+    leader.await.unwrap().unwrap_err();
+    follower.await.unwrap().unwrap();
+    assert_same(&scene.source, &outputs[1]);
+    assert!(!outputs[0].exists());
+    assert_eq!(scene.sky.asked(&blob).len(), 2);
+    assert_sound(&other).await;
+}
+
 #[tokio::test]
 async fn a_pull_that_is_given_up_leaves_nothing() {
     let scene = scene_with(100_000).await;

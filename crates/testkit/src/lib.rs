@@ -29,6 +29,7 @@ pub mod extents;
 pub mod fsstat;
 pub mod golden;
 pub mod http;
+pub mod lease;
 mod mapped;
 pub mod mount;
 pub mod prng;

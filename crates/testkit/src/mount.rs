@@ -236,6 +236,31 @@ impl Drop for BindMount {
     }
 }
 
+/// A filesystem that takes no change until this is dropped: whoever writes to it waits, and cannot be interrupted.
+#[derive(Debug)]
+pub struct Frozen {
+    point: PathBuf,
+}
+
+impl Frozen {
+    /// Freezes what is mounted there. Drop this before the mount.
+    ///
+    /// # Errors
+    /// If this machine can't: says why.
+    pub fn new(point: &Path) -> Result<Self, Skip> {
+        need_root()?;
+        run(Command::new("fsfreeze").arg("-f").arg(point))?;
+        let point = point.to_owned();
+        Ok(Self { point })
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = run(Command::new("fsfreeze").arg("-u").arg(&self.point));
+    }
+}
+
 /// A temporary directory with the mount point in it, nothing mounted.
 #[derive(Debug)]
 struct Home {

@@ -122,13 +122,13 @@ pub const KEYS: &[Key] = &[
         "snapshot_concurrency",
         Count,
         config.snapshot_concurrency,
-        "How many files a snapshot works on at once."
+        "How many files snapshots work on at once, on each filesystem, and how many are sent at once."
     ),
     key!(
         "restore_concurrency",
         Count,
         config.restore_concurrency,
-        "How many files a restore or verification works on at once."
+        "How many files restores and verifications work on at once, on each filesystem, and how many are fetched at once."
     ),
     key!(
         "durability",

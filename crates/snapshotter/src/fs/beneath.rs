@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::Dir;
+use super::leased::Wanted;
+use super::{Dir, leased};
 use crate::words::error::{At, Result};
 use crate::words::relpath::RelPath;
 
@@ -29,17 +30,15 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// Opens a file below `base` for reading.
-pub(crate) fn open_file(base: &Dir, path: &RelPath) -> Result<File> {
-    open(base, path, FILE)
-        .map(File::from)
-        .at("open", base.path().join(path))
+/// Opens a file below `base` for reading, waiting for whoever holds a lease on it.
+pub(crate) fn open_file(base: &Dir, path: &RelPath, wanted: Wanted<'_>) -> io::Result<File> {
+    open(base, path, FILE, wanted).map(File::from)
 }
 
 /// Opens a directory below `base`.
 pub(crate) fn open_dir(base: &Dir, path: &RelPath) -> Result<Dir> {
     let whole = base.path().join(path);
-    let fd = open(base, path, DIRECTORY).at("open the directory", &whole)?;
+    let fd = open(base, path, DIRECTORY, &|| Ok(())).at("open the directory", &whole)?;
     Ok(Dir::new(fd, whole))
 }
 
@@ -48,31 +47,28 @@ pub(crate) fn has_openat2(dir: &Dir) -> bool {
     rustix::fs::openat2(dir, ".", DIRECTORY, Mode::empty(), ResolveFlags::BENEATH).is_ok()
 }
 
-fn open(base: &Dir, path: &RelPath, flags: OFlags) -> io::Result<OwnedFd> {
-    if HAVE_OPENAT2.load(Ordering::Relaxed) {
-        match open_in_one(base, path, flags) {
-            Err(Errno::NOSYS | Errno::PERM) => {}
-            result => return Ok(result?),
+fn open(base: &Dir, path: &RelPath, flags: OFlags, wanted: Wanted<'_>) -> io::Result<OwnedFd> {
+    leased::open(wanted, || {
+        if HAVE_OPENAT2.load(Ordering::Relaxed) {
+            match open_in_one(base, path, flags) {
+                Err(Errno::NOSYS | Errno::PERM) => {}
+                result => return result,
+            }
+            // EPERM is also what some seccomp filters say for an unknown call; the walk below tells which it was.
+            HAVE_OPENAT2.store(false, Ordering::Relaxed);
         }
-        // EPERM is also what some seccomp filters say for an unknown call; the walk below tells which it was.
-        HAVE_OPENAT2.store(false, Ordering::Relaxed);
-    }
-    open_by_component(base, path, flags)
+        open_by_component(base, path, flags)
+    })
 }
 
 fn open_in_one(base: &Dir, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno> {
     const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
         .union(ResolveFlags::NO_SYMLINKS)
         .union(ResolveFlags::NO_MAGICLINKS);
-    loop {
-        match rustix::fs::openat2(base, path.as_bytes(), flags, Mode::empty(), RESOLVE) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            result => return result,
-        }
-    }
+    rustix::fs::openat2(base, path.as_bytes(), flags, Mode::empty(), RESOLVE)
 }
 
-fn open_by_component(base: &Dir, path: &RelPath, flags: OFlags) -> io::Result<OwnedFd> {
+fn open_by_component(base: &Dir, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut parent: Option<OwnedFd> = None;
     let mut components = path.components().peekable();
     while let Some(component) = components.next() {
@@ -85,18 +81,14 @@ fn open_by_component(base: &Dir, path: &RelPath, flags: OFlags) -> io::Result<Ow
         };
         parent = Some(opened);
     }
-    parent.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+    parent.ok_or(Errno::INVAL)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    type Open = fn(&Dir, &RelPath, OFlags) -> io::Result<OwnedFd>;
-
-    fn in_one(base: &Dir, path: &RelPath, flags: OFlags) -> io::Result<OwnedFd> {
-        Ok(open_in_one(base, path, flags)?)
-    }
+    type Open = fn(&Dir, &RelPath, OFlags) -> Result<OwnedFd, Errno>;
 
     #[test]
     fn both_ways_open_what_is_below_and_refuse_symlinks_anywhere() {
@@ -109,7 +101,7 @@ mod tests {
         std::os::unix::fs::symlink("b/file", inside.path().join("a/link")).unwrap();
 
         let base = Dir::open(inside.path()).unwrap();
-        for open in [in_one as Open, open_by_component] {
+        for open in [open_in_one as Open, open_by_component] {
             let path = |text: &str| RelPath::from_bytes(text).unwrap();
             assert!(open(&base, &path("a/b/file"), FILE).is_ok());
             assert!(open(&base, &path("a/b"), DIRECTORY).is_ok());

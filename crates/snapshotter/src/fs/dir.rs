@@ -3,13 +3,16 @@
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use super::hook::step;
+use super::leased;
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Result};
 
@@ -162,21 +165,44 @@ impl Dir {
         Ok(Self::new(fd, self.path.clone()))
     }
 
-    /// Whether it is a directory, or in it however deep.
-    pub(crate) fn is_within(&self, identity: (u64, u64)) -> io::Result<bool> {
-        let mut at = Stat::of_file(&self.fd)?.identity();
+    /// Opens a directory the caller named, or, where that is not there, the nearest one above it that is.
+    pub(crate) fn nearest(path: &Path) -> Result<Self> {
+        match Self::open(path) {
+            Err(error) if error.kind() == crate::ErrorKind::NotFound => {}
+            result => return result,
+        }
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => Self::nearest(parent),
+            _ => Self::open(Path::new(".")),
+        }
+    }
+
+    /// Whether it is one of some directories, or in one however deep.
+    pub(crate) fn is_within(&self, is_one: impl Fn(&Stat) -> bool) -> io::Result<bool> {
+        let mut at = Stat::of_file(&self.fd)?;
         let mut dir = rustix::fs::openat(&self.fd, ".", DIRECTORY, Mode::empty())?;
         loop {
-            if at == identity {
+            if is_one(&at) {
                 return Ok(true);
             }
             dir = rustix::fs::openat(&dir, "..", DIRECTORY, Mode::empty())?;
-            let above = Stat::of_file(&dir)?.identity();
-            if above == at {
+            let above = Stat::of_file(&dir)?;
+            if above.identity() == at.identity() {
                 return Ok(false);
             }
             at = above;
         }
+    }
+
+    /// Which inode it is.
+    pub(crate) fn identity(&self) -> Result<(u64, u64)> {
+        let stat = Stat::of_file(&self.fd).at("examine", &self.path)?;
+        Ok(stat.identity())
+    }
+
+    /// The filesystem it is on.
+    pub(crate) fn device(&self) -> Result<u64> {
+        Ok(self.identity()?.0)
     }
 
     /// Where it was when it was opened: for messages.
@@ -217,7 +243,13 @@ impl Dir {
         }
     }
 
-    /// Opens a file for reading; a symlink is refused and a fifo does not block.
+    /// Opens a file for reading, as [`open_file`](Self::open_file), waiting for whoever holds a lease on it.
+    pub(crate) fn open_leased(&self, name: &OsStr, wanted: leased::Wanted<'_>) -> io::Result<File> {
+        let open = || rustix::fs::openat(&self.fd, name, READ, Mode::empty());
+        leased::open(wanted, open).map(File::from)
+    }
+
+    /// Opens a file for reading; a symlink is refused and a fifo does not block, nor does somebody's lease.
     pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<File> {
         Ok(rustix::fs::openat(&self.fd, name, READ, Mode::empty())?.into())
     }
@@ -237,18 +269,30 @@ impl Dir {
     }
 
     /// Creates a file that has no name yet: a crash leaves nothing of it.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` also where such a file could not be given a name afterwards.
     pub(crate) fn create_unnamed(&self, mode: u32) -> io::Result<File> {
         step("create")?;
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.fd, ".", flags, Mode::from_raw_mode(mode))?.into())
+        let file = rustix::fs::openat(&self.fd, ".", flags, Mode::from_raw_mode(mode))?.into();
+        if !can_be_linked(&file) {
+            return Err(Errno::OPNOTSUPP.into());
+        }
+        Ok(file)
     }
 
-    /// Gives an open file (perhaps an unnamed one) a name that must not exist yet.
+    /// Gives an open file (perhaps an unnamed one) a name that must not exist yet: by `/proc`, or, where that is not
+    /// mounted, by the descriptor alone, which takes a privilege.
     pub(crate) fn link_file(&self, file: &File, name: &OsStr) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
         step("link")?;
-        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-        rustix::fs::linkat(CWD, source, &self.fd, name, AtFlags::SYMLINK_FOLLOW)?;
+        let (source, flags) = (proc_path(file), AtFlags::SYMLINK_FOLLOW);
+        match rustix::fs::linkat(CWD, source, &self.fd, name, flags) {
+            Err(Errno::NOENT) => {
+                rustix::fs::linkat(file, "", &self.fd, name, AtFlags::EMPTY_PATH)?;
+            }
+            result => result?,
+        }
         Ok(())
     }
 
@@ -367,6 +411,22 @@ pub(crate) fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
 pub(crate) fn sync_file(file: &File) -> io::Result<()> {
     step("fsync")?;
     Ok(rustix::fs::fsync(file)?)
+}
+
+fn proc_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Whether this process can give a file without a name one. Asked with a target that cannot be: the kernel looks for the
+/// source first.
+fn can_be_linked(file: &File) -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    let ask = || {
+        let by_proc = rustix::fs::statat(CWD, proc_path(file), AtFlags::SYMLINK_NOFOLLOW);
+        let asked = rustix::fs::linkat(file, "", CWD, ".", AtFlags::EMPTY_PATH);
+        by_proc.is_ok() || asked != Err(Errno::NOENT)
+    };
+    *ANSWER.get_or_init(ask)
 }
 
 fn make_dir(at: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {

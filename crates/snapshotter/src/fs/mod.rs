@@ -11,6 +11,7 @@ pub(crate) mod dir;
 #[cfg(feature = "registry")]
 pub(crate) mod durable;
 pub mod hook;
+pub(crate) mod leased;
 pub(crate) mod lock;
 pub(crate) mod place;
 pub(crate) mod scan;

@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{
     Blob, Form, Salvage, Shard, StoredName, Tree, Txn, content_name, parse_content_name,
     parse_view_name,
 };
 use crate::format::document::FileEntry;
 use crate::fs::Dir;
+use crate::limit::Limit;
 use crate::store::layout::Root;
 use crate::store::{ReadBlob, read_blob};
 use crate::words::digest::{Checksum, Digest};
@@ -85,10 +86,10 @@ pub(super) fn read(
     };
     let (content, views): (Vec<_>, Vec<_>) =
         names.iter().partition(|name| name.tree == Tree::Content);
-    limit.for_each(content.len(), |index| {
+    limit.for_each(activity, content.len(), |index| {
         reading.name(&root.content, &content[index].name, None)
     })?;
-    limit.for_each(views.len(), |index| {
+    limit.for_each(activity, views.len(), |index| {
         let name = &views[index].name;
         match parse_view_name(name) {
             Some((checksum, _, shard)) if !reading.has(&checksum) => {

@@ -17,12 +17,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{Catalog, Condition, Salvage, salvage};
 use crate::config::Config;
 use crate::fs::dir::ignore_absent;
 use crate::fs::lock::{self, Lock};
 use crate::fs::random_name;
+use crate::limit::Limit;
 use crate::remote::Remote;
 use crate::store::layout::Root;
 use crate::words::error::{At, Error, ErrorKind, Result};

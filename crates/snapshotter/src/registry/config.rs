@@ -160,6 +160,14 @@ impl Registry {
             .to_owned()
     }
 
+    /// The directory of this machine that is the registry, if it is one.
+    pub(crate) fn directory(&self) -> Option<std::path::PathBuf> {
+        match Endpoint::parse(&self.endpoint) {
+            Ok(Endpoint::Layout(path)) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Checks every field; says where the registry is.
     pub(crate) fn validate(&self) -> Result<Endpoint> {
         let endpoint = Endpoint::parse(&self.endpoint)?;

@@ -3,18 +3,19 @@
 //! snapshot appears in one transaction when every blob is here, so a fetch that fails or dies leaves nothing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::bring::Brought;
 use super::content::{Incoming, Origin};
-use super::flight::{Flights, Lead, Turn};
+use super::flight::{self, Flights, Follow, Lead, Turn};
 use super::runtime::{Wanted, wait};
 use super::{Remote, parse_manifest};
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{Blob, Finished, Snapshot, State, Sync, Totals, Txn};
 use crate::format::artifact::Manifest;
 use crate::format::document::{Document, FileEntry};
+use crate::limit::Limit;
 use crate::registry::Repository;
 use crate::store::stream::Hashes;
 use crate::store::{Ingest, Ingested, Operation, Payload, Recipient, Store, now};
@@ -114,6 +115,10 @@ impl Need<'_> {
         Some(&file.attributes)
     }
 
+    fn wanted(&self) -> flight::Wanted {
+        (self.digest, self.checksum, self.size)
+    }
+
     pub(super) fn incoming(&self) -> Incoming {
         Incoming {
             digest: self.digest,
@@ -156,7 +161,7 @@ pub(crate) fn run(
     })?;
     let fetching = Fetching::new(context, snapshot, &repository, &resolved.parsed, recipient);
     let needs = needs(&resolved.entries);
-    let missing = fetching.take_known(&needs)?;
+    let missing = fetching.take_known(needs.iter().collect())?;
     fetching.fetch(&missing)?;
     let snapshot = finish(context, operation, snapshot, &resolved)?;
     context.store.sync_when_idle(snapshot);
@@ -211,7 +216,7 @@ fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
     let repository = context.remote.repository(&row.reference)?;
     let fetching = Fetching::new(context, snapshot, &repository, &parsed, None);
     let needs = needs(&entries);
-    let missing = fetching.take_known(&needs)?;
+    let missing = fetching.take_known(needs.iter().collect())?;
     fetching.fetch(&missing)?;
     Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
 }
@@ -270,8 +275,8 @@ pub(super) struct Fetching<'a> {
     arrived: Mutex<Vec<Arrived<'a>>>,
     /// Small blobs that have not come.
     expected: AtomicUsize,
-    /// Flights that are over, of which others are still taking the blob.
-    landed: Mutex<Vec<Lead<'a>>>,
+    /// Something failed, and no further blob is started: what has come waits for no more.
+    failed: AtomicBool,
 }
 
 /// A blob that has come, and whoever waits for it.
@@ -302,7 +307,7 @@ impl<'a> Fetching<'a> {
             fetched_bytes: AtomicU64::new(0),
             arrived: Mutex::default(),
             expected: AtomicUsize::new(0),
-            landed: Mutex::default(),
+            failed: AtomicBool::new(false),
         }
     }
 
@@ -316,7 +321,7 @@ impl<'a> Fetching<'a> {
     }
 
     /// References what the store has, and returns the rest.
-    fn take_known<'n>(&self, needs: &'n [Need<'n>]) -> Result<Vec<&'n Need<'n>>> {
+    fn take_known<'n>(&self, needs: Vec<&'n Need<'n>>) -> Result<Vec<&'n Need<'n>>> {
         let mut missing = Vec::new();
         for needs in needs.chunks(BATCH) {
             self.context.activity.check()?;
@@ -328,8 +333,8 @@ impl<'a> Fetching<'a> {
             let mut known = Vec::new();
             for (need, blob) in needs.iter().zip(found) {
                 match blob {
-                    Some(blob) => known.push((need, in_store(&blob)?)),
-                    None => missing.push(need),
+                    Some(blob) => known.push((*need, in_store(blob.size, hashes(&blob))?)),
+                    None => missing.push(*need),
                 }
             }
             if known.is_empty() {
@@ -349,6 +354,7 @@ impl<'a> Fetching<'a> {
         Ok(missing)
     }
 
+    /// Fetches what nobody fetches, waits for what others do, and begins again with what those did not bring.
     fn fetch(&self, missing: &[&Need<'_>]) -> Result<()> {
         if missing.is_empty() {
             return Ok(());
@@ -358,40 +364,74 @@ impl<'a> Fetching<'a> {
             bytes: missing.iter().map(|need| need.size).sum(),
         });
         let origin = self.context.remote.origin(self.repository, self.manifest)?;
-        let small = missing.iter().filter(|need| need.is_small()).count();
-        self.expected.store(small, Ordering::Relaxed);
-        let fetched = self.context.limit.for_each(missing.len(), |index| {
-            let need = missing[index];
-            self.fetch_one(&origin, need)?;
-            // Nobody is to wait for the last ones until large ones have come.
-            if need.is_small() && self.expected.fetch_sub(1, Ordering::Relaxed) == 1 {
-                self.commit_arrived()?;
-            }
-            Ok(())
-        });
-        // Others may wait for what came before a failure.
-        fetched.and(self.commit_arrived())
+        let mut left = missing.to_vec();
+        while !left.is_empty() {
+            let followed = self.lead_all(&origin, &left)?;
+            left = self.follow_all(followed)?;
+        }
+        Ok(())
     }
 
-    fn fetch_one(&self, origin: &Origin<'_>, need: &Need<'_>) -> Result<()> {
-        let context = self.context;
-        loop {
-            context.activity.check()?;
-            let wanted = (need.digest, need.checksum);
-            let meanwhile = || self.commit_arrived();
-            match context.flights.join(wanted, context.activity, &meanwhile)? {
+    /// Leads and lands every flight that this call can lead, and returns those that it follows.
+    fn lead_all<'n>(
+        &self,
+        origin: &Origin<'_>,
+        needs: &[&'n Need<'n>],
+    ) -> Result<Vec<(Follow, &'n Need<'n>)>> {
+        let small = needs.iter().filter(|need| need.is_small()).count();
+        self.expected.store(small, Ordering::SeqCst);
+        let followed = Mutex::new(Vec::new());
+        let Context {
+            limit, activity, ..
+        } = self.context;
+        let led = limit.for_each(activity, needs.len(), |index| {
+            let need = needs[index];
+            let result = self.fetch_one(origin, need).map(|follow| {
+                lock(&followed).extend(follow.map(|follow| (follow, need)));
+            });
+            let landed = self.land_in_time(need, result.is_err());
+            result.and(landed)
+        });
+        // Others may wait for what came before a failure.
+        led.and(self.commit_arrived())?;
+        Ok(followed
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Nobody is to wait for the last small blobs until large ones have come, or for any that came before a failure.
+    fn land_in_time(&self, need: &Need<'_>, failed: bool) -> Result<()> {
+        if failed {
+            self.failed.store(true, Ordering::SeqCst);
+        }
+        let last = need.is_small() && self.expected.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last || self.failed.load(Ordering::SeqCst) {
+            return self.commit_arrived();
+        }
+        Ok(())
+    }
+
+    /// Fetches a blob, unless another call does: then the flight to follow is returned.
+    fn fetch_one(&self, origin: &Origin<'_>, need: &Need<'_>) -> Result<Option<Follow>> {
+        self.context.activity.check()?;
+        match self.context.flights.join(need.wanted(), self.snapshot) {
+            Turn::Follow(follow) => Ok(Some(follow)),
+            Turn::Lead(lead) => {
                 // Somebody may have led, and ended, since it was found missing.
-                Turn::Lead(lead) if !self.takes(need)? => return self.lead(origin, need, lead),
-                // Dropped when the blob is referenced, or is not there after all.
-                Turn::Follow(_follow) if !self.takes(need)? => {}
-                _ => return Ok(()),
+                if !self.take_known(vec![need])?.is_empty() {
+                    self.lead(origin, need, lead)?;
+                }
+                Ok(None)
             }
         }
     }
 
-    /// References a blob, if the store has it.
-    fn takes(&self, need: &Need<'_>) -> Result<bool> {
-        Ok(self.take_known(std::slice::from_ref(need))?.is_empty())
+    /// Waits for flights of others, and returns what they did not bring. This call holds no permit and leads nothing.
+    fn follow_all<'n>(&self, followed: Vec<(Follow, &'n Need<'n>)>) -> Result<Vec<&'n Need<'n>>> {
+        for (follow, _) in &followed {
+            follow.wait(self.context.activity)?;
+        }
+        self.take_known(followed.iter().map(|(_, need)| *need).collect())
     }
 
     /// Fetches a blob; once more where what came was damaged, which the way here may have done. A daemon would bring the
@@ -457,24 +497,32 @@ impl<'a> Fetching<'a> {
         self.commit(batch)
     }
 
-    /// Commits blobs, and tells who waits for them how it went.
+    /// Commits blobs, gives them to those who follow, and lands their flights.
     fn commit(&self, batch: Vec<Arrived<'a>>) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
-        let (brought, waiting): (Vec<_>, Vec<_>) = batch
+        let mut given: HashMap<i64, Vec<Ingest<'static>>> = HashMap::new();
+        for one in &batch {
+            let Ingest { map, hashes, .. } = &one.brought.ingest;
+            for follower in one.lead.followers() {
+                let item = in_store(map.size(), *hashes)?;
+                given.entry(follower).or_default().push(item);
+            }
+        }
+        let (brought, flights): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .map(|one| ((one.brought, one.sha256), one.lead))
             .unzip();
-        let committed = self.commit_brought(brought);
-        for lead in waiting {
-            lead.land();
-            // Not waited for here: this may be a thread that waits for others already.
-            if lead.has_followers() {
-                lock(&self.landed).push(lead);
+        self.commit_brought(brought)?;
+        for (follower, mut items) in given {
+            // One that has given up has no snapshot any more, and any other looks for itself.
+            if let Err(error) = self.context.store.commit(follower, &mut items) {
+                tracing::debug!(%error, "a follower was not given what came");
             }
         }
-        committed
+        drop(flights);
+        Ok(())
     }
 
     fn commit_brought(&self, batch: Vec<(Brought<'a>, Option<Sha256>)>) -> Result<()> {
@@ -525,19 +573,23 @@ fn known(txn: &crate::catalog::Txn<'_>, need: &Need<'_>) -> Result<Option<Blob>>
 }
 
 /// Bytes that are in the store already.
-fn in_store(blob: &Blob) -> Result<Ingest<'static>> {
-    let map = ExtentMap::hole(blob.size)
+fn in_store(size: u64, hashes: Hashes) -> Result<Ingest<'static>> {
+    let map = ExtentMap::hole(size)
         .map_err(|error| Error::damaged("a blob's row has no valid size").with_source(error))?;
     Ok(Ingest {
         payload: Payload::Known,
-        hashes: Hashes {
-            digest: blob.digest,
-            checksum: blob.checksum,
-        },
+        hashes,
         map,
         mtime: None,
         probe: None,
     })
+}
+
+fn hashes(blob: &Blob) -> Hashes {
+    Hashes {
+        digest: blob.digest,
+        checksum: blob.checksum,
+    }
 }
 
 /// Makes the snapshot visible, or gives way to one that somebody else fetched meanwhile.

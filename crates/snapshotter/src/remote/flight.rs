@@ -1,23 +1,28 @@
-//! Single flight: within a process, one blob is fetched once however many calls want it.
+//! Single flight: within a handle, one blob is fetched once however many calls want it.
 //!
-//! Whoever comes first leads and fetches; the others wait. When the leader has committed the blob, it stays until all who
-//! waited have referenced it from their own snapshots, so its giving up cannot take it from them. A failure is not
-//! remembered: the next in line leads and tries for itself. A leader whose caller gave up goes on while others wait.
+//! The call that asks for a blob first leads its flight: it fetches the blob, commits it and lands the flight. A call that
+//! asks meanwhile follows, and waits until the flight has landed.
 //!
-//! A call may lead several flights at once, of blobs that it has and commits together. Why calls that lead and follow
-//! each other end: who follows lands all that its call has to land, again and again while it waits, and landing waits for
-//! nobody. A call waits for its followers at its very end, when it follows nobody, and they wait for nobody any more.
+//! Calls cannot wait for each other in a circle, because of one rule: **nobody waits for another call while holding a
+//! permit or while others wait for what it leads.** A call asks for all blobs that it needs and lands every flight that it
+//! leads; only then, with no permit and leading nothing, it waits for the flights that it follows. So whoever is waited for
+//! is at work or waits for a permit, which only calls at work hold.
+//!
+//! A leader does not wait for its followers either. A follower says for which snapshot it fetches, and the leader
+//! references the blob from that snapshot too before it lands the flight, so what the leader's call does afterwards takes
+//! the blob from nobody. A leader whose caller gave up goes on while somebody follows. A failure is not remembered: a
+//! follower that finds no blob after the flight asks again, and leads or follows the next one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::runtime::GLANCE;
 use crate::activity::Activity;
+use crate::limit::wait_a_moment;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::Result;
 
-/// What is fetched: without a checksum, by the digest alone.
-pub(super) type Wanted = (Digest, Option<Checksum>);
+/// What is fetched: a blob of this logical size; without a checksum, by the digest alone.
+pub(super) type Wanted = (Digest, Option<Checksum>, u64);
 
 /// All fetches of a handle.
 #[derive(Debug, Default)]
@@ -26,122 +31,98 @@ pub(crate) struct Flights(Mutex<HashMap<Wanted, Arc<Flight>>>);
 #[derive(Debug, Default)]
 struct Flight {
     state: Mutex<State>,
-    changed: Condvar,
+    landed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// The leader has ended, well or not.
     over: bool,
-    /// Those who wait, or have been told and are still taking the blob over.
-    followers: usize,
+    /// The snapshots of the calls that follow.
+    followers: Vec<i64>,
 }
 
-/// Fetch it, and drop this when it is committed or has failed.
+/// What a call does about a blob.
+pub(super) enum Turn<'a> {
+    Lead(Lead<'a>),
+    Follow(Follow),
+}
+
+/// A flight to be landed by dropping this, when the blob is committed or has failed.
 pub(super) struct Lead<'a> {
     flights: &'a Flights,
     wanted: Wanted,
     flight: Arc<Flight>,
 }
 
-/// The leader has ended: look whether the blob is there now, and drop this when it is referenced.
-pub(super) struct Follow(Arc<Flight>);
-
-/// What to do about a blob.
-pub(super) enum Turn<'a> {
-    Lead(Lead<'a>),
-    Follow(Follow),
+/// A flight that another call leads.
+pub(super) struct Follow {
+    flight: Arc<Flight>,
+    snapshot: i64,
 }
 
 impl Flights {
-    /// Joins the flight for a blob: leads it, or waits until whoever leads has ended, or until the caller gives up. While
-    /// it waits it does, once at least, what is to be done `meanwhile`, which must not wait for other flights.
-    pub(super) fn join(
-        &self,
-        wanted: Wanted,
-        activity: &Activity,
-        meanwhile: &dyn Fn() -> Result<()>,
-    ) -> Result<Turn<'_>> {
-        let flight = {
-            let mut flights = lock(&self.0);
-            match flights.get(&wanted) {
-                None => {
-                    let flight = Arc::new(Flight::default());
-                    flights.insert(wanted, Arc::clone(&flight));
-                    return Ok(Turn::Lead(Lead {
-                        flights: self,
-                        wanted,
-                        flight,
-                    }));
-                }
-                Some(flight) => {
-                    // Counted before the map is let go of: the leader then waits for this one too.
-                    lock(&flight.state).followers += 1;
-                    tracing::debug!(digest = %wanted.0, "waiting for another call that fetches it");
-                    Arc::clone(flight)
-                }
-            }
-        };
-        let follow = Follow(flight);
-        while !follow.is_over() {
-            activity.check()?;
-            meanwhile()?;
-            follow.wait_a_moment();
+    /// Leads the flight of a blob, or follows it, for a snapshot that is to reference the blob. Waits for nobody.
+    pub(super) fn join(&self, wanted: Wanted, snapshot: i64) -> Turn<'_> {
+        let mut flights = lock(&self.0);
+        if let Some(flight) = flights.get(&wanted) {
+            // Before the map is let go of: the leader then cannot land without knowing of this one.
+            lock(&flight.state).followers.push(snapshot);
+            tracing::debug!(digest = %wanted.0, "waiting for another call that fetches it");
+            let flight = Arc::clone(flight);
+            return Turn::Follow(Follow { flight, snapshot });
         }
-        Ok(Turn::Follow(follow))
+        let flight = Arc::<Flight>::default();
+        flights.insert(wanted, Arc::clone(&flight));
+        Turn::Lead(Lead {
+            flights: self,
+            wanted,
+            flight,
+        })
     }
 }
 
 impl Follow {
-    fn is_over(&self) -> bool {
-        lock(&self.0.state).over
-    }
-
-    fn wait_a_moment(&self) {
-        let not_over = |state: &mut State| !state.over;
-        drop(
-            self.0
-                .changed
-                .wait_timeout_while(lock(&self.0.state), GLANCE, not_over),
-        );
+    /// Waits until the flight has landed. The caller holds no permit and leads nothing.
+    ///
+    /// # Errors
+    /// `Cancelled` when the caller gives up first.
+    pub(super) fn wait(&self, activity: &Activity) -> Result<()> {
+        let mut state = lock(&self.flight.state);
+        while !state.over {
+            activity.check()?;
+            state = wait_a_moment(&self.flight.landed, state);
+        }
+        Ok(())
     }
 }
 
 impl Lead<'_> {
-    /// The blob is committed, or not to be had: tells those who wait, and waits for none of them. That is done by dropping
-    /// it.
-    pub(super) fn land(&self) {
-        // Out of the map first: who comes now starts anew.
-        let mut flights = lock(&self.flights.0);
-        let mut state = lock(&self.flight.state);
-        // Once: the next flight for the blob is somebody else's.
-        if !state.over {
-            flights.remove(&self.wanted);
-            state.over = true;
-            self.flight.changed.notify_all();
-        }
+    /// The snapshots of those who follow now.
+    pub(super) fn followers(&self) -> Vec<i64> {
+        lock(&self.flight.state).followers.clone()
     }
 
-    /// Whether somebody else wants the blob too.
     pub(super) fn has_followers(&self) -> bool {
-        lock(&self.flight.state).followers > 0
+        !lock(&self.flight.state).followers.is_empty()
     }
 }
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        self.land();
-        let mut state = lock(&self.flight.state);
-        while state.followers > 0 {
-            state = wait(&self.flight.changed, state);
-        }
+        // Out of the map first: who comes now starts anew.
+        lock(&self.flights.0).remove(&self.wanted);
+        lock(&self.flight.state).over = true;
+        self.flight.landed.notify_all();
     }
 }
 
 impl Drop for Follow {
     fn drop(&mut self) {
-        lock(&self.0.state).followers -= 1;
-        self.0.changed.notify_all();
+        let followers = &mut lock(&self.flight.state).followers;
+        if let Some(own) = followers.iter().position(|other| *other == self.snapshot) {
+            followers.swap_remove(own);
+        }
     }
 }
 
@@ -149,126 +130,83 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
-    fn nothing() -> Result<()> {
-        Ok(())
-    }
-
-    const WANTED: Wanted = (Digest::from_u64(1), None);
+    const WANTED: Wanted = (Digest::from_u64(1), None, 1);
 
     fn activity() -> (Activity, Arc<AtomicBool>) {
         let cancelled = Arc::new(AtomicBool::new(false));
         (Activity::new(Arc::clone(&cancelled), None), cancelled)
     }
 
-    #[test]
-    fn one_leads_and_the_others_wait_for_it() {
-        let flights = Flights::default();
-        let (activity, _) = activity();
-        let (fetched, took) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let Turn::Lead(lead) = flights.join(WANTED, &activity, &nothing).unwrap() else {
-            panic!("nobody else leads")
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(
-                    || match flights.join(WANTED, &activity, &nothing).unwrap() {
-                        Turn::Lead(_) => panic!("somebody leads already"),
-                        Turn::Follow(_follow) => {
-                            assert_eq!(fetched.load(Ordering::SeqCst), 1);
-                            took.fetch_add(1, Ordering::SeqCst);
-                        }
-                    },
-                );
-            }
-            while lock(&lead.flight.state).followers < 4 {
-                std::thread::yield_now();
-            }
-            assert!(lead.has_followers());
-            fetched.store(1, Ordering::SeqCst);
-            drop(lead);
-            assert_eq!(took.load(Ordering::SeqCst), 4, "the leader waits for all");
-        });
-        assert!(matches!(
-            flights.join(WANTED, &activity, &nothing),
-            Ok(Turn::Lead(_))
-        ));
+    fn lead(flights: &Flights, wanted: Wanted) -> Lead<'_> {
+        match flights.join(wanted, 0) {
+            Turn::Lead(lead) => lead,
+            Turn::Follow(_) => panic!("nobody else leads"),
+        }
+    }
+
+    fn follow(flights: &Flights, snapshot: i64) -> Follow {
+        match flights.join(WANTED, snapshot) {
+            Turn::Lead(_) => panic!("somebody leads already"),
+            Turn::Follow(follow) => follow,
+        }
     }
 
     #[test]
-    fn whoever_gives_up_waits_no_longer_and_is_not_waited_for() {
+    fn one_leads_the_others_wait_and_the_leader_waits_for_none() {
         let flights = Flights::default();
-        let (patient, _) = activity();
-        let Turn::Lead(lead) = flights.join(WANTED, &patient, &nothing).unwrap() else {
-            panic!("nobody else leads")
-        };
+        let (activity, _) = activity();
+        let leader = lead(&flights, WANTED);
+        let followers: Vec<Follow> = (1..=4).map(|snapshot| follow(&flights, snapshot)).collect();
+        assert_eq!(leader.followers(), [1, 2, 3, 4]);
+        std::thread::scope(|scope| {
+            let wait = |follow: Follow| scope.spawn(|| follow.wait(&activity).map(|()| follow));
+            let waiting: Vec<_> = followers.into_iter().map(wait).collect();
+            drop(leader);
+            let waited = waiting.into_iter().map(|thread| thread.join().unwrap());
+            assert_eq!(waited.filter_map(Result::ok).count(), 4);
+        });
+        drop(lead(&flights, WANTED));
+    }
+
+    #[test]
+    fn whoever_gives_up_waits_no_longer_and_follows_no_more() {
+        let flights = Flights::default();
+        let leader = lead(&flights, WANTED);
         let (impatient, cancelled) = activity();
+        let follower = follow(&flights, 1);
+        let other = follow(&flights, 2);
         cancelled.store(true, Ordering::SeqCst);
-        assert!(flights.join(WANTED, &impatient, &nothing).is_err());
-        assert!(!lead.has_followers());
+        assert!(follower.wait(&impatient).is_err());
+        drop(follower);
+        assert_eq!(leader.followers(), [2]);
+        drop(other);
+        assert!(!leader.has_followers());
     }
 
     #[test]
     fn other_blobs_are_not_waited_for() {
         let flights = Flights::default();
-        let (activity, _) = activity();
-        let _lead = flights.join(WANTED, &activity, &nothing);
-        let other = (Digest::from_u64(2), None);
-        assert!(matches!(
-            flights.join(other, &activity, &nothing),
-            Ok(Turn::Lead(_))
-        ));
+        let _one = lead(&flights, WANTED);
+        let _other = lead(&flights, (Digest::from_u64(2), None, 1));
+        let _longer = lead(&flights, (Digest::from_u64(1), None, 2));
     }
 
     #[test]
-    fn two_calls_that_wait_for_each_other_land_what_they_have() {
+    fn who_comes_after_a_flight_leads_the_next_one() {
         let flights = Flights::default();
         let (activity, _) = activity();
-        let blobs = [(Digest::from_u64(1), None), (Digest::from_u64(2), None)];
-        let both_lead = std::sync::Barrier::new(2);
-        std::thread::scope(|scope| {
-            for (own, other) in [(0, 1), (1, 0)] {
-                let (flights, activity, both_lead) = (&flights, &activity, &both_lead);
-                scope.spawn(move || {
-                    let Turn::Lead(lead) = flights.join(blobs[own], activity, &nothing).unwrap()
-                    else {
-                        panic!("nobody else leads")
-                    };
-                    both_lead.wait();
-                    let land = || {
-                        lead.land();
-                        Ok(())
-                    };
-                    drop(flights.join(blobs[other], activity, &land));
-                    lead.land();
-                });
-            }
-        });
-        assert!(lock(&flights.0).is_empty());
-    }
-
-    #[test]
-    fn landing_twice_leaves_the_next_flight_alone() {
-        let flights = Flights::default();
-        let (activity, _) = activity();
-        let lead = || match flights.join(WANTED, &activity, &nothing).unwrap() {
-            Turn::Lead(lead) => lead,
-            Turn::Follow(_) => panic!("nobody else leads"),
-        };
-        let first = lead();
-        first.land();
-        let second = lead();
+        let first = lead(&flights, WANTED);
+        let late = follow(&flights, 1);
         drop(first);
-        assert_eq!(lock(&flights.0).len(), 1);
+        let second = lead(&flights, WANTED);
+        late.wait(&activity).unwrap();
+        assert!(!second.has_followers());
         drop(second);
         assert!(lock(&flights.0).is_empty());
     }

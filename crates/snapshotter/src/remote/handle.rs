@@ -40,7 +40,13 @@ impl Snapshotter {
                 request.content.as_ref(),
                 &activity,
             )?;
-            let report = push(store, &inner.snapshots, &remote, &request, activity)?;
+            let report = push(
+                store,
+                &inner.snapshots.transfers,
+                &remote,
+                &request,
+                activity,
+            )?;
             let sent = report.publication.sent_bytes;
             inner.metrics.count(|metrics| metrics.sent_bytes += sent);
             Ok(report)
@@ -75,7 +81,7 @@ impl Snapshotter {
             )?;
             let context = Context {
                 store,
-                limit: &inner.restores,
+                limit: &inner.restores.transfers,
                 flights: &inner.flights,
                 remote: &remote,
                 activity: &activity,

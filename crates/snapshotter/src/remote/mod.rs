@@ -193,11 +193,14 @@ pub(crate) fn settle(daemon: &Daemon) {
         return;
     }
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let waiting = std::thread::Builder::new().spawn_scoped(scope, || {
             if let Ok(runtime) = runtime::start() {
                 runtime.block_on(daemon.settled());
             }
         });
+        if let Err(error) = waiting {
+            tracing::warn!(%error, "uploads may be cut off: there is no thread to wait for them on");
+        }
     });
 }
 

@@ -13,9 +13,10 @@ use bytes::Bytes;
 use super::content::{self, Outgoing};
 use super::runtime::wait;
 use super::{Place, Remote};
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{Blob, Snapshot, Sync};
 use crate::format::artifact::{EMPTY_BYTES, Layer, Manifest};
+use crate::limit::Limit;
 use crate::registry::{Repository, TagOrDigest};
 use crate::store::Store;
 use crate::transport::{ContentTransport, Existing, Published};
@@ -119,7 +120,7 @@ impl Publishing<'_> {
             .with_hint("configure content: a bucket, a directory, or provider = \"registry\"")),
             Place::Transport(transport) => {
                 self.refuse_published_twins(blobs)?;
-                self.limit.for_each(blobs.len(), |index| {
+                self.limit.for_each(self.activity, blobs.len(), |index| {
                     self.publish_blob(transport, &blobs[index])
                 })?;
                 Ok(manifest)
@@ -176,7 +177,7 @@ impl Publishing<'_> {
             .into_iter()
             .collect();
         let layers = Mutex::new(Vec::with_capacity(blobs.len()));
-        self.limit.for_each(blobs.len(), |index| {
+        self.limit.for_each(self.activity, blobs.len(), |index| {
             let blob = &blobs[index];
             let layer = self.push_blob(blob, known.get(&blob.checksum).copied())?;
             layers

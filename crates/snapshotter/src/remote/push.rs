@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::content::{Incoming, Origin};
 use super::{Remote, publish};
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
+use crate::limit::Limit;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::transport::Content;
@@ -186,7 +187,7 @@ fn read_back(
     // What a daemon on this node has in its cache is what it was given: others get what is behind it.
     let direct = origin.direct();
     let origin = direct.as_ref().map_or(origin, Origin::Transport);
-    limit.for_each(blobs.len(), |index| {
+    limit.for_each(activity, blobs.len(), |index| {
         let blob = &blobs[index];
         let incoming = Incoming {
             digest: blob.digest,

@@ -4,14 +4,11 @@
 
 use std::io;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
+use crate::limit::GLANCE;
 use crate::words::error::{Error, ErrorKind, Result};
-
-/// How often a waiting call looks whether its caller has given up.
-pub(super) const GLANCE: Duration = Duration::from_millis(20);
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 

@@ -1,4 +1,7 @@
 //! Directories: made before their contents, given their attributes after them.
+//!
+//! Every directory that a restore works in is opened by [`OutputDir::open`], which refuses those of the store itself. A document may
+//! name them where the output is above the store, or where the store, or a part of it, is mounted within the output.
 
 use std::collections::HashSet;
 use std::io;
@@ -6,8 +9,10 @@ use std::io;
 use super::Context;
 use super::plan::{Plan, PlannedDirectory};
 use crate::fs::dir::Kind;
-use crate::fs::{Dir, attributes, beneath};
+use crate::fs::{Dir, Stat, attributes, beneath};
 use crate::snapshot::os_name;
+use crate::store::layout::Root;
+use crate::store::{OwnDirectories, Store};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
 use crate::words::relpath::RelPath;
@@ -18,14 +23,81 @@ const UNFINISHED: u32 = 0o700;
 /// A parent the snapshot says nothing of.
 const PLAIN: u32 = 0o755;
 
-/// Opens a directory below the output; `None` is the output itself.
-pub(super) fn open(output: &Dir, path: Option<&RelPath>) -> Result<Dir> {
-    match path {
-        Some(path) => beneath::open_dir(output, path).map_err(|error| match error.kind() {
-            ErrorKind::InvalidInput => not_a_directory(output, path).with_source(error),
+/// The output of a restore.
+pub(super) struct OutputDir<'a> {
+    dir: Dir,
+    root: &'a Root,
+    /// The store's directories, in which nothing is restored.
+    own: OwnDirectories,
+}
+
+impl<'a> OutputDir<'a> {
+    /// Takes a directory that is outside the store.
+    ///
+    /// # Errors
+    /// `InvalidInput` for one inside; the filesystem's.
+    pub(super) fn new(store: &'a Store, dir: Dir) -> Result<Self> {
+        let root = &store.root;
+        root.require_outside("output_dir", &dir)?;
+        let own = root.own_directories()?;
+        Ok(Self { dir, root, own })
+    }
+
+    /// Opens a directory below the output; `None` is the output itself.
+    pub(super) fn open(&self, path: Option<&RelPath>) -> Result<Dir> {
+        let Some(path) = path else {
+            return self.dir.reopen();
+        };
+        let dir = beneath::open_dir(&self.dir, path).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => self.not_a_directory(path).with_source(error),
             _ => error,
-        }),
-        None => output.reopen(),
+        })?;
+        let stat = Stat::of_file(&dir).at("examine", dir.path())?;
+        if self.own.contains(&stat) {
+            return Err(self.root.is_inside(dir.path().display(), dir.path()));
+        }
+        Ok(dir)
+    }
+
+    /// The same, or `None` where there is none.
+    pub(super) fn open_if_any(&self, path: Option<&RelPath>) -> Result<Option<Dir>> {
+        match self.open(path) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses, before anything is written, a plan that leads into the store, or through something that is no directory.
+    pub(super) fn require_foreign(&self, plan: &Plan) -> Result<()> {
+        let mut absent: Option<&RelPath> = None;
+        for PlannedDirectory { path, .. } in &plan.directories {
+            // What is in a directory that is not there comes after it.
+            if absent.is_some_and(|absent| path.starts_with(absent)) {
+                continue;
+            }
+            match self.open_if_any(Some(path)) {
+                Ok(Some(_)) => {}
+                Ok(None) => absent = Some(path),
+                // The store's own can be opened.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn not_a_directory(&self, path: &RelPath) -> Error {
+        let path = self.dir.path().join(path);
+        Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{} must be a directory and is something else",
+                path.display()
+            ),
+        )
+        .with_path(path)
+        .with_hint("move it away, or restore into another directory")
     }
 }
 
@@ -35,7 +107,7 @@ pub(super) fn make(context: &Context<'_>, plan: &Plan) -> Result<HashSet<RelPath
     for directory in &plan.directories {
         context.activity.check()?;
         let path = &directory.path;
-        let parent = open(context.output, path.parent().as_ref())?;
+        let parent = context.output.open(path.parent().as_ref())?;
         let name = os_name(path.file_name());
         let mode = if directory.attributes.is_some() {
             UNFINISHED
@@ -60,20 +132,7 @@ fn require_directory(context: &Context<'_>, parent: &Dir, path: &RelPath) -> Res
     if stat.kind == Kind::Directory {
         return Ok(());
     }
-    Err(not_a_directory(context.output, path))
-}
-
-fn not_a_directory(output: &Dir, path: &RelPath) -> Error {
-    let path = output.path().join(path);
-    Error::new(
-        ErrorKind::AlreadyExists,
-        format!(
-            "{} must be a directory and is something else",
-            path.display()
-        ),
-    )
-    .with_path(path)
-    .with_hint("move it away, or restore into another directory")
+    Err(context.output.not_a_directory(path))
 }
 
 /// Sets the attributes of directories, the deepest first, since changing what is inside moves their times. Those that
@@ -93,7 +152,7 @@ fn set_attributes(context: &Context<'_>, directory: &PlannedDirectory) -> Result
     let Some(wanted) = &directory.attributes else {
         return Ok(());
     };
-    let dir = open(context.output, Some(&directory.path))?;
+    let dir = context.output.open(Some(&directory.path))?;
     let unset = attributes::set(&dir, wanted, context.privileged);
     warn_unset(context, &directory.path, unset);
     Ok(())
@@ -116,7 +175,7 @@ pub(super) fn refuse_existing(context: &Context<'_>, plan: &Plan) -> Result<()> 
     for path in plan.names() {
         let of = path.parent();
         if parent.as_ref().is_none_or(|(open, _)| *open != of) {
-            let dir = open_if_any(context.output, of.as_ref())?;
+            let dir = context.output.open_if_any(of.as_ref())?;
             parent = Some((of, dir));
         }
         if let Some((_, Some(dir))) = &parent {
@@ -128,14 +187,6 @@ pub(super) fn refuse_existing(context: &Context<'_>, plan: &Plan) -> Result<()> 
         }
     }
     Ok(())
-}
-
-fn open_if_any(output: &Dir, path: Option<&RelPath>) -> Result<Option<Dir>> {
-    match open(output, path) {
-        Ok(dir) => Ok(Some(dir)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// The error of `no_clobber`.

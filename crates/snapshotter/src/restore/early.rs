@@ -4,19 +4,21 @@
 //! They are an offer: a restore that finds one takes it instead of making a copy, and a copy is what it makes where there
 //! is none. Each is without a name until then, in a directory that was there before, so a restore that fails leaves
 //! nothing, not even its output directory.
+//!
+//! Other calls wait for a fetch, so it must not wait for one call's output. Therefore early files are made only on the
+//! store's own filesystem: where that takes nothing more, nobody can fetch anything anyway.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::RestoreRequest;
 use super::plan::Selection;
 use crate::format::document::FileEntry;
 use crate::fs::place::{cannot_share, reflink};
-use crate::fs::{Dir, Stat, space};
+use crate::fs::{Dir, space};
 use crate::store::{Recipient, Store};
 use crate::words::digest::Checksum;
+use crate::words::error::Result;
 use crate::words::placement::LinkMode;
 
 /// Smaller files are copied from the store, whose pages are in memory, in bytes.
@@ -26,19 +28,16 @@ const WORTH_IT: u64 = 1 << 20;
 const HELD: usize = 64;
 
 /// What a restore hopes to be given.
-pub(super) struct EarlyFiles<'a> {
+pub(super) struct EarlyFiles {
     selection: Selection,
-    request: &'a RestoreRequest,
-    /// Where the files are made, looked for when one is wanted; `None`: they cannot be.
-    place: OnceLock<Option<Place>>,
-    store_device: u64,
-    held: Mutex<Held>,
-}
-
-struct Place {
+    link_mode: LinkMode,
+    /// Where the files are made: the output directory, or the nearest one above it that is there.
     dir: Dir,
     device: u64,
-    clones: bool,
+    /// Whether files of the store's filesystem can share blocks, asked when it matters; `None`: it has no files
+    /// without names.
+    clones: OnceLock<Option<bool>>,
+    held: Mutex<Held>,
 }
 
 #[derive(Default)]
@@ -48,49 +47,52 @@ struct Held {
     count: usize,
 }
 
-impl<'a> EarlyFiles<'a> {
-    pub(super) fn new(store: &Store, request: &'a RestoreRequest, selection: Selection) -> Self {
-        Self {
+impl EarlyFiles {
+    /// Files in a directory; `None` where it is not on the store's filesystem.
+    pub(super) fn new(
+        store: &Store,
+        dir: Dir,
+        selection: Selection,
+        link_mode: LinkMode,
+    ) -> Result<Option<Self>> {
+        let device = dir.device()?;
+        Ok((device == store.root.device).then(|| Self {
             selection,
-            request,
-            place: OnceLock::new(),
-            store_device: store.root.device,
+            link_mode,
+            dir,
+            device,
+            clones: OnceLock::new(),
             held: Mutex::default(),
-        }
+        }))
     }
 
     /// A file with these bytes, for a directory on that device.
     pub(super) fn take(&self, checksum: &Checksum, device: u64) -> Option<File> {
-        let place = self.place.get()?.as_ref()?;
-        if place.device != device {
+        if device != self.device {
             return None;
         }
         self.lock().files.remove(checksum)
     }
 
-    /// Whether a restore makes this file, and it is worth being early.
-    fn is_worth_it(&self, file: &FileEntry) -> bool {
-        file.size >= WORTH_IT && file.hardlink_of.is_none() && self.selection.contains(&file.path)
+    /// Whether a restore makes this file by copying it out of the store, and it is worth being early.
+    fn is_copied(&self, file: &FileEntry, packed: bool) -> bool {
+        let mode = self.link_mode;
+        let linked = file.read_only && matches!(mode, LinkMode::Auto | LinkMode::Hardlink);
+        let is_wanted = file.size >= WORTH_IT
+            && file.hardlink_of.is_none()
+            && self.selection.contains(&file.path);
+        is_wanted && !linked && (packed || mode == LinkMode::Copy || !self.can_clone())
     }
 
-    /// Whether a restore would copy this file out of the store.
-    fn is_copied(&self, place: &Place, file: &FileEntry, packed: bool) -> bool {
-        let mode = self.request.link_mode;
-        let beside = place.device == self.store_device;
-        let linked =
-            file.read_only && beside && matches!(mode, LinkMode::Auto | LinkMode::Hardlink);
-        let cloned = beside && place.clones && !packed && mode != LinkMode::Copy;
-        !linked && !cloned
+    fn can_clone(&self) -> bool {
+        let asked = self.clones.get_or_init(|| clones(&self.dir));
+        asked.unwrap_or(true)
     }
 
     /// A file that does not fit must not take from the store the room to fetch it: then it is here at least.
-    fn has_room(&self, place: &Place, bytes: u64, packed: bool) -> bool {
-        let for_store = if packed || place.device != self.store_device {
-            0
-        } else {
-            bytes
-        };
-        space::of(&place.dir).is_ok_and(|space| space.available >= bytes.saturating_add(for_store))
+    fn has_room(&self, bytes: u64, packed: bool) -> bool {
+        let for_store = if packed { 0 } else { bytes };
+        space::of(&self.dir).is_ok_and(|space| space.available >= bytes.saturating_add(for_store))
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -98,52 +100,22 @@ impl<'a> EarlyFiles<'a> {
     }
 }
 
-impl Recipient for EarlyFiles<'_> {
+impl Recipient for EarlyFiles {
     fn wants(&self, files: &[&FileEntry], bytes: u64, packed: bool) -> Option<File> {
-        let mut worth_it = files
-            .iter()
-            .filter(|file| self.is_worth_it(file))
-            .peekable();
-        worth_it.peek()?;
-        let place = self
-            .place
-            .get_or_init(|| Place::find(&self.request.output_dir));
-        let place = place.as_ref()?;
-        if !worth_it.any(|file| self.is_copied(place, file, packed)) {
+        if !files.iter().any(|file| self.is_copied(file, packed)) {
             return None;
         }
         let mut held = self.lock();
-        if held.count == HELD || !self.has_room(place, bytes, packed) {
+        if held.count == HELD || !self.has_room(bytes, packed) {
             return None;
         }
-        let file = place.dir.create_unnamed(0o600).ok()?;
+        let file = self.dir.create_unnamed(0o600).ok()?;
         held.count += 1;
         Some(file)
     }
 
     fn receive(&self, checksum: Checksum, file: File) {
         self.lock().files.insert(checksum, file);
-    }
-}
-
-impl Place {
-    /// The output directory, or the nearest one above it that is there.
-    fn find(output: &Path) -> Option<Self> {
-        let dir = output.ancestors().find_map(|path| {
-            let path = if path.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                path
-            };
-            path.exists().then(|| Dir::open(path).ok())
-        })??;
-        let device = Stat::of_file(&dir).ok()?.dev;
-        let clones = clones(&dir)?;
-        Some(Self {
-            dir,
-            device,
-            clones,
-        })
     }
 }
 

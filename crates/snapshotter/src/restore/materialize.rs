@@ -20,6 +20,7 @@ use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
 use crate::fs::temporary::{self, Temporary};
 use crate::fs::{Dir, Stat, attributes, own_ids, space};
+use crate::limit::for_each;
 use crate::snapshot::os_name;
 use crate::store::stream::{Hashing, Output, holes_are_zero, pass};
 use crate::store::{
@@ -35,7 +36,7 @@ use crate::words::relpath::RelPath;
 /// Copies of at least this many bytes are checked against the free space first.
 const LARGE: u64 = 1 << 20;
 
-/// How often a link is tried whose source was replaced in the same moment.
+/// How often a link is tried whose source was replaced in the same moment, or has no room for one more.
 const ATTEMPTS: u32 = 16;
 
 /// Makes everything in a plan.
@@ -62,6 +63,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
         files: files().count() as u64,
         bytes: restored.data_bytes,
     });
+    context.output.require_foreign(plan)?;
     if context.no_clobber {
         directories::refuse_existing(context, plan)?;
     }
@@ -73,9 +75,10 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
         known: context.store.known_views(snapshot)?,
         placements: Mutex::default(),
     };
-    context.limit.for_each(plan.groups.len(), |index| {
-        placing.group(&plan.groups[index])
-    })?;
+    let mut left: Vec<&Group> = plan.groups.iter().collect();
+    while !left.is_empty() {
+        left = placing.groups(&left)?;
+    }
     for link in &plan.links {
         placing.link(link)?;
     }
@@ -163,12 +166,47 @@ impl Job<'_> {
 }
 
 impl<'a> Placing<'a> {
-    fn group(&self, group: &'a Group) -> Result<()> {
-        let parent = directories::open(self.context.output, group.parent.as_ref())?;
-        let device = Stat::of_file(&parent).at("examine", parent.path())?.dev;
+    /// Places groups, and returns those that need a blob which another thread makes plain, once it has.
+    fn groups(&self, groups: &[&'a Group]) -> Result<Vec<&'a Group>> {
+        let later = Mutex::new(Vec::new());
+        let threads = self.context.limits.threads(groups.len());
+        for_each(threads, groups.len(), |index| {
+            let group = groups[index];
+            if let Some(file) = self.group(group)? {
+                later
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push((group, file));
+            }
+            Ok(())
+        })?;
+        let later = later.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // With no permit, and making nothing plain that others wait for.
+        for (_, file) in &later {
+            self.wait_for(file)?;
+        }
+        Ok(later.into_iter().map(|(group, _)| group).collect())
+    }
+
+    /// Waits while another thread makes a file's blob plain.
+    fn wait_for(&self, planned: &PlannedFile) -> Result<()> {
+        let blob = self.blobs.of(planned)?;
+        let unpacking = &self.context.store.unpacking;
+        unpacking.wait(blob.checksum, self.context.activity)
+    }
+
+    /// Places the files of a group; or none of them, and returns one whose blob another thread makes plain.
+    fn group(&self, group: &'a Group) -> Result<Option<&'a PlannedFile>> {
+        let parent = self.context.output.open(group.parent.as_ref())?;
+        let device = parent.device()?;
+        let limit = self.context.limits.of_device(device);
+        let _permit = limit.permit(self.context.activity)?;
         let mut jobs = Vec::with_capacity(group.files.len());
         for planned in &group.files {
-            jobs.push(self.open(planned, device)?);
+            match self.open(planned, device)? {
+                Some(job) => jobs.push(job),
+                None => return Ok(Some(planned)),
+            }
         }
         let mut sources = self.views(&jobs)?;
         for (job, source) in jobs.iter().zip(&mut sources) {
@@ -178,10 +216,11 @@ impl<'a> Placing<'a> {
                 .map_err(|error| error.with_path(parent.path_of(job.name())))?;
             self.count(job, placement);
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn open(&self, planned: &'a PlannedFile, device: u64) -> Result<Job<'a>> {
+    /// Opens a file's blob; `None` where another thread makes it plain.
+    fn open(&self, planned: &'a PlannedFile, device: u64) -> Result<Option<Job<'a>>> {
         let blob = self.blobs.of(planned)?;
         let opened = self
             .context
@@ -196,13 +235,16 @@ impl<'a> Placing<'a> {
             wanted: Wanted::new(self.effective(&planned.entry), self.context.relaxed_times),
         };
         if job.opened.form == Form::Packed && self.wants_link(&job) {
-            job.opened = self.unpack(&job)?;
+            match self.unpack(&job)? {
+                Some(plain) => job.opened = plain,
+                None => return Ok(None),
+            }
         }
-        Ok(job)
+        Ok(Some(job))
     }
 
     /// Nobody links to a packed file: the blob becomes plain first.
-    fn unpack(&self, job: &Job<'_>) -> Result<OpenBlob> {
+    fn unpack(&self, job: &Job<'_>) -> Result<Option<OpenBlob>> {
         let context = self.context;
         context
             .store
@@ -349,7 +391,10 @@ impl<'a> Placing<'a> {
             };
             let next = match error.raw_os_error() {
                 // The inode's links are used up: a fresh one takes over.
-                Some(libc::EMLINK) => self.new_source(job, Existing::Replace)?,
+                Some(libc::EMLINK) if left > 0 => {
+                    left -= 1;
+                    self.new_source(job, Existing::Replace)?
+                }
                 // The inode lost its name to a fresh one between being looked up and being linked.
                 Some(libc::ENOENT) if left > 0 => {
                     left -= 1;
@@ -434,7 +479,7 @@ impl<'a> Placing<'a> {
         if stat.nlink != 1 + self.names_of(&stat, &job.planned.others) {
             return Ok(false);
         }
-        let file = match parent.open_file(name) {
+        let file = match self.context.activity.open(parent, name)? {
             // What cannot be read cannot be compared: it is replaced.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
             result => result.at("open", path())?,
@@ -448,7 +493,7 @@ impl<'a> Placing<'a> {
     /// How many of these paths in the output are names of an inode.
     fn names_of(&self, stat: &Stat, paths: &[RelPath]) -> u64 {
         let is_name = |path: &&RelPath| {
-            let parent = directories::open(self.context.output, path.parent().as_ref()).ok();
+            let parent = self.context.output.open(path.parent().as_ref()).ok();
             let found = parent.and_then(|dir| dir.stat(os_name(path.file_name())).ok());
             found.is_some_and(|found| found.identity() == stat.identity())
         };
@@ -565,9 +610,9 @@ impl<'a> Placing<'a> {
     }
 
     fn try_link(&self, link: &Link) -> Result<()> {
-        let output = self.context.output;
-        let from = directories::open(output, link.of.parent().as_ref())?;
-        let to = directories::open(output, link.path.parent().as_ref())?;
+        let context = self.context;
+        let from = context.output.open(link.of.parent().as_ref())?;
+        let to = context.output.open(link.path.parent().as_ref())?;
         let (of, name) = (os_name(link.of.file_name()), os_name(link.path.file_name()));
         let wanted = from.stat(of).at("examine", from.path_of(of))?;
         let there = to.stat_if_any(name).at("examine", to.path_of(name))?;
@@ -596,13 +641,18 @@ impl<'a> Placing<'a> {
             .flat_map(|group| &group.files)
             .find(|file| file.entry.path == *path)
             .ok_or_else(|| Error::new(ErrorKind::Internal, "a name without its file"))?;
-        let parent = directories::open(self.context.output, path.parent().as_ref())?;
-        let device = Stat::of_file(&parent).at("examine", parent.path())?.dev;
-        let (mut temporary, _) = self.make(&parent, &self.open(planned, device)?)?;
+        let parent = self.context.output.open(path.parent().as_ref())?;
+        let job = loop {
+            match self.open(planned, parent.device()?)? {
+                Some(job) => break job,
+                None => self.wait_for(planned)?,
+            }
+        };
+        let (mut temporary, _) = self.make(&parent, &job)?;
         let of = os_name(path.file_name());
         published(temporary.publish(of, false), &parent, path.file_name())?;
         for other in &planned.others {
-            let to = directories::open(self.context.output, other.parent().as_ref())?;
+            let to = self.context.output.open(other.parent().as_ref())?;
             let name = os_name(other.file_name());
             let result = temporary::replace(&to, name, |temporary| parent.link(of, &to, temporary));
             published(result, &to, other.file_name())?;
@@ -624,7 +674,7 @@ fn blame(error: Error, planned: &PlannedFile) -> Error {
 
 fn make_symlink(context: &Context<'_>, entry: &SymlinkEntry) -> Result<()> {
     context.activity.check()?;
-    let parent = directories::open(context.output, entry.path.parent().as_ref())?;
+    let parent = context.output.open(entry.path.parent().as_ref())?;
     let name = os_name(entry.path.file_name());
     let target = os_name(&entry.target);
     let there = parent

@@ -14,16 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use directories::OutputDir;
 use early::EarlyFiles;
 use plan::Selection;
 
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
 use crate::format::document::Document;
 use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
+use crate::limit::Limits;
 use crate::remote::{self, Fetched, Flights, Remote};
-use crate::store::{Operation, Store, now};
+use crate::store::{Operation, Recipient, Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placements};
@@ -158,15 +160,15 @@ pub struct RestoreReport {
 /// What a restore works with.
 struct Context<'a> {
     store: &'a Store,
-    limit: &'a Limit,
+    limits: &'a Limits,
     activity: &'a Activity,
-    output: &'a Dir,
+    output: &'a OutputDir<'a>,
     link_mode: LinkMode,
     no_clobber: bool,
     relaxed_times: bool,
     privileged: bool,
     cloning: Cloning,
-    early: Option<&'a EarlyFiles<'a>>,
+    early: Option<&'a EarlyFiles>,
 }
 
 impl Context<'_> {
@@ -188,7 +190,7 @@ impl Context<'_> {
 /// Restores a snapshot, fetching what is not here. Blocks.
 pub(crate) fn run(
     store: &Arc<Store>,
-    limit: &Limit,
+    limits: &Limits,
     relaxed_times: bool,
     request: &RestoreRequest,
     remote: Option<(&Remote, &Flights)>,
@@ -198,12 +200,12 @@ pub(crate) fn run(
     let operation = store.begin()?;
     let call = Call {
         store,
-        limit,
+        limits,
         relaxed_times,
         request,
         remote: remote.map(|(remote, flights)| remote::Context {
             store,
-            limit,
+            limit: &limits.transfers,
             flights,
             remote,
             activity: &activity,
@@ -234,7 +236,7 @@ pub(crate) fn run(
 /// One restore.
 struct Call<'a> {
     store: &'a Arc<Store>,
-    limit: &'a Limit,
+    limits: &'a Limits,
     relaxed_times: bool,
     request: &'a RestoreRequest,
     remote: Option<remote::Context<'a>>,
@@ -243,7 +245,9 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn run(&self, operation: &Operation) -> Result<(Leased, Fetched, Restored)> {
-        let (leased, mut fetched, early) = self.obtain(operation)?;
+        // Refused before anything is fetched or made; an output that hangs holds nobody else.
+        let near = near_output(self.store, &self.request.output_dir)?;
+        let (leased, mut fetched, early) = self.obtain(operation, near)?;
         let result = self.materialize(&leased, early.as_ref());
         let restored = match (result, &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
@@ -257,13 +261,13 @@ impl Call<'_> {
         Ok((leased, fetched, restored))
     }
 
-    fn materialize(&self, leased: &Leased, early: Option<&EarlyFiles<'_>>) -> Result<Restored> {
+    fn materialize(&self, leased: &Leased, early: Option<&EarlyFiles>) -> Result<Restored> {
         let document = parse(&leased.document)?;
         let plan = plan::plan(document, &self.request.paths)?;
         let output = open_output(self.store, &self.request.output_dir)?;
         let context = Context {
             store: self.store,
-            limit: self.limit,
+            limits: self.limits,
             activity: self.activity,
             output: &output,
             link_mode: self.request.link_mode,
@@ -277,18 +281,24 @@ impl Call<'_> {
     }
 
     /// Leases the snapshot, fetching it first if it is not here.
-    fn obtain(&self, operation: &Operation) -> Result<(Leased, Fetched, Option<EarlyFiles<'_>>)> {
+    fn obtain(
+        &self,
+        operation: &Operation,
+        near: Dir,
+    ) -> Result<(Leased, Fetched, Option<EarlyFiles>)> {
         match (
             lease(self.store, operation, &self.request.reference),
             &self.remote,
         ) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
                 let selection = Selection::new(&self.request.paths)?;
-                let early = EarlyFiles::new(self.store, self.request, selection);
+                let mode = self.request.link_mode;
+                let early = EarlyFiles::new(self.store, near, selection, mode)?;
+                let recipient = early.as_ref().map(|early| early as &dyn Recipient);
                 let reference = &self.request.reference;
-                let fetched = remote::fetch(remote, operation, reference, Some(&early))?;
+                let fetched = remote::fetch(remote, operation, reference, recipient)?;
                 let leased = leased(self.store, fetched.snapshot)?;
-                Ok((leased, fetched, Some(early)))
+                Ok((leased, fetched, early))
             }
             (Ok(leased), Some(remote)) if self.request.no_clobber => {
                 // A second attempt would find the first one's files in its way: what is bad is found before.
@@ -392,14 +402,24 @@ fn parse(document: &[u8]) -> Result<Document> {
     })
 }
 
-fn open_output(store: &Store, path: &Path) -> Result<Dir> {
+/// The output directory, or the nearest one above it that is there.
+fn near_output(store: &Store, path: &Path) -> Result<Dir> {
     if path.as_os_str().is_empty() {
         return Err(Error::invalid("output_dir must not be empty"));
     }
-    let output = Dir::create_all(path, 0o755).map_err(|error| match error.kind() {
+    let near = Dir::nearest(path).map_err(no_directory)?;
+    store.root.require_outside("output_dir", &near)?;
+    Ok(near)
+}
+
+fn no_directory(error: Error) -> Error {
+    match error.kind() {
         ErrorKind::InvalidInput => error.with_hint("output_dir must be a directory"),
         _ => error,
-    })?;
-    store.root.require_outside("output_dir", &output)?;
-    Ok(output)
+    }
+}
+
+fn open_output<'a>(store: &'a Store, path: &Path) -> Result<OutputDir<'a>> {
+    let output = Dir::create_all(path, 0o755).map_err(no_directory)?;
+    OutputDir::new(store, output)
 }

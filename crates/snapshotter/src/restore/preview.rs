@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::directories::OutputDir;
 use super::plan::{Plan, plan};
-use super::{RestoreRequest, directories, parse};
+use super::{RestoreRequest, near_output, parse};
 use crate::ErrorKind;
 use crate::fs::Dir;
 use crate::snapshot::{EntryKind, PlannedEntry};
@@ -48,7 +49,7 @@ pub(crate) fn run(store: &Store, request: &RestoreRequest) -> Result<RestorePlan
     Ok(RestorePlan {
         reference: snapshot.reference.with_digest(snapshot.manifest_digest),
         manifest_digest: snapshot.manifest_digest,
-        existing: existing(request, &plan)?,
+        existing: existing(store, request, &plan)?,
         files: (files().count() + plan.links.len()) as u64,
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
@@ -57,11 +58,13 @@ pub(crate) fn run(store: &Store, request: &RestoreRequest) -> Result<RestorePlan
     })
 }
 
-fn existing(request: &RestoreRequest, plan: &Plan) -> Result<Vec<PathBuf>> {
+fn existing(store: &Store, request: &RestoreRequest, plan: &Plan) -> Result<Vec<PathBuf>> {
+    near_output(store, &request.output_dir)?;
     let output = match Dir::open(&request.output_dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        result => result?,
+        result => OutputDir::new(store, result?)?,
     };
+    output.require_foreign(plan)?;
     let mut found = Vec::new();
     for path in plan.names() {
         if exists(&output, path)? {
@@ -72,10 +75,9 @@ fn existing(request: &RestoreRequest, plan: &Plan) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn exists(output: &Dir, path: &RelPath) -> Result<bool> {
-    let dir = match directories::open(output, path.parent().as_ref()) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        result => result?,
+fn exists(output: &OutputDir<'_>, path: &RelPath) -> Result<bool> {
+    let Some(dir) = output.open_if_any(path.parent().as_ref())? else {
+        return Ok(false);
     };
     let name = crate::snapshot::os_name(path.file_name());
     let stat = dir.stat_if_any(name).at("examine", dir.path_of(name))?;

@@ -71,9 +71,8 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<C
         synced: Mutex::default(),
         plan,
     };
-    context
-        .limit
-        .for_each(plan.files.len(), |index| capture.file(index))?;
+    let (limit, activity) = (context.limit, context.activity);
+    limit.for_each(activity, plan.files.len(), |index| capture.file(index))?;
     capture.commit_rest()?;
     capture.finish()
 }
@@ -268,7 +267,11 @@ impl<'a> Capture<'a> {
 
     fn attempt(&self, index: usize, how: How) -> Result<Attempt<'a>> {
         let planned = &self.plan.files[index];
-        let file = beneath::open_file(self.context.base, &planned.path)?;
+        let activity = self.context.activity;
+        let wanted = || activity.advance(0);
+        let opened = beneath::open_file(self.context.base, &planned.path, &wanted);
+        activity.check()?;
+        let file = opened.at("open", self.context.base.path().join(&planned.path))?;
         let reading = Reading::open(self, index, file)?;
         let mode = self.context.link_mode;
         if planned.read_only

@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{Finished, State, Sync};
 use crate::config::Durability;
 use crate::fs::Dir;
+use crate::limit::{Limit, Limits};
 use crate::remote::{Remote, publish_new};
 use crate::store::{Operation, Store, now};
 use crate::words::digest::{Checksum, Sha256};
@@ -257,7 +258,7 @@ pub(crate) struct Context<'a> {
 /// Takes a snapshot. Blocks.
 pub(crate) fn run(
     store: &Arc<Store>,
-    limit: &Limit,
+    limits: &Limits,
     durability: Durability,
     request: &SnapshotRequest,
     remote: Option<&Remote>,
@@ -275,11 +276,12 @@ pub(crate) fn run(
         })?;
     }
     let base = open_base(store, &request.base_dir)?;
+    let limit = limits.of_device(base.device()?);
     let operation = store.begin()?;
     let snapshot = begin(store, &operation, &reference, request.force)?;
     let context = Context {
         store,
-        limit,
+        limit: &limit,
         activity: &activity,
         base: &base,
         link_mode: request.link_mode,
@@ -297,7 +299,16 @@ pub(crate) fn run(
         None => {}
     }
     let published = remote
-        .map(|remote| publish_new(store, limit, remote, snapshot, request.force, &activity))
+        .map(|remote| {
+            publish_new(
+                store,
+                &limits.transfers,
+                remote,
+                snapshot,
+                request.force,
+                &activity,
+            )
+        })
         .transpose();
     if published.is_err() {
         // What is nowhere else is in more of a hurry.

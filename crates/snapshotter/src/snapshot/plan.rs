@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Context, SnapshotRequest, open_base, walk};
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
+use crate::limit::Limits;
 use crate::store::Store;
 use crate::words::error::Result;
 use crate::words::progress::Warning;
@@ -79,7 +80,7 @@ impl PlannedEntry {
 /// Walks and reports. Blocks.
 pub(crate) fn run(
     store: &Arc<Store>,
-    limit: &Limit,
+    limits: &Limits,
     request: &SnapshotRequest,
     activity: Activity,
 ) -> Result<SnapshotPlan> {
@@ -88,7 +89,7 @@ pub(crate) fn run(
     let exists = store.catalog.read(|txn| txn.find(&reference))?.is_some();
     let context = Context {
         store,
-        limit,
+        limit: &limits.of_device(base.device()?),
         activity: &activity,
         base: &base,
         link_mode: request.link_mode,

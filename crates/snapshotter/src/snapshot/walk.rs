@@ -9,6 +9,7 @@ use super::globs::Globs;
 use super::{Context, File, SnapshotRequest, is_base, os_name};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
+use crate::store::OwnDirectories;
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
@@ -58,6 +59,7 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
     let mut walk = Walk {
         context,
         selection: &selection,
+        own: context.store.root.own_directories()?,
         read_only: Globs::new("read_only", &request.read_only)?,
         exclude: Globs::new("exclude", &request.exclude)?,
         plan: Plan::default(),
@@ -162,6 +164,8 @@ fn selected_path(file: &File) -> Result<Option<RelPath>> {
 struct Walk<'a> {
     context: &'a Context<'a>,
     selection: &'a Selection,
+    /// The store's own directories: opening its catalog would drop the locks on it.
+    own: OwnDirectories,
     read_only: Globs,
     exclude: Globs,
     plan: Plan,
@@ -175,6 +179,13 @@ impl Walk<'_> {
             return Ok(());
         };
         let (parent, stat) = stat_beneath(self.context.base, path)?;
+        if parent
+            .is_within(|dir| self.own.contains(dir))
+            .unwrap_or(false)
+        {
+            self.skip(Some(path), "it is in the store");
+            return Ok(());
+        }
         if self.exclude.covers(path) {
             return Ok(());
         }
@@ -192,13 +203,8 @@ impl Walk<'_> {
             None => base,
         };
         let stat = Stat::of_file(dir).at("examine", dir.path())?;
-        if stat.identity()
-            == (
-                self.context.store.root.device,
-                self.context.store.root.inode,
-            )
-        {
-            self.skip(path, "the directory is the store itself");
+        if self.own.contains(&stat) {
+            self.skip(path, "the directory is the store's");
             return Ok(());
         }
         if let Some(path) = path {

@@ -52,7 +52,7 @@ impl Store {
     /// `Damaged` when the file is missing or its bytes changed; the row is marked then.
     pub(crate) fn open_good(&self, blob: &Blob, activity: &Activity) -> Result<OpenBlob> {
         self.require_usable(blob)?;
-        let (blob, opened) = match self.open_current(blob) {
+        let (blob, opened) = match self.open_current(blob, activity) {
             Ok(Some(found)) => found,
             Ok(None) => return Err(self.found_missing(blob)?),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
@@ -106,13 +106,14 @@ impl Store {
     pub(crate) fn open_current<'b>(
         &self,
         blob: &'b Blob,
+        activity: &Activity,
     ) -> Result<Option<(Cow<'b, Blob>, OpenBlob)>> {
-        if let Some(opened) = self.open_blob(blob)? {
+        if let Some(opened) = self.open_blob(blob, activity)? {
             return Ok(Some((Cow::Borrowed(blob), opened)));
         }
         match self.catalog.read(|txn| txn.blob(&blob.checksum))? {
             Some(now) if now.name() != blob.name() => {
-                let opened = self.open_blob(&now)?;
+                let opened = self.open_blob(&now, activity)?;
                 Ok(opened.map(|opened| (Cow::Owned(now), opened)))
             }
             _ => Ok(None),
@@ -120,10 +121,11 @@ impl Store {
     }
 
     /// Opens the file of the form that a row says, as it is; `None`: there is none.
-    fn open_blob(&self, blob: &Blob) -> Result<Option<OpenBlob>> {
+    fn open_blob(&self, blob: &Blob, activity: &Activity) -> Result<Option<OpenBlob>> {
         let name = blob.name();
         let path = || self.root.content.path_of(&name);
-        let file = match self.root.content.open_file(&name) {
+        let opened = activity.open(&self.root.content, &name)?;
+        let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             // A symlink, put there by somebody: not the file that is missing.

@@ -1,5 +1,6 @@
 //! The names under a root, and opening or making it.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use crate::catalog::{Shard, Tree};
 use crate::fs::counter::Counter;
 use crate::fs::dir::Kind;
 use crate::fs::lock::{self, Lock};
-use crate::fs::{Dir, is_privileged, space};
+use crate::fs::{Dir, Stat, is_privileged, space};
 use crate::words::error::{At, Error, ErrorKind, Result};
 
 /// The open directories of a root.
@@ -24,6 +25,9 @@ pub(crate) struct Root {
     pub(crate) device: u64,
     pub(crate) inode: u64,
 }
+
+/// Where wrong bytes are moved, when there are some.
+pub(super) const QUARANTINE: &str = "quarantine";
 
 /// Memory dumps hold secrets: nobody but the owner of the root looks inside.
 const PRIVATE: u32 = 0o700;
@@ -48,7 +52,7 @@ impl Root {
                 .ensure_dir(OsStr::new(name), PRIVATE)?
                 .ensure_dir(algorithm, PRIVATE)
         };
-        let stat = crate::fs::Stat::of_file(&dir).at("examine", dir.path())?;
+        let stat = Stat::of_file(&dir).at("examine", dir.path())?;
         Ok(Self {
             content: under_storage("content")?,
             views: under_storage("snapshot")?,
@@ -62,16 +66,40 @@ impl Root {
         })
     }
 
+    /// The directories of the store that are there now, as inodes: what leads to one, such as a mount, makes no difference.
+    pub(crate) fn own_directories(&self) -> Result<OwnDirectories> {
+        let mut own = OwnDirectories(HashSet::from([(self.device, self.inode)]));
+        let top = [
+            &self.content,
+            &self.views,
+            &self.leases,
+            &self.metadata,
+            &self.staging,
+            &self.trash,
+        ];
+        for dir in top {
+            own.0.insert(dir.identity()?);
+        }
+        for name in ["storage", "storage/content", "storage/snapshot", QUARANTINE] {
+            let name = OsStr::new(name);
+            let stat = self.dir.stat_if_any(name);
+            own.0.extend(
+                stat.at("examine", self.dir.path_of(name))?
+                    .map(|stat| stat.identity()),
+            );
+        }
+        for owners in [&self.staging, &self.trash] {
+            own.add_below(owners)?;
+        }
+        Ok(own)
+    }
+
     /// Refuses a directory of the caller's that is inside the root: what is done there would be done to the store.
     pub(crate) fn require_outside(&self, field: &str, dir: &Dir) -> Result<()> {
+        let own = self.own_directories()?;
         // A parent that may not be looked at is not ours.
-        if dir.is_within((self.device, self.inode)).unwrap_or(false) {
-            return Err(Error::invalid(format!(
-                "{field} {} is inside the store {}",
-                dir.path().display(),
-                self.dir.path().display()
-            ))
-            .with_path(dir.path()));
+        if dir.is_within(|dir| own.contains(dir)).unwrap_or(false) {
+            return Err(self.is_inside(format!("{field} {}", dir.path().display()), dir.path()));
         }
         Ok(())
     }
@@ -103,6 +131,22 @@ impl Root {
         )
         .with_path(path)
         .with_hint("stop what uses it, and try again")
+    }
+
+    /// Refuses a path whose directory, there or to be made, is inside the root.
+    #[cfg(feature = "registry")]
+    pub(crate) fn require_path_outside(&self, field: &str, path: &Path) -> Result<()> {
+        match Dir::nearest(path) {
+            Ok(near) => self.require_outside(field, &near),
+            // Whoever uses it says what is wrong with it.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The error of a directory that is the store's.
+    pub(crate) fn is_inside(&self, what: impl std::fmt::Display, path: &Path) -> Error {
+        let root = self.dir.path().display();
+        Error::invalid(format!("{what} is inside the store {root}")).with_path(path)
     }
 
     /// Where the catalog is.
@@ -185,6 +229,30 @@ impl Root {
         Err(Error::damaged(format!("the store {} has lost its catalog", path.display()))
             .with_path(path)
             .with_hint("put metadata/ back from a backup, or let `rebuild` make a catalog of what is there"))
+    }
+}
+
+/// The directories of a store, as inodes.
+#[derive(Debug)]
+pub(crate) struct OwnDirectories(HashSet<(u64, u64)>);
+
+impl OwnDirectories {
+    /// Whether a directory is one of the store's.
+    pub(crate) fn contains(&self, dir: &Stat) -> bool {
+        self.0.contains(&dir.identity())
+    }
+
+    /// Owners' directories come and go.
+    fn add_below(&mut self, dir: &Dir) -> Result<()> {
+        for name in dir.names()? {
+            let path = dir.path_of(&name);
+            let stat = dir.stat_if_any(&name).at("examine", path)?;
+            if stat.is_none_or(|stat| stat.kind != Kind::Directory) {
+                continue;
+            }
+            self.0.extend(stat.map(|stat| stat.identity()));
+        }
+        Ok(())
     }
 }
 

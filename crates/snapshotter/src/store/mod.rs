@@ -41,6 +41,7 @@ pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
+pub(crate) use layout::OwnDirectories;
 pub(crate) use operation::Operation;
 #[cfg(feature = "registry")]
 pub(crate) use packed::pass_packed;
@@ -80,7 +81,7 @@ pub(crate) struct Store {
     /// The running boot; empty where the system does not tell, and then equal to no recorded one.
     boot: String,
     claims: Claims,
-    unpacking: unpack::Unpacking,
+    pub(crate) unpacking: unpack::Unpacking,
     background: Background,
     /// The catalog is older than the store: what it does not know may be what it lost.
     went_back: bool,

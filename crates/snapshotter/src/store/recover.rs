@@ -61,7 +61,7 @@ pub(crate) fn read_blob(
     activity: &Activity,
 ) -> Result<Option<ReadBlob>> {
     let path = || dir.path_of(name);
-    let file = match dir.open_file(name) {
+    let file = match activity.open(dir, name)? {
         Ok(file) => file,
         Err(error) if is_unreadable(&error) => return Ok(None),
         Err(error) => return Err(error).at("open", path()),
@@ -135,7 +135,9 @@ impl Root {
     /// Moves a name out of the store to `quarantine/`, where nothing of this program looks, and says where it is. The
     /// caller holds the names lock.
     pub(crate) fn set_aside(&self, dir: &Dir, name: &OsStr) -> Result<PathBuf> {
-        let aside = self.dir.ensure_dir(OsStr::new("quarantine"), 0o700)?;
+        let aside = self
+            .dir
+            .ensure_dir(OsStr::new(super::layout::QUARANTINE), 0o700)?;
         let random = random_name().at("read random bytes for", aside.path())?;
         // Without its shard.
         let mut to = Path::new(name).file_name().unwrap_or(name).to_owned();

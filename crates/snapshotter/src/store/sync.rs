@@ -57,6 +57,10 @@ impl Store {
         let path = || self.root.content.path_of(&name);
         match self.root.content.open_file(&name) {
             Ok(file) => sync_file(&file).at("sync", path()),
+            // Somebody holds a lease on it, by another of its names, and a sync is not to wait for them.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.root.content.sync_filesystem()
+            }
             // Removed meanwhile: there is nothing to keep. Or made plain: whoever did that has synced it, if it has to be.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error).at("open", path()),

@@ -13,8 +13,9 @@
 //!   be anywhere else, the plain file and its name are on the disk before the row that says so. Otherwise the row is
 //!   marked like that of any new blob.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::sync::PoisonError;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::check::OpenBlob;
 use super::stream::Output;
@@ -23,6 +24,7 @@ use crate::activity::Activity;
 use crate::catalog::{Blob, Confirmed, Form, StoredName, Sync, Txn};
 use crate::fs::dir::sync_file;
 use crate::fs::{Stat, attributes};
+use crate::limit::wait_a_moment;
 use crate::words::digest::Checksum;
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Result};
@@ -47,6 +49,7 @@ struct Unpacked<'s> {
 
 impl Store {
     /// Makes a packed blob plain and opens it. Its new inode gets the wanted attributes, so that it is the first view.
+    /// `None` where another thread is at it: then [`Unpacking::wait`], holding nothing that others need, and ask again.
     ///
     /// # Errors
     /// `Damaged` when the packed bytes are not what they were; the row is marked then. `NoSpace`. Those of writing.
@@ -56,18 +59,21 @@ impl Store {
         wanted: &Wanted,
         privileged: bool,
         activity: &Activity,
-    ) -> Result<OpenBlob> {
-        let _turn = self.unpacking.join(blob.checksum);
+    ) -> Result<Option<OpenBlob>> {
+        let Some(_turn) = self.unpacking.start(blob.checksum) else {
+            return Ok(None);
+        };
         // Somebody may have done it since the row was read.
         let now = self.catalog.read(|txn| txn.blob(&blob.checksum))?;
         let blob = now.as_ref().unwrap_or(blob);
         let opened = self.open_good(blob, activity)?;
         if opened.form == Form::Plain {
-            return Ok(opened);
+            return Ok(Some(opened));
         }
         self.replace_packed(blob, &opened, wanted, privileged, activity)?;
         let now = self.catalog.read(|txn| txn.blob(&blob.checksum))?;
         self.open_good(now.as_ref().unwrap_or(blob), activity)
+            .map(Some)
     }
 
     fn replace_packed(
@@ -157,38 +163,79 @@ impl Store {
 /// Which blobs are being made plain in this process: the second thread that wants the same one waits instead of decoding
 /// it too.
 #[derive(Debug, Default)]
-pub(super) struct Unpacking {
-    busy: std::sync::Mutex<std::collections::HashSet<Checksum>>,
-    freed: std::sync::Condvar,
+pub(crate) struct Unpacking {
+    busy: Mutex<HashSet<Checksum>>,
+    ended: Condvar,
 }
 
 /// One thread's turn with a blob.
-pub(super) struct UnpackTurn<'a> {
+struct UnpackTurn<'a> {
     unpacking: &'a Unpacking,
     blob: Checksum,
 }
 
 impl Unpacking {
-    fn join(&self, blob: Checksum) -> UnpackTurn<'_> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while !busy.insert(blob) {
-            busy = self
-                .freed
-                .wait(busy)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        UnpackTurn {
+    /// `None`: another thread has its turn.
+    fn start(&self, blob: Checksum) -> Option<UnpackTurn<'_>> {
+        let is_first = self.lock().insert(blob);
+        // Made only where it is given out: dropping it ends the turn.
+        is_first.then(|| UnpackTurn {
             unpacking: self,
             blob,
+        })
+    }
+
+    /// Waits until nobody makes the blob plain. The caller holds no permit and makes none plain itself.
+    ///
+    /// # Errors
+    /// `Cancelled` when the caller gives up first.
+    pub(crate) fn wait(&self, blob: Checksum, activity: &Activity) -> Result<()> {
+        let mut busy = self.lock();
+        while busy.contains(&blob) {
+            activity.check()?;
+            busy = wait_a_moment(&self.ended, busy);
         }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Checksum>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for UnpackTurn<'_> {
     fn drop(&mut self) {
-        let busy = self.unpacking.busy.lock();
-        busy.unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.blob);
-        self.unpacking.freed.notify_all();
+        self.unpacking.lock().remove(&self.blob);
+        self.unpacking.ended.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Whoever wanted a blob that another thread made plain waited with a permit, which that one's call may have needed, and
+    /// did not look whether its own caller had given up.
+    #[test]
+    fn whoever_gives_up_does_not_wait_until_a_blob_is_plain() {
+        let unpacking = Unpacking::default();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let activity = Activity::new(Arc::clone(&cancelled), None);
+        let blob = |number| Checksum::from_bytes([number; 32]);
+        let turn = unpacking.start(blob(1)).unwrap();
+        assert!(unpacking.start(blob(1)).is_none());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| unpacking.wait(blob(1), &activity));
+            cancelled.store(true, Ordering::Relaxed);
+            assert!(waiting.join().unwrap().is_err());
+        });
+        cancelled.store(false, Ordering::Relaxed);
+        unpacking.wait(blob(2), &activity).unwrap();
+        drop(turn);
+        unpacking.wait(blob(1), &activity).unwrap();
+        assert!(unpacking.start(blob(1)).is_some());
     }
 }

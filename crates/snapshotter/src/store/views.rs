@@ -173,6 +173,8 @@ impl Store {
         let file = match dir.open_file(&name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Somebody may be about to write it, by one of its other names: another view is made.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error).at("open", dir.path_of(&name)),
         };
         let stat = Stat::of_file(&file).at("examine", dir.path_of(&name))?;
@@ -299,7 +301,7 @@ impl Store {
     ) -> Result<bool> {
         let dir = &self.root.views;
         let name = name_of(blob, attributes);
-        let file = match dir.open_file(&name) {
+        let file = match activity.open(dir, &name)? {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error).at("open", dir.path_of(&name)),

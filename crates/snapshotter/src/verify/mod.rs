@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::activity::{Activity, Limit};
+use crate::activity::Activity;
 use crate::catalog::{Blob, BlobState, Snapshot};
+use crate::limit::Limit;
 use crate::remote;
 use crate::store::{Store, Strangers, WENT_BACK};
 use crate::words::digest::{Checksum, Digest};
@@ -348,7 +349,7 @@ impl Check<'_> {
     }
 
     fn blobs(&self, limit: &Limit, blobs: &[Blob]) -> Result<()> {
-        limit.for_each(blobs.len(), |index| self.blob(&blobs[index]))
+        limit.for_each(self.activity, blobs.len(), |index| self.blob(&blobs[index]))
     }
 
     fn blob(&self, blob: &Blob) -> Result<()> {
@@ -375,7 +376,7 @@ impl Check<'_> {
 
     fn judge(&self, blob: &Blob) -> Result<Verdict> {
         let still_there = || self.store.catalog.read(|txn| txn.blob(&blob.checksum));
-        let found = match self.store.open_current(blob) {
+        let found = match self.store.open_current(blob, self.activity) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 self.store.mark_unreadable(blob)?;
                 return Ok(Verdict::Damaged);

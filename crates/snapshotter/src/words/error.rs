@@ -80,6 +80,7 @@ impl ErrorKind {
             | io::ErrorKind::IsADirectory
             | io::ErrorKind::InvalidFilename => Self::InvalidInput,
             io::ErrorKind::Unsupported => Self::Unsupported,
+            io::ErrorKind::WouldBlock => Self::Busy,
             _ => Self::Internal,
         }
     }

@@ -88,11 +88,15 @@ fn converse(
     let (sender, receiver) = mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
         // Not joined: a grandchild may keep the pipe open after the helper was killed.
-        std::thread::spawn(move || {
+        let reading = std::thread::Builder::new().spawn(move || {
             let mut said = Vec::new();
             let read = stdout.take(MAX_BYTES + 1).read_to_end(&mut said);
             let _ = sender.send(read.map(|_| said));
         });
+        if reading.is_err() {
+            end(child);
+            return Err(failed(program, "cannot be read: there are no more threads"));
+        }
     }
     let left = deadline.saturating_duration_since(Instant::now());
     let said = match receiver.recv_timeout(left) {

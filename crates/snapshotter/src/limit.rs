@@ -1,0 +1,236 @@
+//! How many files are worked on at once.
+//!
+//! A call spreads its files over threads of its own, and a thread works on a file while it holds a permit of a [`Limit`].
+//! Nobody waits for another call while holding a permit, so every permit comes free by itself, unless what it is used on is
+//! stuck. Therefore [`Limits`] has a limit for transfers and one for each filesystem: an output that takes nothing more
+//! keeps the permits of its own filesystem and no others. Waiting for a permit ends when the caller gives up.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::Builder;
+use std::time::Duration;
+
+use crate::activity::Activity;
+use crate::words::error::{Error, Result};
+
+/// How often a thread that waits looks whether its caller has given up.
+pub(crate) const GLANCE: Duration = Duration::from_millis(20);
+
+/// The limits of one kind of call of a handle.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    total: usize,
+    /// Of what comes from other nodes, or goes there.
+    pub(crate) transfers: Limit,
+    filesystems: Mutex<HashMap<u64, Weak<Limit>>>,
+}
+
+impl Limits {
+    pub(crate) fn new(total: usize) -> Self {
+        Self {
+            total,
+            transfers: Limit::new(total),
+            filesystems: Mutex::default(),
+        }
+    }
+
+    /// Threads that are worth having for `count` files.
+    pub(crate) fn threads(&self, count: usize) -> usize {
+        self.total.min(count)
+    }
+
+    /// The limit of a filesystem, shared by all who use it at the moment.
+    pub(crate) fn of_device(&self, device: u64) -> Arc<Limit> {
+        let mut filesystems = lock(&self.filesystems);
+        if let Some(limit) = filesystems.get(&device).and_then(Weak::upgrade) {
+            return limit;
+        }
+        filesystems.retain(|_, limit| limit.strong_count() > 0);
+        let limit = Arc::new(Limit::new(self.total));
+        filesystems.insert(device, Arc::downgrade(&limit));
+        limit
+    }
+}
+
+/// How many files are worked on at once.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    free: Mutex<usize>,
+    freed: Condvar,
+    total: usize,
+}
+
+/// A place under a [`Limit`].
+pub(crate) struct Permit<'a>(&'a Limit);
+
+impl Limit {
+    pub(crate) fn new(total: usize) -> Self {
+        Self {
+            free: Mutex::new(total),
+            freed: Condvar::new(),
+            total,
+        }
+    }
+
+    /// Waits for a place.
+    ///
+    /// # Errors
+    /// `Cancelled` when the caller gives up first.
+    pub(crate) fn permit(&self, activity: &Activity) -> Result<Permit<'_>> {
+        let mut free = lock(&self.free);
+        while *free == 0 {
+            activity.check()?;
+            free = wait_a_moment(&self.freed, free);
+        }
+        *free -= 1;
+        Ok(Permit(self))
+    }
+
+    /// Calls `work` with every index below `count`, each under a permit. After a failure no further index is started; the
+    /// failure with the lowest index is returned.
+    pub(crate) fn for_each(
+        &self,
+        activity: &Activity,
+        count: usize,
+        work: impl Fn(usize) -> Result<()> + Sync,
+    ) -> Result<()> {
+        for_each(self.total.min(count), count, |index| {
+            let _permit = self.permit(activity)?;
+            work(index)
+        })
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// Calls `work` with every index below `count`, on so many threads at most, of which the caller's is one. After a failure
+/// no further index is started; the failure with the lowest index is returned.
+pub(crate) fn for_each(
+    threads: usize,
+    count: usize,
+    work: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    let stop = AtomicBool::new(false);
+    let run = || {
+        while !stop.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return;
+            }
+            if let Err(error) = work(index) {
+                stop.store(true, Ordering::Relaxed);
+                keep_first(&failed, index, error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            let thread = Builder::new().name("snapshotter-file".to_owned());
+            // Out of threads: slower, and right.
+            if thread.spawn_scoped(scope, run).is_err() {
+                break;
+            }
+        }
+        run();
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn keep_first(failed: &Mutex<Option<(usize, Error)>>, index: usize, error: Error) {
+    let mut failed = lock(failed);
+    if failed.as_ref().is_none_or(|(first, _)| index < *first) {
+        *failed = Some((index, error));
+    }
+}
+
+/// Waits until it is told, or for as long as nobody need know that the caller has given up.
+pub(crate) fn wait_a_moment<'a, T>(told: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    let waited = told.wait_timeout(guard, GLANCE);
+    waited.unwrap_or_else(PoisonError::into_inner).0
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::error::ErrorKind;
+
+    fn activity() -> (Activity, Arc<AtomicBool>) {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        (Activity::new(Arc::clone(&cancelled), None), cancelled)
+    }
+
+    #[test]
+    fn every_index_is_visited_once() {
+        let seen: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
+        let work = |index: usize| {
+            seen[index].fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        Limit::new(4)
+            .for_each(&activity().0, seen.len(), work)
+            .unwrap();
+        assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn a_failure_stops_the_rest_and_is_returned() {
+        let started = AtomicUsize::new(0);
+        let result = Limit::new(1).for_each(&activity().0, 100, |index| {
+            started.fetch_add(1, Ordering::Relaxed);
+            if index == 3 {
+                return Err(Error::invalid("three"));
+            }
+            Ok(())
+        });
+        assert_eq!(result.unwrap_err().to_string(), "three");
+        assert_eq!(started.load(Ordering::Relaxed), 4);
+    }
+
+    /// Waiting for a permit did not look whether the caller had given up: behind a file that took an hour, a call that
+    /// nobody wanted any more stayed for the hour.
+    #[test]
+    fn whoever_gives_up_waits_for_no_permit() {
+        let limit = Limit::new(1);
+        let (patient, _) = activity();
+        let held = limit.permit(&patient).unwrap();
+        let (impatient, cancelled) = activity();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| limit.for_each(&impatient, 3, |_| panic!("no permit")));
+            cancelled.store(true, Ordering::Relaxed);
+            let error = waiting.join().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Cancelled);
+        });
+        drop(held);
+        drop(limit.permit(&patient).unwrap());
+    }
+
+    #[test]
+    fn each_filesystem_has_permits_of_its_own_and_who_left_leaves_nothing() {
+        let (activity, _) = activity();
+        let limits = Limits::new(1);
+        {
+            let (one, other) = (limits.of_device(1), limits.of_device(2));
+            let _held = one.permit(&activity).unwrap();
+            drop(other.permit(&activity).unwrap());
+            drop(limits.transfers.permit(&activity).unwrap());
+            assert!(Arc::ptr_eq(&one, &limits.of_device(1)));
+        }
+        drop(limits.of_device(3));
+        assert_eq!(lock(&limits.filesystems).len(), 1);
+    }
+}

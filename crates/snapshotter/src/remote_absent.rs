@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::activity::{Activity, Limit};
 use crate::format::document::Document;
-use crate::store::{Recipient, Store};
+use crate::store::{Operation, Recipient, Store};
 use crate::words::error::Result;
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
@@ -69,7 +69,7 @@ pub(crate) fn publish_new(
 
 pub(crate) fn fetch(
     context: &Context<'_>,
-    _: i64,
+    _: &Operation,
     _: &Reference,
     _: Option<&dyn Recipient>,
 ) -> Result<Fetched> {

@@ -7,7 +7,7 @@ use crate::activity::Activity;
 use crate::catalog::{Blob, PublicationRow, Relied, Snapshot};
 use crate::format::document::Document;
 use crate::limit::Limit;
-use crate::store::{Recipient, Store};
+use crate::store::{Operation, Recipient, Store};
 use crate::words::error::{Error, Result};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
@@ -111,7 +111,7 @@ pub(crate) fn publish_new(
 
 pub(crate) fn fetch(
     context: &Context<'_>,
-    _: i64,
+    _: &Operation,
     _: &Reference,
     _: Option<&dyn Recipient>,
 ) -> Result<Fetched> {

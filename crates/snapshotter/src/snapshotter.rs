@@ -122,7 +122,6 @@ impl Snapshotter {
             inner: Arc::new(Inner {
                 snapshots: Limits::new(config.snapshot_concurrency),
                 restores: Limits::new(config.restore_concurrency),
-                #[cfg(feature = "registry")]
                 remote,
                 #[cfg(feature = "registry")]
                 daemon,

@@ -746,7 +746,7 @@ fn who_only_reads_leaves_no_lease_file_and_keeps_a_rebuild_out_all_the_same() {
     let leases = scene.root().join("leases");
     let reader = scene.open();
     reader.listed();
-    reader.inspect("base:v1").unwrap();
+    reader.inspect("kept:v1").unwrap();
     assert_eq!(names(&leases).len(), 0);
     let config = snapshotter::Config::new(scene.root());
     let rebuilt = || {

@@ -66,13 +66,15 @@ impl Scene {
         self.roomy(name)
     }
 
-    /// Takes every block there is.
+    /// Takes every block there is: the last one may be too little for a large file, which would have to describe it too.
     fn fill(&self) {
         fill(&self.small("filler"));
+        fill(&self.small("filler-rest"));
     }
 
     fn drain(&self) {
         fs::remove_file(self.small("filler")).unwrap();
+        let _ = fs::remove_file(self.small("filler-rest"));
     }
 
     /// Nothing failed half-way, as seen by the next handle and from outside.

@@ -132,6 +132,7 @@ macro_rules! select_blobs {
     };
 }
 
+#[cfg(feature = "registry")]
 pub(super) use {blob_columns, select_blobs};
 
 pub(super) fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {

@@ -32,6 +32,9 @@ pub(super) const QUARANTINE: &str = "quarantine";
 /// Memory dumps hold secrets: nobody but the owner of the root looks inside.
 const PRIVATE: u32 = 0o700;
 
+/// A directory of this size has hundreds of names at most, in bytes.
+const FEW_NAMES: u64 = 64 << 10;
+
 impl Root {
     /// Opens a root, making what is missing of its directories.
     ///
@@ -90,6 +93,12 @@ impl Root {
         }
         for owners in [&self.staging, &self.trash] {
             own.add_below(owners)?;
+        }
+        for tree in [&self.content, &self.views] {
+            // Shards, but for those beside the many names of an earlier release, which would have to be listed.
+            if Stat::of_file(tree).at("examine", tree.path())?.size < FEW_NAMES {
+                own.add_below(tree)?;
+            }
         }
         Ok(own)
     }
@@ -242,7 +251,7 @@ impl OwnDirectories {
         self.0.contains(&dir.identity())
     }
 
-    /// Owners' directories come and go.
+    /// Owners' directories and shards come and go.
     fn add_below(&mut self, dir: &Dir) -> Result<()> {
         for name in dir.names()? {
             let path = dir.path_of(&name);

@@ -47,6 +47,11 @@ impl Activity {
         }
     }
 
+    /// Set once the caller has given up: for those who look at it in ways of their own.
+    pub(crate) fn cancelled(&self) -> &Arc<AtomicBool> {
+        &self.cancelled
+    }
+
     /// Fails once the caller has given up.
     pub(crate) fn check(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {

@@ -262,6 +262,7 @@ pub(crate) fn remove(
     activity: Activity,
 ) -> Result<RemoveReport> {
     store.require_current()?;
+    store.expect_orphans();
     let (snapshot, doomed) = store.with_reserve(|| {
         store.catalog.write(Sync::Full, |txn| {
             let snapshot = txn.resolve(reference)?;

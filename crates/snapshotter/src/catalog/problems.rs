@@ -1,10 +1,16 @@
 //! Whether the database is one: its pages, its indexes, its constraints, its references.
 
-use rusqlite::params;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::{TransactionBehavior, params};
 
 use super::{Catalog, Doomed, Result, Txn, sqlite_error};
 use crate::words::digest::Checksum;
-use crate::words::error::ErrorKind;
+use crate::words::error::{Error, ErrorKind};
+
+/// Instructions of SQLite's machine between two looks whether somebody has given up: some microseconds.
+const GLANCE: i32 = 1000;
 
 /// Problems told at most.
 const MOST: usize = 100;
@@ -13,9 +19,21 @@ impl Catalog {
     /// What SQLite finds wrong with the file, for people. Empty: nothing. Reads all of it.
     ///
     /// # Errors
-    /// Those that are not damage.
-    pub(crate) fn problems(&self) -> Result<Vec<String>> {
-        match self.read(|txn| txn.problems()) {
+    /// Those that are not damage; `Cancelled` soon after somebody has set `cancelled`.
+    pub(crate) fn problems(&self, cancelled: &Arc<AtomicBool>) -> Result<Vec<String>> {
+        let mut connection = self.connection()?;
+        let flag = Arc::clone(cancelled);
+        connection
+            .progress_handler(GLANCE, Some(move || flag.load(Ordering::Relaxed)))
+            .map_err(|error| self.error(error))?;
+        let found = self
+            .begin(&mut connection, TransactionBehavior::Deferred)
+            .and_then(|txn| txn.problems());
+        connection
+            .progress_handler(0, None::<fn() -> bool>)
+            .map_err(|error| self.error(error))?;
+        match found {
+            Err(_) if cancelled.load(Ordering::Relaxed) => Err(Error::cancelled()),
             Err(error) if error.kind() == ErrorKind::Damaged => {
                 let cause = std::error::Error::source(&error);
                 Ok(vec![cause.map_or(error.to_string(), ToString::to_string)])

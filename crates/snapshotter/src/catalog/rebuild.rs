@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
@@ -59,12 +61,13 @@ impl Catalog {
         path: &Path,
         generation: Counter,
         busy_timeout: Duration,
+        cancelled: &Arc<AtomicBool>,
     ) -> Result<Condition> {
         let looked = connect(path, generation, busy_timeout).and_then(|catalog| {
             let (version, tables) =
                 catalog.read(|txn| Ok((txn.schema_version()?, txn.tables()?)))?;
             Ok(match version {
-                1..=SCHEMA_VERSION if catalog.problems()?.is_empty() => Condition::Whole,
+                1..=SCHEMA_VERSION if catalog.problems(cancelled)?.is_empty() => Condition::Whole,
                 0 if tables == 0 => Condition::Empty,
                 0..=SCHEMA_VERSION => Condition::Broken,
                 newer => return Err(super::open::newer(path, newer)),

@@ -2,9 +2,8 @@
 //!
 //! The row goes in the transaction that looks once more whether it may: under the names lock nobody can take a lease, a
 //! pin or a reference in between, or learn that a registry has lost the snapshot, since each of these is a transaction under
-//! the same lock. Then the names of the blobs
-//! that nothing needs any more are swept as after a removal: whoever has taken the same bytes meanwhile has a row, and
-//! keeps the name.
+//! the same lock. Then the names of the blobs that nothing needs any more are swept as after a removal: whoever has taken the
+//! same bytes meanwhile has a row, and keeps the name.
 
 use crate::activity::Activity;
 use crate::catalog::{Doomed, Relied, Snapshot, Sync};
@@ -19,6 +18,7 @@ pub(super) fn release(
     relied: Option<&Relied>,
     activity: &Activity,
 ) -> Result<Option<Vec<Doomed>>> {
+    store.expect_orphans();
     let doomed = store.with_reserve(|| {
         store
             .catalog

@@ -134,7 +134,7 @@ pub(crate) fn run(
     refuse_other_roots(&root)?;
     let own = root.exclude()?;
     let owners = require_nobody(&root)?;
-    let broken = match condition(&root, config.busy_timeout)? {
+    let broken = match condition(&root, config.busy_timeout, activity)? {
         Condition::Whole => {
             keep_old(&root)?;
             drop((own, owners));
@@ -205,14 +205,19 @@ const CATALOG: &str = "catalog.db";
 /// Where the damaged catalog is until the new one is complete: a rebuild that dies is followed by one that looks here.
 const REBUILDING: &str = "rebuilding";
 
-fn condition(root: &Root, busy_timeout: Duration) -> Result<Condition> {
+fn condition(root: &Root, busy_timeout: Duration, activity: &Activity) -> Result<Condition> {
     let there = root
         .metadata
         .stat_if_any(OsStr::new(CATALOG))
         .at("examine", root.catalog_path())?;
     match there {
         None => Ok(Condition::Empty),
-        Some(_) => Catalog::condition(&root.catalog_path(), root.generation()?, busy_timeout),
+        Some(_) => Catalog::condition(
+            &root.catalog_path(),
+            root.generation()?,
+            busy_timeout,
+            activity.cancelled(),
+        ),
     }
 }
 

@@ -42,6 +42,7 @@ impl Store {
         left.extend(self.forget_ownerless()?);
         let abandoned = self.catalog.read(|txn| txn.abandoned())?;
         if !abandoned.is_empty() {
+            self.expect_orphans();
             let doomed = self
                 .catalog
                 .write(Sync::Full, |txn| txn.doom_abandoned(&txn.abandoned()?))?;
@@ -143,6 +144,15 @@ impl Store {
         Ok(found)
     }
 
+    /// Becomes an owner before names are given up, and before the lock is held: who cleans up after one that died sweeps what
+    /// it gave up. Where there is no room for a lease file, names are unlinked in place, and left ones wait for `gc` and
+    /// `verify`.
+    pub(crate) fn expect_orphans(&self) {
+        if let Err(error) = self.owner() {
+            tracing::debug!(%error, "nothing can be moved to the trash");
+        }
+    }
+
     /// Sweeps those of these names that have no row; none while the catalog is older than the store. What cannot go stays an
     /// orphan.
     pub(crate) fn sweep(&self, names: &[StoredName]) -> Result<Swept> {
@@ -150,10 +160,7 @@ impl Store {
         if names.is_empty() || self.went_back {
             return Ok(swept);
         }
-        // Before the lock is held. Without one, names are unlinked in place.
-        if let Err(error) = self.owner() {
-            tracing::debug!(%error, "nothing can be moved to the trash");
-        }
+        self.expect_orphans();
         for batch in names.chunks(BATCH) {
             let mut trashed = Vec::new();
             let result = self.catalog.write(Sync::Normal, |txn| {

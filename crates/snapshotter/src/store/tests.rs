@@ -120,3 +120,19 @@ fn what_is_looked_up_for_a_blob_that_has_gone_marks_no_other() {
     assert_eq!(blobs.len(), 1);
     assert_eq!(blobs[0].state, BlobState::Good);
 }
+
+/// The bug: `verify` could not be cancelled while SQLite looked at the whole catalog.
+#[test]
+fn looking_at_the_whole_catalog_ends_when_it_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let _operation = put(&store, "v1", b"bytes");
+    let cancelled = Arc::new(AtomicBool::new(false));
+    assert!(store.catalog.problems(&cancelled).unwrap().is_empty());
+    cancelled.store(true, Ordering::Relaxed);
+    let error = store.catalog.problems(&cancelled).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    // The connection is as good as before.
+    cancelled.store(false, Ordering::Relaxed);
+    assert!(store.catalog.problems(&cancelled).unwrap().is_empty());
+}

@@ -315,6 +315,7 @@ impl Store {
     /// Takes a view's row and name away. Files restored from it keep their inode.
     pub(crate) fn drop_view(&self, blob: &Blob, attributes: &[u8; 16]) -> Result<Swept> {
         let name = StoredName::view(name_of(blob, attributes));
+        self.expect_orphans();
         self.catalog.write(Sync::Full, |txn| {
             txn.delete_view(&(blob.checksum, *attributes))?;
             txn.orphan(&name)

@@ -148,7 +148,7 @@ pub(crate) fn run(
     let whole = request.references.is_empty();
     let mut report = VerifyReport::default();
     if whole {
-        report.catalog = store.catalog.problems()?;
+        report.catalog = store.catalog.problems(activity.cancelled())?;
         report
             .catalog
             .extend(store.went_back().then(|| WENT_BACK.to_owned()));
@@ -161,7 +161,7 @@ pub(crate) fn run(
         result => result?,
     }
     if request.repair && !report.catalog.is_empty() {
-        report.catalog = store.catalog.problems()?;
+        report.catalog = store.catalog.problems(activity.cancelled())?;
         report
             .catalog
             .extend(store.went_back().then(|| WENT_BACK.to_owned()));

@@ -13,7 +13,6 @@ use support::Place;
 /// With `vm:v1`, and the files of `vm:v2`, which the catalog does not know.
 fn older_than_its_store() -> Place {
     let place = Place::new();
-    fs::create_dir(place.path("vm")).unwrap();
     for version in ["v1", "v2"] {
         fs::write(place.path("vm/state"), version.repeat(1000)).unwrap();
         let reference = format!("vm:{version}");
@@ -32,6 +31,7 @@ fn older_than_its_store() -> Place {
 #[test]
 fn every_verb_says_that_the_catalog_is_older_and_a_rebuild_takes_the_rest_in() {
     let place = older_than_its_store();
+    fs::write(place.path("vm/state"), "v3".repeat(1000)).unwrap();
     let older = "the catalog is older than the store";
     for verb in [
         &["list"][..],

@@ -120,7 +120,7 @@ fn a_blob_that_cannot_be_unlinked_is_named_and_left_and_goes_later() {
     let Some(scene) = Scene::new() else { return };
     let handle = scene.open();
     handle.restore("one:v1", &scene.path("output")).unwrap();
-    let blob = stored(&content(&scene.root()), 3 << 20);
+    let blob = stored(&content(&scene.root()).join("0000"), 3 << 20);
     let flagged = Flagged::new(scene.path("output/ro/memory"), "i");
     let Some(flagged) = or_skip(flagged) else {
         return;
@@ -133,7 +133,7 @@ fn a_blob_that_cannot_be_unlinked_is_named_and_left_and_goes_later() {
     assert_named(&verified.warnings, &blob);
     let collected = handle.gc(&everything()).unwrap();
     assert_named(&collected.warnings, &blob);
-    assert_eq!(names(&content(&scene.root())).len(), 1);
+    assert_eq!(names(&content(&scene.root()).join("0000")).len(), 1);
     drop(flagged);
     scene.assert_swept(handle);
 }
@@ -144,18 +144,21 @@ fn a_blob_that_cannot_be_unlinked_is_named_and_left_and_goes_later() {
 fn a_directory_that_only_grows_and_a_mount_are_left_and_everything_else_goes_on() {
     let Some(scene) = Scene::new() else { return };
     let handle = scene.open();
-    let flagged = [content(&scene.root()), views(&scene.root())];
+    let flagged = [
+        content(&scene.root()).join("0000"),
+        views(&scene.root()).join("0000"),
+    ];
     let flagged = flagged.map(|dir| or_skip(Flagged::new(dir, "a")));
     if flagged.iter().any(Option::is_none) {
         return;
     }
     let removed = handle.remove("one:v1").unwrap();
-    assert_named(&removed.warnings, &content(&scene.root()));
+    assert_named(&removed.warnings, &content(&scene.root()).join("0000"));
     assert!(handle.verify().unwrap().is_sound());
     handle.restore("other:v1", &scene.path("output")).unwrap();
     assert_same(&scene.path("other"), &scene.path("output"));
     drop(flagged);
-    let blob = stored(&content(&scene.root()), 7000);
+    let blob = stored(&content(&scene.root()).join("0000"), 7000);
     let mut mount = Command::new("mount");
     let mounted = mount.arg("--bind").args([&scene.path("one/disk"), &blob]);
     if or_skip(testkit::mount::run(mounted)).is_none() {
@@ -213,7 +216,7 @@ fn a_bad_file_that_cannot_be_replaced_is_left_and_the_others_are_repaired() {
     // With a view of the shared file to mend it from.
     handle.restore("one:v1", &scene.path("output-1")).unwrap();
     handle.restore("other:v1", &scene.path("output-2")).unwrap();
-    let content = content(&scene.root());
+    let content = content(&scene.root()).join("0000");
     let (stuck, mended) = (stored(&content, 3 << 20), stored(&content, 5000));
     spoil(&stuck);
     spoil(&mended);
@@ -241,7 +244,11 @@ fn a_view_that_cannot_be_made_anew_is_left_and_its_files_are_copied() {
         handle.restore(&format!("{name}:v1"), &output).unwrap();
         fs::remove_dir_all(output).unwrap();
     }
-    let view = views(&scene.root()).join(names(&views(&scene.root())).first().expect("a view"));
+    let view = views(&scene.root()).join("0000").join(
+        names(&views(&scene.root()).join("0000"))
+            .first()
+            .expect("a view"),
+    );
     fs::set_permissions(&view, Permissions::from_mode(0o777)).unwrap();
     let Some(flagged) = or_skip(Flagged::new(view.clone(), "i")) else {
         return;

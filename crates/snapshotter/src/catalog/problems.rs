@@ -10,7 +10,7 @@ use crate::words::digest::Checksum;
 use crate::words::error::{Error, ErrorKind};
 
 /// Instructions of SQLite's machine between two looks whether somebody has given up: some microseconds.
-const GLANCE: i32 = 1000;
+const GLANCE: i32 = 100;
 
 /// Problems told at most.
 const MOST: usize = 100;

@@ -23,13 +23,14 @@ mod references;
 #[cfg(feature = "registry")]
 mod remote;
 mod snapshots;
+mod unsynced;
 mod views;
 
 pub(crate) use gc::{Relied, StoredBlob};
 pub(crate) use names::{
     Form, Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };
-pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob, Unsynced};
+pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob};
 pub(crate) use open::{KEPT_LOG, Opening};
 pub(crate) use places::PublicationRow;
 #[cfg(feature = "registry")]
@@ -37,6 +38,7 @@ pub(crate) use places::{Address, SeenBy};
 pub(crate) use rebuild::{Condition, Named, Salvage, salvage};
 pub(crate) use references::Doomed;
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
+pub(crate) use unsynced::Unsynced;
 pub(crate) use views::{ViewInode, ViewKey};
 
 use std::path::{Path, PathBuf};

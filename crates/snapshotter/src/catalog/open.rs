@@ -69,10 +69,11 @@ impl Catalog {
     /// another process reads, that one copies when it closes.
     pub(crate) fn close_log(&self) {
         let has_to = self.wrote.load(Ordering::Relaxed) || self.is_log_long().unwrap_or(false);
-        if has_to && self.checkpoint() {
-            if let Err(error) = self.begin_log() {
-                tracing::debug!(%error, "the catalog's log was not begun anew");
-            }
+        if has_to
+            && self.checkpoint()
+            && let Err(error) = self.begin_log()
+        {
+            tracing::debug!(%error, "the catalog's log was not begun anew");
         }
     }
 

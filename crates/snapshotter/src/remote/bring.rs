@@ -8,7 +8,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::content::{Origin, Staging};
-use super::fetch::{Fetching, Need};
+use super::fetch::Fetching;
+use super::resolve::Need;
 use super::runtime::Wanted;
 use crate::fs::hook::step;
 use crate::fs::{Stat, attributes, is_privileged};

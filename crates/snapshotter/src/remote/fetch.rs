@@ -6,35 +6,25 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::Remote;
 use super::bring::Brought;
-use super::content::{Incoming, Origin};
-use super::flight::{self, Flights, Follow, Lead, Turn};
-use super::runtime::{Wanted, wait};
-use super::{Remote, parse_manifest};
+use super::content::Origin;
+use super::flight::{Flights, Follow, Lead, Turn};
+use super::resolve::{Need, needs, resolve};
+use super::runtime::Wanted;
+use super::visible::{finish, versioned};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Finished, Snapshot, State, Sync, Totals, Txn};
+use crate::catalog::{Blob, Sync};
 use crate::format::artifact::Manifest;
-use crate::format::document::{Document, FileEntry};
 use crate::limit::Limit;
 use crate::registry::Repository;
 use crate::store::stream::Hashes;
-use crate::store::{Ingest, Ingested, Operation, Payload, Recipient, Store, now};
-use crate::words::digest::{Checksum, Digest, Sha256};
-use crate::words::entry::Attributes;
+use crate::store::{Ingest, Ingested, Operation, Payload, Recipient, Store};
+use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::progress::{Event, WarningKind};
 use crate::words::reference::Reference;
-
-/// A snapshot as the registry describes it.
-pub(super) struct Resolved {
-    /// With its digest, and without a version where it was asked for without one.
-    pub(super) reference: Reference,
-    pub(super) manifest: Vec<u8>,
-    pub(super) parsed: Manifest,
-    pub(super) document: Vec<u8>,
-    pub(super) entries: Document,
-}
 
 /// What a fetch brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,98 +43,6 @@ pub(crate) struct Context<'a> {
     pub(crate) flights: &'a Flights,
     pub(crate) remote: &'a Remote,
     pub(crate) activity: &'a Activity,
-}
-
-/// Looks a snapshot up in the registry, document and all.
-pub(super) fn resolve(
-    remote: &Remote,
-    reference: &Reference,
-    activity: &Activity,
-) -> Result<Resolved> {
-    let found = remote.find(reference, activity)?.ok_or_else(|| {
-        Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "there is no snapshot {reference}, neither here nor in {}",
-                remote.endpoint
-            ),
-        )
-        .with_reference(reference)
-    })?;
-    let parsed = parse_manifest(&found.bytes, reference)?;
-    let repository = remote.repository(reference)?;
-    let document = wait(
-        &|| activity.check(),
-        remote
-            .registry
-            .blob(&repository, parsed.config, parsed.config_size),
-    )?;
-    let entries = Document::parse(&document).map_err(|error| {
-        Error::damaged(format!("the document of {reference} cannot be used"))
-            .with_reference(reference)
-            .with_source(error)
-    })?;
-    Ok(Resolved {
-        reference: reference.clone().with_digest(found.digest),
-        manifest: found.bytes,
-        parsed,
-        document,
-        entries,
-    })
-}
-
-/// A distinct content of a snapshot.
-pub(super) struct Need<'a> {
-    pub(super) digest: Digest,
-    checksum: Option<Checksum>,
-    size: u64,
-    pub(super) files: Vec<&'a FileEntry>,
-}
-
-/// Files below this are committed many at once, in bytes.
-const SMALL: u64 = 1 << 20;
-
-impl Need<'_> {
-    fn is_small(&self) -> bool {
-        self.size < SMALL
-    }
-
-    /// Of the first read-only file with it: given to the blob's own inode, which is then that file's view.
-    pub(super) fn attributes(&self) -> Option<&Attributes> {
-        let file = self.files.iter().find(|file| file.read_only)?;
-        Some(&file.attributes)
-    }
-
-    fn wanted(&self) -> flight::Wanted {
-        (self.digest, self.checksum, self.size)
-    }
-
-    pub(super) fn incoming(&self) -> Incoming {
-        Incoming {
-            digest: self.digest,
-            checksum: self.checksum,
-            size: self.size,
-        }
-    }
-}
-
-fn needs(document: &Document) -> Vec<Need<'_>> {
-    let mut index: HashMap<(Digest, Option<Checksum>), usize> = HashMap::new();
-    let mut needs: Vec<Need<'_>> = Vec::new();
-    for file in &document.files {
-        let key = (file.content.digest(), file.content.checksum());
-        let at = *index.entry(key).or_insert_with(|| {
-            needs.push(Need {
-                digest: key.0,
-                checksum: key.1,
-                size: file.size,
-                files: Vec::new(),
-            });
-            needs.len() - 1
-        });
-        needs[at].files.push(file);
-    }
-    needs
 }
 
 /// Brings a snapshot into the store, unless it is here, and leases it for an operation.
@@ -166,101 +64,6 @@ pub(crate) fn run(
     let snapshot = finish(context, operation, snapshot, &resolved)?;
     context.store.sync_when_idle(snapshot);
     Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
-}
-
-/// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. What is nowhere else has
-/// no other copy.
-pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
-    let row = context.store.catalog.read(|txn| txn.snapshot(snapshot))?;
-    match row {
-        Some(row) if is_elsewhere(context, &row)? => mend(context, &row),
-        _ => Ok(Fetched {
-            snapshot,
-            ..Fetched::default()
-        }),
-    }
-}
-
-/// Also where it was seen in another registry: this one may be that by another name, and what comes is checked.
-fn is_elsewhere(context: &Context<'_>, row: &Snapshot) -> Result<bool> {
-    let catalog = &context.store.catalog;
-    catalog.read(|txn| Ok(!txn.publications_of(row.id)?.is_empty()))
-}
-
-/// Where something turns out not to be there, the snapshot is not known to be there any more.
-fn mend(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
-    fetch_again(context, row).inspect_err(|error| {
-        if error.kind() == ErrorKind::NotFound
-            && let Err(error) = forget(context, row)
-        {
-            tracing::debug!(%error, "a snapshot that is not there is still noted");
-        }
-    })
-}
-
-fn forget(context: &Context<'_>, row: &Snapshot) -> Result<()> {
-    let registry = context.remote.address(&row.reference)?;
-    let catalog = &context.store.catalog;
-    catalog.write(Sync::Normal, |txn| {
-        txn.forget_publication(row.id, &registry)
-    })
-}
-
-fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
-    let snapshot = row.id;
-    let (manifest, document) = described(context, row)?;
-    let parsed = parse_manifest(&manifest, &row.reference)?;
-    let entries = Document::parse(&document).map_err(|error| {
-        Error::damaged("the snapshot's document is not valid").with_source(error)
-    })?;
-    let repository = context.remote.repository(&row.reference)?;
-    let fetching = Fetching::new(context, snapshot, &repository, &parsed, None);
-    let needs = needs(&entries);
-    let missing = fetching.take_known(needs.iter().collect())?;
-    fetching.fetch(&missing)?;
-    Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
-}
-
-/// Puts back what describes a snapshot that is here; says whether it could, and was not right already.
-pub(crate) fn repair_description(context: &Context<'_>, reference: &Reference) -> Result<bool> {
-    let found = context.store.catalog.read(|txn| txn.find(reference))?;
-    match found {
-        Some(row) if is_elsewhere(context, &row)? => described(context, &row).map(|_| true),
-        _ => Ok(false),
-    }
-}
-
-/// Manifest and document of a snapshot that is here; fetched again, by the digest in its row, where they are damaged.
-fn described(context: &Context<'_>, row: &Snapshot) -> Result<(Vec<u8>, Vec<u8>)> {
-    let catalog = &context.store.catalog;
-    let here = catalog.read(|txn| Ok((txn.manifest(row.id)?, txn.document(row.id)?)));
-    match here {
-        Err(error) if error.kind() == ErrorKind::Damaged => {}
-        here => return here,
-    }
-    let reference = row.reference.clone().with_digest(row.manifest_digest);
-    let resolved = resolve(context.remote, &reference, context.activity)?;
-    catalog.write(Sync::Full, |txn| {
-        txn.replace_artifacts(row.id, &resolved.manifest, &resolved.document)
-    })?;
-    Ok((resolved.manifest, resolved.document))
-}
-
-/// A snapshot that is asked for by digest alone has no version, but needs a name here: the one that OCI's referrers
-/// fallback uses for tags that stand for a digest.
-fn versioned(reference: &Reference) -> Result<Reference> {
-    match (reference.version(), reference.manifest_digest()) {
-        (None, Some(digest)) => digest_reference(reference.name(), digest),
-        _ => Ok(reference.clone()),
-    }
-}
-
-fn digest_reference(name: &str, digest: Sha256) -> Result<Reference> {
-    Reference::new(name, format!("sha256-{}", digest.hex())).map_err(invalid)
-}
-
-fn invalid(error: crate::words::reference::ReferenceError) -> Error {
-    Error::invalid(error.to_string())
 }
 
 pub(super) struct Fetching<'a> {
@@ -290,7 +93,7 @@ struct Arrived<'a> {
 const BATCH: usize = 256;
 
 impl<'a> Fetching<'a> {
-    fn new(
+    pub(super) fn new(
         context: &'a Context<'a>,
         snapshot: i64,
         repository: &'a Repository,
@@ -311,7 +114,7 @@ impl<'a> Fetching<'a> {
         }
     }
 
-    fn fetched(&self, snapshot: i64, reused: usize) -> Fetched {
+    pub(super) fn fetched(&self, snapshot: i64, reused: usize) -> Fetched {
         Fetched {
             snapshot,
             fetched_blobs: self.fetched_blobs.load(Ordering::Relaxed),
@@ -321,7 +124,7 @@ impl<'a> Fetching<'a> {
     }
 
     /// References what the store has, and returns the rest.
-    fn take_known<'n>(&self, needs: Vec<&'n Need<'n>>) -> Result<Vec<&'n Need<'n>>> {
+    pub(super) fn take_known<'n>(&self, needs: Vec<&'n Need<'n>>) -> Result<Vec<&'n Need<'n>>> {
         let mut missing = Vec::new();
         for needs in needs.chunks(BATCH) {
             self.context.activity.check()?;
@@ -355,7 +158,7 @@ impl<'a> Fetching<'a> {
     }
 
     /// Fetches what nobody fetches, waits for what others do, and begins again with what those did not bring.
-    fn fetch(&self, missing: &[&Need<'_>]) -> Result<()> {
+    pub(super) fn fetch(&self, missing: &[&Need<'_>]) -> Result<()> {
         if missing.is_empty() {
             return Ok(());
         }
@@ -590,82 +393,4 @@ fn hashes(blob: &Blob) -> Hashes {
         digest: blob.digest,
         checksum: blob.checksum,
     }
-}
-
-/// Makes the snapshot visible, or gives way to one that somebody else fetched meanwhile.
-fn finish(
-    context: &Context<'_>,
-    operation: &Operation,
-    snapshot: i64,
-    resolved: &Resolved,
-) -> Result<i64> {
-    let store = context.store;
-    let totals = totals(store, snapshot, &resolved.entries)?;
-    let reference = &resolved.reference;
-    let seen = context
-        .remote
-        .publication(reference, &resolved.manifest, now())?;
-    let record = |txn: &Txn<'_>, id: i64| {
-        txn.record_publication(id, &seen)?;
-        let seen_by = context.remote.seen_by(&seen.content);
-        txn.record_objects(id, &seen.content, seen_by, seen.seen_at)
-    };
-    // The last moment to give up: from here on the snapshot exists.
-    context.activity.check()?;
-    store.catalog.write(Sync::Normal, |txn| {
-        let by_digest = digest_reference(reference.name(), Sha256::of(&resolved.manifest))?;
-        let taken = match reference.version() {
-            Some(version) => {
-                let bare = Reference::new(reference.name(), version).map_err(invalid)?;
-                txn.find(&bare)?.is_some()
-            }
-            None => true,
-        };
-        let there = match txn.find(reference)? {
-            None if taken => txn.find(&by_digest)?,
-            there => there,
-        };
-        if let Some(there) = there {
-            operation.lease(txn, there.id)?;
-            if there.manifest_digest == seen.manifest_digest {
-                record(txn, there.id)?;
-            }
-            return Ok(there.id);
-        }
-        if taken {
-            txn.rename_pending(snapshot, by_digest.version().unwrap_or_default())?;
-        }
-        txn.finish_snapshot(
-            snapshot,
-            &Finished {
-                state: State::Fetched,
-                manifest: &resolved.manifest,
-                document: &resolved.document,
-                totals,
-                now: now(),
-            },
-        )?;
-        record(txn, snapshot)?;
-        Ok(snapshot)
-    })
-}
-
-fn totals(store: &Store, snapshot: i64, document: &Document) -> Result<Totals> {
-    let blobs = store.catalog.read(|txn| txn.blobs_of_snapshot(snapshot))?;
-    let data: HashMap<Digest, u64> = blobs
-        .iter()
-        .map(|blob| (blob.digest, blob.data_size))
-        .collect();
-    let inodes = || {
-        document
-            .files
-            .iter()
-            .filter(|file| file.hardlink_of.is_none())
-    };
-    let data_size = |file: &FileEntry| data.get(&file.content.digest()).copied().unwrap_or(0);
-    Ok(Totals {
-        files: document.files.len() as u64,
-        logical_bytes: inodes().map(|file| file.size).sum(),
-        data_bytes: inodes().map(data_size).sum(),
-    })
 }

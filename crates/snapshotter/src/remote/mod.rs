@@ -10,20 +10,24 @@ mod content;
 mod fetch;
 mod flight;
 mod handle;
+mod mend;
 mod places;
 mod publish;
 mod pull;
 mod push;
 mod remove;
+mod resolve;
 mod runtime;
 mod survey;
+mod visible;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) use confirm::{Answer, Asked, Question};
-pub(crate) use fetch::{Context, Fetched, repair, repair_description, run as fetch};
+pub(crate) use fetch::{Context, Fetched, run as fetch};
 pub(crate) use flight::Flights;
+pub(crate) use mend::{repair, repair_description};
 pub(crate) use pull::run as pull;
 pub use pull::{PullReport, PullRequest};
 pub use push::{PushReport, PushRequest};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::fetch;
+use super::{fetch, mend};
 use crate::catalog::{Snapshot, Sync};
 use crate::registry::Registry;
 use crate::store::{Operation, now};
@@ -120,7 +120,7 @@ fn obtain(
         Ok(found)
     })?;
     let fetched = match &here {
-        Some(snapshot) => fetch::repair(context, snapshot.id)?,
+        Some(snapshot) => mend::repair(context, snapshot.id)?,
         None => fetch::run(context, operation, reference, None)?,
     };
     let snapshot = store.catalog.read(|txn| txn.snapshot(fetched.snapshot))?;

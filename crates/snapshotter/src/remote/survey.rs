@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::resolve::resolve;
 use super::runtime::wait;
-use super::{Place, Remote, fetch};
+use super::{Place, Remote};
 use crate::activity::Activity;
 use crate::format::artifact::Manifest;
 use crate::format::document::Document;
@@ -91,7 +92,7 @@ impl Remote {
         reference: &Reference,
         activity: &Activity,
     ) -> Result<(Vec<u8>, Vec<u8>, Document)> {
-        let resolved = fetch::resolve(self, reference, activity)?;
+        let resolved = resolve(self, reference, activity)?;
         Ok((resolved.manifest, resolved.document, resolved.entries))
     }
 
@@ -101,7 +102,7 @@ impl Remote {
         reference: &Reference,
         activity: &Activity,
     ) -> Result<RemoteDetails> {
-        let resolved = fetch::resolve(self, reference, activity)?;
+        let resolved = resolve(self, reference, activity)?;
         let (files, directories, symlinks) = entries(&resolved.entries);
         Ok(RemoteDetails {
             manifest_digest: Sha256::of(&resolved.manifest),

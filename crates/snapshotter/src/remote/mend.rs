@@ -1,0 +1,87 @@
+//! Fetching again what is damaged or missing of a snapshot that is here, where it is known to be elsewhere.
+
+use super::fetch::{Context, Fetched, Fetching};
+use super::parse_manifest;
+use super::resolve::{needs, resolve};
+use crate::catalog::{Snapshot, Sync};
+use crate::format::document::Document;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::reference::Reference;
+
+/// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. What is nowhere else has
+/// no other copy.
+pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
+    let row = context.store.catalog.read(|txn| txn.snapshot(snapshot))?;
+    match row {
+        Some(row) if is_elsewhere(context, &row)? => mend(context, &row),
+        _ => Ok(Fetched {
+            snapshot,
+            ..Fetched::default()
+        }),
+    }
+}
+
+/// Also where it was seen in another registry: this one may be that by another name, and what comes is checked.
+fn is_elsewhere(context: &Context<'_>, row: &Snapshot) -> Result<bool> {
+    let catalog = &context.store.catalog;
+    catalog.read(|txn| Ok(!txn.publications_of(row.id)?.is_empty()))
+}
+
+/// Where something turns out not to be there, the snapshot is not known to be there any more.
+fn mend(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
+    fetch_again(context, row).inspect_err(|error| {
+        if error.kind() == ErrorKind::NotFound
+            && let Err(error) = forget(context, row)
+        {
+            tracing::debug!(%error, "a snapshot that is not there is still noted");
+        }
+    })
+}
+
+fn forget(context: &Context<'_>, row: &Snapshot) -> Result<()> {
+    let registry = context.remote.address(&row.reference)?;
+    let catalog = &context.store.catalog;
+    catalog.write(Sync::Normal, |txn| {
+        txn.forget_publication(row.id, &registry)
+    })
+}
+
+fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
+    let snapshot = row.id;
+    let (manifest, document) = described(context, row)?;
+    let parsed = parse_manifest(&manifest, &row.reference)?;
+    let entries = Document::parse(&document).map_err(|error| {
+        Error::damaged("the snapshot's document is not valid").with_source(error)
+    })?;
+    let repository = context.remote.repository(&row.reference)?;
+    let fetching = Fetching::new(context, snapshot, &repository, &parsed, None);
+    let needs = needs(&entries);
+    let missing = fetching.take_known(needs.iter().collect())?;
+    fetching.fetch(&missing)?;
+    Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
+}
+
+/// Puts back what describes a snapshot that is here; says whether it could, and was not right already.
+pub(crate) fn repair_description(context: &Context<'_>, reference: &Reference) -> Result<bool> {
+    let found = context.store.catalog.read(|txn| txn.find(reference))?;
+    match found {
+        Some(row) if is_elsewhere(context, &row)? => described(context, &row).map(|_| true),
+        _ => Ok(false),
+    }
+}
+
+/// Manifest and document of a snapshot that is here; fetched again, by the digest in its row, where they are damaged.
+fn described(context: &Context<'_>, row: &Snapshot) -> Result<(Vec<u8>, Vec<u8>)> {
+    let catalog = &context.store.catalog;
+    let here = catalog.read(|txn| Ok((txn.manifest(row.id)?, txn.document(row.id)?)));
+    match here {
+        Err(error) if error.kind() == ErrorKind::Damaged => {}
+        here => return here,
+    }
+    let reference = row.reference.clone().with_digest(row.manifest_digest);
+    let resolved = resolve(context.remote, &reference, context.activity)?;
+    catalog.write(Sync::Full, |txn| {
+        txn.replace_artifacts(row.id, &resolved.manifest, &resolved.document)
+    })?;
+    Ok((resolved.manifest, resolved.document))
+}

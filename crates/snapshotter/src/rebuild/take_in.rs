@@ -1,8 +1,9 @@
 //! What a catalog that is otherwise whole does not know: it went back in time, and files under `storage/` are from later.
 //!
 //! They are found as in a store that lost its catalog: read, named by the registry where that has their snapshot, else
-//! kept as `lost-and-found`. The rows that are there stay as they are; the new ones come in one transaction, which also
-//! says that the catalog is to be believed again.
+//! kept as `lost-and-found`. The rows that are there stay as they are, but for those that have lost their files and find them
+//! again; the new ones come in one transaction, which also says that the catalog is to be believed again. Nobody else has
+//! the store open meanwhile.
 
 use std::collections::HashSet;
 
@@ -10,7 +11,7 @@ use super::found::read;
 use super::naming::Naming;
 use super::{RebuildReport, RebuildRequest, is_whole};
 use crate::activity::Activity;
-use crate::catalog::{Salvage, Sync};
+use crate::catalog::{Blob, Salvage, Sync};
 use crate::config::Config;
 use crate::limit::Limit;
 use crate::remote::Remote;
@@ -22,13 +23,13 @@ use crate::words::error::Result;
 /// # Errors
 /// `AlreadyExists` where it lacks nothing.
 pub(super) fn run(
+    store: &Store,
     config: &Config,
     remote: Option<&Remote>,
     request: &RebuildRequest,
     activity: &Activity,
 ) -> Result<RebuildReport> {
     let started = std::time::Instant::now();
-    let store = Store::open(&config.root_dir, config.busy_timeout)?;
     let names = store.names_without_a_row()?;
     if names.is_empty() && !store.went_back() {
         return Err(is_whole(&store.root));
@@ -49,7 +50,8 @@ pub(super) fn run(
     let mut report = store.catalog.write(Sync::Full, |txn| {
         found.spare_known(txn)?;
         let quarantined = found.settle(&store.root)?;
-        let mut report = naming.write(txn, &found)?;
+        let is_there = |blob: &Blob| Ok(store.stat_content(blob)?.is_some());
+        let mut report = naming.write(txn, &found, &is_there)?;
         txn.forgive_going_back()?;
         report.quarantined = quarantined;
         Ok(report)

@@ -326,6 +326,10 @@ pub(crate) fn run(
 
 /// Registers the pending snapshot that keeps the blobs until it is finished, leased by this call.
 fn begin(store: &Store, operation: &Operation, reference: &Reference, force: bool) -> Result<i64> {
+    if force {
+        // It may replace one, and give its files up.
+        store.require_current()?;
+    }
     store.catalog.write(Sync::Normal, |txn| {
         if !force {
             txn.require_new(reference)?;

@@ -10,10 +10,11 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use super::check::has_size;
+use super::layout::in_shard;
 use super::stream::Hashes;
 use super::{Store, now};
 use crate::catalog::{
-    Blob, BlobState, Confirmed, Form, NewBlob, Shard, StoredName, Sync, Tree, Txn, content_name,
+    Blob, BlobState, Confirmed, Form, NewBlob, Shard, StoredName, Sync, Txn, content_name,
 };
 use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::hook::step;
@@ -33,11 +34,15 @@ pub(crate) struct Slot<'s> {
 impl Slot<'_> {
     /// Gives the file its name in the store. The caller holds the names lock.
     pub(super) fn rename_to(&mut self, dir: &Dir, name: &OsStr) -> Result<()> {
-        self.dir
-            .rename(&self.name, dir, name)
+        in_shard(dir, name, || self.dir.rename(&self.name, dir, name))
             .at("store", dir.path_of(name))?;
         self.named = true;
         Ok(())
+    }
+
+    /// Whether it has it.
+    pub(super) fn is_named(&self) -> bool {
+        self.named
     }
 
     /// The same for an inode that may have that name already, which a rename would leave with both.
@@ -167,7 +172,7 @@ impl Store {
         let result = self.catalog.write(Sync::Normal, |txn| {
             names.shard = txn.shard_of_new()?;
             let to_be_given = items.iter().filter(|item| item.payload.is_named());
-            self.intend(to_be_given.map(|item| item.name_in(names.shard)))?;
+            self.intend(to_be_given.map(|item| StoredName::content(item.name_in(names.shard))))?;
             items
                 .iter_mut()
                 .map(|item| self.commit_one(txn, snapshot, item, &mut names))
@@ -244,7 +249,9 @@ impl Store {
             // Left or not, whether the name is free is seen next.
             let _thrown = self.throw_away(&self.root.content, &name);
         }
-        names.given.push(StoredName::content(name.clone()));
+        if there.is_none() && !self.has_name(&self.root.content, &name)? {
+            names.given.push(StoredName::content(name.clone()));
+        }
         self.name_payload(&name, item)?;
         let new = NewBlob {
             checksum: item.hashes.checksum,
@@ -275,18 +282,7 @@ impl Store {
         Ok(stat.ino)
     }
 
-    /// The first name in a shard makes its directory.
     fn name_payload(&self, name: &OsStr, item: &mut Ingest<'_>) -> Result<()> {
-        match self.try_name_payload(name, item) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.root.make_shard_of(Tree::Content, name)?;
-                self.try_name_payload(name, item)
-            }
-            result => result,
-        }
-    }
-
-    fn try_name_payload(&self, name: &OsStr, item: &mut Ingest<'_>) -> Result<()> {
         match &mut item.payload {
             Payload::Slot(slot) => slot.rename_to(&self.root.content, name),
             #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
@@ -303,7 +299,7 @@ impl Store {
     fn write_content(&self, name: &OsStr, bytes: &[u8]) -> Result<Mtime> {
         let content = &self.root.content;
         let path = || content.path_of(name);
-        match content.create_file(name, 0o600) {
+        match in_shard(content, name, || content.create_file(name, 0o600)) {
             Ok(file) => write_all(&file, bytes).at("write", path()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let (mut slot, file) = self.create_slot()?;
@@ -330,7 +326,7 @@ impl Store {
         Ok(slot.identity() == stored.identity())
     }
 
-    pub(super) fn stat_content(&self, blob: &Blob) -> Result<Option<Stat>> {
+    pub(crate) fn stat_content(&self, blob: &Blob) -> Result<Option<Stat>> {
         let name = blob.name();
         self.root
             .content

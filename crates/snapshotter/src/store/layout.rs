@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::{Shard, Tree};
@@ -196,21 +197,6 @@ impl Root {
         Ok(names)
     }
 
-    /// Makes the directory of a name in a tree, if it has one of its own.
-    pub(crate) fn make_shard_of(&self, tree: Tree, name: &OsStr) -> Result<()> {
-        let dir = self.tree(tree);
-        let shard = Path::new(name)
-            .parent()
-            .unwrap_or(Path::new(""))
-            .as_os_str();
-        if shard.is_empty() {
-            return Ok(());
-        }
-        dir.make_dir(shard, PRIVATE)
-            .at("create the directory", dir.path_of(shard))
-            .map(drop)
-    }
-
     /// Makes the names of a shard durable, and its own.
     pub(crate) fn sync_names(&self, shard: Shard) -> Result<()> {
         if let Some(directory) = shard.directory() {
@@ -262,6 +248,22 @@ impl OwnDirectories {
             self.0.extend(stat.map(|stat| stat.identity()));
         }
         Ok(())
+    }
+}
+
+/// Makes a name in a tree of names. The first one in a shard makes its directory.
+pub(crate) fn in_shard<T>(
+    tree: &Dir,
+    name: &OsStr,
+    make: impl Fn() -> io::Result<T>,
+) -> io::Result<T> {
+    let shard = Path::new(name).parent().unwrap_or(Path::new(""));
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && shard != Path::new("") => {
+            tree.make_dir(shard.as_os_str(), PRIVATE)?;
+            make()
+        }
+        result => result,
     }
 }
 

@@ -56,7 +56,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use crate::catalog::{Catalog, Opening};
+use crate::catalog::{Catalog, Opening, StoredName};
 use crate::fs::lock::Lock;
 use crate::words::error::{Error, ErrorKind, Result};
 use background::Background;
@@ -83,6 +83,8 @@ pub(crate) struct Store {
     claims: Claims,
     pub(crate) unpacking: unpack::Unpacking,
     background: Background,
+    /// Names that this owner gave up and could not sweep.
+    unswept: Mutex<Vec<StoredName>>,
     /// The catalog is older than the store: what it does not know may be what it lost.
     went_back: bool,
     closed: AtomicBool,
@@ -93,6 +95,11 @@ impl Store {
     pub(crate) fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
         let root = Root::open(path)?;
         let open = root.share()?;
+        Self::open_locked(root, open, busy_timeout)
+    }
+
+    /// The same for a caller that has the store for itself, or shares it.
+    pub(crate) fn open_locked(root: Root, open: Lock, busy_timeout: Duration) -> Result<Self> {
         let room = root.room()?;
         let opening = Opening {
             may_create: &|| root.require_unused(),
@@ -110,6 +117,7 @@ impl Store {
             None => catalog,
         };
         let store = Self {
+            unswept: Mutex::default(),
             went_back: catalog.went_back()?,
             owner: OnceLock::new(),
             becoming: Mutex::default(),

@@ -164,6 +164,9 @@ impl Store {
                 return Ok(true);
             }
         }
+        if self.mend_from_elsewhere(blob, activity)? {
+            return Ok(true);
+        }
         for view in self.views_named(&blob.checksum)? {
             if let Some(read) = read(&self.root.views, &view, Form::Plain)? {
                 self.replace(blob, &read, Some(&view))?;
@@ -171,6 +174,39 @@ impl Store {
             }
         }
         Ok(false)
+    }
+
+    /// Takes a file with the blob's bytes that is in another shard: an older catalog knew another one.
+    fn mend_from_elsewhere(&self, blob: &Blob, activity: &Activity) -> Result<bool> {
+        let Some((name, read, shard)) = self.find(&blob.checksum, activity)? else {
+            return Ok(false);
+        };
+        let row = read.row(shard, Some(self.unsynced_mark()));
+        self.catalog
+            .write(Sync::Full, |txn| match txn.blob(&blob.checksum)? {
+                Some(now) if self.has_content(&name)? => txn.move_blob(&now, &row).map(|()| true),
+                _ => Ok(false),
+            })
+    }
+
+    /// A file that has a blob's name, in whatever shard, and its bytes.
+    fn find(
+        &self,
+        checksum: &Checksum,
+        activity: &Activity,
+    ) -> Result<Option<(OsString, ReadBlob, Shard)>> {
+        for name in self.root.names(Tree::Content)? {
+            activity.check()?;
+            let said = parse_content_name(&name).filter(|(of, ..)| of == checksum);
+            let Some((_, form, shard)) = said else {
+                continue;
+            };
+            let read = read_blob(&self.root.content, &name, form, checksum, None, activity)?;
+            if let Some(read) = read {
+                return Ok(Some((name, read, shard)));
+            }
+        }
+        Ok(None)
     }
 
     fn views_named(&self, checksum: &Checksum) -> Result<Vec<OsString>> {
@@ -217,21 +253,13 @@ impl Store {
         checksum: &Checksum,
         activity: &Activity,
     ) -> Result<bool> {
-        for name in self.root.names(Tree::Content)? {
-            let said = parse_content_name(&name).filter(|(of, ..)| of == checksum);
-            let Some((_, form, shard)) = said else {
-                continue;
-            };
-            let read = read_blob(&self.root.content, &name, form, checksum, None, activity)?;
-            if let Some(read) = read.filter(|read| read.hashes.digest == digest) {
-                return self.adopt_read(
-                    snapshot,
-                    &name,
-                    &read.row(shard, Some(self.unsynced_mark())),
-                );
+        match self.find(checksum, activity)? {
+            Some((name, read, shard)) if read.hashes.digest == digest => {
+                let row = read.row(shard, Some(self.unsynced_mark()));
+                self.adopt_read(snapshot, &name, &row)
             }
+            _ => Ok(false),
         }
-        Ok(false)
     }
 
     fn adopt_read(&self, snapshot: i64, name: &OsStr, row: &NewBlob<'_>) -> Result<bool> {

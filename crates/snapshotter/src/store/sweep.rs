@@ -8,11 +8,10 @@
 //! No other name is litter. A file under its right name that the catalog does not know may be what the catalog lost.
 
 use super::Store;
-use super::recover::read_blob;
 use super::trash::{Swept, Thrown};
 use crate::activity::Activity;
-use crate::catalog::{Doomed, Form, StoredName, Sync, Tree, parse_content_name, parse_view_name};
-use crate::words::error::Result;
+use crate::catalog::{Doomed, StoredName, Sync, Tree, parse_content_name, parse_view_name};
+use crate::words::error::{At, Result};
 
 /// Names looked at under one hold of the lock, so that others get their turn.
 const BATCH: usize = 512;
@@ -20,12 +19,12 @@ const BATCH: usize = 512;
 /// Names without a row that were not this store's to sweep.
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
-    /// Names whose files had other bytes than they say, or that say nothing: those were swept.
+    /// What was swept all the same, because nobody can have lost it.
     pub(crate) swept: Swept,
-    /// Whole files, which may be what the catalog lost: those stay.
-    pub(crate) whole: Vec<StoredName>,
-    /// Bytes of data in them.
-    pub(crate) whole_bytes: u64,
+    /// Files that stay: they may be what the catalog lost.
+    pub(crate) names: Vec<StoredName>,
+    /// Bytes that the filesystem keeps for them.
+    pub(crate) bytes: u64,
 }
 
 impl Store {
@@ -59,15 +58,9 @@ impl Store {
         self.sweep(&orphans)
     }
 
-    /// Sweeps names that have no row by this store's own hand. What fails waits for the next whole sweep.
-    pub(super) fn sweep_soon(&self, names: &[StoredName]) {
-        if let Err(error) = self.sweep(names) {
-            tracing::debug!(%error, "names without a row wait for the next whole sweep");
-        }
-    }
-
-    /// Looks at every name without a row. Those that are no blob's, or whose files have other bytes, are swept, if the
-    /// caller has seen that nothing is lost.
+    /// Looks at every name without a row. Those that no blob or view can have, and those of bytes that have their row and a
+    /// good file besides, are swept, if the caller has seen that nothing is lost or damaged. Whatever else it is, and whether
+    /// its bytes are right or not, it stays: a rebuild reads it.
     pub(crate) fn look_for_strangers(
         &self,
         sweeps: bool,
@@ -77,48 +70,49 @@ impl Store {
         let mut litter = Vec::new();
         for name in self.names_without_a_row()? {
             activity.check()?;
-            match self.read_stranger(&name, activity)? {
-                Some(bytes) => {
-                    strangers.whole_bytes = strangers.whole_bytes.saturating_add(bytes);
-                    strangers.whole.push(name);
-                }
-                None => litter.push(name),
+            if self.is_needless(&name)? {
+                litter.push(name);
+            } else {
+                strangers.names.push(name);
             }
         }
         if sweeps {
             strangers.swept = self.sweep(&litter)?;
         }
+        // Somebody may just have given a row to what he named.
         self.catalog.write(Sync::Normal, |txn| {
-            let mut still = Vec::new();
-            for name in std::mem::take(&mut strangers.whole) {
+            for name in std::mem::take(&mut strangers.names) {
                 if !txn.has_row(&name)? {
-                    still.push(name);
+                    strangers.names.push(name);
                 }
             }
-            strangers.whole = still;
             Ok(())
         })?;
+        for name in &strangers.names {
+            strangers.bytes = strangers.bytes.saturating_add(self.allocated(name)?);
+        }
         Ok(strangers)
     }
 
-    /// Bytes of data in a file that is what its name says; `None`: it is not, or the same bytes have their row and file.
-    fn read_stranger(&self, name: &StoredName, activity: &Activity) -> Result<Option<u64>> {
-        let dir = self.root.tree(name.tree);
-        let said = match name.tree {
-            Tree::Content => parse_content_name(&name.name).map(|(key, form, _)| (key, form)),
-            Tree::Views => parse_view_name(&name.name).map(|(key, ..)| (key, Form::Plain)),
+    fn is_needless(&self, name: &StoredName) -> Result<bool> {
+        let checksum = match name.tree {
+            Tree::Content => parse_content_name(&name.name).map(|(key, ..)| key),
+            Tree::Views => parse_view_name(&name.name).map(|(key, ..)| key),
         };
-        let Some((checksum, form)) = said else {
-            return Ok(None);
+        let Some(checksum) = checksum else {
+            return Ok(true);
         };
-        let known = self.catalog.read(|txn| txn.blob(&checksum))?;
-        if let Some(blob) = known
-            && (name.tree == Tree::Views || self.looks_good(&blob)?)
-        {
-            return Ok(None);
+        match self.catalog.read(|txn| txn.blob(&checksum))? {
+            Some(blob) => self.looks_good(&blob),
+            None => Ok(false),
         }
-        let read = read_blob(dir, &name.name, form, &checksum, None, activity)?;
-        Ok(read.map(|read| read.map.data_size()))
+    }
+
+    fn allocated(&self, name: &StoredName) -> Result<u64> {
+        let dir = self.root.tree(name.tree);
+        let stat = dir.stat_if_any(&name.name);
+        let stat = stat.at("examine", dir.path_of(&name.name))?;
+        Ok(stat.map_or(0, |stat| stat.allocated.min(stat.size)))
     }
 
     /// As far as names and rows can be read without the lock: somebody may be about to insert the row.

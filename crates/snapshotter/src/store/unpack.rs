@@ -118,8 +118,8 @@ impl Store {
         let stale = match &result {
             Ok(Switch::Done) => Form::Packed,
             // It got a name and no row.
-            Err(_) => Form::Plain,
-            Ok(_) => return result,
+            Err(_) if unpacked.slot.is_named() => Form::Plain,
+            _ => return result,
         };
         self.sweep_soon(&[StoredName::content(blob.name_as(stale))]);
         result
@@ -143,7 +143,7 @@ impl Store {
         }
         let content = &self.root.content;
         let name = now.name_as(Form::Plain);
-        self.intend(std::iter::once(name.clone()))?;
+        self.intend(std::iter::once(StoredName::content(name.clone())))?;
         unpacked.slot.rename_to(content, &name)?;
         if synced {
             // The one sync under the names lock: the row of what was promised must not get ahead of the name.

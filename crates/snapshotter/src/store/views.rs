@@ -15,7 +15,7 @@ use super::packed::pass_packed;
 use super::stream::{Hashing, Output, is_wrong, pass};
 use super::{Slot, Store, Swept};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Form, StoredName, Sync, Tree, ViewInode, ViewKey, view_name};
+use crate::catalog::{Blob, Form, StoredName, Sync, Txn, ViewInode, ViewKey, view_name};
 use crate::fs::{Dir, Stat, attributes, place};
 use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, ErrorKind, Result};
@@ -230,39 +230,51 @@ impl Store {
         if views.is_empty() {
             return Ok(());
         }
-        self.catalog.write(Sync::Normal, |txn| {
-            for view in &mut *views {
-                if existing == Existing::Keep
-                    && let Some(inode) = txn.view_inode(&view.key(), self.unsynced_mark())?
-                    && self.open_view(&view.blob, &view.wanted, inode)?.is_some()
-                {
-                    view.inode = inode;
-                    continue;
-                }
-                match self.name_view(view) {
-                    Err(error) if error.kind() != ErrorKind::NoSpace => {
-                        tracing::warn!(%error, "a view cannot be made anew; its files are copied");
-                        view.refused = true;
-                        continue;
-                    }
-                    result => result?,
-                }
-                txn.put_view(&view.key(), view.inode, self.unsynced_mark())?;
-            }
-            Ok(())
-        })
+        let mut given = Vec::new();
+        let result = self.catalog.write(Sync::Normal, |txn| {
+            self.intend(views.iter().map(|view| StoredName::view(view.name())))?;
+            views
+                .iter_mut()
+                .try_for_each(|view| self.commit_view(txn, view, existing, &mut given))
+        });
+        if result.is_err() {
+            self.sweep_soon(&given);
+        }
+        result
     }
 
-    /// The first name in a shard makes its directory.
-    fn name_view(&self, view: &mut NewView<'_>) -> Result<()> {
-        let (views, name) = (&self.root.views, view.name());
-        match view.slot.rename_to(views, &name) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.root.make_shard_of(Tree::Views, &name)?;
-                view.slot.rename_to(views, &name)
-            }
-            result => result,
+    fn commit_view(
+        &self,
+        txn: &Txn<'_>,
+        view: &mut NewView<'_>,
+        existing: Existing,
+        given: &mut Vec<StoredName>,
+    ) -> Result<()> {
+        if existing == Existing::Keep
+            && let Some(inode) = txn.view_inode(&view.key(), self.unsynced_mark())?
+            && self.open_view(&view.blob, &view.wanted, inode)?.is_some()
+        {
+            view.inode = inode;
+            return Ok(());
         }
+        let (views, name) = (&self.root.views, view.name());
+        if !self.has_name(views, &name)? {
+            given.push(StoredName::view(name.clone()));
+        }
+        match view.slot.rename_to(views, &name) {
+            Err(error) if error.kind() != ErrorKind::NoSpace => {
+                tracing::warn!(%error, "a view cannot be made anew; its files are copied");
+                view.refused = true;
+                return Ok(());
+            }
+            result => result?,
+        }
+        if !txn.put_view(&view.key(), view.inode, self.unsynced_mark())? {
+            // The blob has gone, and with it who would sweep its views.
+            txn.orphan(&StoredName::view(name))?;
+            view.refused = true;
+        }
+        Ok(())
     }
 
     /// The inode behind a view just committed; `None` where what has its name cannot be replaced.

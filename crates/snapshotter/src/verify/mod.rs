@@ -81,10 +81,10 @@ pub struct VerifyReport {
     /// Names under the store that belonged to nothing and were removed. None are while a blob is missing or the catalog is
     /// damaged: they may be what was lost.
     pub swept_names: u64,
-    /// Whole files under their right names that the catalog does not know, looked for with the whole store. They stay:
-    /// they may be what it lost, and rebuilding it takes them in ([`Snapshotter::rebuild`](crate::Snapshotter::rebuild)).
+    /// Files under blobs' names that the catalog does not know, looked for with the whole store. They stay: they may be what
+    /// it lost, and rebuilding it reads them and takes them in ([`Snapshotter::rebuild`](crate::Snapshotter::rebuild)).
     pub unknown_blobs: u64,
-    /// Bytes of data in those.
+    /// Bytes that the filesystem keeps for those.
     pub unknown_bytes: u64,
     /// How long the call took.
     pub duration: Duration,
@@ -129,9 +129,9 @@ pub struct BadSnapshot {
     pub problem: String,
 }
 
-/// Said of whole files without a row.
-const UNKNOWN: &str = "there are whole files in the store that its catalog does not know; rebuilding it takes them in, \
-     and nothing is lost until then";
+/// Said of files without a row.
+const UNKNOWN: &str = "there are files in the store that its catalog does not know; rebuilding it takes them in, and they \
+     stay until then";
 
 /// Rows read in one go.
 const PAGE: u32 = 1000;
@@ -199,9 +199,7 @@ fn check(
     report.checked_bytes = found.checked_bytes;
     report.mended = found.mended;
     let bad: Vec<(Blob, BadBlob, Verdict)> = found.bad.into_values().collect();
-    let lost_nothing = report.catalog.is_empty()
-        && faults.is_empty()
-        && bad.iter().all(|(.., verdict)| *verdict != Verdict::Missing);
+    let lost_nothing = report.catalog.is_empty() && faults.is_empty() && bad.is_empty();
     if whole && lost_nothing {
         report.swept_names = store.sweep_whole()?.tell(activity);
     }
@@ -232,9 +230,9 @@ fn check(
 impl VerifyReport {
     fn tell_of(&mut self, strangers: Strangers, activity: &Activity) {
         self.swept_names += strangers.swept.tell(activity);
-        self.unknown_blobs = strangers.whole.len() as u64;
-        self.unknown_bytes = strangers.whole_bytes;
-        if !strangers.whole.is_empty() {
+        self.unknown_blobs = strangers.names.len() as u64;
+        self.unknown_bytes = strangers.bytes;
+        if !strangers.names.is_empty() {
             activity.warn(WarningKind::Unknown, None, UNKNOWN);
         }
     }

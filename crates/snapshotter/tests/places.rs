@@ -891,3 +891,54 @@ async fn the_worker_asks_too() {
     assert_eq!(node.summary().await.state, SnapshotState::Unpublished);
     node.comes_back().await;
 }
+
+// The rows were forgotten after the manifest had gone: a collection that had asked before released the last copy in between.
+// By the time the registry is told to delete, nothing here says that the snapshot is there, and a deletion that fails
+// leaves an only copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_an_only_copy_before_the_registry_deletes_it() {
+    let layouts = Place::new();
+    let sky = Sky::over(Layouts(layouts.path("layouts")));
+    let between = Between::with_registry(sky.registry());
+    let node = between.with_published(1).await;
+    let root = node.place.root();
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&noted);
+    sky.storms.set(move |asked| {
+        if asked.method == "DELETE" {
+            let count = |sql| catalog(&root).query_row(sql, [], |row| row.get::<_, i64>(0));
+            let rows = count("SELECT count(*) FROM publications").unwrap();
+            seen.lock().unwrap().push(rows);
+        }
+        None
+    });
+    let removed = node.store.remove_remote(&reference("test:v1")).await;
+    assert_eq!(removed.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(*noted.lock().unwrap(), [0]);
+    assert_eq!(node.summary().await.state, SnapshotState::Unpublished);
+    node.goes_once_it_is_pushed_again().await;
+}
+
+// A sync that failed was a line in the log, and the manifest was deleted: the last copy might not have been on the disk.
+// What cannot be made durable here stays in the registry.
+#[tokio::test]
+async fn what_cannot_be_made_durable_is_not_removed_from_the_registry() {
+    let layouts = Place::new();
+    let sky = Sky::over(Layouts(layouts.path("layouts")));
+    let between = Between::with_registry(sky.registry());
+    let node = between.with_published(1).await;
+    let root = node.place.root();
+    let marked = catalog(&root).execute("UPDATE objects SET unsynced = 'another boot'", []);
+    assert_eq!(marked.unwrap(), 2);
+    let content = support_b::outside::content(&root);
+    let blob = content.join(files_below(&content).pop().unwrap());
+    let away = node.place.path("away");
+    fs::rename(&blob, &away).unwrap();
+    std::os::unix::fs::symlink(&away, &blob).unwrap();
+    let removed = node.store.remove_remote(&reference("test:v1")).await;
+    let error = removed.unwrap_err();
+    assert!(error.to_string().starts_with("cannot open"), "{error}");
+    let asked = sky.asked("/manifests/");
+    assert!(asked.iter().all(|asked| asked.method != "DELETE"));
+    assert_eq!(node.summary().await.state, SnapshotState::Published);
+}

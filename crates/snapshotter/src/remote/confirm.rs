@@ -263,8 +263,12 @@ impl Asking<'_> {
     /// It is where the row says, or nobody had noted where: then there is a row that does.
     fn agree(&self, found: PublicationRow) -> Result<Answer> {
         let (id, said) = (self.question.snapshot.id, self.question.said);
-        let is_news = said.registry != found.registry
-            && self.revise(|txn| txn.record_publication(id, &found))?;
+        // Whoever forgot the row meanwhile is about to remove the snapshot there.
+        let record = |txn: &Txn<'_>| match txn.publications_of(id)?.contains(said) {
+            true => txn.record_publication(id, &found),
+            false => Ok(()),
+        };
+        let is_news = said.registry != found.registry && self.revise(record)?;
         let objects = self.question.blobs.iter().map(|blob| blob.checksum);
         Ok(Answer::There(Relied {
             publication: if is_news { found } else { said.clone() },

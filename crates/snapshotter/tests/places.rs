@@ -157,9 +157,13 @@ impl Node {
         self.comes_back().await;
     }
 
-    /// It was said to be elsewhere, is not, and stays; from then on that is known. The warning says `why`.
+    /// It was said to be elsewhere, is not, and stays; from then on that is known, unless it was a dry run that found out.
+    /// The warning says `why`.
     async fn stays_because(&self, why: &str) {
         let report = self.store.gc(&published().dry_run(true)).await.unwrap();
+        self.was_kept(&report, why);
+        assert_eq!(self.summary().await.state, SnapshotState::Published);
+        let report = self.collect().await;
         self.was_kept(&report, why);
         let summary = self.summary().await;
         assert_eq!(summary.state, SnapshotState::Unpublished, "{summary:?}");
@@ -333,7 +337,8 @@ async fn what_another_node_removed_from_the_registry_stays() {
     let other = between.open(&elsewhere).await;
     other.remove_remote(&removed).await.unwrap();
     assert_eq!(node.summary().await.state, SnapshotState::Published);
-    node.stays_because("has not that name").await;
+    node.stays_because("has test:v1 no more; `push` publishes it again")
+        .await;
     node.goes_once_it_is_pushed_again().await;
 }
 
@@ -423,7 +428,8 @@ async fn a_version_that_another_node_replaced_stays() {
     let source = elsewhere.write("v1", &vm(2));
     let request = all("v1", &source).force(true);
     other.snapshot(&request).await.unwrap();
-    node.stays_because("another snapshot under it").await;
+    node.stays_because("has another snapshot as test:v1, sha256:")
+        .await;
     // A push finds the same, and is told.
     let push = PushRequest::new(reference("test:v1"));
     let error = node.store.push(&push).await.unwrap_err();
@@ -642,6 +648,10 @@ async fn a_directory_of_contents_that_is_not_mounted_has_not_lost_anything() {
     let (objects, away) = (between.place.path("objects"), between.place.path("away"));
     fs::rename(&objects, &away).unwrap();
     node.stays_for_now("could not be asked").await;
+    // A place to mount at is there, and empty.
+    fs::create_dir(&objects).unwrap();
+    node.stays_for_now("it may not be mounted").await;
+    fs::remove_dir(&objects).unwrap();
     fs::rename(&away, &objects).unwrap();
     node.goes().await;
 }
@@ -844,14 +854,14 @@ async fn what_an_older_release_published_is_asked_for_where_it_may_be() {
     let node = Node { store, ..node };
     let dry = node.store.gc(&published().dry_run(true)).await.unwrap();
     assert_eq!(dry.released.len(), 1, "{dry:?}");
-    assert!(node.summary().await.publications[0].registry.is_some());
+    assert_eq!(node.summary().await.publications[0].registry, None);
     node.goes().await;
 }
 
 impl Node {
     async fn stays_for_now_and_is_unknown(&self) {
         let report = self.collect().await;
-        self.was_kept(&report, "has not that name");
+        self.was_kept(&report, "it may not be mounted");
         assert_eq!(self.summary().await.publications[0].registry, None);
         self.comes_back().await;
     }
@@ -940,5 +950,79 @@ async fn what_cannot_be_made_durable_is_not_removed_from_the_registry() {
     assert!(error.to_string().starts_with("cannot open"), "{error}");
     let asked = sky.asked("/manifests/");
     assert!(asked.iter().all(|asked| asked.method != "DELETE"));
+    assert_eq!(node.summary().await.state, SnapshotState::Published);
+}
+
+// A share that was not mounted for one look made everything "unpublished" until somebody pushed it, and a dry run did too.
+// A directory that lacks a layout altogether could not be asked, and once it is mounted again nothing has changed.
+#[tokio::test]
+async fn layouts_that_are_not_mounted_have_not_lost_anything() {
+    for (hidden, stays) in [
+        ("layouts", None),
+        ("layouts", Some("layouts")),
+        ("layouts/snapshots/test", Some("layouts/snapshots/test")),
+        (
+            "layouts/snapshots/test",
+            Some("layouts/snapshots/test/blobs/sha256"),
+        ),
+    ] {
+        let between = Between::directories();
+        let node = between.with_published(1).await;
+        let (layouts, away) = (between.place.path(hidden), between.place.path("away"));
+        fs::rename(&layouts, &away).unwrap();
+        if let Some(stays) = stays {
+            fs::create_dir_all(between.place.path(stays)).unwrap();
+        }
+        node.stays_for_now("it may not be mounted").await;
+        if stays.is_some() {
+            fs::remove_dir_all(&layouts).unwrap();
+        }
+        fs::rename(&away, &layouts).unwrap();
+        node.goes().await;
+    }
+}
+
+// The same for a pull that found a file damaged here and nothing there: it forgot that the snapshot was there.
+#[tokio::test]
+async fn a_pull_from_what_is_not_mounted_forgets_nothing() {
+    let between = Between::directories();
+    let node = between.with_published(1).await;
+    let objects = between.place.path("objects/xxh3");
+    let away = between.place.path("away");
+    fs::rename(&objects, &away).unwrap();
+    let content = support_b::outside::content(&node.place.root());
+    for blob in files_below(&content) {
+        fs::remove_file(content.join(blob)).unwrap();
+    }
+    node.store.verify(&VerifyRequest::all()).await.unwrap();
+    let pull = PullRequest::new(reference("test:v1"));
+    let error = node.store.pull(&pull).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(node.summary().await.state, SnapshotState::Published);
+    fs::rename(&away, &objects).unwrap();
+    node.store.pull(&pull).await.unwrap();
+    node.comes_back().await;
+}
+
+// Three snapshots that the registry does not let us ask for stood in the way of all others, in every collection.
+// Only silence makes a collection give up; what is wrong with one snapshot keeps that one.
+#[tokio::test]
+async fn what_is_wrong_with_some_snapshots_keeps_those_alone() {
+    let layouts = Place::new();
+    let sky = Sky::over(Layouts(layouts.path("layouts")));
+    let between = Between::with_registry(sky.registry());
+    let node = between.with_published(5).await;
+    sky.storms.set(|asked| {
+        let ends = |part| asked.path().ends_with(part);
+        let status = match () {
+            () if ends("/manifests/v1") || ends("/manifests/v2") => 403,
+            () if ends("/manifests/v3") => 401,
+            () => return None,
+        };
+        Some(testkit::weather::Reply::status(status))
+    });
+    let report = node.collect().await;
+    assert_eq!((report.released.len(), report.kept.unconfirmed), (2, 3));
+    assert_eq!(report.warnings.len(), 3, "{report:?}");
     assert_eq!(node.summary().await.state, SnapshotState::Published);
 }

@@ -148,7 +148,7 @@ pub(crate) fn run(
         activity,
     };
     let trust_daemon = config.trust_daemon;
-    let mut confirming = Confirming::new(store, remote, activity, trust_daemon);
+    let mut confirming = Confirming::new(store, remote, activity, trust_daemon, !request.dry_run);
     collection.run(&mut confirming, &mut report)?;
     report.kept.unconfirmed = confirming.unconfirmed();
     report.duration = started.elapsed();

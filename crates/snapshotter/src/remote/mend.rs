@@ -1,8 +1,9 @@
 //! Fetching again what is damaged or missing of a snapshot that is here, where it is known to be elsewhere.
 
 use super::fetch::{Context, Fetched, Fetching};
-use super::parse_manifest;
 use super::resolve::{needs, resolve};
+use super::runtime::wait;
+use super::{Place, parse_manifest};
 use crate::catalog::{Snapshot, Sync};
 use crate::format::document::Document;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -31,11 +32,28 @@ fn is_elsewhere(context: &Context<'_>, row: &Snapshot) -> Result<bool> {
 fn mend(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
     fetch_again(context, row).inspect_err(|error| {
         if error.kind() == ErrorKind::NotFound
+            && is_in_sight(context, row)
             && let Err(error) = forget(context, row)
         {
             tracing::debug!(%error, "a snapshot that is not there is still noted");
         }
     })
+}
+
+/// A directory that is not mounted has lost nothing.
+fn is_in_sight(context: &Context<'_>, row: &Snapshot) -> bool {
+    let Context {
+        remote, activity, ..
+    } = context;
+    let wanted = || activity.check();
+    let seen = remote.repository(&row.reference).and_then(|repository| {
+        wait(&wanted, remote.registry.check_sight(&repository))?;
+        match &remote.content {
+            Place::Transport(transport) => wait(&wanted, transport.check_sight()),
+            Place::Unknown | Place::Registry => Ok(()),
+        }
+    });
+    seen.is_ok()
 }
 
 fn forget(context: &Context<'_>, row: &Snapshot) -> Result<()> {

@@ -1026,3 +1026,62 @@ async fn what_is_wrong_with_some_snapshots_keeps_those_alone() {
     assert_eq!(report.warnings.len(), 3, "{report:?}");
     assert_eq!(node.summary().await.state, SnapshotState::Published);
 }
+
+// What is elsewhere may reach the disk late; found not to be elsewhere, it was the last copy, and still waited.
+// Whoever finds out has it synced: closing the handle waits for that.
+#[tokio::test]
+async fn what_is_found_to_be_an_only_copy_is_made_durable() {
+    for finder in ["gc", "push", "pull"] {
+        let between = Between::directories();
+        let node = between.with_published(1).await;
+        node.store.close().await.unwrap();
+        let catalog = catalog(&node.place.root());
+        let mark = "UPDATE objects SET unsynced = 'another boot'";
+        assert_eq!(catalog.execute(mark, []).unwrap(), 2);
+        let elsewhere = Place::new();
+        let other = between.open(&elsewhere).await;
+        other.remove_remote(&reference("test:v1")).await.unwrap();
+        let store = between.open(&node.place).await;
+        let node = Node { store, ..node };
+        match finder {
+            "gc" => {
+                node.collect().await;
+            }
+            "push" => {
+                // It finds out, and gets no further.
+                let objects = between.place.path("objects");
+                fs::remove_dir_all(&objects).unwrap();
+                let push = PushRequest::new(reference("test:v1"));
+                node.store.push(&push).await.unwrap_err();
+            }
+            _ => {
+                let content = support_b::outside::content(&node.place.root());
+                fs::remove_file(content.join(files_below(&content).pop().unwrap())).unwrap();
+                for object in between.objects() {
+                    fs::remove_file(object).unwrap();
+                }
+                let pull = PullRequest::new(reference("test:v1"));
+                node.store.pull(&pull).await.unwrap_err();
+            }
+        }
+        assert_eq!(node.summary().await.state, SnapshotState::Unpublished);
+        node.store.close().await.unwrap();
+        let count = "SELECT count(*) FROM objects WHERE unsynced IS NOT NULL";
+        let left = catalog.query_row(count, [], |row| row.get::<_, i64>(0));
+        assert_eq!(left.unwrap(), 0, "{finder}");
+    }
+}
+
+// A pull of what is here and was never published reported that it had reused nothing.
+#[tokio::test]
+async fn a_pull_of_what_is_only_here_says_what_was_here() {
+    let between = Between::directories();
+    let place = Place::new();
+    let store = between.open(&place).await;
+    let source = place.write("v1", &vm(1));
+    let request = all("v1", &source).local(true);
+    store.snapshot(&request).await.unwrap();
+    let pull = PullRequest::new(reference("test:v1"));
+    let report = store.pull(&pull).await.unwrap();
+    assert_eq!((report.fetched_blobs, report.reused_blobs), (0, 2));
+}

@@ -5,6 +5,7 @@
 //! made again without it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::choose::{Measured, Rules, refusal};
 use super::measure::Survey;
@@ -21,7 +22,7 @@ const PATIENCE: usize = 3;
 
 /// What a collection has asked so far.
 pub(super) struct Confirming<'a> {
-    pub(super) store: &'a Store,
+    pub(super) store: &'a Arc<Store>,
     pub(super) remote: Option<&'a Remote>,
     pub(super) activity: &'a Activity,
     pub(super) trust_daemon: bool,
@@ -37,7 +38,7 @@ pub(super) struct Confirming<'a> {
 
 impl<'a> Confirming<'a> {
     pub(super) fn new(
-        store: &'a Store,
+        store: &'a Arc<Store>,
         remote: Option<&'a Remote>,
         activity: &'a Activity,
         trust_daemon: bool,

@@ -16,6 +16,7 @@ pub use report::{
 };
 pub(crate) use worker::Worker;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use choose::{Amount, Choice, Refusal, Rules, choose, refusal};
@@ -138,7 +139,7 @@ fn before_now(period: Duration) -> i64 {
 
 /// Collects, or says what would be collected. Blocks.
 pub(crate) fn run(
-    store: &Store,
+    store: &Arc<Store>,
     remote: Option<&Remote>,
     config: &Gc,
     request: &GcRequest,
@@ -168,7 +169,7 @@ pub(crate) fn run(
 }
 
 struct Collection<'a> {
-    store: &'a Store,
+    store: &'a Arc<Store>,
     remote: Option<&'a Remote>,
     policy: Policy,
     activity: &'a Activity,

@@ -101,7 +101,7 @@ impl Remote {
     /// `Cancelled`; the catalog's. What a server says is in the answer.
     pub(crate) fn confirm(
         &self,
-        store: &Store,
+        store: &Arc<Store>,
         question: &Question<'_>,
         asked: &mut Asked,
         activity: &Activity,
@@ -123,7 +123,7 @@ impl Remote {
 }
 
 struct Asking<'a> {
-    store: &'a Store,
+    store: &'a Arc<Store>,
     remote: &'a Remote,
     question: &'a Question<'a>,
     activity: &'a Activity,
@@ -305,10 +305,14 @@ impl Asking<'_> {
     fn disagree(&self, lack: Lack) -> Result<Answer> {
         let snapshot = self.question.snapshot;
         let registry = self.remote.address(&snapshot.reference)?;
-        self.revise(|txn| {
+        let forget = |txn: &Txn<'_>| {
             txn.forget_publication(snapshot.id, &registry)?;
             txn.forget_objects(&lack.place, &lack.objects)
-        })?;
+        };
+        if self.revise(forget)? {
+            // What was elsewhere had time to reach the disk.
+            self.store.sync_later(snapshot.id);
+        }
         Ok(Answer::Otherwise(lack.what))
     }
 

@@ -15,10 +15,17 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
     let row = context.store.catalog.read(|txn| txn.snapshot(snapshot))?;
     match row {
         Some(row) if is_elsewhere(context, &row)? => mend(context, &row),
-        _ => Ok(Fetched {
-            snapshot,
-            ..Fetched::default()
-        }),
+        _ => {
+            let here = context
+                .store
+                .catalog
+                .read(|txn| txn.blobs_of_snapshot(snapshot))?;
+            Ok(Fetched {
+                snapshot,
+                reused_blobs: here.len() as u64,
+                ..Fetched::default()
+            })
+        }
     }
 }
 
@@ -61,7 +68,9 @@ fn forget(context: &Context<'_>, row: &Snapshot) -> Result<()> {
     let catalog = &context.store.catalog;
     catalog.write(Sync::Normal, |txn| {
         txn.forget_publication(row.id, &registry)
-    })
+    })?;
+    context.store.sync_later(row.id);
+    Ok(())
 }
 
 fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {

@@ -1085,3 +1085,37 @@ async fn a_pull_of_what_is_only_here_says_what_was_here() {
     let report = store.pull(&pull).await.unwrap();
     assert_eq!((report.fetched_blobs, report.reused_blobs), (0, 2));
 }
+
+// Small blobs, and every call that follows their flights, waited until large ones had come.
+// With one permit the small ones come first.
+#[tokio::test]
+async fn small_blobs_are_fetched_before_large_ones() {
+    let layouts = Place::new();
+    let sky = Sky::over(Layouts(layouts.path("layouts")));
+    let between = Between {
+        registry: sky.registry(),
+        content: Content::new(ContentProvider::Registry),
+        place: layouts,
+    };
+    let (here, there) = (Place::new(), Place::new());
+    let tree = Tree::new()
+        .file("a", random(1, 3 << 20))
+        .file("b", random(2, 2 << 20))
+        .file("c", random(3, 5_000));
+    let source = here.write("v1", &tree);
+    take(&between.open(&here).await, "v1", &source).await;
+    let store = between
+        .open_with(&there, |config| config.restore_concurrency(1))
+        .await;
+    let before = sky.asked("/blobs/").len();
+    let pull = PullRequest::new(reference("test:v1"));
+    store.pull(&pull).await.unwrap();
+    let sizes = sky.asked("/blobs/").into_iter().skip(before).map(|asked| {
+        let digest = asked.path().rsplit('/').next().unwrap().to_owned();
+        let blob = sky.layouts.blob("snapshots/test", &digest);
+        blob.unwrap().len()
+    });
+    // The list of files comes before all.
+    let large: Vec<bool> = sizes.skip(1).map(|size| size > 1 << 20).collect();
+    assert_eq!(large, [false, true, true]);
+}

@@ -46,6 +46,7 @@ pub(crate) struct Question<'a> {
     pub(crate) said: &'a PublicationRow,
     pub(crate) blobs: &'a [Blob],
     pub(crate) trust_daemon: bool,
+    pub(crate) revises: bool,
 }
 
 #[expect(dead_code, reason = "nobody can have a remote that answers")]
@@ -73,7 +74,7 @@ impl Remote {
 
     pub(crate) fn confirm(
         &self,
-        _: &Store,
+        _: &std::sync::Arc<Store>,
         _: &Question<'_>,
         _: &mut Asked,
         _: &Activity,

@@ -157,9 +157,13 @@ impl Node {
         self.comes_back().await;
     }
 
-    /// It was said to be elsewhere, is not, and stays; from then on that is known. The warning says `why`.
+    /// It was said to be elsewhere, is not, and stays; from then on that is known, unless it was a dry run that found out.
+    /// The warning says `why`.
     async fn stays_because(&self, why: &str) {
         let report = self.store.gc(&published().dry_run(true)).await.unwrap();
+        self.was_kept(&report, why);
+        assert_eq!(self.summary().await.state, SnapshotState::Published);
+        let report = self.collect().await;
         self.was_kept(&report, why);
         let summary = self.summary().await;
         assert_eq!(summary.state, SnapshotState::Unpublished, "{summary:?}");
@@ -333,7 +337,8 @@ async fn what_another_node_removed_from_the_registry_stays() {
     let other = between.open(&elsewhere).await;
     other.remove_remote(&removed).await.unwrap();
     assert_eq!(node.summary().await.state, SnapshotState::Published);
-    node.stays_because("has not that name").await;
+    node.stays_because("has test:v1 no more; `push` publishes it again")
+        .await;
     node.goes_once_it_is_pushed_again().await;
 }
 
@@ -423,7 +428,8 @@ async fn a_version_that_another_node_replaced_stays() {
     let source = elsewhere.write("v1", &vm(2));
     let request = all("v1", &source).force(true);
     other.snapshot(&request).await.unwrap();
-    node.stays_because("another snapshot under it").await;
+    node.stays_because("has another snapshot as test:v1, sha256:")
+        .await;
     // A push finds the same, and is told.
     let push = PushRequest::new(reference("test:v1"));
     let error = node.store.push(&push).await.unwrap_err();
@@ -642,6 +648,10 @@ async fn a_directory_of_contents_that_is_not_mounted_has_not_lost_anything() {
     let (objects, away) = (between.place.path("objects"), between.place.path("away"));
     fs::rename(&objects, &away).unwrap();
     node.stays_for_now("could not be asked").await;
+    // A place to mount at is there, and empty.
+    fs::create_dir(&objects).unwrap();
+    node.stays_for_now("it may not be mounted").await;
+    fs::remove_dir(&objects).unwrap();
     fs::rename(&away, &objects).unwrap();
     node.goes().await;
 }
@@ -844,14 +854,14 @@ async fn what_an_older_release_published_is_asked_for_where_it_may_be() {
     let node = Node { store, ..node };
     let dry = node.store.gc(&published().dry_run(true)).await.unwrap();
     assert_eq!(dry.released.len(), 1, "{dry:?}");
-    assert!(node.summary().await.publications[0].registry.is_some());
+    assert_eq!(node.summary().await.publications[0].registry, None);
     node.goes().await;
 }
 
 impl Node {
     async fn stays_for_now_and_is_unknown(&self) {
         let report = self.collect().await;
-        self.was_kept(&report, "has not that name");
+        self.was_kept(&report, "it may not be mounted");
         assert_eq!(self.summary().await.publications[0].registry, None);
         self.comes_back().await;
     }
@@ -890,4 +900,222 @@ async fn the_worker_asks_too() {
     }
     assert_eq!(node.summary().await.state, SnapshotState::Unpublished);
     node.comes_back().await;
+}
+
+// The rows were forgotten after the manifest had gone: a collection that had asked before released the last copy in between.
+// By the time the registry is told to delete, nothing here says that the snapshot is there, and a deletion that fails
+// leaves an only copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_an_only_copy_before_the_registry_deletes_it() {
+    let layouts = Place::new();
+    let sky = Sky::over(Layouts(layouts.path("layouts")));
+    let between = Between::with_registry(sky.registry());
+    let node = between.with_published(1).await;
+    let root = node.place.root();
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&noted);
+    sky.storms.set(move |asked| {
+        if asked.method == "DELETE" {
+            let count = |sql| catalog(&root).query_row(sql, [], |row| row.get::<_, i64>(0));
+            let rows = count("SELECT count(*) FROM publications").unwrap();
+            seen.lock().unwrap().push(rows);
+        }
+        None
+    });
+    let removed = node.store.remove_remote(&reference("test:v1")).await;
+    assert_eq!(removed.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(*noted.lock().unwrap(), [0]);
+    assert_eq!(node.summary().await.state, SnapshotState::Unpublished);
+    node.goes_once_it_is_pushed_again().await;
+}
+
+// A sync that failed was a line in the log, and the manifest was deleted: the last copy might not have been on the disk.
+// What cannot be made durable here stays in the registry.
+#[tokio::test]
+async fn what_cannot_be_made_durable_is_not_removed_from_the_registry() {
+    let layouts = Place::new();
+    let sky = Sky::over(Layouts(layouts.path("layouts")));
+    let between = Between::with_registry(sky.registry());
+    let node = between.with_published(1).await;
+    let root = node.place.root();
+    let marked = catalog(&root).execute("UPDATE objects SET unsynced = 'another boot'", []);
+    assert_eq!(marked.unwrap(), 2);
+    let content = support_b::outside::content(&root);
+    let blob = content.join(files_below(&content).pop().unwrap());
+    let away = node.place.path("away");
+    fs::rename(&blob, &away).unwrap();
+    std::os::unix::fs::symlink(&away, &blob).unwrap();
+    let removed = node.store.remove_remote(&reference("test:v1")).await;
+    let error = removed.unwrap_err();
+    assert!(error.to_string().starts_with("cannot open"), "{error}");
+    let asked = sky.asked("/manifests/");
+    assert!(asked.iter().all(|asked| asked.method != "DELETE"));
+    assert_eq!(node.summary().await.state, SnapshotState::Published);
+}
+
+// A share that was not mounted for one look made everything "unpublished" until somebody pushed it, and a dry run did too.
+// A directory that lacks a layout altogether could not be asked, and once it is mounted again nothing has changed.
+#[tokio::test]
+async fn layouts_that_are_not_mounted_have_not_lost_anything() {
+    for (hidden, stays) in [
+        ("layouts", None),
+        ("layouts", Some("layouts")),
+        ("layouts/snapshots/test", Some("layouts/snapshots/test")),
+        (
+            "layouts/snapshots/test",
+            Some("layouts/snapshots/test/blobs/sha256"),
+        ),
+    ] {
+        let between = Between::directories();
+        let node = between.with_published(1).await;
+        let (layouts, away) = (between.place.path(hidden), between.place.path("away"));
+        fs::rename(&layouts, &away).unwrap();
+        if let Some(stays) = stays {
+            fs::create_dir_all(between.place.path(stays)).unwrap();
+        }
+        node.stays_for_now("it may not be mounted").await;
+        if stays.is_some() {
+            fs::remove_dir_all(&layouts).unwrap();
+        }
+        fs::rename(&away, &layouts).unwrap();
+        node.goes().await;
+    }
+}
+
+// The same for a pull that found a file damaged here and nothing there: it forgot that the snapshot was there.
+#[tokio::test]
+async fn a_pull_from_what_is_not_mounted_forgets_nothing() {
+    let between = Between::directories();
+    let node = between.with_published(1).await;
+    let objects = between.place.path("objects/xxh3");
+    let away = between.place.path("away");
+    fs::rename(&objects, &away).unwrap();
+    let content = support_b::outside::content(&node.place.root());
+    for blob in files_below(&content) {
+        fs::remove_file(content.join(blob)).unwrap();
+    }
+    node.store.verify(&VerifyRequest::all()).await.unwrap();
+    let pull = PullRequest::new(reference("test:v1"));
+    let error = node.store.pull(&pull).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(node.summary().await.state, SnapshotState::Published);
+    fs::rename(&away, &objects).unwrap();
+    node.store.pull(&pull).await.unwrap();
+    node.comes_back().await;
+}
+
+// Three snapshots that the registry does not let us ask for stood in the way of all others, in every collection.
+// Only silence makes a collection give up; what is wrong with one snapshot keeps that one.
+#[tokio::test]
+async fn what_is_wrong_with_some_snapshots_keeps_those_alone() {
+    let layouts = Place::new();
+    let sky = Sky::over(Layouts(layouts.path("layouts")));
+    let between = Between::with_registry(sky.registry());
+    let node = between.with_published(5).await;
+    sky.storms.set(|asked| {
+        let ends = |part| asked.path().ends_with(part);
+        let status = match () {
+            () if ends("/manifests/v1") || ends("/manifests/v2") => 403,
+            () if ends("/manifests/v3") => 401,
+            () => return None,
+        };
+        Some(testkit::weather::Reply::status(status))
+    });
+    let report = node.collect().await;
+    assert_eq!((report.released.len(), report.kept.unconfirmed), (2, 3));
+    assert_eq!(report.warnings.len(), 3, "{report:?}");
+    assert_eq!(node.summary().await.state, SnapshotState::Published);
+}
+
+// What is elsewhere may reach the disk late; found not to be elsewhere, it was the last copy, and still waited.
+// Whoever finds out has it synced: closing the handle waits for that.
+#[tokio::test]
+async fn what_is_found_to_be_an_only_copy_is_made_durable() {
+    for finder in ["gc", "push", "pull"] {
+        let between = Between::directories();
+        let node = between.with_published(1).await;
+        node.store.close().await.unwrap();
+        let catalog = catalog(&node.place.root());
+        let mark = "UPDATE objects SET unsynced = 'another boot'";
+        assert_eq!(catalog.execute(mark, []).unwrap(), 2);
+        let elsewhere = Place::new();
+        let other = between.open(&elsewhere).await;
+        other.remove_remote(&reference("test:v1")).await.unwrap();
+        let store = between.open(&node.place).await;
+        let node = Node { store, ..node };
+        match finder {
+            "gc" => {
+                node.collect().await;
+            }
+            "push" => {
+                // It finds out, and gets no further.
+                let objects = between.place.path("objects");
+                fs::remove_dir_all(&objects).unwrap();
+                let push = PushRequest::new(reference("test:v1"));
+                node.store.push(&push).await.unwrap_err();
+            }
+            _ => {
+                let content = support_b::outside::content(&node.place.root());
+                fs::remove_file(content.join(files_below(&content).pop().unwrap())).unwrap();
+                for object in between.objects() {
+                    fs::remove_file(object).unwrap();
+                }
+                let pull = PullRequest::new(reference("test:v1"));
+                node.store.pull(&pull).await.unwrap_err();
+            }
+        }
+        assert_eq!(node.summary().await.state, SnapshotState::Unpublished);
+        node.store.close().await.unwrap();
+        let count = "SELECT count(*) FROM objects WHERE unsynced IS NOT NULL";
+        let left = catalog.query_row(count, [], |row| row.get::<_, i64>(0));
+        assert_eq!(left.unwrap(), 0, "{finder}");
+    }
+}
+
+// A pull of what is here and was never published reported that it had reused nothing.
+#[tokio::test]
+async fn a_pull_of_what_is_only_here_says_what_was_here() {
+    let between = Between::directories();
+    let place = Place::new();
+    let store = between.open(&place).await;
+    let source = place.write("v1", &vm(1));
+    let request = all("v1", &source).local(true);
+    store.snapshot(&request).await.unwrap();
+    let pull = PullRequest::new(reference("test:v1"));
+    let report = store.pull(&pull).await.unwrap();
+    assert_eq!((report.fetched_blobs, report.reused_blobs), (0, 2));
+}
+
+// Small blobs, and every call that follows their flights, waited until large ones had come.
+// With one permit the small ones come first.
+#[tokio::test]
+async fn small_blobs_are_fetched_before_large_ones() {
+    let layouts = Place::new();
+    let sky = Sky::over(Layouts(layouts.path("layouts")));
+    let between = Between {
+        registry: sky.registry(),
+        content: Content::new(ContentProvider::Registry),
+        place: layouts,
+    };
+    let (here, there) = (Place::new(), Place::new());
+    let tree = Tree::new()
+        .file("a", random(1, 3 << 20))
+        .file("b", random(2, 2 << 20))
+        .file("c", random(3, 5_000));
+    let source = here.write("v1", &tree);
+    take(&between.open(&here).await, "v1", &source).await;
+    let store = between
+        .open_with(&there, |config| config.restore_concurrency(1))
+        .await;
+    let before = sky.asked("/blobs/").len();
+    let pull = PullRequest::new(reference("test:v1"));
+    store.pull(&pull).await.unwrap();
+    let sizes = sky.asked("/blobs/").into_iter().skip(before).map(|asked| {
+        let digest = asked.path().rsplit('/').next().unwrap().to_owned();
+        let blob = sky.layouts.blob("snapshots/test", &digest);
+        blob.unwrap().len()
+    });
+    // The list of files comes before all.
+    let large: Vec<bool> = sizes.skip(1).map(|size| size > 1 << 20).collect();
+    assert_eq!(large, [false, true, true]);
 }

@@ -4,6 +4,8 @@
 //! A row is a memory and not a promise: others remove manifests, move tags and empty buckets, and nobody tells this store.
 //! So garbage collection asks before it relies on one, and a row that turned out to be wrong is deleted. Addresses are
 //! written by those who know the places, one spelling each, and hold no secrets.
+//! Where objects are is read by a collection that trusts a daemon alone (`gc.trust_daemon`, `Txn::objects_at`), where the
+//! bucket cannot be asked.
 
 use std::collections::HashMap;
 

@@ -5,6 +5,7 @@
 //! made again without it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::choose::{Measured, Rules, refusal};
 use super::measure::Survey;
@@ -13,7 +14,7 @@ use crate::catalog::{PublicationRow, Relied, Snapshot};
 use crate::remote::{Answer, Asked, Question, Remote};
 use crate::store::Store;
 use crate::words::digest::Checksum;
-use crate::words::error::{Error, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
 
 /// Snapshots in a row that could not be asked for, after which nobody is asked any more in a collection.
@@ -21,10 +22,12 @@ const PATIENCE: usize = 3;
 
 /// What a collection has asked so far.
 pub(super) struct Confirming<'a> {
-    pub(super) store: &'a Store,
+    pub(super) store: &'a Arc<Store>,
     pub(super) remote: Option<&'a Remote>,
     pub(super) activity: &'a Activity,
     pub(super) trust_daemon: bool,
+    /// A dry run writes nothing.
+    revises: bool,
     /// Of what was confirmed, what that was.
     relied: HashMap<i64, Relied>,
     objects: Asked,
@@ -35,16 +38,18 @@ pub(super) struct Confirming<'a> {
 
 impl<'a> Confirming<'a> {
     pub(super) fn new(
-        store: &'a Store,
+        store: &'a Arc<Store>,
         remote: Option<&'a Remote>,
         activity: &'a Activity,
         trust_daemon: bool,
+        revises: bool,
     ) -> Self {
         Self {
             store,
             remote,
             activity,
             trust_daemon,
+            revises,
             relied: HashMap::new(),
             objects: Asked::default(),
             kept: HashSet::new(),
@@ -126,8 +131,10 @@ impl<'a> Confirming<'a> {
                 self.warn(format!("{} is kept: {what}", snapshot.reference));
             }
             Answer::Unknown(error) => {
-                self.unanswered += 1;
-                let why = line(&error);
+                if is_silence(&error) {
+                    self.unanswered += 1;
+                }
+                let why = error.line();
                 let text = format!(
                     "{} is kept: whether it is elsewhere could not be asked: {why}",
                     snapshot.reference
@@ -156,6 +163,7 @@ impl<'a> Confirming<'a> {
             said,
             blobs: &needed,
             trust_daemon: self.trust_daemon,
+            revises: self.revises,
         };
         remote.confirm(self.store, &question, &mut self.objects, self.activity)
     }
@@ -182,6 +190,12 @@ impl<'a> Confirming<'a> {
     }
 }
 
+/// Whether nobody answers, so that the next question is as good as lost too. A place that is itself not there does not. What
+/// is wrong with one snapshot (it may not be asked for, its manifest cannot be read) keeps that one.
+fn is_silence(error: &Error) -> bool {
+    error.kind().is_retryable() || error.kind() == ErrorKind::NotFound
+}
+
 /// Of each of these, the blobs that would have no copy here any more once all of them have gone.
 fn last_copies(measured: &Measured, going: &[i64]) -> Vec<(i64, HashSet<Checksum>)> {
     let mut needed_by: HashMap<Checksum, usize> = HashMap::new();
@@ -197,14 +211,4 @@ fn last_copies(measured: &Measured, going: &[i64]) -> Vec<(i64, HashSet<Checksum
     };
     let last = |id: &i64| of(id).iter().copied().filter(is_last).collect();
     going.iter().map(|id| (*id, last(id))).collect()
-}
-
-fn line(error: &Error) -> String {
-    let mut line = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        line += &format!(": {cause}");
-        source = cause.source();
-    }
-    line
 }

@@ -16,6 +16,7 @@ pub use report::{
 };
 pub(crate) use worker::Worker;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use choose::{Amount, Choice, Refusal, Rules, choose, refusal};
@@ -31,7 +32,7 @@ use crate::remote::Remote;
 use crate::store::{Store, now};
 use crate::words::error::Result;
 
-/// A release helped if it gave back more than this part of the bytes that went: metadata alone comes and goes.
+/// A release helped if it gave back more than this part of the bytes or inodes that went: metadata alone comes and goes.
 const HARDLY: u64 = 100;
 
 /// What a collection works by: the configuration, with what a request says instead.
@@ -106,6 +107,18 @@ struct TooFull {
     inodes: bool,
 }
 
+/// Whether a release moved nothing that is still wanted of the filesystem. What the store holds always gets less.
+fn is_stuck(before: Space, after: Space, expected: Amount, left: Amount) -> bool {
+    let moved = |left: u64, before: u64, after: u64, expected: u64| {
+        left > 0 && after.saturating_sub(before) > expected / HARDLY
+    };
+    let bytes = moved(left.disk, before.available, after.available, expected.disk);
+    let (inodes_before, inodes_after) = (before.available_inodes, after.available_inodes);
+    let inodes = moved(left.inodes, inodes_before, inodes_after, expected.inodes);
+    let was_expected = left.disk > 0 && expected.disk > 0 || left.inodes > 0 && expected.inodes > 0;
+    was_expected && !bytes && !inodes && left.stored == 0
+}
+
 fn share(total: u64, percent: f64) -> f64 {
     percent / 100.0 * total as f64
 }
@@ -126,7 +139,7 @@ fn before_now(period: Duration) -> i64 {
 
 /// Collects, or says what would be collected. Blocks.
 pub(crate) fn run(
-    store: &Store,
+    store: &Arc<Store>,
     remote: Option<&Remote>,
     config: &Gc,
     request: &GcRequest,
@@ -148,7 +161,7 @@ pub(crate) fn run(
         activity,
     };
     let trust_daemon = config.trust_daemon;
-    let mut confirming = Confirming::new(store, remote, activity, trust_daemon);
+    let mut confirming = Confirming::new(store, remote, activity, trust_daemon, !request.dry_run);
     collection.run(&mut confirming, &mut report)?;
     report.kept.unconfirmed = confirming.unconfirmed();
     report.duration = started.elapsed();
@@ -156,7 +169,7 @@ pub(crate) fn run(
 }
 
 struct Collection<'a> {
-    store: &'a Store,
+    store: &'a Arc<Store>,
     remote: Option<&'a Remote>,
     policy: Policy,
     activity: &'a Activity,
@@ -194,14 +207,13 @@ impl Collection<'_> {
             };
             let gained = after.available.saturating_sub(space.available);
             report.freed_bytes += gained;
-            space = after;
             let stored = self.store.catalog.read(|txn| txn.blob_totals())?.2;
-            let left = self.policy.goal(space, was_too_full, stored);
-            let helped = gained > expected / HARDLY;
-            if !helped && left.disk > 0 && left.stored == 0 && left.inodes == 0 && expected > 0 {
+            let left = self.policy.goal(after, was_too_full, stored);
+            if is_stuck(space, after, expected, left) {
                 report.shortfall = shortfall(left, GcStop::NotHelping);
                 return Ok(());
             }
+            space = after;
         }
     }
 
@@ -230,15 +242,15 @@ impl Collection<'_> {
         }
     }
 
-    /// Lets the first of those that were chosen go, and says what the filesystem should get back for them.
+    /// Lets the first of those that were chosen go, and says what should come free with them.
     fn release_batch(
         &self,
         seen: &Survey,
         choice: &Choice,
         confirming: &mut Confirming<'_>,
         report: &mut GcReport,
-    ) -> Result<u64> {
-        let mut expected = 0;
+    ) -> Result<Amount> {
+        let mut expected = Amount::default();
         for id in choice.release.iter().take(self.policy.config.batch_size) {
             self.activity.check()?;
             let Some(snapshot) = seen.snapshots.iter().find(|one| one.id == *id) else {
@@ -256,7 +268,8 @@ impl Collection<'_> {
             };
             let bytes = doomed.iter().map(|blob| blob.data_size).sum();
             tracing::info!(reference = %snapshot.reference, bytes, "released");
-            expected += bytes;
+            expected.disk += bytes;
+            expected.inodes += doomed.len() as u64;
             let went = Exclusive {
                 blobs: doomed.len() as u64,
                 bytes,

@@ -5,6 +5,7 @@
 //! the same lock. Then the names of the blobs that nothing needs any more are swept as after a removal: whoever has taken the
 //! same bytes meanwhile has a row, and keeps the name.
 
+use super::choose::Amount;
 use crate::activity::Activity;
 use crate::catalog::{Doomed, Relied, Snapshot, Sync};
 use crate::fs::space::{self, Space};
@@ -34,11 +35,13 @@ pub(super) fn space(store: &Store) -> Result<Space> {
     space::of(&store.root.dir).at("examine", store.root.dir.path())
 }
 
-/// What is free after a release that should have freed so many bytes. Some filesystems (btrfs, xfs) give space back a
+/// What is free after a release that should have freed so much. Some filesystems (btrfs, xfs) give space back a
 /// while after the last name has gone, and a sync makes them do it now.
-pub(super) fn space_after(store: &Store, before: Space, expected: u64) -> Result<Space> {
+pub(super) fn space_after(store: &Store, before: Space, expected: Amount) -> Result<Space> {
     let now = space(store)?;
-    if now.available.saturating_sub(before.available) >= expected {
+    let has_bytes = now.available.saturating_sub(before.available) >= expected.disk;
+    let inodes = now.available_inodes.saturating_sub(before.available_inodes);
+    if has_bytes && (now.inodes == 0 || inodes >= expected.inodes) {
         return Ok(now);
     }
     store.root.dir.sync_filesystem()?;

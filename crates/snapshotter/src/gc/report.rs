@@ -17,7 +17,7 @@ use crate::words::reference::Reference;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcRequest {
-    /// Only say what would go. It is asked for all the same, and what turns out not to be elsewhere is written down.
+    /// Only say what would go. It is asked for all the same; nothing is written down.
     pub dry_run: bool,
     /// Bytes of data the store may hold, instead of [`Gc::max_bytes`](crate::Gc::max_bytes).
     pub max_bytes: Option<u64>,

@@ -84,3 +84,38 @@ fn a_request_says_it_instead_of_the_configuration() {
         Some(5)
     );
 }
+
+// While inodes were wanted nothing was measured, and a collection that freed none went on until nothing was left.
+#[test]
+fn a_release_that_moves_nothing_that_is_wanted_is_the_last() {
+    let before = Space {
+        inodes: 1000,
+        available_inodes: 10,
+        ..space(95)
+    };
+    let expected = Amount {
+        disk: GIB,
+        inodes: 100,
+        stored: 0,
+    };
+    let left = |disk, inodes, stored| Amount {
+        disk,
+        inodes,
+        stored,
+    };
+    let gained = |bytes: u64, inodes: u64| Space {
+        available: before.available + bytes,
+        available_inodes: before.available_inodes + inodes,
+        ..before
+    };
+    let stuck = |bytes, inodes, left| is_stuck(before, gained(bytes, inodes), expected, left);
+    assert!(stuck(0, 0, left(1, 0, 0)) && stuck(0, 0, left(0, 1, 0)));
+    assert!(stuck(0, 0, left(1, 1, 0)) && stuck(GIB / 100, 1, left(1, 1, 0)));
+    // What moves is not what is wanted.
+    assert!(stuck(GIB, 0, left(0, 1, 0)) && stuck(0, 100, left(1, 0, 0)));
+    assert!(!stuck(GIB, 0, left(1, 1, 0)) && !stuck(0, 100, left(1, 1, 0)));
+    // The store holds less in any case, and with enough there is nothing to be stuck at.
+    assert!(!stuck(0, 0, left(1, 1, 1)) && !stuck(0, 0, left(0, 0, 0)));
+    let nothing = Amount::default();
+    assert!(!is_stuck(before, before, nothing, left(1, 1, 0)));
+}

@@ -118,7 +118,7 @@ impl Work {
         *waited.0
     }
 
-    fn round(&self, store: &Store) {
+    fn round(&self, store: &Arc<Store>) {
         let started = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| self.collect(store))).unwrap_or_else(|_| {
             Err(Error::new(
@@ -145,7 +145,7 @@ impl Work {
         }
     }
 
-    fn collect(&self, store: &Store) -> Result<GcReport> {
+    fn collect(&self, store: &Arc<Store>) -> Result<GcReport> {
         let activity = Activity::new(Arc::clone(&self.stop.cancelled), None);
         let (request, remote) = (GcRequest::new(), self.remote.as_ref());
         let mut report = super::run(store, remote, &self.config, &request, &activity)?;

@@ -101,6 +101,12 @@ pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
         sha256: Sha256,
     ) -> Pending<'a, Option<u64>>;
 
+    /// Whether a repository that lacks something has lost it: an error where all of it may only be out of sight.
+    fn check_sight<'a>(&'a self, _repository: &'a Repository) -> Pending<'a, ()> {
+        // Who answers has looked.
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Stores bytes that are in memory; they have to have this SHA-256.
     fn push_blob<'a>(
         &'a self,

@@ -1,6 +1,6 @@
 //! Asking whether a snapshot is still where rows say it is, before its copy here goes: its name has to resolve to its
 //! manifest, and the list of files and each object that would be nowhere else have to be there with their sizes. What
-//! turns out to be otherwise is written down. Nothing is held meanwhile, neither a permit nor a transaction.
+//! turns out to be otherwise is written down, unless that is not wanted. Nothing is held meanwhile, neither a permit nor a transaction.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,6 +20,9 @@ use crate::transport::ContentTransport;
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::reference::Reference;
+
+/// The way out, for people.
+const PUSH_AGAIN: &str = "`push` publishes it again";
 
 /// Objects asked for at once.
 const ABREAST: usize = 16;
@@ -58,6 +61,8 @@ pub(crate) struct Question<'a> {
     pub(crate) blobs: &'a [Blob],
     /// Whether a daemon's word counts where the bucket cannot be asked.
     pub(crate) trust_daemon: bool,
+    /// Whether what turns out to be otherwise is written down.
+    pub(crate) revises: bool,
 }
 
 /// What the remote says.
@@ -96,7 +101,7 @@ impl Remote {
     /// `Cancelled`; the catalog's. What a server says is in the answer.
     pub(crate) fn confirm(
         &self,
-        store: &Store,
+        store: &Arc<Store>,
         question: &Question<'_>,
         asked: &mut Asked,
         activity: &Activity,
@@ -118,7 +123,7 @@ impl Remote {
 }
 
 struct Asking<'a> {
-    store: &'a Store,
+    store: &'a Arc<Store>,
     remote: &'a Remote,
     question: &'a Question<'a>,
     activity: &'a Activity,
@@ -129,24 +134,38 @@ impl Asking<'_> {
     fn ask(&self, asked: &mut Asked) -> Result<Found> {
         let (reference, remote) = (&self.question.snapshot.reference, self.remote);
         let expected = self.question.said.manifest_digest;
-        let found = remote.find(&self.name(expected)?, self.activity)?;
-        let Some(found) = found.filter(|found| found.digest == expected) else {
-            return self.lacks("that name, or has another snapshot under it");
+        let name = self.name(expected)?;
+        let found = remote.find(&name, self.activity)?;
+        let Some(found) = found else {
+            return self.lacks(|place| format!("{place} has {name} no more"));
         };
+        if found.digest != expected {
+            let other = found.digest;
+            let what =
+                format!("has another snapshot as {name}, {other}; `push` with force replaces it");
+            return self.found_otherwise(|place| format!("{place} {what}"));
+        }
         let manifest = parse_manifest(&found.bytes, reference)?;
         let document = remote.registry.has_blob(&self.repository, manifest.config);
         if wait(&|| self.activity.check(), document)? != Some(manifest.config_size) {
-            return self.lacks("its list of files");
+            return self.lacks(|place| format!("{place} has not its list of files"));
         }
         let row = remote.publication(reference, &found.bytes, now())?;
         let lack = self.contents(&manifest, &row.content, asked)?;
         Ok(lack.map_or(Found::All(row), Found::Lacks))
     }
 
-    fn lacks(&self, what: &str) -> Result<Found> {
+    /// A repository that is itself not there has not lost anything.
+    fn lacks(&self, what: impl FnOnce(&str) -> String) -> Result<Found> {
+        let sight = self.remote.registry.check_sight(&self.repository);
+        wait(&|| self.activity.check(), sight)?;
+        self.found_otherwise(|place| format!("{}; {PUSH_AGAIN}", what(place)))
+    }
+
+    fn found_otherwise(&self, what: impl FnOnce(&str) -> String) -> Result<Found> {
         let place = self.remote.address(&self.question.snapshot.reference)?;
         Ok(Found::Lacks(Lack {
-            what: format!("{} has not {what}", place.shown().unwrap_or_default()),
+            what: what(place.shown().unwrap_or_default()),
             place,
             objects: Vec::new(),
         }))
@@ -188,7 +207,7 @@ impl Asking<'_> {
         let (number, shown) = (lacking.len(), place.shown().unwrap_or_default());
         Ok(Some(Lack {
             what: format!(
-                "{shown} has not {number} of its objects, {} for one",
+                "{shown} has not {number} of its objects, {} for one; {PUSH_AGAIN}",
                 first.object
             ),
             place: place.clone(),
@@ -239,8 +258,14 @@ impl Asking<'_> {
         let pairs = expected.iter().zip(sizes);
         let lacking = pairs.filter(|(expected, size)| *size != Some(expected.size));
         let lacking: Vec<_> = lacking.map(|(expected, _)| expected).collect();
-        if let (Origin::Transport(transport), false) = (origin, lacking.is_empty()) {
-            wait(&wanted, transport.check())?;
+        if !lacking.is_empty() {
+            wait(
+                &wanted,
+                match origin {
+                    Origin::Transport(transport) => transport.check_sight(),
+                    Origin::Layers { registry, .. } => registry.check_sight(&self.repository),
+                },
+            )?;
         }
         Ok(lacking)
     }
@@ -263,8 +288,12 @@ impl Asking<'_> {
     /// It is where the row says, or nobody had noted where: then there is a row that does.
     fn agree(&self, found: PublicationRow) -> Result<Answer> {
         let (id, said) = (self.question.snapshot.id, self.question.said);
-        let is_news = said.registry != found.registry
-            && self.revise(|txn| txn.record_publication(id, &found))?;
+        // Whoever forgot the row meanwhile is about to remove the snapshot there.
+        let record = |txn: &Txn<'_>| match txn.publications_of(id)?.contains(said) {
+            true => txn.record_publication(id, &found),
+            false => Ok(()),
+        };
+        let is_news = said.registry != found.registry && self.revise(record)?;
         let objects = self.question.blobs.iter().map(|blob| blob.checksum);
         Ok(Answer::There(Relied {
             publication: if is_news { found } else { said.clone() },
@@ -276,15 +305,22 @@ impl Asking<'_> {
     fn disagree(&self, lack: Lack) -> Result<Answer> {
         let snapshot = self.question.snapshot;
         let registry = self.remote.address(&snapshot.reference)?;
-        self.revise(|txn| {
+        let forget = |txn: &Txn<'_>| {
             txn.forget_publication(snapshot.id, &registry)?;
             txn.forget_objects(&lack.place, &lack.objects)
-        })?;
+        };
+        if self.revise(forget)? {
+            // What was elsewhere had time to reach the disk.
+            self.store.sync_later(snapshot.id);
+        }
         Ok(Answer::Otherwise(lack.what))
     }
 
-    /// Says whether there was room to write it down: a full disk is what is being collected for.
+    /// Says whether it was written down: a full disk is what is being collected for, and a dry run writes nothing.
     fn revise(&self, write: impl FnOnce(&Txn<'_>) -> Result<()>) -> Result<bool> {
+        if !self.question.revises {
+            return Ok(false);
+        }
         match self.store.catalog.write(Sync::Normal, write) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NoSpace => {

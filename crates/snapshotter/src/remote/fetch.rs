@@ -168,6 +168,8 @@ impl<'a> Fetching<'a> {
         });
         let origin = self.context.remote.origin(self.repository, self.manifest)?;
         let mut left = missing.to_vec();
+        // The small ones first: others may wait for them, and a few large ones would take all permits.
+        left.sort_by_key(|need| !need.is_small());
         while !left.is_empty() {
             let followed = self.lead_all(&origin, &left)?;
             left = self.follow_all(followed)?;

@@ -1,8 +1,9 @@
 //! Fetching again what is damaged or missing of a snapshot that is here, where it is known to be elsewhere.
 
 use super::fetch::{Context, Fetched, Fetching};
-use super::parse_manifest;
 use super::resolve::{needs, resolve};
+use super::runtime::wait;
+use super::{Place, parse_manifest};
 use crate::catalog::{Snapshot, Sync};
 use crate::format::document::Document;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -14,10 +15,17 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
     let row = context.store.catalog.read(|txn| txn.snapshot(snapshot))?;
     match row {
         Some(row) if is_elsewhere(context, &row)? => mend(context, &row),
-        _ => Ok(Fetched {
-            snapshot,
-            ..Fetched::default()
-        }),
+        _ => {
+            let here = context
+                .store
+                .catalog
+                .read(|txn| txn.blobs_of_snapshot(snapshot))?;
+            Ok(Fetched {
+                snapshot,
+                reused_blobs: here.len() as u64,
+                ..Fetched::default()
+            })
+        }
     }
 }
 
@@ -31,6 +39,7 @@ fn is_elsewhere(context: &Context<'_>, row: &Snapshot) -> Result<bool> {
 fn mend(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
     fetch_again(context, row).inspect_err(|error| {
         if error.kind() == ErrorKind::NotFound
+            && is_in_sight(context, row)
             && let Err(error) = forget(context, row)
         {
             tracing::debug!(%error, "a snapshot that is not there is still noted");
@@ -38,12 +47,30 @@ fn mend(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
     })
 }
 
+/// A directory that is not mounted has lost nothing.
+fn is_in_sight(context: &Context<'_>, row: &Snapshot) -> bool {
+    let Context {
+        remote, activity, ..
+    } = context;
+    let wanted = || activity.check();
+    let seen = remote.repository(&row.reference).and_then(|repository| {
+        wait(&wanted, remote.registry.check_sight(&repository))?;
+        match &remote.content {
+            Place::Transport(transport) => wait(&wanted, transport.check_sight()),
+            Place::Unknown | Place::Registry => Ok(()),
+        }
+    });
+    seen.is_ok()
+}
+
 fn forget(context: &Context<'_>, row: &Snapshot) -> Result<()> {
     let registry = context.remote.address(&row.reference)?;
     let catalog = &context.store.catalog;
     catalog.write(Sync::Normal, |txn| {
         txn.forget_publication(row.id, &registry)
-    })
+    })?;
+    context.store.sync_later(row.id);
+    Ok(())
 }
 
 fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {

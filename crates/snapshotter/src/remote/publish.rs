@@ -4,6 +4,7 @@
 mod record;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +28,7 @@ use crate::words::publication::Publication;
 
 /// A publication under way.
 struct Publishing<'a> {
-    store: &'a Store,
+    store: &'a Arc<Store>,
     limit: &'a Limit,
     remote: &'a Remote,
     activity: &'a Activity,
@@ -41,7 +42,7 @@ struct Publishing<'a> {
 
 /// Publishes a snapshot that the caller leases.
 pub(super) fn run(
-    store: &Store,
+    store: &Arc<Store>,
     limit: &Limit,
     remote: &Remote,
     snapshot: &Snapshot,

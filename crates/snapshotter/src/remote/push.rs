@@ -127,7 +127,7 @@ pub(crate) fn run(
 }
 
 fn send(
-    store: &Store,
+    store: &Arc<Store>,
     limit: &Limit,
     remote: &Remote,
     request: &PushRequest,
@@ -145,7 +145,7 @@ fn send(
 
 /// Publishes a snapshot that was just taken; the caller leases it.
 pub(crate) fn publish_new(
-    store: &Store,
+    store: &Arc<Store>,
     limit: &Limit,
     remote: &Remote,
     snapshot: i64,

@@ -1,4 +1,6 @@
-//! `remove_remote`: takes a snapshot out of the registry, and writes down that it is not there any more.
+//! `remove_remote`: takes a snapshot out of the registry. Before the manifest goes, what is here is made durable and the
+//! rows that say it is there are forgotten, so that a collection that has asked already releases nothing in between: it
+//! looks at the row once more as it releases. Whatever fails on the way leaves only copies, which are kept.
 
 use super::Remote;
 use crate::activity::Activity;
@@ -8,8 +10,8 @@ use crate::words::digest::Sha256;
 use crate::words::error::{ErrorKind, Result};
 use crate::words::reference::Reference;
 
-/// Removes it there. What is here stays, and is from then on an only copy: it reaches the disk before the other one goes.
-/// Blocks.
+/// Removes it there. What is here stays, and is from then on an only copy: it reaches the disk before the other one goes,
+/// or that one stays. Blocks.
 pub(super) fn run(
     store: &Store,
     remote: &Remote,
@@ -17,20 +19,22 @@ pub(super) fn run(
     activity: &Activity,
 ) -> Result<Sha256> {
     let registry = remote.address(reference)?;
+    let name = reference.name();
+    let forget = |digest| {
+        store.catalog.write(Sync::Normal, |txn| {
+            txn.forget_manifest(&registry, name, digest)
+        })
+    };
     let prepare = |digest| {
         let of_it = store
             .catalog
-            .read(|txn| txn.snapshots_of_manifest(reference.name(), digest))?;
-        of_it.iter().for_each(|id| store.sync_now(*id));
-        Ok(())
+            .read(|txn| txn.snapshots_of_manifest(name, digest))?;
+        of_it.iter().try_for_each(|id| store.sync_snapshot(*id))?;
+        forget(digest)
     };
     match remote.remove(reference, prepare, activity) {
-        Ok(digest) => {
-            store.catalog.write(Sync::Normal, |txn| {
-                txn.forget_manifest(&registry, reference.name(), digest)
-            })?;
-            Ok(digest)
-        }
+        // What was fetched or pushed meanwhile has noted that it is there.
+        Ok(digest) => forget(digest).map(|()| digest),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             store.catalog.write(Sync::Normal, |txn| {
                 let here = txn.find(reference)?;

@@ -163,7 +163,7 @@ impl Remote {
 
     /// Tries both places, changing nothing.
     pub(crate) fn diagnose(&self, activity: &Activity) -> Result<RemoteDiagnosis> {
-        let said = |result: Result<()>| result.err().map(|error| (error.kind(), text(&error)));
+        let said = |result: Result<()>| result.err().map(|error| (error.kind(), error.line()));
         let content = match &self.content {
             Place::Unknown => None,
             Place::Registry => Some((self.endpoint.clone(), None)),
@@ -209,14 +209,4 @@ impl Remote {
         )
         .map(drop)
     }
-}
-
-fn text(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }

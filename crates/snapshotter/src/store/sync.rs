@@ -67,15 +67,19 @@ impl Store {
         }
     }
 
-    /// Makes a snapshot durable; what fails stays marked.
+    /// Makes a snapshot durable, with the rows that say so; what fails stays marked.
+    ///
+    /// # Errors
+    /// Those of the disk: the snapshot is here, and may not be after a power failure.
+    pub(crate) fn sync_snapshot(&self, snapshot: i64) -> Result<()> {
+        let synced = self.make_durable(snapshot, &HashSet::new())?;
+        self.catalog
+            .write(Sync::Full, |txn| txn.mark_synced(&synced))
+    }
+
+    /// The same where nobody relies on it yet.
     pub(crate) fn sync_now(&self, snapshot: i64) {
-        let result = self
-            .make_durable(snapshot, &HashSet::new())
-            .and_then(|synced| {
-                self.catalog
-                    .write(Sync::Full, |txn| txn.mark_synced(&synced))
-            });
-        if let Err(error) = result {
+        if let Err(error) = self.sync_snapshot(snapshot) {
             tracing::warn!(%error, "a background sync failed: its blobs are hashed before they are next used");
         }
     }

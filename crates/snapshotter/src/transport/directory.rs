@@ -170,6 +170,24 @@ impl ContentTransport for Directory {
             }
         }))
     }
+
+    /// A directory that is not mounted is empty, or not there.
+    fn check_sight(&self) -> Call<'_, ()> {
+        let root = self.root.clone();
+        Box::pin(blocking(move || {
+            let dir = Dir::open(&root)?;
+            let objects = OsStr::new(OBJECTS);
+            let found = dir.stat_if_any(objects);
+            if found.at("examine", dir.path_of(objects))?.is_some() {
+                return Ok(());
+            }
+            let text = format!(
+                "{} has no objects at all; it may not be mounted",
+                root.display()
+            );
+            Err(Error::new(ErrorKind::Unavailable, text).with_path(root))
+        }))
+    }
 }
 
 /// An object on its way to its name. Dropping it before [`Draft::publish`] leaves nothing.

@@ -191,6 +191,11 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
 
     /// Whether the place can be reached, exists and may be read, as far as that can be found out without changing it.
     fn check(&self) -> Call<'_, ()>;
+
+    /// Whether a place that lacks something has lost it: an error where all of it may only be out of sight.
+    fn check_sight(&self) -> Call<'_, ()> {
+        self.check()
+    }
 }
 
 /// Opens what a configuration describes. Nothing is sent yet.

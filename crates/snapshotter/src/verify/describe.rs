@@ -7,7 +7,7 @@ use crate::catalog::{Blob, Snapshot};
 use crate::format::document::{Document, FileEntry};
 use crate::store::Store;
 use crate::words::digest::{Checksum, Digest};
-use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::error::{ErrorKind, Result};
 
 /// What is wrong with a snapshot's rows.
 pub(super) struct Fault {
@@ -36,7 +36,7 @@ fn read(store: &Store, snapshot: &Snapshot) -> Result<Option<Read>> {
     let document = match document {
         Ok(document) => Document::parse(&document)
             .map_err(|error| format!("the snapshot's document is not valid: {error}")),
-        Err(error) if error.kind() == ErrorKind::Damaged => Err(text(&error)),
+        Err(error) if error.kind() == ErrorKind::Damaged => Err(error.line()),
         Err(error) => return Err(error),
     };
     Ok(Some((document, blobs)))
@@ -114,15 +114,4 @@ fn lost<'d>(document: &'d Document, blobs: &[Blob]) -> impl Iterator<Item = &'d 
         blob != Some(&(digest, file.size))
     };
     files.filter(is_lost)
-}
-
-/// An error and its causes in one line.
-pub(super) fn text(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text += &format!(": {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -156,7 +156,7 @@ pub(crate) fn run(
     match check(store, limit, request, remote, activity, &mut report) {
         // So broken that the rows cannot be read: what is known of it is the report.
         Err(error) if error.kind() == ErrorKind::Damaged && !report.catalog.is_empty() => {
-            report.catalog.push(describe::text(&error));
+            report.catalog.push(error.line());
         }
         result => result?,
     }

@@ -96,7 +96,7 @@ impl Repair<'_> {
     fn or_warn<T>(&self, result: Result<T>, otherwise: T) -> Result<T> {
         match result {
             Err(error) if !matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Busy) => {
-                let text = format!("it stays as it is for now: {}", describe::text(&error));
+                let text = format!("it stays as it is for now: {}", error.line());
                 self.activity
                     .warn(WarningKind::Deferred, error.path(), text);
                 Ok(otherwise)
@@ -150,7 +150,7 @@ impl Repair<'_> {
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             Err(error) => {
                 let reference = &snapshot.reference;
-                let why = describe::text(&error);
+                let why = error.line();
                 let text = format!("{reference} could not be fetched again: {why}");
                 self.activity.warn(WarningKind::Unrepaired, None, text);
                 Ok(())

@@ -180,6 +180,17 @@ impl Error {
         self.0.reference.as_ref()
     }
 
+    /// It and its causes in one line.
+    pub(crate) fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            line += &format!(": {cause}");
+            source = cause.source();
+        }
+        line
+    }
+
     /// What to do next, where there is something to do.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
@@ -235,7 +246,8 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NoSpace);
         assert_eq!(error.to_string(), "cannot write /a/b");
         assert_eq!(error.path(), Some(Path::new("/a/b")));
-        assert!(error.source().is_some());
+        let cause = error.source().unwrap();
+        assert_eq!(error.line(), format!("cannot write /a/b: {cause}"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where a repository's image layout is, and which names in it are taken.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::fs::Dir;
@@ -70,6 +70,10 @@ impl Home {
         Ok(RepositoryDir { dir, blobs })
     }
 
+    pub(super) fn out_of_sight(&self, repository: &Repository) -> Error {
+        out_of_sight(&self.path.join(repository.as_str()))
+    }
+
     pub(super) fn missing(&self, repository: &Repository, sha256: Sha256) -> Error {
         let text = format!(
             "there is no blob {repository}@{sha256} in {}",
@@ -88,6 +92,27 @@ impl Home {
         names.sort_unstable();
         Ok(names)
     }
+}
+
+impl RepositoryDir {
+    /// What a repository has from its first manifest on.
+    pub(super) fn require_marked(&self) -> Result<()> {
+        for name in [MARKER, INDEX].map(OsStr::new) {
+            let found = self.dir.stat_if_any(name);
+            if found.at("examine", self.dir.path_of(name))?.is_none() {
+                return Err(out_of_sight(self.dir.path()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn out_of_sight(path: &Path) -> Error {
+    let text = format!(
+        "there is no image layout at {}; it may not be mounted",
+        path.display()
+    );
+    Error::new(ErrorKind::Unavailable, text).with_path(path)
 }
 
 /// Every directory with a marker. What is longer than a repository may be is not looked into, so that it ends.

@@ -108,6 +108,12 @@ impl MetadataRegistry for Layout {
         self.read(repository, || Ok(None), move |dir| dir.has_blob(sha256))
     }
 
+    /// A directory that is not mounted has no repositories.
+    fn check_sight<'a>(&'a self, repository: &'a Repository) -> Pending<'a, ()> {
+        let out_of_sight = self.home.out_of_sight(repository);
+        self.read(repository, || Err(out_of_sight), |dir| dir.require_marked())
+    }
+
     fn push_blob<'a>(
         &'a self,
         repository: &'a Repository,

@@ -66,7 +66,9 @@ impl Publishing<'_> {
         if !is_wrong {
             return Ok(());
         }
-        catalog.write(Sync::Normal, |txn| txn.forget_publication(id, &registry))
+        catalog.write(Sync::Normal, |txn| txn.forget_publication(id, &registry))?;
+        self.store.sync_later(id);
+        Ok(())
     }
 
     /// The publication failed, and may have found before that objects are not there.
@@ -87,6 +89,8 @@ impl Publishing<'_> {
         self.store.catalog.write(Sync::Normal, |txn| {
             txn.forget_publication(self.snapshot.id, &registry)?;
             txn.forget_objects(&content, absent)
-        })
+        })?;
+        self.store.sync_later(self.snapshot.id);
+        Ok(())
     }
 }

@@ -296,8 +296,9 @@ pub(crate) fn set_pinned(
     })
 }
 
-/// What [`remove`] would report.
+/// What [`remove`] would report, refused where that would be.
 pub(crate) fn plan_removal(store: &Store, reference: &Reference) -> Result<RemoveReport> {
+    store.require_current()?;
     let (snapshot, exclusive) = store.catalog.read(|txn| {
         let snapshot = txn.resolve(reference)?;
         let exclusive = txn.exclusive_blobs(snapshot.id)?;

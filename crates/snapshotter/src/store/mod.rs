@@ -40,7 +40,7 @@ pub(crate) use check::{OpenBlob, settled};
 pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
-pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
+pub(crate) use ingest::{Ingest, Ingested, Payload, Slot};
 pub(crate) use layout::OwnDirectories;
 pub(crate) use operation::Operation;
 #[cfg(feature = "registry")]

@@ -1,7 +1,7 @@
 //! Where a repository's image layout is, and which names in it are taken.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::fs::Dir;
@@ -76,6 +76,13 @@ impl Home {
             self.path.display()
         );
         Error::new(ErrorKind::NotFound, text).with_path(&self.path)
+    }
+
+    /// Whether the directory can be written, or where it is not there, made. Nothing is.
+    pub(super) fn writable(&self) -> Result<()> {
+        let is_there = |path: &&Path| path.symlink_metadata().is_ok();
+        let there = self.path.ancestors().find(is_there).unwrap_or(&self.path);
+        durable::may_write(there).at("write in", there)
     }
 
     pub(super) fn repositories(&self) -> Result<Vec<String>> {

@@ -129,7 +129,7 @@ fn a_catalog_that_is_no_database_has_a_way_out() {
     for verb in [&["list"][..], &["verify"], &["restore", "vm:v1", "out"]] {
         let place = Place::with_snapshot();
         for suffix in ["-wal", "-shm"] {
-            let _ = fs::remove_file(place.path(&format!("root/metadata/catalog.db{suffix}")));
+            let _ = fs::remove_file(place.path(format!("root/metadata/catalog.db{suffix}")));
         }
         let catalog = place.path("root/metadata/catalog.db");
         fs::write(catalog, "this is no database at all".repeat(1000)).unwrap();

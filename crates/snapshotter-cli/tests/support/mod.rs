@@ -20,6 +20,7 @@ const FILTERS: [(&str, &str); 12] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "[TIME]"),
     (r"\d+ MiB are free", "[N] MiB are free"),
+    (r"/\S*testkit-mount-[^/\s]+/mounted", "[MOUNT]"),
     (
         r#""durationSeconds":[0-9.e-]+"#,
         r#""durationSeconds":[SECONDS]"#,

@@ -189,7 +189,7 @@ impl Context {
                 store.map_err(|error| self.settings.explain(error.into()))?
             }
         };
-        let found = store.warnings();
+        let found: Vec<_> = store.warnings().into_iter().map(Warning::from).collect();
         let result = tokio::select! {
             biased;
             failure = stop.wait() => Err(failure),
@@ -202,7 +202,7 @@ impl Context {
             Err(failure) => {
                 // What this leaves, the next opener cleans up; the failure is what matters.
                 let _ = store.close().await;
-                return Err(found.into_iter().fold(failure, blame_store));
+                return Err(found.iter().fold(failure, blame_store));
             }
         };
         // What was asked for is done: a signal now ends the cleaning up alone.
@@ -211,10 +211,9 @@ impl Context {
             closed = store.close() => closed.err().map(|error| Warning::deferred(&error.to_string())),
             failure = stop.signal() => Some(Warning::deferred(&failure.message)),
         };
-        let found = found.into_iter().map(Warning::from);
         Ok(Closed {
             value,
-            warnings: found.chain(warning).collect(),
+            warnings: found.into_iter().chain(warning).collect(),
         })
     }
 
@@ -232,12 +231,12 @@ pub struct Closed<T> {
     pub warnings: Vec<Warning>,
 }
 
-/// Whatever failed, it may be because of this.
-fn blame_store(mut failure: Failure, warning: snapshotter::Warning) -> Failure {
-    failure.causes.push(format!(
-        "{}; `snapshotter verify --rebuild`",
-        warning.message
-    ));
+/// Whatever failed, it may be because of this, unless it says so itself.
+fn blame_store(mut failure: Failure, warning: &Warning) -> Failure {
+    let text = warning.shown();
+    if failure.message != text {
+        failure.causes.push(text);
+    }
     failure
 }
 

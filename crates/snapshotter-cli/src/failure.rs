@@ -115,7 +115,10 @@ impl From<Error> for Failure {
                 path: error.path().map(Path::to_owned),
                 reference: error.reference().cloned(),
             }),
-            ..Self::new(error.kind(), flag_for_field(error.to_string()))
+            ..Self::new(
+                error.kind(),
+                with_our_verb(&flag_for_field(error.to_string())),
+            )
         }
     }
 }
@@ -151,6 +154,11 @@ fn flag_for_field(message: String) -> String {
         .unwrap_or(message)
 }
 
+/// What is said elsewhere than in a hint may name files of any name, so no more than this is replaced.
+pub fn with_our_verb(text: &str) -> String {
+    text.replace("`rebuild`", "`snapshotter verify --rebuild`")
+}
+
 /// The library speaks of fields and methods; here they are arguments, flags and commands.
 fn in_our_words(hint: &str) -> String {
     [
@@ -162,6 +170,8 @@ fn in_our_words(hint: &str) -> String {
         ("`verify` with repair", "`snapshotter verify --repair`"),
         ("`verify`", "`snapshotter verify`"),
         ("`push`", "`snapshotter push`"),
+        ("`remove`", "`snapshotter remove`"),
+        ("`gc`", "`snapshotter gc`"),
         ("with force", "with --force"),
         ("with `local`", "with --local"),
         (

@@ -455,3 +455,61 @@ fn what_a_shell_opens_for_the_command_is_a_file_of_settings_too() {
             .contains("it has more than 1048576 bytes")
     );
 }
+
+/// The bug: the page said that a size without a unit is bytes, and a file with `min_rate = 4096` was refused.
+#[test]
+fn a_size_is_a_number_of_bytes_too() {
+    let place = Place::new();
+    for (text, read) in [
+        ("4096", "4KiB"),
+        ("\"4096\"", "4KiB"),
+        ("1_000", "1000B"),
+        ("0", "0B"),
+    ] {
+        let file = format!("[registry]\nmin_rate = {text}\n");
+        place.write("c.toml", file.as_bytes());
+        let said = place.run(["config", "--config", "c.toml", "--json"]);
+        assert_eq!(value(&said.succeeded(), "registry.min_rate").0, read);
+    }
+    for wrong in ["4.5", "true", "-1"] {
+        let file = format!("[registry]\nmin_rate = {wrong}\n");
+        place.write("c.toml", file.as_bytes());
+        place.run(["config", "--config", "c.toml"]).exited(2);
+    }
+}
+
+/// The bug: what was set and did nothing, because what it belongs to was not set, was shown as if it did.
+#[test]
+fn what_belongs_to_nothing_is_unused() {
+    let place = Place::new();
+    let file = "[gc]\ntrust_daemon = true\n\n[content]\nmin_rate = \"1KiB\"\naccess_key_secret = \"hunter2\"\n";
+    place.write("c.toml", file.as_bytes());
+    let said = place
+        .run(["config", "--config", "c.toml", "--json"])
+        .succeeded();
+    let json = said.json();
+    let unused = json["unused"].as_array().unwrap();
+    let names: Vec<_> = unused
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "content.access_key_secret",
+            "content.min_rate",
+            "gc.trust_daemon"
+        ]
+    );
+    assert_eq!(unused[1]["value"], "1KiB");
+    assert_eq!(unused[1]["source"]["line"], 5);
+    assert!(!said.out.contains("hunter2"), "{said:#?}");
+    let whole =
+        "[registry]\nendpoint = \"oci-layout:/r\"\n[content]\nprovider = \"fs\"\nmin_rate = 1024\n";
+    place.write("c.toml", whole.as_bytes());
+    let said = place.run(["config", "--config", "c.toml", "--json"]);
+    assert_eq!(
+        said.succeeded().json()["unused"].as_array().unwrap().len(),
+        0
+    );
+}

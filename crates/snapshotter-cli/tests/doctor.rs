@@ -146,3 +146,43 @@ fn the_codes() {
 fn help() {
     assert_session!("help", Place::new().run(["doctor", "--help"]).succeeded());
 }
+
+/// The bug: contents in a registry that is down "can be used".
+#[test]
+fn contents_in_the_registry_fare_as_it_does() {
+    let place = Place::with_registry()
+        .unset("SNAPSHOTTER_CONTENT_ROOT")
+        .set("SNAPSHOTTER_CONTENT_PROVIDER", "registry")
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", "http://127.0.0.1:1")
+        .set("SNAPSHOTTER_REGISTRY_RETRIES", "0");
+    let said = place.run(["doctor"]).succeeded();
+    assert!(!said.out.contains("can be used"), "{said:#?}");
+    let json = place.run(["doctor", "--json"]).succeeded().json();
+    assert_eq!(json["content"]["error"]["kind"], "unavailable");
+    assert_eq!(json["content"]["error"], json["registry"]["error"]);
+}
+
+/// The bug: a directory that cannot be written "can be used" as a registry.
+#[test]
+fn a_registry_in_a_directory_that_cannot_be_written_is_said() {
+    for made in [true, false] {
+        let place = Place::with_registry();
+        std::fs::create_dir_all(place.path("home")).unwrap();
+        let closed = if made { "registry" } else { "closed" };
+        std::fs::create_dir_all(place.path(closed)).unwrap();
+        place.chmod(closed, 0o555);
+        let inside = format!("oci-layout:{}/{closed}/in", place.path("").display());
+        let place = if made {
+            place
+        } else {
+            place.set("SNAPSHOTTER_REGISTRY_ENDPOINT", &inside)
+        };
+        place.chmod("", 0o777);
+        let said = place.run_unprivileged(["doctor", "--json"]).succeeded();
+        let json = said.json();
+        assert_eq!(
+            json["registry"]["error"]["kind"], "permission_denied",
+            "{json}"
+        );
+    }
+}

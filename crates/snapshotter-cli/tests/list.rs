@@ -130,3 +130,11 @@ fn the_codes() {
 fn help() {
     assert_session!("help", Place::new().run(["list", "--help"]).succeeded());
 }
+
+/// The bug: an empty last column left blanks at the end of the line.
+#[test]
+fn no_line_ends_with_blanks() {
+    let said = several().run(["list", "-v"]).succeeded();
+    let ends = |line: &str| line.ends_with(' ');
+    assert!(!said.out.lines().any(ends), "{said:#?}");
+}

@@ -113,6 +113,24 @@ fn the_other_codes() {
     Place::new().run(["remove"]).exited(2);
 }
 
+/// The bug: bytes that a repair had moved to `quarantine/`, where nothing removes them, counted as freed.
+#[test]
+fn what_was_moved_aside_is_not_freed() {
+    let place = Place::with_snapshot();
+    fs::write(place.largest_blob(), [8; 300_000]).unwrap();
+    place.run(["verify", "--repair"]).exited(5);
+    for args in [
+        &["remove", "vm:v1", "--dry-run", "--json"][..],
+        &["remove", "vm:v1", "--json"],
+    ] {
+        let json = place.run(args).succeeded().json();
+        assert_eq!(
+            (&json["blobsRemoved"], &json["freedBytes"]),
+            (&3.into(), &70_003.into())
+        );
+    }
+}
+
 #[test]
 fn help() {
     assert_session!("help", Place::new().run(["remove", "--help"]).succeeded());

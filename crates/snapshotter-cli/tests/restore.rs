@@ -194,3 +194,22 @@ fn the_other_codes() {
 fn help() {
     assert_session!("help", Place::new().run(["restore", "--help"]).succeeded());
 }
+
+/// The bug: an output on another filesystem, and full, was answered with which space was missing, not where, and with the
+/// hint to remove snapshots, which gives none back there.
+#[test]
+fn no_space_says_where_and_removing_snapshots_is_no_way_out_elsewhere() {
+    let place = Place::new();
+    let Some(small) = testkit::mount::or_skip(testkit::mount::TmpfsMount::new(1 << 20)) else {
+        return;
+    };
+    place.write("vm/large", &vec![7; 4 << 20]);
+    place.run(["snapshot", "vm:v1", "vm", "large"]).succeeded();
+    let output = small.path().join("out");
+    let said = place.run(["restore", "vm:v1", output.to_str().unwrap()]);
+    let said = said.exited(7);
+    let text = "4 MiB are needed and 1 MiB are free on the filesystem of ";
+    assert!(said.err.contains(text), "{said:#?}");
+    assert!(said.err.contains(output.to_str().unwrap()), "{said:#?}");
+    assert!(!said.err.contains("hint"), "{said:#?}");
+}

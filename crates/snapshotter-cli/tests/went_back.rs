@@ -55,8 +55,87 @@ fn every_verb_says_that_the_catalog_is_older_and_a_rebuild_takes_the_rest_in() {
         assert!(said.err.contains(older), "{verb:?}: {}", said.err);
     }
     let rebuilt = place.run(["verify", "--rebuild"]).succeeded();
-    assert!(rebuilt.out.contains("lost-and-found:"), "{}", rebuilt.out);
+    for said in [
+        "lost-and-found:",
+        "The catalog is trusted again: kept 2 snapshots; 1 file that none of them needs is in lost-and-found:",
+        "names of unpublished snapshots taken since cannot be recovered\n",
+    ] {
+        assert!(rebuilt.out.contains(said), "{}", rebuilt.out);
+    }
     let listed = place.run(["list", "-q"]).succeeded();
     assert!(!listed.err.contains(older) && listed.out.contains("vm:v3"));
     place.run(["verify"]).succeeded();
+}
+
+/// The bug: the sentence came without what to do, twice in errors, and `verify` called the catalog damaged. `remove
+/// --dry-run` promised what would have been refused.
+#[test]
+fn it_is_said_once_with_the_way_out() {
+    let place = older_than_its_store();
+    let sentence = "the catalog is older than the store: snapshots taken since are not shown, and nothing is lost; \
+                    `snapshotter verify --rebuild` takes their files in\n";
+    for (verb, code) in [
+        (&["list"][..], 0),
+        (&["restore", "vm:v2", "out"], 3),
+        (&["remove", "vm:v1"], 5),
+        (&["remove", "vm:v1", "--dry-run"], 5),
+        (&["gc"], 5),
+        (&["verify"], 5),
+        (&["verify", "--repair"], 5),
+    ] {
+        let said = place.run(verb.iter().copied()).exited(code);
+        let all = format!("{}{}", said.out, said.err);
+        assert_eq!(all.matches("older than").count(), 1, "{verb:?}: {all}");
+        assert!(said.err.contains(sentence), "{verb:?}: {all}");
+        assert!(!all.contains("catalog is damaged"), "{verb:?}: {all}");
+    }
+    for verb in [&["list", "--json"][..], &["verify", "--json"]] {
+        let json = place.run(verb.iter().copied()).json();
+        let warnings = json["warnings"].as_array().unwrap();
+        let older = |one: &&serde_json::Value| one["kind"] == "catalog_older";
+        assert_eq!(warnings.iter().filter(older).count(), 1, "{json}");
+    }
+}
+
+/// The bug: when the right `metadata/` was back, a rebuild spoke of a catalog that it had made, with 0 blobs.
+#[test]
+fn one_that_lacks_nothing_is_trusted_again() {
+    let place = Place::with_snapshot();
+    let copy = |from: &str, to: &str| {
+        let _ = fs::remove_dir_all(place.path(to));
+        let mut copy = Command::new("cp");
+        let paths = [place.path(from), place.path(to)];
+        assert!(copy.arg("-a").args(paths).status().unwrap().success());
+    };
+    copy("root/metadata", "backup");
+    fs::write(place.path("vm/state"), "v2".repeat(1000)).unwrap();
+    place.run(["snapshot", "vm:v2", "vm"]).succeeded();
+    copy("root/metadata", "right");
+    copy("backup", "root/metadata");
+    place.run(["verify"]).exited(5);
+    copy("right", "root/metadata");
+    place.run(["verify"]).exited(5);
+    let rebuilt = place.run(["verify", "--rebuild"]).succeeded();
+    assert_eq!(
+        rebuilt.out,
+        "The catalog lacks nothing and is trusted again: kept 2 snapshots\n"
+    );
+    place.run(["verify"]).succeeded();
+}
+
+/// The bug: nothing was said of what to do with a catalog that is no database.
+#[test]
+fn a_catalog_that_is_no_database_has_a_way_out() {
+    for verb in [&["list"][..], &["verify"], &["restore", "vm:v1", "out"]] {
+        let place = Place::with_snapshot();
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(place.path(format!("root/metadata/catalog.db{suffix}")));
+        }
+        let catalog = place.path("root/metadata/catalog.db");
+        fs::write(catalog, "this is no database at all".repeat(1000)).unwrap();
+        let said = place.run(verb.iter().copied()).exited(5);
+        let hint = "let `snapshotter verify --rebuild` make a new one";
+        assert!(said.err.contains(hint), "{verb:?}: {said:?}");
+        place.run(["verify", "--rebuild"]).succeeded();
+    }
 }

@@ -189,7 +189,8 @@ pub struct RemoveReport {
     pub manifest_digest: Sha256,
     /// Blobs that nothing else needed. None yet, if the snapshot is being restored: they go when that ends.
     pub blobs_removed: u64,
-    /// Bytes of data in them. The filesystem gets back less where another name keeps a hardlinked file.
+    /// Bytes of data in them; those whose files are missing, or were moved to `quarantine/`, have none. The filesystem gets
+    /// back less where another name keeps a hardlinked file.
     pub freed_bytes: u64,
     /// Files that could not be removed yet.
     pub warnings: Vec<Warning>,
@@ -296,8 +297,9 @@ pub(crate) fn set_pinned(
     })
 }
 
-/// What [`remove`] would report.
+/// What [`remove`] would report, refused where that would be.
 pub(crate) fn plan_removal(store: &Store, reference: &Reference) -> Result<RemoveReport> {
+    store.require_current()?;
     let (snapshot, exclusive) = store.catalog.read(|txn| {
         let snapshot = txn.resolve(reference)?;
         let exclusive = txn.exclusive_blobs(snapshot.id)?;

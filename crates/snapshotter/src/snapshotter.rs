@@ -141,7 +141,7 @@ impl Snapshotter {
     pub fn warnings(&self) -> Vec<Warning> {
         let went_back = self.inner.store().is_ok_and(|store| store.went_back());
         let warning = || Warning {
-            kind: WarningKind::Unknown,
+            kind: WarningKind::CatalogOlder,
             path: None,
             message: WENT_BACK.to_owned(),
         };
@@ -478,7 +478,7 @@ impl Snapshotter {
     /// ```
     ///
     /// # Errors
-    /// `NotFound`; the catalog's.
+    /// `NotFound`; the catalog's; `Damaged` where it is older than the store.
     pub async fn plan_removal(&self, reference: &Reference) -> Result<RemoveReport> {
         let reference = reference.clone();
         self.run(move |_, store, _| inspect::plan_removal(store, &reference))

@@ -1280,7 +1280,10 @@ async fn a_disk_without_room_is_said_before_anything_is_fetched() {
     let (other, root) = on(&mount, &scene, |store| store).await;
     let error = other.pull(&pulling()).await.unwrap_err();
     let said = Said::of(&error);
-    said.is(ErrorKind::NoSpace, &["17 MiB are needed and", "are free"]);
+    said.is(
+        ErrorKind::NoSpace,
+        &["17 MiB are needed and", "are free on the filesystem of"],
+    );
     said.hints("remove snapshots");
     assert_nothing_at(&other, &root).await;
     // The manifest and the document, but no layer.

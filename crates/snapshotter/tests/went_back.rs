@@ -173,7 +173,9 @@ async fn a_catalog_put_back_from_a_copy_takes_in_what_it_does_not_know() {
     let root = put_back(&place, |_| {}).await;
     let before = names_in_shards(&content(&root));
     let store = open(&root).await;
-    assert_eq!(store.warnings()[0].kind, WarningKind::Unknown);
+    let said = store.warnings();
+    assert_eq!(said[0].kind, WarningKind::CatalogOlder);
+    assert!(said[0].message.contains("`rebuild`"), "{said:?}");
     assert_eq!(store.list().await.unwrap().len(), 1);
     let report = store.verify(&VerifyRequest::all()).await.unwrap();
     assert_eq!(report.unknown_blobs, 5);

@@ -13,7 +13,7 @@ use serde::Serialize;
 use snapshotter::{PlacementCount, Placements, PublishedAt, Sha256};
 
 use super::{Page, human};
-use crate::failure::Failure;
+use crate::failure::{Failure, with_our_verb};
 
 const SCHEMA: u32 = 1;
 
@@ -237,6 +237,11 @@ impl Warning {
         }
     }
 
+    /// Whether it is that the catalog is older than the store.
+    pub fn is_older_catalog(&self) -> bool {
+        self.kind == snapshotter::WarningKind::CatalogOlder.as_str()
+    }
+
     /// Closing the store left something for later.
     pub fn deferred(why: &str) -> Self {
         let left = "closing the store left something for the next command";
@@ -256,7 +261,7 @@ impl From<snapshotter::Warning> for Warning {
         Self {
             path,
             path_bytes: path_bytes.flatten(),
-            ..Self::new(warning.kind.as_str(), warning.message)
+            ..Self::new(warning.kind.as_str(), with_our_verb(&warning.message))
         }
     }
 }

@@ -61,6 +61,8 @@ impl Table {
                 self.cell(&mut text, column, &self.text[start..*end], *characters);
                 start = *end;
             }
+            // The last cell may be empty.
+            text.truncate(text.trim_end_matches(' ').len());
             text.push('\n');
         }
         out.write_all(text.as_bytes())
@@ -98,13 +100,14 @@ mod tests {
         ]);
         table.row(&[&"a", &"1 B", &"x"]);
         table.row(&[&"longer", &"100 B", &"a path"]);
+        table.row(&[&"none", &"2 B", &""]);
         let mut text = Vec::new();
         table
             .write(&mut anstream::StripStream::new(&mut text))
             .unwrap();
         assert_eq!(
             String::from_utf8(text).unwrap(),
-            "NAME     SIZE  PATH\na         1 B  x\nlonger  100 B  a path\n"
+            "NAME     SIZE  PATH\na         1 B  x\nlonger  100 B  a path\nnone      2 B\n"
         );
     }
 }

@@ -147,13 +147,25 @@ impl Settings {
 
     /// A key of a section whose main key is not set: it would do nothing.
     fn orphan(&self, main: &Key) -> Option<&'static Key> {
-        if !(main.get)(&self.draft).is_none() {
-            return None;
-        }
+        self.orphans(main).next()
+    }
+
+    fn orphans(&self, main: &Key) -> impl Iterator<Item = &'static Key> {
+        let is_set = !(main.get)(&self.draft).is_none();
         let defaults = Draft::new(Config::new(PathBuf::new()));
         KEYS.iter()
-            .filter(|key| key.section() == main.section())
-            .find(|key| (key.get)(&self.draft) != (key.get)(&defaults))
+            .filter(move |key| !is_set && key.section() == main.section())
+            .filter(move |key| (key.get)(&self.draft) != (key.get)(&defaults))
+    }
+
+    /// The keys that are set and do nothing, because what they belong to is not set.
+    pub fn idle(&self) -> impl Iterator<Item = &'static Key> {
+        let mains = [Key::REGISTRY, Key::CONTENT, Key::DRAGONFLY];
+        let asks_nobody = self.draft.config.gc.trust_daemon && self.draft.dragonfly().is_none();
+        mains
+            .into_iter()
+            .flat_map(|main| self.orphans(main))
+            .chain(Key::named("gc.trust_daemon").filter(|_| asks_nobody))
     }
 
     /// Where a key's value came from.

@@ -129,9 +129,9 @@ impl Shape {
         (!self.is_bare()).then(|| self.parse(text)).flatten()
     }
 
-    /// Reads what TOML writes without quotes.
+    /// Reads what TOML writes without quotes. A size without a unit may be written so too.
     pub fn parse_bare(self, text: &str) -> Option<Value> {
-        self.is_bare()
+        (self.is_bare() || self == Self::Bytes)
             .then(|| self.parse(&text.replace('_', "")))
             .flatten()
     }

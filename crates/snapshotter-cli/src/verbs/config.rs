@@ -160,6 +160,17 @@ impl Setting {
     }
 }
 
+impl Unused {
+    fn idle(key: &Key, settings: &Settings) -> Self {
+        let value = (key.get)(&settings.draft);
+        Self {
+            name: key.name.to_owned(),
+            value: (!value.is_hidden()).then(|| value.shown()),
+            source: Origin::new(settings.source(key.name)),
+        }
+    }
+}
+
 impl Effective {
     fn new(settings: &Settings) -> Self {
         let setting = |key: &Key| Setting::new(key, &settings.draft, settings.source(key.name));
@@ -182,6 +193,7 @@ impl Effective {
                     value: foreign.value.clone(),
                     source: Origin::new(&Source::File(foreign.source.0.clone(), foreign.source.1)),
                 })
+                .chain(settings.idle().map(|key| Unused::idle(key, settings)))
                 .collect(),
         }
     }

@@ -194,13 +194,15 @@ impl Row {
     }
 }
 
-/// The registries that have a snapshot, for people.
+/// The registries that have a snapshot, for people, and where its contents are if that is elsewhere.
 fn places(publications: &[PublishedAt]) -> String {
-    let known = publications.iter().map(|at| {
-        at.registry
-            .as_deref()
-            .map_or_else(|| "unknown".to_owned(), human::visible)
-    });
+    let place = |at: &PublishedAt| {
+        let registry = at.registry.as_deref().unwrap_or("unknown");
+        let elsewhere = at.content.as_deref().filter(|place| *place != registry);
+        let content = elsewhere.map(|place| format!(" ({place})"));
+        human::visible(&(registry.to_owned() + &content.unwrap_or_default()))
+    };
+    let known = publications.iter().map(place);
     known.collect::<Vec<_>>().join(", ")
 }
 

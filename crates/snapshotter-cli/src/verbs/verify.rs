@@ -10,7 +10,7 @@ use snapshotter::{BadBlob, BadSnapshot, ErrorKind, Reference, VerifyReport, Veri
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, with_our_verb};
 use crate::hints;
 use crate::output::human::{self, bytes, count};
 use crate::output::json::{Named, Warning};
@@ -90,10 +90,14 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         .cloned()
         .map(Warning::from)
         .collect();
-    let report = Verified::new(&verified.value);
+    let older = verified.warnings.iter().find(|one| one.is_older_catalog());
+    let report = Verified::new(&verified.value, older.map(Warning::shown));
     let failure = report.failure();
+    // To people the failure says it, to programs the kind of the warning.
+    let told = |one: &Warning| context.global.json || !one.is_older_catalog();
+    let on_opening = verified.warnings.into_iter().filter(told);
     Ok(Answer::new(report)
-        .with_warnings(warnings.into_iter().chain(verified.warnings))
+        .with_warnings(warnings.into_iter().chain(on_opening))
         .with_failure(failure))
 }
 
@@ -113,6 +117,9 @@ struct Verified {
     unknown_blobs: u64,
     unknown_bytes: u64,
     duration_seconds: f64,
+    /// What is said of a catalog that is older than the store, which is one of `catalog`.
+    #[serde(skip)]
+    older: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -133,7 +140,7 @@ struct BadDescription {
 }
 
 impl Verified {
-    fn new(report: &VerifyReport) -> Self {
+    fn new(report: &VerifyReport, older: Option<String>) -> Self {
         Self {
             checked_blobs: report.checked_blobs,
             checked_bytes: report.checked_bytes,
@@ -151,12 +158,23 @@ impl Verified {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            catalog: report.catalog.clone(),
+            catalog: report
+                .catalog
+                .iter()
+                .map(|text| with_our_verb(text))
+                .collect(),
             swept_names: report.swept_names,
             unknown_blobs: report.unknown_blobs,
             unknown_bytes: report.unknown_bytes,
             duration_seconds: report.duration.as_secs_f64(),
+            older,
         }
+    }
+
+    /// What is wrong with the catalog as a database.
+    fn catalog_damage(&self) -> impl Iterator<Item = &String> {
+        let older = self.older.as_ref();
+        self.catalog.iter().filter(move |text| Some(*text) != older)
     }
 
     fn failure(&self) -> Option<Failure> {
@@ -164,7 +182,7 @@ impl Verified {
         let described = self.damaged_snapshots.len() as u64;
         let fail =
             |message: String, hint| Some(Failure::new(ErrorKind::Damaged, message).with_hint(hint));
-        if !self.catalog.is_empty() {
+        if self.catalog_damage().next().is_some() {
             let hint = "`snapshotter verify --rebuild` makes a new one and keeps this, or takes in what it does not know";
             return fail("the catalog is damaged".to_owned(), hint);
         }
@@ -181,7 +199,8 @@ impl Verified {
             let snapshots = count(described, "snapshot");
             return fail(format!("the descriptions of {snapshots} damaged"), hint);
         }
-        None
+        let older = self.older.as_ref().filter(|_| !self.catalog.is_empty());
+        older.map(|text| Failure::new(ErrorKind::Damaged, text))
     }
 }
 
@@ -208,7 +227,7 @@ impl BadDescription {
 
 impl Document for Verified {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        for problem in &self.catalog {
+        for problem in self.catalog_damage() {
             writeln!(
                 page.out,
                 "{STRONG}catalog{STRONG:#} {}",

@@ -13,13 +13,14 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// Replaces what differs from run to run and from machine to machine.
-const FILTERS: [(&str, &str); 12] = [
+const FILTERS: [(&str, &str); 13] = [
     (r"sha256:[0-9a-f]{64}", "sha256:[HASH]"),
     (r"blake3:[0-9a-f]{64}", "blake3:[HASH]"),
     (r"xxh3:[0-9a-f]{1,16}", "xxh3:[HASH]"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "[TIME]"),
     (r"\d+ MiB are free", "[N] MiB are free"),
+    (r"/\S*testkit-mount-[^/\s]+/mounted", "[MOUNT]"),
     (
         r#""durationSeconds":[0-9.e-]+"#,
         r#""durationSeconds":[SECONDS]"#,

@@ -294,7 +294,12 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space => {
             (ErrorKind::NoSpace, None)
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (ErrorKind::Damaged, None),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
+            ErrorKind::Damaged,
+            Some(
+                "put metadata/ back from a backup, or let `rebuild` make a new one of what is there",
+            ),
+        ),
         Some(
             ErrorCode::ReadOnly
             | ErrorCode::PermissionDenied

@@ -54,7 +54,7 @@ impl Txn<'_> {
     /// A snapshot's objects that no other snapshot needs.
     pub(crate) fn exclusive_blobs(&self, snapshot: i64) -> Result<Vec<ExclusiveBlob>> {
         self.all(
-            "SELECT o.key, o.data_size, o.kind, o.shard
+            "SELECT o.key, CASE o.state WHEN 2 THEN 0 ELSE o.data_size END, o.kind, o.shard
              FROM object_references r JOIN objects o ON o.id = r.object
              WHERE r.snapshot = ?1
                AND NOT EXISTS (SELECT 1 FROM object_references e WHERE e.object = r.object AND e.snapshot <> ?1)",

@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::path::Path;
 
 use super::Dir;
 use super::dir::{Kind, sync_file};
@@ -59,6 +60,13 @@ pub(crate) fn is_dir(dir: &Dir, name: &OsStr) -> io::Result<bool> {
     Ok(dir
         .stat_if_any(name)?
         .is_some_and(|stat| stat.kind == Kind::Directory))
+}
+
+/// Whether this process may make names in a directory. Nothing is made.
+pub(crate) fn may_write(path: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    Ok(accessat(CWD, path, wanted, AtFlags::EACCESS)?)
 }
 
 #[cfg(test)]

@@ -86,6 +86,8 @@ impl std::fmt::Debug for RebuildRequest {
 pub struct RebuildReport {
     /// The snapshots that are in it.
     pub snapshots: Vec<RebuiltSnapshot>,
+    /// How many snapshots it had already, where it was whole and was added to; none where it was made.
+    pub kept_snapshots: Option<u64>,
     /// Snapshots of the registry of which some contents are here, and not all: they are not in the catalog. Pulling them
     /// fetches the rest.
     pub incomplete: Vec<Reference>,

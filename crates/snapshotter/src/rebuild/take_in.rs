@@ -41,6 +41,7 @@ pub(super) fn run(
             taken.collect::<HashSet<_>>(),
         ))
     })?;
+    let kept = taken.len() as u64;
     let limit = Limit::new(config.restore_concurrency);
     let nothing = Salvage::default();
     let mut found = read(&store.root, &names, &blobs, &limit, &nothing, activity)?;
@@ -54,6 +55,7 @@ pub(super) fn run(
         let mut report = naming.write(txn, &found, &is_there)?;
         txn.forgive_going_back()?;
         report.quarantined = quarantined;
+        report.kept_snapshots = Some(kept);
         Ok(report)
     })?;
     report.checked_blobs = found.blobs.len() as u64;

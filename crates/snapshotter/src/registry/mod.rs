@@ -137,6 +137,11 @@ pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
         digest: Sha256,
     ) -> Pending<'a, bool>;
 
+    /// Whether something could be stored, as far as that can be told without storing anything: a server does not say.
+    fn writable(&self) -> Pending<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Stores a stream as it comes, without holding it in memory, and returns its SHA-256 and size.
     ///
     /// It is complete only by [`Piece::End`]. An error in the stream, which becomes this call's, and a channel that

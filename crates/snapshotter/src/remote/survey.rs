@@ -164,9 +164,11 @@ impl Remote {
     /// Tries both places, changing nothing.
     pub(crate) fn diagnose(&self, activity: &Activity) -> Result<RemoteDiagnosis> {
         let said = |result: Result<()>| result.err().map(|error| (error.kind(), error.line()));
+        let registry_error = said(self.probe(activity));
+        activity.check()?;
         let content = match &self.content {
             Place::Unknown => None,
-            Place::Registry => Some((self.endpoint.clone(), None)),
+            Place::Registry => Some((self.endpoint.clone(), registry_error.clone())),
             Place::Transport(transport) => Some((
                 transport.place(),
                 said(wait(&|| activity.check(), transport.check())),
@@ -174,8 +176,6 @@ impl Remote {
         };
         #[cfg(feature = "dragonfly")]
         let dragonfly = self.probe_daemon(activity)?;
-        activity.check()?;
-        let registry_error = said(self.probe(activity));
         activity.check()?;
         let (content, content_error) = content.unzip();
         Ok(RemoteDiagnosis {
@@ -199,14 +199,15 @@ impl Remote {
             .transpose()
     }
 
-    /// Asks for a manifest that is not there: reaching the registry and being let in is all that it takes.
+    /// Asks for a manifest that is not there: reaching the registry and being let in is all that it takes. A directory also
+    /// says whether it can be written.
     fn probe(&self, activity: &Activity) -> Result<()> {
         let repository = crate::registry::Repository::new(&self.namespace, "probe")?;
         let nothing = TagOrDigest::tag("nothing")?;
         wait(
             &|| activity.check(),
             self.registry.manifest(&repository, &nothing),
-        )
-        .map(drop)
+        )?;
+        wait(&|| activity.check(), self.registry.writable())
     }
 }

@@ -19,13 +19,11 @@ use crate::format::document::{FileEntry, SymlinkEntry};
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
 use crate::fs::temporary::{self, Temporary};
-use crate::fs::{Dir, Stat, attributes, own_ids, space};
+use crate::fs::{Dir, Stat, attributes, own_ids};
 use crate::limit::for_each;
 use crate::snapshot::os_name;
 use crate::store::stream::{Hashing, Output, holes_are_zero, pass};
-use crate::store::{
-    Existing, KnownViews, Linkable, NewView, OpenBlob, Told, Wanted, require_space,
-};
+use crate::store::{Existing, KnownViews, Linkable, NewView, OpenBlob, Told, Wanted};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -579,8 +577,7 @@ impl<'a> Placing<'a> {
             );
         }
         if job.blob.data_size >= LARGE {
-            let space = space::of(parent).at("examine", parent.path())?;
-            require_space(space.available, job.blob.data_size)?;
+            context.store.require_space(parent, job.blob.data_size)?;
         }
         let sync_soon = false;
         context

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Store, require_space};
-use crate::fs::space;
-use crate::words::error::{At, Result};
+use super::Store;
+use crate::fs::{Dir, space};
+use crate::words::error::{At, Error, ErrorKind, Result};
 
 /// The claims of a handle.
 #[derive(Debug, Default)]
@@ -68,9 +68,31 @@ impl Store {
         self.claims.lock().push(Arc::clone(&own));
         let claims = &self.claims;
         let claim = SpaceClaim { claims, own };
-        let space = space::of(&self.root.dir).at("examine", path)?;
-        require_space(space.available, claims.left()).map_err(|error| error.with_path(path))?;
+        self.require_space(&self.root.dir, claims.left())?;
         Ok(claim)
+    }
+
+    /// Refuses to start what cannot fit into a directory's filesystem. Only in the store's own does removing snapshots help.
+    pub(crate) fn require_space(&self, dir: &Dir, needed: u64) -> Result<()> {
+        let path = dir.path();
+        let available = space::of(dir).at("examine", path)?.available;
+        if needed <= available {
+            return Ok(());
+        }
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let (needed, available) = (mib(needed), mib(available));
+        let text = format!(
+            "{needed} MiB are needed and {available} MiB are free on the filesystem of {}",
+            path.display()
+        );
+        let error = Error::new(ErrorKind::NoSpace, text).with_path(path);
+        Err(if dir.device()? == self.root.dir.device()? {
+            error.with_hint(
+                "remove snapshots that are no longer needed, or choose a larger filesystem",
+            )
+        } else {
+            error
+        })
     }
 }
 

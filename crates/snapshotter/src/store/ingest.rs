@@ -20,7 +20,7 @@ use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::hook::step;
 use crate::fs::{Dir, Stat};
 use crate::words::entry::Mtime;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{At, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 
 /// A file in this owner's staging. Dropping it removes the file, unless it was given its name in the store.
@@ -372,21 +372,4 @@ fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<Mtime> {
     step("write")?;
     file.write_all(bytes)?;
     Ok(Stat::of_file(file)?.mtime)
-}
-
-/// Refuses to start what cannot fit.
-pub(crate) fn require_space(available: u64, needed: u64) -> Result<()> {
-    if needed <= available {
-        return Ok(());
-    }
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    Err(Error::new(
-        ErrorKind::NoSpace,
-        format!(
-            "{} MiB are needed and {} MiB are free",
-            mib(needed),
-            mib(available)
-        ),
-    )
-    .with_hint("remove snapshots that are no longer needed, or choose a larger filesystem"))
 }

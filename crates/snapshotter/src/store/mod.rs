@@ -40,7 +40,7 @@ pub(crate) use check::{OpenBlob, settled};
 pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
-pub(crate) use ingest::{Ingest, Ingested, Payload, Slot, require_space};
+pub(crate) use ingest::{Ingest, Ingested, Payload, Slot};
 pub(crate) use layout::OwnDirectories;
 pub(crate) use operation::Operation;
 #[cfg(feature = "registry")]
@@ -64,9 +64,9 @@ use claims::Claims;
 use layout::Root;
 use owner::Owner;
 
-/// Said of a catalog that is older than its store.
-pub(crate) const WENT_BACK: &str = "the catalog is older than the store: an old copy was put in its place, or its log \
-     lost its end; snapshots taken since are missing, and their files are kept until it is rebuilt";
+/// Said of a catalog that is older than its store: an old copy was put in its place, or its log lost its end.
+pub(crate) const WENT_BACK: &str = "the catalog is older than the store: snapshots taken since are not shown, and nothing \
+     is lost; `rebuild` takes their files in";
 
 /// An open store: the root's directories, the catalog, and this handle's owner.
 #[derive(Debug)]
@@ -170,7 +170,9 @@ impl Store {
         if self.went_back {
             return Err(Error::damaged(WENT_BACK)
                 .with_path(self.root.dir.path())
-                .with_hint("nothing is given up until `rebuild` has taken in what the catalog does not know"));
+                .with_hint(
+                    "until then nothing is given up: neither `remove` nor `gc` does anything",
+                ));
         }
         Ok(())
     }

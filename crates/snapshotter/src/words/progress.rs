@@ -68,8 +68,10 @@ pub enum WarningKind {
     Deferred,
     /// What is damaged or missing could not be fetched again, or not be found where it was looked for.
     Unrepaired,
-    /// The store has something that its catalog does not know, and keeps it.
+    /// The store has whole files that its catalog does not know, and keeps them.
     Unknown,
+    /// The catalog is older than the store: snapshots taken since are not shown, and nothing is lost.
+    CatalogOlder,
     /// Contents went to or came from object storage directly: Dragonfly's daemon could not be used, or brought wrong bytes.
     Direct,
     /// Garbage collection kept a snapshot, because it could not confirm that it is elsewhere.
@@ -89,6 +91,7 @@ impl WarningKind {
             Self::Unrepaired => "unrepaired",
             Self::Direct => "direct",
             Self::Unknown => "unknown",
+            Self::CatalogOlder => "catalog_older",
             Self::Kept => "kept",
         }
     }

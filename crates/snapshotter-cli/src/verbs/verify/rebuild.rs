@@ -36,6 +36,7 @@ pub fn run(context: &Context, references: Vec<Reference>) -> Result<Answer> {
 #[serde(rename_all = "camelCase")]
 struct Rebuilt {
     rebuilt: Vec<One>,
+    kept_snapshots: Option<u64>,
     incomplete: Vec<String>,
     lost_and_found: Vec<String>,
     unnamed_blobs: u64,
@@ -72,6 +73,7 @@ impl Rebuilt {
                     missing_blobs: one.missing_blobs,
                 })
                 .collect(),
+            kept_snapshots: report.kept_snapshots,
             incomplete: texts(&report.incomplete),
             lost_and_found: texts(&report.lost_and_found),
             unnamed_blobs: report.unnamed_blobs,
@@ -124,6 +126,15 @@ impl Document for Rebuilt {
         if let Some(path) = &self.old_catalog {
             writeln!(page.out, "the damaged catalog is kept in {}", path.shown())?;
         }
+        match self.kept_snapshots {
+            Some(kept) => self.trusted_again(page, kept),
+            None => self.made(page),
+        }
+    }
+}
+
+impl Rebuilt {
+    fn made(&self, page: &mut Page<'_>) -> io::Result<()> {
         let duration = human::duration(Duration::from_secs_f64(self.duration_seconds));
         writeln!(
             page.out,
@@ -131,5 +142,33 @@ impl Document for Rebuilt {
             count(self.checked_blobs, "blob"),
             bytes(self.checked_bytes)
         )
+    }
+
+    /// Of a catalog that was whole and older than the store.
+    fn trusted_again(&self, page: &mut Page<'_>, kept: u64) -> io::Result<()> {
+        let lacks = if self.checked_blobs == 0 && self.quarantined.is_empty() {
+            "lacks nothing and "
+        } else {
+            ""
+        };
+        let kept = count(kept, "snapshot");
+        write!(
+            page.out,
+            "{GOOD}The catalog {lacks}is trusted again:{GOOD:#} kept {kept}"
+        )?;
+        if !self.rebuilt.is_empty() {
+            let taken_in = count(self.rebuilt.len() as u64, "snapshot");
+            write!(page.out, "; took in {taken_in} from the registry")?;
+        }
+        if !self.lost_and_found.is_empty() {
+            let are = if self.unnamed_blobs == 1 { "is" } else { "are" };
+            write!(
+                page.out,
+                "; {} that none of them needs {are} in {}; names of unpublished snapshots taken since cannot be recovered",
+                count(self.unnamed_blobs, "file"),
+                self.lost_and_found.join(", ")
+            )?;
+        }
+        writeln!(page.out)
     }
 }

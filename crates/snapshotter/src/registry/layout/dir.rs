@@ -82,6 +82,13 @@ impl Home {
         Error::new(ErrorKind::NotFound, text).with_path(&self.path)
     }
 
+    /// Whether the directory can be written, or where it is not there, made. Nothing is.
+    pub(super) fn writable(&self) -> Result<()> {
+        let is_there = |path: &&Path| path.symlink_metadata().is_ok();
+        let there = self.path.ancestors().find(is_there).unwrap_or(&self.path);
+        durable::may_write(there).at("write in", there)
+    }
+
     pub(super) fn repositories(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         if let Some(dir) = absent_is_none(Dir::open(&self.path))? {

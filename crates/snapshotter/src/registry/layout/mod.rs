@@ -144,6 +144,11 @@ impl MetadataRegistry for Layout {
         blocking(move || home.repositories())
     }
 
+    fn writable(&self) -> Pending<'_, ()> {
+        let home = Arc::clone(&self.home);
+        blocking(move || home.writable())
+    }
+
     fn delete_manifest<'a>(
         &'a self,
         repository: &'a Repository,

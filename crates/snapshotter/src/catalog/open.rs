@@ -39,8 +39,10 @@ const STATEMENTS: usize = 64;
 pub(crate) struct Opening<'a> {
     /// Refuses to make a catalog where there is none and should be one.
     pub(crate) may_create: &'a dyn Fn() -> Result<()>,
-    /// Waits until no process of an older release uses the root.
-    pub(crate) wait_for_older: &'a dyn Fn() -> Result<()>,
+    /// Waits until no process of an older release uses the root, or what it is given says that there is no more need to.
+    pub(crate) wait_for_older: &'a dyn Fn(&dyn Fn() -> Result<bool>) -> Result<()>,
+    /// Makes room with what is set aside for that; whether there was any.
+    pub(crate) give_up_reserve: &'a dyn Fn() -> Result<bool>,
     /// Whether the log's index has holes, which are to be filled while there is room for it.
     pub(crate) fill_index: bool,
 }

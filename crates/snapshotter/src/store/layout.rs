@@ -103,14 +103,15 @@ impl Root {
         Ok(own)
     }
 
-    /// Refuses a directory of the caller's that is inside the root: what is done there would be done to the store.
-    pub(crate) fn require_outside(&self, field: &str, dir: &Dir) -> Result<()> {
+    /// Refuses a directory of the caller's that is inside the root: what is done there would be done to the store. Gives the
+    /// store's directories, by which others are told from them.
+    pub(crate) fn require_outside(&self, field: &str, dir: &Dir) -> Result<OwnDirectories> {
         let own = self.own_directories()?;
         // A parent that may not be looked at is not ours.
         if dir.is_within(|dir| own.contains(dir)).unwrap_or(false) {
             return Err(self.is_inside(format!("{field} {}", dir.path().display()), dir.path()));
         }
-        Ok(())
+        Ok(own)
     }
 
     /// Says that this process has the store open, until the lock is dropped. A lease file would take an inode, and is for
@@ -146,7 +147,7 @@ impl Root {
     #[cfg(feature = "registry")]
     pub(crate) fn require_path_outside(&self, field: &str, path: &Path) -> Result<()> {
         match Dir::nearest(path) {
-            Ok(near) => self.require_outside(field, &near),
+            Ok(near) => self.require_outside(field, &near).map(|_| ()),
             // Whoever uses it says what is wrong with it.
             Err(_) => Ok(()),
         }

@@ -97,7 +97,8 @@ impl Store {
         let room = root.room()?;
         let opening = Opening {
             may_create: &|| root.require_unused(),
-            wait_for_older: &|| Self::wait_for_older(&root, busy_timeout),
+            wait_for_older: &|is_done| Self::wait_for_older(&root, busy_timeout, is_done),
+            give_up_reserve: &|| root.give_up_reserve(),
             fill_index: room.as_ref().is_some_and(Room::has_holes),
         };
         let catalog = root.with_slice(|| {

@@ -86,6 +86,15 @@ impl Root {
         self.dir.ensure_dir(name, 0o700)
     }
 
+    /// Makes room with all of it; whether there was any.
+    pub(super) fn give_up_reserve(&self) -> Result<bool> {
+        let any = self.give_up(PIECES, 0)?;
+        if any {
+            self.dir.sync_filesystem()?;
+        }
+        Ok(any)
+    }
+
     fn give_up(&self, most: usize, keep: usize) -> Result<bool> {
         give_up(&self.dir, most, keep)
     }

@@ -255,6 +255,7 @@ mod tests {
     use std::process::Command;
     use std::time::Duration;
 
+    use super::super::open::IsDone;
     use super::*;
     use crate::fs::counter::Counter;
 
@@ -271,7 +272,7 @@ mod tests {
         assert!(tar.arg(temporary.path()).status().unwrap().success());
         let root = Dir::open(&temporary.path().join("root")).unwrap();
         let path = root.path().join("metadata/catalog.db");
-        let open = |wait_for_older: &dyn Fn(&dyn Fn() -> Result<bool>) -> Result<()>| {
+        let open = |wait_for_older: &dyn Fn(IsDone<'_>) -> Result<()>| {
             let opening = Opening {
                 may_create: &|| Ok(()),
                 wait_for_older,

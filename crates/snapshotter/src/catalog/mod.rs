@@ -31,7 +31,7 @@ pub(crate) use names::{
     Form, Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };
 pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob};
-pub(crate) use open::{KEPT_LOG, Opening};
+pub(crate) use open::{IsDone, KEPT_LOG, Opening};
 pub(crate) use places::PublicationRow;
 #[cfg(feature = "registry")]
 pub(crate) use places::{Address, SeenBy};

@@ -35,12 +35,15 @@ pub(crate) const KEPT_LOG: u32 = 4 << 20;
 /// Compiled statements kept a connection: more than there are, so none is ever compiled twice.
 const STATEMENTS: usize = 64;
 
+/// Says whether what is waited for is needed no more.
+pub(crate) type IsDone<'a> = &'a dyn Fn() -> Result<bool>;
+
 /// What opening a catalog may have to ask of whoever knows the root.
 pub(crate) struct Opening<'a> {
     /// Refuses to make a catalog where there is none and should be one.
     pub(crate) may_create: &'a dyn Fn() -> Result<()>,
     /// Waits until no process of an older release uses the root, or what it is given says that there is no more need to.
-    pub(crate) wait_for_older: &'a dyn Fn(&dyn Fn() -> Result<bool>) -> Result<()>,
+    pub(crate) wait_for_older: &'a dyn Fn(IsDone<'_>) -> Result<()>,
     /// Makes room with what is set aside for that; whether there was any.
     pub(crate) give_up_reserve: &'a dyn Fn() -> Result<bool>,
     /// Whether the log's index has holes, which are to be filled while there is room for it.

@@ -15,6 +15,7 @@ use super::Store;
 use super::intents::intended;
 use super::layout::Root;
 use super::trash::{Left, trash_owner};
+use crate::catalog::IsDone;
 use crate::fs::dir::ignore_absent;
 use crate::fs::lock::{self, Lock};
 use crate::fs::{Dir, random_name};
@@ -184,7 +185,7 @@ impl Store {
     pub(super) fn wait_for_older(
         root: &Root,
         patience: Duration,
-        is_done: &dyn Fn() -> Result<bool>,
+        is_done: IsDone<'_>,
     ) -> Result<()> {
         let until = Instant::now() + patience;
         for name in root.leases.names()? {

@@ -19,7 +19,7 @@ use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::{Dir, Stat, place, space};
 use crate::words::error::{At, ErrorKind, Result};
 
-const NAME: &str = "reserve";
+pub(super) const NAME: &str = "reserve";
 const PIECES: usize = 8;
 /// More than the pages that a small transaction writes, in bytes.
 const PIECE: u64 = 512 << 10;

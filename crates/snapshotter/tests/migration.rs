@@ -14,6 +14,7 @@ use snapshotter::{Config, ErrorKind};
 use support_b::outside::{assert_at_rest, assert_rows_and_files_agree, catalog};
 use support_b::{Handle, refusal};
 use testkit::compare::{Options, assert_same_with};
+use testkit::mount::{Kind, LoopMount, or_skip};
 
 /// A store as the release with schema 2 wrote it.
 fn unpack(to: &Path) {
@@ -77,6 +78,68 @@ fn what_was_published_somewhere_is_known_to_be_somewhere() {
     assert_eq!(found[1].state, snapshotter::SnapshotState::Published);
     assert_eq!(found[1].publications[0].registry, None);
     assert_eq!(found[0].state, snapshotter::SnapshotState::Unpublished);
+    handle.close().unwrap();
+}
+
+// Rows of references that name nothing, which an older release put up with, were refused for ever.
+#[test]
+fn rows_that_name_what_is_not_there_stay_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    unpack(dir.path());
+    let root = dir.path().join("root");
+    let damage = "PRAGMA foreign_keys = OFF;
+        INSERT INTO leases (owner, operation, snapshot) VALUES ('somebody', 1, 777);
+        INSERT INTO artifacts (snapshot, manifest, document) VALUES (777, x'00', x'00');
+        INSERT INTO blob_references (snapshot, blob) VALUES (777, 1), (1, 777);
+        INSERT INTO views (blob, attributes, mtime_seconds, mtime_nanoseconds, inode, boot)
+        VALUES (777, zeroblob(16), 0, 0, 0, '');";
+    catalog(&root).execute_batch(damage).unwrap();
+    let handle = Handle::open(&root).unwrap();
+    assert_eq!(handle.listed(), ["vm:v2", "vm:v1"]);
+    handle.assert_clean();
+    handle.close().unwrap();
+}
+
+// A full disk could not be brought up to date, and did not say how much it takes; and what a crash had left of earlier tries
+// was never removed.
+#[test]
+fn a_full_disk_is_told_how_much_room_it_takes_and_has_the_reserve_for_it() {
+    let mount = LoopMount::new(Kind::Ext4, 64 << 20, &[]);
+    let Some(mount) = or_skip(mount) else { return };
+    unpack(mount.path());
+    let root = mount.path().join("root");
+    let draft = root.join("metadata/before-schema-3.db.0123456789abcdef");
+    fs::write(&draft, vec![1; 64 << 10]).unwrap();
+    let rows = "PRAGMA foreign_keys = OFF;
+        INSERT INTO artifacts VALUES (777, zeroblob(1000000), x'00')";
+    catalog(&root).execute_batch(rows).unwrap();
+    let filler = fs::File::create(mount.path().join("filler")).unwrap();
+    let mut at = 0;
+    for length in [16 << 20, 1 << 20, 64 << 10, 4096] {
+        let flags = rustix::fs::FallocateFlags::empty();
+        while rustix::fs::fallocate(&filler, flags, at, length).is_ok() {
+            at += length;
+        }
+    }
+    // Enough for the log's index, and not for a copy.
+    filler.set_len(at - (256 << 10)).unwrap();
+    let error = refusal(Handle::open(&root));
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains(" bytes") && error.hint().is_some(), "{text}");
+    assert!(!draft.exists());
+
+    // A reserve of the older release, one file, is enough for what is small.
+    filler.set_len(at - (6 << 20)).unwrap();
+    let reserve = fs::File::create(root.join("reserve")).unwrap();
+    let all = (1..).take_while(|blocks| {
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&reserve, flags, 0, blocks * 4096).is_ok()
+    });
+    assert!(all.count() > 1000);
+    drop(reserve);
+    let handle = Handle::open(&root).unwrap();
+    assert_eq!(handle.listed(), ["vm:v2", "vm:v1"]);
     handle.close().unwrap();
 }
 

@@ -19,14 +19,20 @@ impl Catalog {
         if outside.is_none_or(|outside| outside <= number) {
             return Ok(went_back);
         }
-        tracing::error!(outside, number, "the catalog went back in time");
+        // Looked at again, where nobody writes at the same time.
         let noted = self.write(Sync::Full, |txn| {
-            txn.note_going_back(outside.unwrap_or(number))
+            let outside = self.generation.read().unwrap_or_default();
+            let (number, went_back) = txn.generation()?;
+            if outside > number {
+                tracing::error!(outside, number, "the catalog went back in time");
+                txn.note_going_back(outside)?;
+            }
+            Ok(went_back || outside > number)
         });
-        if let Err(error) = noted {
-            tracing::debug!(%error, "that the catalog went back could not be written down");
-        }
-        Ok(true)
+        Ok(noted.unwrap_or_else(|error| {
+            tracing::error!(outside, number, %error, "the catalog went back in time, which could not be written down");
+            true
+        }))
     }
 }
 

@@ -33,7 +33,8 @@ const OLD_TABLES: [&str; 6] = [
     "blobs",
 ];
 
-/// The rows, from the copy. Names stay where they are, above all shards.
+/// The rows, from the copy. Names stay where they are, above all shards. Rows that name others which are not there stay
+/// behind: they were damage, which the old release could live with, and a new one would refuse them.
 const ROWS: &str = "
     INSERT INTO objects (id, key, kind, state, length, data_size, mtime_seconds, mtime_nanoseconds, inode, unsynced,
                          created_at)
@@ -42,34 +43,66 @@ const ROWS: &str = "
     INSERT INTO contents (object, digest, size, sha256, probe, extents)
     SELECT id, digest, size, sha256, probe, extents FROM old.blobs;
     INSERT INTO views (object, attributes, mtime_seconds, mtime_nanoseconds, inode, boot)
-    SELECT blob, attributes, mtime_seconds, mtime_nanoseconds, inode, boot FROM old.views;
+    SELECT blob, attributes, mtime_seconds, mtime_nanoseconds, inode, boot FROM old.views
+    WHERE blob IN (SELECT id FROM old.blobs);
     INSERT INTO snapshots (id, name, version, state, removed, pinned, manifest_digest, created_at, last_accessed_at, files,
                            logical_bytes, data_bytes)
     SELECT id, name, version, state, removed, pinned, manifest_digest, created_at, last_accessed_at, files,
            logical_bytes, data_bytes
     FROM old.snapshots;
-    INSERT INTO artifacts (snapshot, manifest, document) SELECT snapshot, manifest, document FROM old.artifacts;
-    INSERT INTO object_references (snapshot, object) SELECT snapshot, blob FROM old.blob_references;
-    INSERT INTO leases (owner, operation, snapshot) SELECT owner, operation, snapshot FROM old.leases;
+    INSERT INTO artifacts (snapshot, manifest, document) SELECT snapshot, manifest, document FROM old.artifacts
+    WHERE snapshot IN (SELECT id FROM old.snapshots);
+    INSERT INTO object_references (snapshot, object) SELECT snapshot, blob FROM old.blob_references
+    WHERE snapshot IN (SELECT id FROM old.snapshots) AND blob IN (SELECT id FROM old.blobs);
+    INSERT INTO leases (owner, operation, snapshot) SELECT owner, operation, snapshot FROM old.leases
+    WHERE snapshot IN (SELECT id FROM old.snapshots);
 ";
 
 /// How often another process may get in between the copy and the transaction.
 const TRIES: u32 = 16;
 
 impl Catalog {
-    /// Brings an older catalog up to date.
+    /// Brings an older catalog up to date, unless somebody else does meanwhile.
     pub(super) fn migrate(&self, opening: &Opening<'_>) -> Result<()> {
         for _ in 0..TRIES {
-            (opening.wait_for_older)()?;
-            self.write(Sync::Normal, |txn| txn.add_inodes())?;
-            if self.migrate_once()? {
+            (opening.wait_for_older)(&|| self.is_current())?;
+            if self.is_current()? {
                 return Ok(());
+            }
+            self.write(Sync::Normal, |txn| txn.add_inodes())?;
+            match self.migrate_once() {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if error.kind() == ErrorKind::NoSpace => {
+                    if !(opening.give_up_reserve)()? {
+                        return Err(self.too_small(error));
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(Error::new(
             ErrorKind::Busy,
             format!("others keep writing into {}", self.path.display()),
         ))
+    }
+
+    fn is_current(&self) -> Result<bool> {
+        Ok(self.read(|txn| txn.schema_version())? == SCHEMA_VERSION)
+    }
+
+    /// Says how much room there has to be: for the copy, and for the new tables in the log.
+    fn too_small(&self, error: Error) -> Error {
+        let size = std::fs::metadata(&self.path).map_or(0, |catalog| catalog.len());
+        let path = self.path.display();
+        let text = format!(
+            "to bring the catalog {path} up to date takes {} bytes",
+            2 * size
+        );
+        Error::new(ErrorKind::NoSpace, text)
+            .with_path(&self.path)
+            .with_hint("make as much room on its filesystem, or remove snapshots with the release that wrote it")
+            .with_source(error)
     }
 
     /// `false`: somebody wrote in between, and it is to be done again.
@@ -90,9 +123,14 @@ impl Catalog {
         replaced
     }
 
-    /// Copies the database; `false`: it is up to date by now.
+    /// Copies the database; `false`: it is up to date by now. One does at a time, so all drafts that are there were left by
+    /// a crash.
     fn keep_copy(&self, connection: &Connection) -> Result<bool> {
+        let mut alone = self.connection()?;
+        let alone = alone.transaction_with_behavior(TransactionBehavior::Immediate);
+        let _alone = alone.map_err(|error| self.error(error))?;
         let metadata = Dir::open(self.path.parent().unwrap_or(&self.path))?;
+        remove_drafts(&metadata)?;
         let draft = random_name().at("read random bytes for", &self.path)?;
         let draft = OsString::from(format!("{BEFORE}.{draft}"));
         let version = self.copy_to(connection, &metadata.path_of(&draft));
@@ -150,6 +188,15 @@ impl Catalog {
     }
 }
 
+fn remove_drafts(metadata: &Dir) -> Result<()> {
+    for name in metadata.names()? {
+        if name.to_string_lossy().starts_with(&format!("{BEFORE}.")) {
+            ignore_absent(metadata.unlink(&name)).at("remove", metadata.path_of(&name))?;
+        }
+    }
+    Ok(())
+}
+
 /// A path need not be UTF-8.
 fn in_sql(path: &Path) -> ToSqlOutput<'_> {
     ToSqlOutput::Borrowed(ValueRef::Text(path.as_os_str().as_bytes()))
@@ -200,5 +247,47 @@ impl Txn<'_> {
         self.inner
             .execute_batch(sql)
             .map_err(|error| self.error(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::super::open::IsDone;
+    use super::*;
+    use crate::fs::counter::Counter;
+
+    // Of two first openers the one that came later waited for the other's lease, and said that it was an older release's.
+    #[test]
+    fn whoever_finds_it_done_waits_for_nobody() {
+        let temporary = tempfile::tempdir().unwrap();
+        let archive = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../testdata/stores/schema-2.tar.gz"
+        );
+        let mut tar = Command::new("tar");
+        tar.args(["--extract", "--file", archive, "--directory"]);
+        assert!(tar.arg(temporary.path()).status().unwrap().success());
+        let root = Dir::open(&temporary.path().join("root")).unwrap();
+        let path = root.path().join("metadata/catalog.db");
+        let open = |wait_for_older: &dyn Fn(IsDone<'_>) -> Result<()>| {
+            let opening = Opening {
+                may_create: &|| Ok(()),
+                wait_for_older,
+                give_up_reserve: &|| Ok(false),
+                fill_index: false,
+            };
+            let generation = Counter::new(&root, "generation").unwrap();
+            Catalog::open(&path, generation, Duration::from_secs(30), &opening)
+        };
+        let late = open(&|is_done| {
+            assert!(!is_done()?);
+            open(&|_| Ok(()))?;
+            assert!(is_done()?);
+            Ok(())
+        });
+        assert!(late.unwrap().is_current().unwrap());
     }
 }

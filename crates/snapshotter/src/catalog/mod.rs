@@ -31,7 +31,7 @@ pub(crate) use names::{
     Form, Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };
 pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob};
-pub(crate) use open::{KEPT_LOG, Opening};
+pub(crate) use open::{IsDone, KEPT_LOG, Opening};
 pub(crate) use places::PublicationRow;
 #[cfg(feature = "registry")]
 pub(crate) use places::{Address, SeenBy};
@@ -50,7 +50,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::fs::counter::Counter;
 use crate::fs::hook::step;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::fs::{Dir, space};
+use crate::words::error::{At, Error, ErrorKind, FREE_SOME, Result};
 
 /// Whether a commit must survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,10 +278,6 @@ impl Txn<'_> {
 
 fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
-    // SQLite calls a full disk by its name where it writes a file's bytes, and nowhere else: making a file and setting a
-    // length fail as input and output, quotas always do. What it met is what the system said last on this thread.
-    let said = std::io::Error::last_os_error();
-    let is_for_space = ErrorKind::of_io(&said) == ErrorKind::NoSpace;
     let (kind, hint) = match error.sqlite_error_code() {
         Some(
             ErrorCode::DatabaseBusy
@@ -290,9 +287,9 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
             ErrorKind::Busy,
             Some("another process holds the catalog; try again"),
         ),
-        Some(ErrorCode::DiskFull) => (ErrorKind::NoSpace, None),
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space => {
-            (ErrorKind::NoSpace, None)
+        Some(ErrorCode::DiskFull) => (ErrorKind::NoSpace, Some(FREE_SOME)),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space(path) => {
+            (ErrorKind::NoSpace, Some(FREE_SOME))
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
             ErrorKind::Damaged,
@@ -316,6 +313,25 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
         Some(hint) => made.with_hint(hint),
         None => made,
     }
+}
+
+/// With less than this left, in bytes, a filesystem may have refused to give some.
+const SCARCE: u64 = 64 << 20;
+
+/// SQLite calls a full disk by its name where it writes a file's bytes, and nowhere else: making a file and setting a
+/// length fail as input and output, quotas always do. What it met is what the system said last on this thread; since that
+/// may have been said of something earlier, a disk with plenty left is not believed to be full.
+fn is_for_space(path: &Path) -> bool {
+    let said = std::io::Error::last_os_error();
+    if ErrorKind::of_io(&said) != ErrorKind::NoSpace {
+        return false;
+    }
+    let left = Dir::open(path.parent().unwrap_or(path))
+        .and_then(|dir| space::of(&dir).at("examine", path));
+    said.kind() != std::io::ErrorKind::StorageFull
+        || left.map_or(true, |left| {
+            left.available < SCARCE || (left.inodes > 0 && left.available_inodes == 0)
+        })
 }
 
 fn is_bad_value(error: &rusqlite::Error) -> bool {

@@ -37,6 +37,10 @@ impl Form {
 pub(crate) struct Shard(pub(super) Option<u32>);
 
 impl Shard {
+    pub(crate) fn numbered(number: u32) -> Self {
+        Self(Some(number))
+    }
+
     /// The directory for the object that is inserted after `objects` others.
     pub(super) fn after(objects: i64) -> Self {
         Self(Some(u32::try_from(objects >> 16).unwrap_or(u32::MAX)))

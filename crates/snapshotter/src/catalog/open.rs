@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{Ask, Catalog, Sync, Txn, sqlite_error};
 use crate::fs::counter::Counter;
@@ -35,12 +35,19 @@ pub(crate) const KEPT_LOG: u32 = 4 << 20;
 /// Compiled statements kept a connection: more than there are, so none is ever compiled twice.
 const STATEMENTS: usize = 64;
 
+/// Says whether what is waited for is needed no more.
+pub(crate) type IsDone<'a> = &'a dyn Fn() -> Result<bool>;
+
 /// What opening a catalog may have to ask of whoever knows the root.
 pub(crate) struct Opening<'a> {
     /// Refuses to make a catalog where there is none and should be one.
     pub(crate) may_create: &'a dyn Fn() -> Result<()>,
-    /// Waits until no process of an older release uses the root.
-    pub(crate) wait_for_older: &'a dyn Fn() -> Result<()>,
+    /// Waits until no process of an older release uses the root, or what it is given says that there is no more need to.
+    pub(crate) wait_for_older: &'a dyn Fn(IsDone<'_>) -> Result<()>,
+    /// Makes room with what is set aside for that; whether there was any.
+    pub(crate) give_up_reserve: &'a dyn Fn() -> Result<bool>,
+    /// Whether the log's index has holes, which are to be filled while there is room for it.
+    pub(crate) fill_index: bool,
 }
 
 impl Catalog {
@@ -55,6 +62,9 @@ impl Catalog {
         opening: &Opening<'_>,
     ) -> Result<Self> {
         let catalog = connect(path, generation, busy_timeout)?;
+        if opening.fill_index {
+            catalog.fill_index()?;
+        }
         match catalog.read(|txn| txn.schema_version())? {
             SCHEMA_VERSION => {}
             0 => catalog.write(Sync::Full, |txn| txn.create(opening))?,
@@ -77,18 +87,25 @@ impl Catalog {
         }
     }
 
-    /// A transaction that changes nothing. What was in the log does not count from then on, and what is beyond
-    /// [`KEPT_LOG`] is cut.
+    /// Has a log that was copied begun anew: what was in it does not count from then on, and what is beyond [`KEPT_LOG`] is
+    /// cut.
     fn begin_log(&self) -> Result<()> {
-        let connection = self.connection()?;
-        let begin = format!("BEGIN IMMEDIATE; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT");
+        let mut connection = self.connection()?;
         let begun = connection
             .busy_timeout(Duration::ZERO)
-            .and_then(|()| connection.execute_batch(&begin));
+            .and_then(|()| change_nothing(&mut connection));
         connection
             .busy_timeout(self.busy_timeout)
             .and(begun)
             .map_err(|error| self.error(error))
+    }
+
+    /// The first page that a log's index is told of has all of it written. Where somebody else writes, they do.
+    fn fill_index(&self) -> Result<()> {
+        match self.begin_log() {
+            Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
+            filled => filled,
+        }
     }
 
     /// Copies the log into the database, without waiting for anybody; whether all of it is there now, so that the next
@@ -205,6 +222,14 @@ fn use_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> 
             result => return result,
         }
     }
+}
+
+/// Writes the first page as it is. What fails is rolled back.
+fn change_nothing(connection: &mut Connection) -> rusqlite::Result<()> {
+    let txn = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: i64 = txn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    txn.pragma_update(None, "user_version", version)?;
+    txn.commit()
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {

@@ -1,5 +1,6 @@
 //! A number in a file of its own that only grows. It is written in one piece and never waited for: what a crash or a power
-//! cut leaves is an older number, and that is all its readers rely on.
+//! cut leaves is an older number, and that is all its readers rely on. Who reads while another process writes may see a part
+//! of each number; a check behind it tells that from a number, and then there is none.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,10 +9,14 @@ use std::sync::OnceLock;
 
 use super::Dir;
 use super::hook::step;
+use crate::words::digest::Digest;
 use crate::words::error::Result;
 
-/// Digits of the largest number, and the end of the line.
-const LENGTH: usize = 21;
+/// Digits of the largest number.
+const DIGITS: usize = 20;
+
+/// The digits, a blank, the check in hexadecimal, the end of the line.
+const LENGTH: usize = DIGITS + 18;
 
 /// The file, which need not be there.
 #[derive(Debug)]
@@ -36,8 +41,7 @@ impl Counter {
         let file = self.dir.open_file(OsStr::new(self.name)).ok()?;
         let mut text = [0; LENGTH];
         file.read_exact_at(&mut text, 0).ok()?;
-        let digits = text.strip_suffix(b"\n")?;
-        std::str::from_utf8(digits).ok()?.parse().ok()
+        parse(&text)
     }
 
     /// Writes a number down, unless a larger one is there. Best effort: a number that is too small is less of a warning,
@@ -60,7 +64,7 @@ impl Counter {
             }
         };
         step("write")?;
-        file.write_all_at(format!("{number:020}\n").as_bytes(), 0)
+        file.write_all_at(line(number).as_bytes(), 0)
     }
 
     fn open(&self) -> io::Result<std::fs::File> {
@@ -72,6 +76,19 @@ impl Counter {
             result => result,
         }
     }
+}
+
+fn line(number: u64) -> String {
+    let digits = format!("{number:020}");
+    let check = Digest::of(digits.as_bytes()).as_u64();
+    format!("{digits} {check:016x}\n")
+}
+
+/// The number of a whole line.
+fn parse(text: &[u8; LENGTH]) -> Option<u64> {
+    let digits = std::str::from_utf8(&text[..DIGITS]).ok()?;
+    let number = digits.parse().ok()?;
+    (text == line(number).as_bytes()).then_some(number)
 }
 
 #[cfg(test)]
@@ -88,10 +105,22 @@ mod tests {
         counter.raise(u64::MAX);
         counter.raise(8);
         assert_eq!(Counter::new(&dir, "number").unwrap().read(), Some(u64::MAX));
-        for odd in ["", "7", "0000000000000000000x\n", "+0000000000000000007\n"] {
+        let plus = line(7).replacen('0', "+", 1);
+        for odd in ["", "7", "00000000000000000007\n", &plus] {
             std::fs::write(temporary.path().join("number"), odd).unwrap();
-            let read = counter.read();
-            assert!(read.is_none() || odd.starts_with('+'), "{odd:?}: {read:?}");
+            assert_eq!(counter.read(), None, "{odd:?}");
+        }
+    }
+
+    // A number read while another process wrote it was larger than both: the catalog was said to have gone back.
+    #[test]
+    fn parts_of_two_numbers_are_none() {
+        let (old, new) = (line(199), line(200));
+        for end in 1..LENGTH {
+            let torn = format!("{}{}", &new[..end], &old[end..]);
+            let read = parse(torn.as_bytes().try_into().unwrap());
+            let whole = torn == old || torn == new;
+            assert!(read.is_none() || whole, "{torn:?}: {read:?}");
         }
     }
 }

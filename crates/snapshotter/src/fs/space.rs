@@ -28,6 +28,11 @@ pub(crate) fn of(dir: &Dir) -> io::Result<Space> {
     })
 }
 
+/// The unit in which a filesystem gives disk space, in bytes.
+pub(crate) fn block_size(dir: &Dir) -> io::Result<u64> {
+    Ok(rustix::fs::fstatvfs(dir)?.f_frsize)
+}
+
 /// Filesystem types (statfs(2), `linux/magic.h`) on which locks and shared memory maps do not reach other machines.
 const NETWORK: [(u64, &str); 11] = [
     (0x6969, "nfs"),

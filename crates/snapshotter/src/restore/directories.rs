@@ -38,8 +38,7 @@ impl<'a> OutputDir<'a> {
     /// `InvalidInput` for one inside; the filesystem's.
     pub(super) fn new(store: &'a Store, dir: Dir) -> Result<Self> {
         let root = &store.root;
-        root.require_outside("output_dir", &dir)?;
-        let own = root.own_directories()?;
+        let own = root.require_outside("output_dir", &dir)?;
         Ok(Self { dir, root, own })
     }
 

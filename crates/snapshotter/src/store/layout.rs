@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::reserve;
 use crate::catalog::{Shard, Tree};
 use crate::fs::counter::Counter;
 use crate::fs::dir::Kind;
@@ -35,6 +36,10 @@ const PRIVATE: u32 = 0o700;
 
 /// A directory of this size has hundreds of names at most, in bytes.
 const FEW_NAMES: u64 = 64 << 10;
+
+/// Shards that are not there in front of one that is, at most: an earlier release's objects had none, and count (a shard is
+/// for 65,536).
+const NOT_BEGUN: u32 = 256;
 
 impl Root {
     /// Opens a root, making what is missing of its directories.
@@ -84,7 +89,14 @@ impl Root {
         for dir in top {
             own.0.insert(dir.identity()?);
         }
-        for name in ["storage", "storage/content", "storage/snapshot", QUARANTINE] {
+        let others = [
+            "storage",
+            "storage/content",
+            "storage/snapshot",
+            QUARANTINE,
+            reserve::NAME,
+        ];
+        for name in others {
             let name = OsStr::new(name);
             let stat = self.dir.stat_if_any(name);
             own.0.extend(
@@ -96,22 +108,24 @@ impl Root {
             own.add_below(owners)?;
         }
         for tree in [&self.content, &self.views] {
-            // Shards, but for those beside the many names of an earlier release, which would have to be listed.
             if Stat::of_file(tree).at("examine", tree.path())?.size < FEW_NAMES {
                 own.add_below(tree)?;
+            } else {
+                own.add_shards(tree)?;
             }
         }
         Ok(own)
     }
 
-    /// Refuses a directory of the caller's that is inside the root: what is done there would be done to the store.
-    pub(crate) fn require_outside(&self, field: &str, dir: &Dir) -> Result<()> {
+    /// Refuses a directory of the caller's that is inside the root: what is done there would be done to the store. Gives the
+    /// store's directories, by which others are told from them.
+    pub(crate) fn require_outside(&self, field: &str, dir: &Dir) -> Result<OwnDirectories> {
         let own = self.own_directories()?;
         // A parent that may not be looked at is not ours.
         if dir.is_within(|dir| own.contains(dir)).unwrap_or(false) {
             return Err(self.is_inside(format!("{field} {}", dir.path().display()), dir.path()));
         }
-        Ok(())
+        Ok(own)
     }
 
     /// Says that this process has the store open, until the lock is dropped. A lease file would take an inode, and is for
@@ -147,7 +161,7 @@ impl Root {
     #[cfg(feature = "registry")]
     pub(crate) fn require_path_outside(&self, field: &str, path: &Path) -> Result<()> {
         match Dir::nearest(path) {
-            Ok(near) => self.require_outside(field, &near),
+            Ok(near) => self.require_outside(field, &near).map(|_| ()),
             // Whoever uses it says what is wrong with it.
             Err(_) => Ok(()),
         }
@@ -237,17 +251,36 @@ impl OwnDirectories {
         self.0.contains(&dir.identity())
     }
 
+    /// Shards beside the many names of an earlier release, which need not be listed for that.
+    fn add_shards(&mut self, tree: &Dir) -> Result<()> {
+        let mut absent = 0;
+        for name in (0..).map_while(|number| Shard::numbered(number).directory()) {
+            absent = if self.add(tree, &name)? {
+                0
+            } else {
+                absent + 1
+            };
+            if absent > NOT_BEGUN {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Owners' directories and shards come and go.
     fn add_below(&mut self, dir: &Dir) -> Result<()> {
         for name in dir.names()? {
-            let path = dir.path_of(&name);
-            let stat = dir.stat_if_any(&name).at("examine", path)?;
-            if stat.is_none_or(|stat| stat.kind != Kind::Directory) {
-                continue;
-            }
-            self.0.extend(stat.map(|stat| stat.identity()));
+            self.add(dir, &name)?;
         }
         Ok(())
+    }
+
+    /// Adds a directory, if it is there and one.
+    fn add(&mut self, dir: &Dir, name: &OsStr) -> Result<bool> {
+        let stat = dir.stat_if_any(name).at("examine", dir.path_of(name))?;
+        let found = stat.filter(|stat| stat.kind == Kind::Directory);
+        self.0.extend(found.map(|found| found.identity()));
+        Ok(found.is_some())
     }
 }
 
@@ -302,4 +335,29 @@ fn refuse_network_filesystem(dir: &Dir) -> Result<()> {
     )
     .with_path(dir.path())
     .with_hint("locks and shared memory do not reach other machines there: choose a local disk"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Shards beside the names of an earlier release were left out, and so was the reserve.
+    #[test]
+    fn shards_beside_many_names_are_the_stores_own() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = Root::open(temporary.path()).unwrap();
+        for number in 0..2000 {
+            std::fs::write(root.content.path().join(format!("{number:064x}")), "").unwrap();
+        }
+        assert!(Stat::of_file(&root.content).unwrap().size >= FEW_NAMES);
+        let shard = root
+            .content
+            .ensure_dir(OsStr::new("0004"), PRIVATE)
+            .unwrap();
+        let reserve = root.dir.ensure_dir(OsStr::new("reserve"), PRIVATE).unwrap();
+        let own = root.own_directories().unwrap();
+        for dir in [&shard, &reserve, &root.content] {
+            assert!(own.contains(&Stat::of_file(dir).unwrap()));
+        }
+    }
 }

@@ -63,6 +63,7 @@ use background::Background;
 use claims::Claims;
 use layout::Root;
 use owner::Owner;
+use reserve::Room;
 
 /// Said of a catalog that is older than its store: an old copy was put in its place, or its log lost its end.
 pub(crate) const WENT_BACK: &str = "the catalog is older than the store: snapshots taken since are not shown, and nothing \
@@ -103,11 +104,13 @@ impl Store {
         let room = root.room()?;
         let opening = Opening {
             may_create: &|| root.require_unused(),
-            wait_for_older: &|| Self::wait_for_older(&root, busy_timeout),
+            wait_for_older: &|is_done| Self::wait_for_older(&root, busy_timeout, is_done),
+            give_up_reserve: &|| root.give_up_reserve(),
+            fill_index: room.as_ref().is_some_and(Room::has_holes),
         };
         let catalog = root.with_slice(|| {
             if let Some(room) = &room {
-                room.make()?;
+                room.make_first()?;
             }
             let path = root.catalog_path();
             Catalog::open(&path, root.generation()?, busy_timeout, &opening)

@@ -15,6 +15,7 @@ use super::Store;
 use super::intents::intended;
 use super::layout::Root;
 use super::trash::{Left, trash_owner};
+use crate::catalog::IsDone;
 use crate::fs::dir::ignore_absent;
 use crate::fs::lock::{self, Lock};
 use crate::fs::{Dir, random_name};
@@ -179,8 +180,13 @@ impl Store {
     }
 
     /// Waits until no process of a release with an older schema uses the root, as long as for anybody who holds the
-    /// catalog. Whoever has opened it has a lease file, and holds its lock.
-    pub(super) fn wait_for_older(root: &Root, patience: Duration) -> Result<()> {
+    /// catalog. Whoever has opened it has a lease file, and holds its lock; so may those of this release, once another has
+    /// brought the catalog up to date, which `is_done` says.
+    pub(super) fn wait_for_older(
+        root: &Root,
+        patience: Duration,
+        is_done: IsDone<'_>,
+    ) -> Result<()> {
         let until = Instant::now() + patience;
         for name in root.leases.names()? {
             let path = || root.leases.path_of(&name);
@@ -190,6 +196,9 @@ impl Store {
             {
                 let held = root.leases.stat_if_any(&name).at("examine", path())?;
                 let Some(held) = held else { break };
+                if is_done()? {
+                    return Ok(());
+                }
                 if Instant::now() >= until {
                     return Err(in_use_by_older(root, lock::holder(&held)));
                 }

@@ -5,7 +5,8 @@
 //! and to unlink a file takes neither. A removal may use all of it, because it gives space back. What only records
 //! something (a restore's lease, an owner) gets pieces of the first half, so that resuming works on a full disk and
 //! removing still does afterwards. It is filled up again whenever there is room: after a removal, and when a root is
-//! opened. The catalog's log keeps disk space of its own, so that most small transactions overwrite what is there.
+//! opened. The catalog's log keeps disk space of its own, so that most small transactions overwrite what is there. On a
+//! small disk each of the two is at most an eighth of what is there for it: they must not be why the disk is full.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,16 +16,29 @@ use super::Store;
 use super::layout::Root;
 use crate::catalog::KEPT_LOG;
 use crate::fs::dir::{Kind, ignore_absent};
-use crate::fs::{Dir, place, space};
+use crate::fs::{Dir, Stat, place, space};
 use crate::words::error::{At, ErrorKind, Result};
 
-const NAME: &str = "reserve";
+pub(super) const NAME: &str = "reserve";
 const PIECES: usize = 8;
 /// More than the pages that a small transaction writes, in bytes.
 const PIECE: u64 = 512 << 10;
 
-/// What the log's index takes at first, several times over, in bytes.
-const INDEX: usize = 128 << 10;
+/// Each of the reserve and the log's disk space is at most this part of what is left.
+const PART: u64 = 8;
+
+/// What the log's index takes at first, in bytes, and what it is extended by.
+const INDEX: u64 = 32 << 10;
+
+/// What a log may have to be extended by before an index is, several times over, in bytes.
+const LONG: u64 = 128 << 10;
+
+/// What a transaction that changes nothing may take besides the index: pages of the log, and what describes a file's
+/// blocks, in bytes.
+const NOTHING: u64 = 16 << 10;
+
+/// A page of the index, which is mapped, in bytes.
+const PAGE: u64 = 4096;
 
 /// What is not worth asking for, in bytes.
 const LEAST: u64 = 64 << 10;
@@ -36,14 +50,27 @@ impl Root {
     /// Fills the reserve up.
     fn fill_reserve(&self) -> Result<()> {
         let dir = self.reserve()?;
+        let mut missing = Vec::new();
+        let mut held = 0;
         for name in pieces() {
-            let path = || dir.path_of(&name);
-            let there = dir.stat_if_any(&name).at("examine", path())?;
-            if there.is_none_or(|there| there.size < PIECE) {
-                make_piece(&dir, &name).at("set aside space in", path())?;
+            let there = dir.stat_if_any(&name).at("examine", dir.path_of(&name))?;
+            held += there.map_or(0, |there| there.allocated);
+            let size = there.map(|there| there.size);
+            missing.extend(size.is_none_or(|size| size < PIECE).then_some((name, size)));
+        }
+        let piece = (self.part(held)? / PIECES as u64).min(PIECE) / PAGE * PAGE;
+        for (name, size) in missing {
+            if size.is_none_or(|size| size < piece) {
+                make_piece(&dir, &name, piece).at("set aside space in", dir.path_of(&name))?;
             }
         }
         Ok(())
+    }
+
+    /// How much may be set aside, of what is left and what is set aside already.
+    fn part(&self, held: u64) -> Result<u64> {
+        let space = space::of(&self.dir).at("examine", self.dir.path())?;
+        Ok((space.available + held) / PART)
     }
 
     fn reserve(&self) -> Result<Dir> {
@@ -59,16 +86,27 @@ impl Root {
         self.dir.ensure_dir(name, 0o700)
     }
 
+    /// Makes room with all of it; whether there was any.
+    pub(super) fn give_up_reserve(&self) -> Result<bool> {
+        let any = self.give_up(PIECES, 0)?;
+        if any {
+            self.dir.sync_filesystem()?;
+        }
+        Ok(any)
+    }
+
     fn give_up(&self, most: usize, keep: usize) -> Result<bool> {
         give_up(&self.dir, most, keep)
     }
 
     /// What makes sure, before each transaction, that the catalog's index has room, where it may need some; see [`Room`].
     pub(super) fn room(&self) -> Result<Option<Room>> {
-        if !space::copies_on_write(&self.metadata) {
+        let copies_on_write = space::copies_on_write(&self.metadata);
+        let block = space::block_size(&self.metadata).at("examine", self.metadata.path())?;
+        if !copies_on_write && block >= PAGE {
             return Ok(None);
         }
-        if let Err(error) = place::overwrite_in_place(&self.metadata) {
+        if copies_on_write && let Err(error) = place::overwrite_in_place(&self.metadata) {
             tracing::debug!(%error, "the catalog's files are written elsewhere when they are overwritten");
         }
         let probe = self.with_slice(|| {
@@ -76,8 +114,12 @@ impl Root {
                 .create_unnamed(0o600)
                 .at("create a file in", self.metadata.path())
         })?;
-        let root = self.dir.reopen()?;
-        Ok(Some(Room { probe, root }))
+        Ok(Some(Room {
+            probe,
+            root: self.dir.reopen()?,
+            metadata: self.metadata.reopen()?,
+            copies_on_write,
+        }))
     }
 
     /// Does what records something; on a full disk, once more with pieces of the reserve's first half given up.
@@ -101,28 +143,85 @@ impl Root {
     }
 }
 
-/// Room for the log's index, on btrfs. The index is mapped memory: a page of it that has reached the disk needs space for
-/// itself, or at least for what describes it, when it is written again, and where there is none the kernel kills the
-/// process. So whether there is some is tried with a file before, and what is missing comes from the reserve.
+/// Room for the log's index. The index is mapped memory: where writing to a page of it needs disk space and there is none,
+/// the kernel kills the process. So whether there is some is tried with a file before, and what is missing comes from the
+/// reserve. On btrfs a page that has reached the disk needs space, at least for what describes it, when it is written again.
+/// Where blocks are smaller than a page, SQLite extends the index by one byte a page, and the rest are holes; the first
+/// transaction fills them ([`Opening::fill_index`](crate::catalog::Opening)), and then only a long log's index may grow.
+/// No descriptor of the index is opened for this: closing it would drop SQLite's locks.
 #[derive(Debug)]
 pub(crate) struct Room {
     /// Empty, and without a name.
     probe: File,
     root: Dir,
+    metadata: Dir,
+    copies_on_write: bool,
 }
 
 impl Room {
+    /// Whether the index has holes until something has been written to it.
+    pub(super) fn has_holes(&self) -> bool {
+        !self.copies_on_write
+    }
+
+    /// Makes room for an index that whoever is the first to open the catalog begins anew.
+    ///
+    /// # Errors
+    /// As [`Room::make`].
+    pub(super) fn make_first(&self) -> Result<()> {
+        if self.copies_on_write {
+            return self.make();
+        }
+        let (index, log) = (
+            self.allocated("catalog.db-shm")?,
+            self.allocated("catalog.db-wal")?,
+        );
+        let of_log = if log < u64::from(KEPT_LOG) {
+            NOTHING
+        } else {
+            0
+        };
+        self.try_for(INDEX.saturating_sub(index) + of_log)
+    }
+
     /// # Errors
     /// `NoSpace` where there is no room, and nothing in the reserve that would make some.
     pub(crate) fn make(&self) -> Result<()> {
+        let is_long = || -> Result<bool> {
+            Ok(self.size("catalog.db-shm")? > INDEX
+                || self.size("catalog.db-wal")? > KEPT_LOG.into())
+        };
+        if self.copies_on_write || is_long()? {
+            return self.try_for(LONG);
+        }
+        Ok(())
+    }
+
+    /// Half of the reserve stays for what gives space back: `Store::with_reserve`.
+    fn try_for(&self, bytes: u64) -> Result<()> {
         let path = self.root.path();
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
         loop {
-            let tried = place::try_to_write(&self.probe, INDEX).at("write in", path);
-            if !is_full(&tried) || !give_up(&self.root, 1, 0)? {
+            let tried = place::try_to_write(&self.probe, length).at("write in", path);
+            if !is_full(&tried) || !give_up(&self.root, 1, PIECES / 2)? {
                 return tried;
             }
             self.root.sync_filesystem()?;
         }
+    }
+
+    fn size(&self, name: &str) -> Result<u64> {
+        Ok(self.stat(name)?.map_or(0, |there| there.size))
+    }
+
+    fn allocated(&self, name: &str) -> Result<u64> {
+        Ok(self.stat(name)?.map_or(0, |there| there.allocated))
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<Stat>> {
+        let name = OsStr::new(name);
+        let there = self.metadata.stat_if_any(name);
+        there.at("examine", self.metadata.path_of(name))
     }
 }
 
@@ -151,12 +250,15 @@ fn pieces() -> impl Iterator<Item = OsString> {
     (0..PIECES).map(|number| number.to_string().into())
 }
 
-fn make_piece(dir: &Dir, name: &OsStr) -> io::Result<()> {
+fn make_piece(dir: &Dir, name: &OsStr, size: u64) -> io::Result<()> {
     let file = match dir.create_file(name, 0o600) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => dir.open_writable(name),
         made => made,
     }?;
-    let mut size = PIECE;
+    if size == 0 {
+        return Ok(());
+    }
+    let mut size = size;
     loop {
         match place::allocate(&file, size) {
             // An inode, and what there is.
@@ -192,10 +294,12 @@ impl Store {
 
     fn try_to_set_aside(&self) -> Result<()> {
         let (metadata, name) = (&self.root.metadata, OsStr::new("catalog.db-wal"));
-        metadata
+        let log = metadata
             .open_writable(name)
-            .and_then(|log| place::allocate_beyond(&log, KEPT_LOG.into()))
-            .at("set aside space for", metadata.path_of(name))?;
+            .and_then(|log| Ok((Stat::of_file(&log)?, log)));
+        let (there, log) = log.at("open", metadata.path_of(name))?;
+        let most = self.root.part(there.allocated)?.min(KEPT_LOG.into());
+        place::allocate_beyond(&log, most).at("set aside space for", metadata.path_of(name))?;
         self.root.fill_reserve()
     }
 

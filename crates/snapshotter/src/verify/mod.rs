@@ -148,10 +148,7 @@ pub(crate) fn run(
     let whole = request.references.is_empty();
     let mut report = VerifyReport::default();
     if whole {
-        report.catalog = store.catalog.problems(activity.cancelled())?;
-        report
-            .catalog
-            .extend(store.went_back().then(|| WENT_BACK.to_owned()));
+        report.catalog = problems(store, activity)?;
     }
     match check(store, limit, request, remote, activity, &mut report) {
         // So broken that the rows cannot be read: what is known of it is the report.
@@ -161,13 +158,17 @@ pub(crate) fn run(
         result => result?,
     }
     if request.repair && !report.catalog.is_empty() {
-        report.catalog = store.catalog.problems(activity.cancelled())?;
-        report
-            .catalog
-            .extend(store.went_back().then(|| WENT_BACK.to_owned()));
+        report.catalog = problems(store, activity)?;
     }
     report.duration = started.elapsed();
     Ok(report)
+}
+
+/// What is wrong with the catalog as a whole.
+fn problems(store: &Store, activity: &Activity) -> Result<Vec<String>> {
+    let mut problems = store.catalog.problems(activity.cancelled())?;
+    problems.extend(store.went_back().then(|| WENT_BACK.to_owned()));
+    Ok(problems)
 }
 
 fn check(

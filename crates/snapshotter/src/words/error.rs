@@ -86,6 +86,10 @@ impl ErrorKind {
     }
 }
 
+/// What helps against any full filesystem.
+pub(crate) const FREE_SOME: &str =
+    "make room on its filesystem (bytes, inodes, or a quota or limit), and try again";
+
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -134,9 +138,13 @@ impl Error {
 
     pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> Self {
         let kind = ErrorKind::of_io(&source);
-        Self::new(kind, format!("cannot {doing} {}", path.display()))
+        let made = Self::new(kind, format!("cannot {doing} {}", path.display()))
             .with_path(path)
-            .with_source(source)
+            .with_source(source);
+        match kind {
+            ErrorKind::NoSpace => made.with_hint(FREE_SOME),
+            _ => made,
+        }
     }
 
     pub(crate) fn with_path(mut self, path: impl Into<PathBuf>) -> Self {

@@ -20,7 +20,7 @@ use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::hook::step;
 use crate::fs::{Dir, Stat};
 use crate::words::entry::Mtime;
-use crate::words::error::{At, ErrorKind, Result};
+use crate::words::error::{At, Result};
 use crate::words::extent::ExtentMap;
 
 /// A file in this owner's staging. Dropping it removes the file, unless it was given its name in the store.

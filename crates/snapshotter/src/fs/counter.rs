@@ -18,6 +18,9 @@ const DIGITS: usize = 20;
 /// The digits, a blank, the check in hexadecimal, the end of the line.
 const LENGTH: usize = DIGITS + 18;
 
+/// No counter comes to this: a larger number was written by something else.
+const LARGEST: u64 = 1 << 62;
+
 /// The file, which need not be there.
 #[derive(Debug)]
 pub(crate) struct Counter {
@@ -41,7 +44,7 @@ impl Counter {
         let file = self.dir.open_file(OsStr::new(self.name)).ok()?;
         let mut text = [0; LENGTH];
         file.read_exact_at(&mut text, 0).ok()?;
-        parse(&text)
+        parse(&text).filter(|number| *number <= LARGEST)
     }
 
     /// Writes a number down, unless a larger one is there. Best effort: a number that is too small is less of a warning,
@@ -102,9 +105,9 @@ mod tests {
         let counter = Counter::new(&dir, "number").unwrap();
         assert_eq!(counter.read(), None);
         counter.raise(7);
-        counter.raise(u64::MAX);
+        counter.raise(LARGEST);
         counter.raise(8);
-        assert_eq!(Counter::new(&dir, "number").unwrap().read(), Some(u64::MAX));
+        assert_eq!(Counter::new(&dir, "number").unwrap().read(), Some(LARGEST));
         let plus = line(7).replacen('0', "+", 1);
         for odd in ["", "7", "00000000000000000007\n", &plus] {
             std::fs::write(temporary.path().join("number"), odd).unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use super::hook::step;
@@ -247,6 +247,17 @@ impl Dir {
     pub(crate) fn open_leased(&self, name: &OsStr, wanted: leased::Wanted<'_>) -> io::Result<File> {
         let open = || rustix::fs::openat(&self.fd, name, READ, Mode::empty());
         leased::open(wanted, open).map(File::from)
+    }
+
+    /// Gives a name in it to whoever owns it, where this process may. Best effort: it matters where root works for somebody.
+    pub(crate) fn give_to_owner(&self, name: &OsStr) {
+        if let Ok(own) = Stat::of_file(&self.fd)
+            && (own.uid, own.gid) != super::own_ids()
+        {
+            let (uid, gid) = (Uid::from_raw(own.uid), Gid::from_raw(own.gid));
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let _ = rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), flags);
+        }
     }
 
     /// Opens a file for reading; a symlink is refused and a fifo does not block, nor does somebody's lease.

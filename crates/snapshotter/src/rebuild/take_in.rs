@@ -30,6 +30,9 @@ pub(super) fn run(
     activity: &Activity,
 ) -> Result<RebuildReport> {
     let started = std::time::Instant::now();
+    // Where the catalog went back, what was being taken then may have been finished since: its rows go, and its files are
+    // taken in like all that has none.
+    store.sweep_whole()?.tell(activity);
     let names = store.names_without_a_row()?;
     if names.is_empty() && !store.went_back() {
         return Err(is_whole(&store.root));

@@ -294,6 +294,8 @@ pub(crate) fn in_shard<T>(
     match make() {
         Err(error) if error.kind() == io::ErrorKind::NotFound && shard != Path::new("") => {
             tree.make_dir(shard.as_os_str(), PRIVATE)?;
+            // Whoever owns the store goes on using it, whoever made this one.
+            tree.give_to_owner(shard.as_os_str());
             make()
         }
         result => result,

@@ -51,6 +51,7 @@ pub(crate) use sweep::Strangers;
 pub(crate) use trash::Swept;
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -58,7 +59,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::catalog::{Catalog, Opening, StoredName};
 use crate::fs::lock::Lock;
-use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::error::{At, Error, ErrorKind, Result};
 use background::Background;
 use claims::Claims;
 use layout::Root;
@@ -84,6 +85,8 @@ pub(crate) struct Store {
     claims: Claims,
     pub(crate) unpacking: unpack::Unpacking,
     background: Background,
+    /// Which file the catalog is.
+    catalog_file: Option<(u64, u64)>,
     /// Names that this owner gave up and could not sweep.
     unswept: Mutex<Vec<StoredName>>,
     /// The catalog is older than the store: what it does not know may be what it lost.
@@ -120,6 +123,7 @@ impl Store {
             None => catalog,
         };
         let store = Self {
+            catalog_file: catalog_file(&root)?,
             unswept: Mutex::default(),
             went_back: catalog.went_back()?,
             owner: OnceLock::new(),
@@ -177,6 +181,13 @@ impl Store {
                     "until then nothing is given up: neither `remove` nor `gc` does anything",
                 ));
         }
+        // A handle that is open goes on by the file it opened.
+        if self.catalog_file != catalog_file(&self.root)? {
+            let text = "the catalog was replaced while this process had it open";
+            return Err(Error::damaged(text)
+                .with_path(self.root.catalog_path())
+                .with_hint("stop what uses the store, and start it again"));
+        }
         Ok(())
     }
 
@@ -193,6 +204,12 @@ impl Store {
     fn is_suspect(&self, unsynced: Option<&str>) -> bool {
         unsynced.is_some_and(|mark| self.boot.is_empty() || mark != self.boot)
     }
+}
+
+fn catalog_file(root: &Root) -> Result<Option<(u64, u64)>> {
+    let there = root.metadata.stat_if_any(OsStr::new("catalog.db"));
+    let there = there.at("examine", root.catalog_path())?;
+    Ok(there.map(|stat| stat.identity()))
 }
 
 impl Drop for Store {

@@ -11,6 +11,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 use super::Store;
 use super::layout::Root;
@@ -42,6 +43,9 @@ const PAGE: u64 = 4096;
 
 /// What is not worth asking for, in bytes.
 const LEAST: u64 = 64 << 10;
+
+/// How often something is tried again that should have room by now.
+const LATER: u32 = 20;
 
 /// Given up for what only records something, one call.
 const SLICE: usize = 2;
@@ -137,8 +141,17 @@ impl Root {
         if !is_full(&result) {
             return result;
         }
-        // Some filesystems (btrfs) give back with their next commit.
+        // Some filesystems give back later: btrfs with its next commit, XFS when it has come to it, which asking it for its
+        // space brings on.
         self.dir.sync_filesystem()?;
+        for _ in 0..LATER {
+            let result = work();
+            if !is_full(&result) {
+                return result;
+            }
+            space::of(&self.dir).at("examine", self.dir.path())?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
         work()
     }
 }

@@ -7,6 +7,8 @@
 //!
 //! No other name is litter. A file under its right name that the catalog does not know may be what the catalog lost.
 
+use std::collections::HashSet;
+
 use super::Store;
 use super::trash::{Swept, Thrown};
 use crate::activity::Activity;
@@ -115,14 +117,21 @@ impl Store {
         Ok(stat.map_or(0, |stat| stat.allocated.min(stat.size)))
     }
 
-    /// As far as names and rows can be read without the lock: somebody may be about to insert the row.
+    /// All names that have neither a row nor a note that they are to go, as far as that can be read without the lock: somebody
+    /// may be about to insert the row.
     pub(crate) fn names_without_a_row(&self) -> Result<Vec<StoredName>> {
         let mut found = Vec::new();
+        let orphans: HashSet<StoredName> = self
+            .catalog
+            .read(|txn| txn.orphans())?
+            .into_iter()
+            .collect();
         for tree in [Tree::Content, Tree::Views] {
             let names = self.root.names(tree)?;
             let names: Vec<_> = names
                 .into_iter()
                 .map(|name| StoredName { tree, name })
+                .filter(|name| !orphans.contains(name))
                 .collect();
             for batch in names.chunks(BATCH) {
                 self.catalog.read(|txn| {

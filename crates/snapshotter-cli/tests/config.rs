@@ -433,6 +433,14 @@ fn files_that_do_not_end_are_refused_at_once() {
             .env("SNAPSHOTTER_REGISTRY_ENDPOINT", "https://127.0.0.1:1")
             .env("SNAPSHOTTER_REGISTRY_CA_FILE", name);
         refused(&mut command, "the certificates");
+        // What the providers' own tools read is read by others, and looked at before.
+        let mut command = place.command(["pull", "vm:v1"]);
+        command
+            .env("SNAPSHOTTER_REGISTRY_ENDPOINT", "https://127.0.0.1:1")
+            .env("SNAPSHOTTER_CONTENT_PROVIDER", "s3")
+            .env("SNAPSHOTTER_CONTENT_BUCKET", "bucket")
+            .env("AWS_SHARED_CREDENTIALS_FILE", name);
+        refused(&mut command, "the file of AWS_SHARED_CREDENTIALS_FILE,");
     }
 }
 

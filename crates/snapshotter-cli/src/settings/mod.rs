@@ -118,6 +118,7 @@ impl Settings {
 
     /// With the places that snapshots are published to and fetched from, if they are set.
     pub fn whole(&self) -> Result<Config> {
+        surroundings::check_files(&self.draft)?;
         for main in [Key::REGISTRY, Key::CONTENT, Key::DRAGONFLY] {
             if let Some(orphan) = self.orphan(main) {
                 let (name, main, source) = (orphan.name, main.name, self.source(orphan.name));

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use snapshotter::{ContentProvider, Credentials};
 
 use super::{Assignment, Draft, Key, Source, Value, proxy};
+use crate::failure::Result;
 
 /// What is to be assigned; `variable` reads the environment.
 pub(super) fn look(draft: &Draft, variable: impl Fn(&str) -> Option<String>) -> Vec<Assignment> {
@@ -82,6 +83,32 @@ fn proxied(key: &str, url: &str, variable: &impl Fn(&str) -> Option<String>) -> 
         Value::Url(Some(proxy)),
         Source::Variable(name.to_owned()),
     )
+}
+
+/// Where the providers' own tools find keys; what reads these files for us reads them whole, however long they are.
+const KEY_FILES: [&str; 5] = [
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+];
+
+/// Refuses files of keys that do not end.
+pub(super) fn check_files(draft: &Draft) -> Result<()> {
+    if draft.credentials != Some(Credentials::Ambient) {
+        return Ok(());
+    }
+    for variable in KEY_FILES {
+        let Some(path) = std::env::var_os(variable).map(PathBuf::from) else {
+            continue;
+        };
+        // One that is not there is for who wants to read it to tell.
+        if path.exists() {
+            snapshotter::small::read(&format!("the file of {variable},"), &path, super::MAX_BYTES)?;
+        }
+    }
+    Ok(())
 }
 
 fn credentials(draft: &Draft) -> Option<Assignment> {

@@ -17,7 +17,6 @@ CREATE TABLE objects (
     unsynced          TEXT,                            -- the boot under which it was written, until it is synced
     created_at        INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX objects_unsynced ON objects (id) WHERE unsynced IS NOT NULL;
 
 -- What a file's bytes are, and the object that has them: in format v1 one of its own, whose key is their checksum.
 CREATE TABLE contents (

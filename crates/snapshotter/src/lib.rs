@@ -54,6 +54,7 @@ compile_error!(
 mod activity;
 mod catalog;
 mod config;
+mod confirmation;
 mod diagnose;
 mod format;
 mod fs;

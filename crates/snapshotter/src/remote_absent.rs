@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use crate::activity::Activity;
-use crate::catalog::{Blob, PublicationRow, Relied, Snapshot};
+use crate::catalog::PublicationRow;
+use crate::confirmation::{Answer, Question};
 use crate::format::document::Document;
 use crate::limit::Limit;
 use crate::store::{Operation, Recipient, Store};
-use crate::words::error::{Error, Result};
+use crate::words::error::Result;
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
 
@@ -40,22 +41,6 @@ pub(crate) struct Fetched {
     pub(crate) reused_blobs: u64,
 }
 
-#[expect(dead_code, reason = "nobody can have a remote to ask")]
-pub(crate) struct Question<'a> {
-    pub(crate) snapshot: &'a Snapshot,
-    pub(crate) said: &'a PublicationRow,
-    pub(crate) blobs: &'a [Blob],
-    pub(crate) trust_daemon: bool,
-    pub(crate) revises: bool,
-}
-
-#[expect(dead_code, reason = "nobody can have a remote that answers")]
-pub(crate) enum Answer {
-    There(Relied),
-    Otherwise(String),
-    Unknown(Error),
-}
-
 #[derive(Default)]
 pub(crate) struct Asked;
 
@@ -74,7 +59,7 @@ impl Remote {
 
     pub(crate) fn confirm(
         &self,
-        _: &std::sync::Arc<Store>,
+        _: &Arc<Store>,
         _: &Question<'_>,
         _: &mut Asked,
         _: &Activity,

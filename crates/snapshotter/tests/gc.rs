@@ -20,10 +20,10 @@ use support_b::Handle;
 use support_b::children::{part, playing, start, tell, told};
 use support_b::outside::{assert_at_rest, assert_rows_and_files_agree, catalog, names};
 use support_c::{Layouts, Sky, directory};
+use testkit::Tree;
 use testkit::child::State;
 use testkit::compare::assert_same;
 use testkit::mount::{Kind, LoopMount, or_skip};
-use testkit::{Content as Bytes, Tree};
 
 const MIB: u64 = 1 << 20;
 
@@ -67,17 +67,6 @@ fn published() -> GcRequest {
     GcRequest::new()
         .max_bytes(0)
         .min_retention_period(Duration::ZERO)
-}
-
-fn random(seed: u64, len: u64) -> Bytes {
-    Bytes::Random { seed, len }
-}
-
-/// One file of its own and one that all versions share.
-fn vm(seed: u64) -> Tree {
-    Tree::new()
-        .file("own", random(seed, 40_000))
-        .file("shared", random(99, 50_000))
 }
 
 fn released(report: &GcReport) -> Vec<String> {

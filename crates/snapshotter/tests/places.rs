@@ -19,12 +19,12 @@ use snapshotter::{
 use support_a::*;
 use support_b::outside::catalog;
 use support_c::{Layouts, Sky, bucket, directory};
+use testkit::Tree;
 use testkit::compare::assert_same;
 use testkit::dragonfly::{Cluster, FakeDaemon, Options};
 use testkit::proxy::{Act, Weather};
 use testkit::registry::{Kind, RegistryServer, or_skip};
 use testkit::s3::S3;
-use testkit::{Content as Bytes, Tree};
 
 /// The machine's own disk may be as full as it likes, and nobody collects but who is told to.
 fn calm() -> Gc {
@@ -39,17 +39,6 @@ fn calm() -> Gc {
 /// All that is elsewhere too.
 fn published() -> GcRequest {
     GcRequest::new().max_bytes(0)
-}
-
-fn random(seed: u64, len: u64) -> Bytes {
-    Bytes::Random { seed, len }
-}
-
-/// One file of its own and one that all versions share.
-fn vm(seed: u64) -> Tree {
-    Tree::new()
-        .file("own", random(seed, 40_000))
-        .file("shared", random(99, 50_000))
 }
 
 /// What nodes share: directories, or whatever stands in for them.

@@ -111,10 +111,6 @@ fn checkpoint() -> Tree {
 
 const MIB: u64 = 1 << 20;
 
-fn random(seed: u64, len: u64) -> Bytes {
-    Bytes::Random { seed, len }
-}
-
 fn request(version: &str, source: &Path) -> SnapshotRequest {
     SnapshotRequest::new("vm", version, source).read_only("memory")
 }

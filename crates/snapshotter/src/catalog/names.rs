@@ -92,6 +92,14 @@ impl StoredName {
         let tree = Tree::Views;
         Self { tree, name }
     }
+
+    /// Of the blob whose bytes the file should have; `None`: no blob or view is called that.
+    pub(crate) fn checksum(&self) -> Option<Checksum> {
+        match self.tree {
+            Tree::Content => parse_content_name(&self.name).map(|(checksum, ..)| checksum),
+            Tree::Views => parse_view_name(&self.name).map(|(checksum, ..)| checksum),
+        }
+    }
 }
 
 /// What the name of a packed blob ends with.

@@ -248,18 +248,11 @@ impl Txn<'_> {
                 new.now,
             ],
         )?;
-        self.execute(
+        self.write_content(
             "INSERT INTO contents (object, digest, size, probe, extents)
              SELECT id, ?2, ?3, ?4, ?5 FROM objects WHERE key = ?1",
-            params![
-                new.checksum.as_bytes(),
-                new.digest.as_u64().cast_signed(),
-                signed(new.map.size()),
-                new.probe,
-                new.map.encode(),
-            ],
-        )?;
-        Ok(())
+            new,
+        )
     }
 
     /// The blob's file was replaced by a verified one: clears every mark, records the new inode, and writes anew what
@@ -280,9 +273,17 @@ impl Txn<'_> {
                 new.unsynced,
             ],
         )?;
-        self.execute(
+        self.write_content(
             "UPDATE contents SET digest = ?2, size = ?3, probe = coalesce(?4, probe), extents = ?5
              WHERE object = (SELECT id FROM objects WHERE key = ?1)",
+            new,
+        )
+    }
+
+    /// Runs a statement on a blob's row in `contents`. Its parameters are the key, digest, size, probe and extents.
+    fn write_content(&self, statement: &str, new: &NewBlob<'_>) -> Result<()> {
+        self.execute(
+            statement,
             params![
                 new.checksum.as_bytes(),
                 new.digest.as_u64().cast_signed(),

@@ -12,7 +12,8 @@ use super::places::is_named_by_digest;
 use super::runtime::wait;
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
-use crate::catalog::{Address, Blob, PublicationRow, Relied, SeenBy, Snapshot, Sync, Txn};
+use crate::catalog::{Address, Blob, PublicationRow, Relied, SeenBy, Sync, Txn};
+use crate::confirmation::{Answer, Question};
 use crate::format::artifact::Manifest;
 use crate::registry::{MetadataRegistry, Repository};
 use crate::store::{Store, now};
@@ -50,29 +51,6 @@ impl Object {
             }
         }
     }
-}
-
-/// What is asked of a snapshot.
-pub(crate) struct Question<'a> {
-    pub(crate) snapshot: &'a Snapshot,
-    /// The row that says where it is.
-    pub(crate) said: &'a PublicationRow,
-    /// Those of its blobs that would be nowhere else.
-    pub(crate) blobs: &'a [Blob],
-    /// Whether a daemon's word counts where the bucket cannot be asked.
-    pub(crate) trust_daemon: bool,
-    /// Whether what turns out to be otherwise is written down.
-    pub(crate) revises: bool,
-}
-
-/// What the remote says.
-pub(crate) enum Answer {
-    /// All of it is there.
-    There(Relied),
-    /// Something is not, or is another's: for people.
-    Otherwise(String),
-    /// It could not be asked.
-    Unknown(Error),
 }
 
 /// Objects that were found in their places: nobody looks twice in a collection.

@@ -24,7 +24,7 @@ mod visible;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub(crate) use confirm::{Answer, Asked, Question};
+pub(crate) use confirm::Asked;
 pub(crate) use fetch::{Context, Fetched, run as fetch};
 pub(crate) use flight::Flights;
 pub(crate) use mend::{repair, repair_description};

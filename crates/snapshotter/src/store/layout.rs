@@ -97,12 +97,7 @@ impl Root {
             reserve::NAME,
         ];
         for name in others {
-            let name = OsStr::new(name);
-            let stat = self.dir.stat_if_any(name);
-            own.0.extend(
-                stat.at("examine", self.dir.path_of(name))?
-                    .map(|stat| stat.identity()),
-            );
+            own.add(&self.dir, OsStr::new(name))?;
         }
         for owners in [&self.staging, &self.trash] {
             own.add_below(owners)?;

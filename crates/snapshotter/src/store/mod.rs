@@ -46,7 +46,7 @@ pub(crate) use operation::Operation;
 #[cfg(feature = "registry")]
 pub(crate) use packed::pass_packed;
 pub(crate) use recipient::Recipient;
-pub(crate) use recover::{ReadBlob, read_blob};
+pub(crate) use recover::{NamesOfBlobs, ReadBlob, read_blob};
 pub(crate) use sweep::Strangers;
 pub(crate) use trash::Swept;
 pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};

@@ -1,7 +1,8 @@
 //! Getting back what a row no longer leads to: files under `storage/` are read for what they are, whatever the catalog
 //! says of them, and bad ones are moved aside instead of being thrown away.
 
-use std::ffi::{OsStr, OsString};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,6 @@ use super::{Slot, Store, now, settled};
 use crate::activity::Activity;
 use crate::catalog::{
     Blob, BlobState, Form, NewBlob, Shard, StoredName, Sync, Tree, parse_content_name,
-    parse_view_name,
 };
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, random_name, scan};
@@ -149,10 +149,42 @@ impl Root {
     }
 }
 
+/// The names that blobs and their views have under `storage/`, in whatever shards. They are listed once a repair, because
+/// the trees may have very many; whether one still is there is seen when its file is read.
+#[derive(Debug)]
+pub(crate) struct NamesOfBlobs(HashMap<Checksum, Vec<StoredName>>);
+
+impl NamesOfBlobs {
+    fn of(&self, checksum: &Checksum, tree: Tree) -> impl Iterator<Item = &OsStr> {
+        let all = self.0.get(checksum).into_iter().flatten();
+        all.filter(move |name| name.tree == tree)
+            .map(|name| &*name.name)
+    }
+}
+
 impl Store {
+    /// Looks for the names of these blobs.
+    pub(crate) fn names_of_blobs(&self, wanted: &HashSet<Checksum>) -> Result<NamesOfBlobs> {
+        let mut found: HashMap<Checksum, Vec<StoredName>> = HashMap::new();
+        for tree in [Tree::Content, Tree::Views] {
+            for name in self.root.names(tree)? {
+                let name = StoredName { tree, name };
+                if let Some(checksum) = name.checksum().filter(|one| wanted.contains(one)) {
+                    found.entry(checksum).or_default().push(name);
+                }
+            }
+        }
+        Ok(NamesOfBlobs(found))
+    }
+
     /// Mends a blob with what is here: a file of its own, in either form, where only the row was wrong, or a view with its
     /// bytes.
-    pub(crate) fn mend(&self, blob: &Blob, activity: &Activity) -> Result<bool> {
+    pub(crate) fn mend(
+        &self,
+        blob: &Blob,
+        names: &NamesOfBlobs,
+        activity: &Activity,
+    ) -> Result<bool> {
         let known = || self.catalog.read(|txn| txn.extents(blob)).ok().flatten();
         let read = |dir: &Dir, name: &OsStr, form| {
             read_blob(dir, name, form, &blob.checksum, known(), activity)
@@ -164,12 +196,12 @@ impl Store {
                 return Ok(true);
             }
         }
-        if self.mend_from_elsewhere(blob, activity)? {
+        if self.mend_from_elsewhere(blob, names, activity)? {
             return Ok(true);
         }
-        for view in self.views_named(&blob.checksum)? {
-            if let Some(read) = read(&self.root.views, &view, Form::Plain)? {
-                self.replace(blob, &read, Some(&view))?;
+        for view in names.of(&blob.checksum, Tree::Views) {
+            if let Some(read) = read(&self.root.views, view, Form::Plain)? {
+                self.replace(blob, &read, Some(view))?;
                 return Ok(true);
             }
         }
@@ -177,42 +209,41 @@ impl Store {
     }
 
     /// Takes a file with the blob's bytes that is in another shard: an older catalog knew another one.
-    fn mend_from_elsewhere(&self, blob: &Blob, activity: &Activity) -> Result<bool> {
-        let Some((name, read, shard)) = self.find(&blob.checksum, activity)? else {
+    fn mend_from_elsewhere(
+        &self,
+        blob: &Blob,
+        names: &NamesOfBlobs,
+        activity: &Activity,
+    ) -> Result<bool> {
+        let Some((name, read, shard)) = self.find(&blob.checksum, names, activity)? else {
             return Ok(false);
         };
         let row = read.row(shard, Some(self.unsynced_mark()));
         self.catalog
             .write(Sync::Full, |txn| match txn.blob(&blob.checksum)? {
-                Some(now) if self.has_content(&name)? => txn.move_blob(&now, &row).map(|()| true),
+                Some(now) if self.has_content(name)? => txn.move_blob(&now, &row).map(|()| true),
                 _ => Ok(false),
             })
     }
 
     /// A file that has a blob's name, in whatever shard, and its bytes.
-    fn find(
+    fn find<'n>(
         &self,
         checksum: &Checksum,
+        names: &'n NamesOfBlobs,
         activity: &Activity,
-    ) -> Result<Option<(OsString, ReadBlob, Shard)>> {
-        for name in self.root.names(Tree::Content)? {
+    ) -> Result<Option<(&'n OsStr, ReadBlob, Shard)>> {
+        for name in names.of(checksum, Tree::Content) {
             activity.check()?;
-            let said = parse_content_name(&name).filter(|(of, ..)| of == checksum);
-            let Some((_, form, shard)) = said else {
+            let Some((_, form, shard)) = parse_content_name(name) else {
                 continue;
             };
-            let read = read_blob(&self.root.content, &name, form, checksum, None, activity)?;
+            let read = read_blob(&self.root.content, name, form, checksum, None, activity)?;
             if let Some(read) = read {
                 return Ok(Some((name, read, shard)));
             }
         }
         Ok(None)
-    }
-
-    fn views_named(&self, checksum: &Checksum) -> Result<Vec<OsString>> {
-        let mut names = self.root.names(Tree::Views)?;
-        names.retain(|name| parse_view_name(name).is_some_and(|(of, ..)| of == *checksum));
-        Ok(names)
     }
 
     /// Writes a blob's row anew; its file becomes a further name of a view where one is given. The file of the other form,
@@ -251,12 +282,13 @@ impl Store {
         snapshot: i64,
         digest: Digest,
         checksum: &Checksum,
+        names: &NamesOfBlobs,
         activity: &Activity,
     ) -> Result<bool> {
-        match self.find(checksum, activity)? {
+        match self.find(checksum, names, activity)? {
             Some((name, read, shard)) if read.hashes.digest == digest => {
                 let row = read.row(shard, Some(self.unsynced_mark()));
-                self.adopt_read(snapshot, &name, &row)
+                self.adopt_read(snapshot, name, &row)
             }
             _ => Ok(false),
         }

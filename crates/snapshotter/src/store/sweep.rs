@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use super::Store;
 use super::trash::{Swept, Thrown};
 use crate::activity::Activity;
-use crate::catalog::{Doomed, StoredName, Sync, Tree, parse_content_name, parse_view_name};
+use crate::catalog::{Doomed, StoredName, Sync, Tree};
 use crate::words::error::{At, Result};
 
 /// Names looked at under one hold of the lock, so that others get their turn.
@@ -97,11 +97,7 @@ impl Store {
     }
 
     fn is_needless(&self, name: &StoredName) -> Result<bool> {
-        let checksum = match name.tree {
-            Tree::Content => parse_content_name(&name.name).map(|(key, ..)| key),
-            Tree::Views => parse_view_name(&name.name).map(|(key, ..)| key),
-        };
-        let Some(checksum) = checksum else {
+        let Some(checksum) = name.checksum() else {
             return Ok(true);
         };
         match self.catalog.read(|txn| txn.blob(&checksum))? {

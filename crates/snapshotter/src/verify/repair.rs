@@ -8,7 +8,7 @@ use super::describe::{self, Fault};
 use crate::activity::Activity;
 use crate::catalog::{Blob, BlobState, Snapshot, Sync};
 use crate::remote;
-use crate::store::Store;
+use crate::store::{NamesOfBlobs, Store};
 use crate::words::error::{ErrorKind, Result};
 use crate::words::progress::WarningKind;
 
@@ -33,13 +33,17 @@ pub(super) enum Outcome {
 impl Repair<'_> {
     /// Does what can be done for these; afterwards each is looked at again.
     pub(super) fn run(&self, blobs: &[Blob], faults: &[Fault]) -> Result<Vec<Outcome>> {
+        let lost = faults.iter().flat_map(|fault| &fault.lost);
+        let lost = lost.filter_map(|(_, checksum)| *checksum);
+        let wanted = blobs.iter().map(|blob| blob.checksum).chain(lost).collect();
+        let names = self.store.names_of_blobs(&wanted)?;
         for fault in faults {
-            self.adopt(fault)?;
+            self.adopt(fault, &names)?;
         }
         let mut left = Vec::new();
         for blob in blobs {
             self.activity.check()?;
-            let mended = self.store.mend(blob, self.activity);
+            let mended = self.store.mend(blob, &names, self.activity);
             if !self.or_warn(mended, false)? {
                 left.push(blob);
             }
@@ -81,11 +85,13 @@ impl Repair<'_> {
     }
 
     /// Contents that a document names and no row does, where their files are still there.
-    fn adopt(&self, fault: &Fault) -> Result<()> {
+    fn adopt(&self, fault: &Fault, names: &NamesOfBlobs) -> Result<()> {
         for (digest, checksum) in &fault.lost {
             if let Some(checksum) = checksum {
                 let snapshot = fault.snapshot.id;
-                let adopted = self.store.adopt(snapshot, *digest, checksum, self.activity);
+                let adopted = self
+                    .store
+                    .adopt(snapshot, *digest, checksum, names, self.activity);
                 self.or_warn(adopted, false)?;
             }
         }

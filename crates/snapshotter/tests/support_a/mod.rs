@@ -20,11 +20,22 @@ use snapshotter::{
     SnapshotReport, SnapshotRequest, Snapshotter, VerifyReport, VerifyRequest,
 };
 use tempfile::TempDir;
-use testkit::Tree;
 use testkit::compare::{Options, Sharing};
+use testkit::{Content as Bytes, Tree};
 
 /// When files are written that are to be older than any test.
 pub const OLD: (i64, u32) = (1_600_000_000, 123_456_789);
+
+pub fn random(seed: u64, len: u64) -> Bytes {
+    Bytes::Random { seed, len }
+}
+
+/// One file of its own and one that all versions share.
+pub fn vm(seed: u64) -> Tree {
+    Tree::new()
+        .file("own", random(seed, 40_000))
+        .file("shared", random(99, 50_000))
+}
 
 /// A temporary directory with a store in it, removed at the end whatever the modes inside are.
 pub struct Place {

@@ -65,6 +65,7 @@ struct Flagged {
 
 impl Flagged {
     fn new(path: PathBuf, flag: &'static str) -> Result<Self, Skip> {
+        assert!(path.exists(), "{}", path.display());
         let flagged = Self { path, flag };
         flagged.change('+')?;
         Ok(flagged)
@@ -144,6 +145,11 @@ fn a_blob_that_cannot_be_unlinked_is_named_and_left_and_goes_later() {
 fn a_directory_that_only_grows_and_a_mount_are_left_and_everything_else_goes_on() {
     let Some(scene) = Scene::new() else { return };
     let handle = scene.open();
+    // With views.
+    for name in ["one", "other"] {
+        let output = scene.path(&format!("{name}-earlier"));
+        handle.restore(&format!("{name}:v1"), &output).unwrap();
+    }
     let flagged = [
         content(&scene.root()).join("0000"),
         views(&scene.root()).join("0000"),

@@ -21,17 +21,31 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a test can't run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skip(String);
+pub struct Skip {
+    why: String,
+    /// Nothing that can be installed or configured would help.
+    lacking: bool,
+}
 
 impl Skip {
-    pub(crate) fn new(why: &str) -> Self {
-        Self(why.to_owned())
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self {
+            why,
+            lacking: false,
+        }
+    }
+
+    /// For what this kernel or this hardware was found not to have: a skip even where filesystems are required.
+    pub fn lacking(why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { why, lacking: true }
     }
 }
 
 impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 
@@ -47,7 +61,7 @@ pub fn report_skip(why: impl fmt::Display) {
 /// `let Some(mount) = or_skip(LoopMount::new(..)) else { return };`
 ///
 /// # Panics
-/// If there is nothing and the environment has `TESTKIT_REQUIRE_MOUNTS=1`.
+/// If there is nothing, for another reason than [`Skip::lacking`], and the environment has `TESTKIT_REQUIRE_MOUNTS=1`.
 #[track_caller]
 pub fn or_skip<T>(asked: Result<T, Skip>) -> Option<T> {
     or_skip_if(REQUIRE, asked)
@@ -58,7 +72,7 @@ pub(crate) fn or_skip_if<T>(variable: &str, asked: Result<T, Skip>) -> Option<T>
     let required = std::env::var_os(variable).is_some_and(|value| value == "1");
     asked
         .map_err(|why| {
-            assert!(!required, "{variable}=1, but: {why}");
+            assert!(why.lacking || !required, "{variable}=1, but: {why}");
             report_skip(why);
         })
         .ok()
@@ -296,7 +310,7 @@ fn need_root() -> Result<(), Skip> {
     if rustix::process::geteuid().is_root() {
         Ok(())
     } else {
-        Err(Skip("mounting takes root".into()))
+        Err(Skip::new("mounting takes root"))
     }
 }
 
@@ -305,7 +319,7 @@ fn mount(arguments: &[&OsStr]) -> Result<(), Skip> {
     let start = Instant::now();
     loop {
         match run(Command::new("mount").args(arguments)) {
-            Err(Skip(why)) if was_race(&why) && start.elapsed() < PATIENCE => {
+            Err(skip) if was_race(&skip.why) && start.elapsed() < PATIENCE => {
                 sleep(Duration::from_millis(50))
             }
             result => return result,
@@ -343,7 +357,7 @@ pub fn run(command: &mut Command) -> Result<(), Skip> {
 
 fn failure(program: &OsStr, output: &Output) -> Skip {
     let said = String::from_utf8_lossy(&output.stderr);
-    Skip(format!(
+    Skip::new(format!(
         "{}: {}: {}",
         program.display(),
         output.status,
@@ -352,5 +366,5 @@ fn failure(program: &OsStr, output: &Output) -> Skip {
 }
 
 fn skip_of(what: &str) -> impl FnOnce(std::io::Error) -> Skip {
-    move |error| Skip(format!("{what}: {error}"))
+    move |error| Skip::new(format!("{what}: {error}"))
 }

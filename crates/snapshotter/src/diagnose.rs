@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::fs::{Dir, Stat, beneath, is_privileged, place, random_name, space};
 use crate::store::Store;
+use crate::words::capability::Capability;
 use crate::words::error::{At, Result};
 
 /// What this machine and the root's filesystem can do.
@@ -49,25 +50,6 @@ pub struct OutputDiagnosis {
     pub reflink: Capability,
     /// Files get their names when they are complete; otherwise a crash can leave a temporary name.
     pub unnamed_files: Capability,
-}
-
-/// Whether something works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Capability {
-    /// It does.
-    Yes,
-    /// It does not, and why.
-    No(String),
-}
-
-impl Capability {
-    fn of(result: io::Result<()>) -> Self {
-        match result {
-            Ok(()) => Self::Yes,
-            Err(error) => Self::No(error.to_string()),
-        }
-    }
 }
 
 /// Tries. Blocks.

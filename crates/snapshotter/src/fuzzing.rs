@@ -131,11 +131,9 @@ pub mod travel {
 
     use bytes::Bytes;
 
-    use crate::catalog::Form;
-    use crate::fs::Stat;
-    use crate::store::OpenBlob;
-    use crate::store::travel::{Receiving, feed};
+    use crate::pass::wire::{Receiving, feed};
     use crate::words::digest::Checksum;
+    use crate::words::form::Form;
 
     /// Takes a stream in pieces into an empty file of `size` bytes, and reads it back: the stream, and both checksums.
     /// `None`: it was refused.
@@ -154,15 +152,16 @@ pub mod travel {
         }
         let received = receiving.finish().ok()?;
         let mut stream = Vec::new();
-        let opened = OpenBlob {
-            file: file.try_clone().expect("a file can be opened twice"),
-            stat: Stat::of_file(file).expect("a file can be examined"),
-            form: Form::Plain,
-        };
-        let read = feed(&opened, &received.map, &|_| Ok(()), &mut |bytes| {
-            stream.extend_from_slice(&bytes);
-            Ok(())
-        });
+        let read = feed(
+            file,
+            Form::Plain,
+            &received.map,
+            &|_| Ok(()),
+            &mut |bytes| {
+                stream.extend_from_slice(&bytes);
+                Ok(())
+            },
+        );
         let read = read.expect("what was received can be read");
         Some((stream, received.hashes.checksum, read))
     }

@@ -15,6 +15,7 @@ use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, Error, Result};
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
+use crate::words::relpath::os_name;
 
 /// A snapshot in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,7 +247,7 @@ pub(crate) fn entries(
         .map(|entry| path(entry.path.as_path(), &entry.attributes));
     let symlinks = document.symlinks.iter().map(|entry| SymlinkDetails {
         entry: path(entry.path.as_path(), &entry.attributes),
-        target: Path::new(crate::snapshot::os_name(&entry.target)).to_owned(),
+        target: Path::new(os_name(&entry.target)).to_owned(),
     });
     (
         document.files.iter().map(file).collect(),

@@ -64,6 +64,7 @@ mod limit;
 mod metrics;
 #[cfg(feature = "registry")]
 mod pace;
+mod pass;
 #[cfg(feature = "registry")]
 mod patience;
 mod rebuild;
@@ -104,7 +105,7 @@ pub mod hook {
 }
 
 pub use config::{Config, Durability, Gc};
-pub use diagnose::{Capability, Diagnosis, OutputDiagnosis};
+pub use diagnose::{Diagnosis, OutputDiagnosis};
 pub use gc::{
     GcAmount, GcReport, GcRequest, GcShortfall, GcStop, KeptFor, KeptSnapshots, ReleasedSnapshot,
     SnapshotUsage, UsageDetails,
@@ -130,6 +131,7 @@ pub use transport::{Content, ContentProvider, Credentials};
 #[cfg(feature = "dragonfly")]
 pub use transport::{Dragonfly, DragonflyDiagnosis};
 pub use verify::{BadBlob, BadSnapshot, VerifyReport, VerifyRequest};
+pub use words::capability::Capability;
 pub use words::digest::{Checksum, Digest, DigestError, Sha256};
 pub use words::error::{Error, ErrorKind, Result};
 pub use words::placement::{LinkMode, Placement, PlacementCount, Placements};

@@ -674,7 +674,7 @@ impl Snapshotter {
             let (remote, config) = (inner.remote_of_gc(&activity)?, &inner.config.gc);
             let mut report = gc::run(store, remote.as_ref(), config, &request, &activity)?;
             report.warnings = activity.into_warnings();
-            inner.metrics.collected(&report);
+            inner.metrics.count(|metrics| report.count_in(metrics));
             Ok(report)
         })
         .await

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use rusqlite::params;
 
-use super::names::{Form, Shard};
+use super::names::Shard;
 use super::objects::{checksum, form, shard};
 use super::references::ExclusiveBlob;
 use super::{Doomed, PublicationRow, Result, Snapshot, Txn, unsigned};
 use crate::words::digest::Checksum;
+use crate::words::form::Form;
 
 /// A blob's file, as far as its size matters.
 #[derive(Clone, Copy, Debug)]

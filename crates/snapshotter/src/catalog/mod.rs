@@ -28,7 +28,7 @@ mod views;
 
 pub(crate) use gc::{Relied, StoredBlob};
 pub(crate) use names::{
-    Form, Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
+    Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };
 pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob};
 pub(crate) use open::{IsDone, KEPT_LOG, Opening};

@@ -4,32 +4,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::words::digest::Checksum;
-
-/// How a blob's bytes are kept. A row names exactly one form, and the file of the other one is litter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Form {
-    /// As the sparse file itself.
-    Plain,
-    /// As a file with the SPF1 stream, of which others have names too.
-    Packed,
-}
-
-impl Form {
-    /// The one it is not.
-    pub(crate) fn other(self) -> Self {
-        match self {
-            Self::Plain => Self::Packed,
-            Self::Packed => Self::Plain,
-        }
-    }
-
-    pub(super) fn column(self) -> i64 {
-        match self {
-            Self::Plain => 0,
-            Self::Packed => 1,
-        }
-    }
-}
+use crate::words::form::Form;
 
 /// A directory of names. Objects go to a new one after every 65,536th, because directories have a largest size and slow
 /// down long before it; those of earlier releases stay where they are, in the directory above.

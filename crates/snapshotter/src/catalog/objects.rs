@@ -6,12 +6,13 @@
 
 use rusqlite::{Row, params};
 
-use super::names::{Form, Shard, StoredName, content_name};
+use super::names::{Shard, StoredName, content_name};
 use super::{Result, Txn, bad_column, signed, unsigned};
 use crate::fs::Stat;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Mtime;
 use crate::words::extent::ExtentMap;
+use crate::words::form::Form;
 
 /// A file's bytes in the store: the rows of a content and of its object.
 #[derive(Clone, Debug)]
@@ -227,14 +228,15 @@ impl Txn<'_> {
 
     /// Gives a blob its rows. One of an object that had lost its content is written anew.
     pub(crate) fn insert_blob(&self, new: &NewBlob<'_>) -> Result<()> {
-        self.execute(
+        let id = self.first(
             "INSERT INTO objects (key, kind, shard, length, data_size, mtime_seconds, mtime_nanoseconds, inode, unsynced,
                                   created_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (key) DO UPDATE
              SET kind = excluded.kind, shard = excluded.shard, length = excluded.length, data_size = excluded.data_size,
                  state = 0, mtime_seconds = excluded.mtime_seconds, mtime_nanoseconds = excluded.mtime_nanoseconds,
-                 inode = excluded.inode, unsynced = excluded.unsynced, created_at = excluded.created_at",
+                 inode = excluded.inode, unsynced = excluded.unsynced, created_at = excluded.created_at
+             RETURNING id",
             params![
                 new.checksum.as_bytes(),
                 new.form.column(),
@@ -247,10 +249,11 @@ impl Txn<'_> {
                 new.unsynced,
                 new.now,
             ],
+            |row| row.get(0),
         )?;
         self.write_content(
-            "INSERT INTO contents (object, digest, size, probe, extents)
-             SELECT id, ?2, ?3, ?4, ?5 FROM objects WHERE key = ?1",
+            "INSERT INTO contents (object, digest, size, probe, extents) VALUES (?1, ?2, ?3, ?4, ?5)",
+            id,
             new,
         )
     }
@@ -258,10 +261,10 @@ impl Txn<'_> {
     /// The blob's file was replaced by a verified one: clears every mark, records the new inode, and writes anew what
     /// follows from the bytes, which may be what was wrong. The blob stays in its shard.
     pub(crate) fn replace_blob(&self, new: &NewBlob<'_>) -> Result<()> {
-        self.execute(
+        let id = self.first(
             "UPDATE objects SET kind = ?2, state = 0, length = ?3, data_size = ?4, mtime_seconds = ?5,
                                 mtime_nanoseconds = ?6, inode = ?7, unsynced = ?8
-             WHERE key = ?1",
+             WHERE key = ?1 RETURNING id",
             params![
                 new.checksum.as_bytes(),
                 new.form.column(),
@@ -272,20 +275,21 @@ impl Txn<'_> {
                 new.inode.map(u64::cast_signed),
                 new.unsynced,
             ],
+            |row| row.get(0),
         )?;
         self.write_content(
-            "UPDATE contents SET digest = ?2, size = ?3, probe = coalesce(?4, probe), extents = ?5
-             WHERE object = (SELECT id FROM objects WHERE key = ?1)",
+            "UPDATE contents SET digest = ?2, size = ?3, probe = coalesce(?4, probe), extents = ?5 WHERE object = ?1",
+            id,
             new,
         )
     }
 
-    /// Runs a statement on a blob's row in `contents`. Its parameters are the key, digest, size, probe and extents.
-    fn write_content(&self, statement: &str, new: &NewBlob<'_>) -> Result<()> {
+    /// Runs a statement on a blob's row in `contents`. Its parameters are its object's id, digest, size, probe and extents.
+    fn write_content(&self, statement: &str, id: Option<i64>, new: &NewBlob<'_>) -> Result<()> {
         self.execute(
             statement,
             params![
-                new.checksum.as_bytes(),
+                id,
                 new.digest.as_u64().cast_signed(),
                 signed(new.map.size()),
                 new.probe,

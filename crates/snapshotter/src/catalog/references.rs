@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use rusqlite::params;
 
 use super::names::{
-    Form, Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
+    Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };
 use super::objects::{checksum, form, shard};
 use super::{Result, Txn, bad_column, unsigned};
+use crate::words::form::Form;
 use crate::words::digest::Checksum;
 use crate::words::reference::Reference;
 

@@ -6,10 +6,11 @@
 
 use rusqlite::params;
 
-use super::names::{Form, Shard, content_name};
+use super::names::{Shard, content_name};
 use super::objects::{checksum, form, shard};
 use super::{Result, Txn};
 use crate::words::digest::Checksum;
+use crate::words::form::Form;
 
 /// A file that is not known to have reached the disk, as it was when it was looked for.
 #[derive(Clone, Copy, Debug)]

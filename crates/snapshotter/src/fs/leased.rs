@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::limit::GLANCE;
-
 /// How long a holder is waited for: more than the kernel gives it by default.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two tries.
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Whether a call is still wanted.
 pub(crate) type Wanted<'a> = &'a dyn Fn() -> io::Result<()>;
@@ -31,7 +32,7 @@ pub(super) fn open<T>(
     loop {
         match open() {
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if started.elapsed() < PATIENCE => sleep(GLANCE),
+            Err(Errno::AGAIN) if started.elapsed() < PATIENCE => sleep(INTERVAL),
             result => return Ok(result?),
         }
         wanted()?;

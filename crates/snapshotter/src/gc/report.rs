@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::metrics::Metrics;
 use crate::words::digest::Sha256;
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
@@ -91,6 +92,19 @@ pub struct GcReport {
     /// What the caller may care about: each snapshot that stayed because it was not confirmed to be elsewhere, and files
     /// that could not be removed yet.
     pub warnings: Vec<Warning>,
+}
+
+impl GcReport {
+    /// Adds what it says to a handle's counters.
+    pub(crate) fn count_in(&self, metrics: &mut Metrics) {
+        metrics.gc_shortfalls += u64::from(self.shortfall.is_some());
+        if !self.dry_run {
+            metrics.evicted_snapshots += self.released.len() as u64;
+            metrics.evicted_blobs += self.blobs_released;
+            metrics.evicted_bytes += self.released_bytes;
+            metrics.freed_bytes += self.freed_bytes;
+        }
+    }
 }
 
 /// What is too much.

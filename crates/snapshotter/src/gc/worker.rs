@@ -135,7 +135,7 @@ impl Work {
             .ended(Operation::Gc, started.elapsed(), result.as_ref().err());
         match result {
             Ok(report) => {
-                self.metrics.collected(&report);
+                self.metrics.count(|metrics| report.count_in(metrics));
                 tell(&report);
             }
             Err(error) => {

@@ -5,7 +5,6 @@ mod prometheus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::gc::GcReport;
 use crate::words::error::{Error, ErrorKind};
 
 /// What a handle and its clones have done since it was opened. Counters only grow.
@@ -192,18 +191,6 @@ impl Recorder {
     /// Counts what a report says.
     pub(crate) fn count(&self, add: impl FnOnce(&mut Metrics)) {
         add(&mut self.lock());
-    }
-
-    pub(crate) fn collected(&self, report: &GcReport) {
-        self.count(|metrics| {
-            metrics.gc_shortfalls += u64::from(report.shortfall.is_some());
-            if !report.dry_run {
-                metrics.evicted_snapshots += report.released.len() as u64;
-                metrics.evicted_blobs += report.blobs_released;
-                metrics.evicted_bytes += report.released_bytes;
-                metrics.freed_bytes += report.freed_bytes;
-            }
-        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Metrics> {

@@ -7,8 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::activity::Activity;
 use crate::catalog::{
-    Blob, Form, Salvage, Shard, StoredName, Tree, Txn, content_name, parse_content_name,
-    parse_view_name,
+    Blob, Salvage, Shard, StoredName, Tree, Txn, content_name, parse_content_name, parse_view_name,
 };
 use crate::format::document::FileEntry;
 use crate::fs::Dir;
@@ -17,6 +16,7 @@ use crate::store::layout::{Root, in_shard};
 use crate::store::{ReadBlob, read_blob};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{At, Result};
+use crate::words::form::Form;
 
 /// A file with the bytes its name says.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use super::resolve::Need;
 use super::runtime::Wanted;
 use crate::fs::hook::step;
 use crate::fs::{Stat, attributes, is_privileged};
-use crate::store::stream::{Hashes, Hashing, Output, is_wrong};
-use crate::store::{Ingest, Offer, Payload, Slot, pass_packed};
+use crate::pass::{Hashes, Hashing, Offer, Output, is_wrong, pass_packed};
+use crate::store::{Ingest, Payload, Slot};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::progress::Event;
@@ -212,7 +212,7 @@ mod delivery {
     use std::io;
 
     use super::{Brought, Fetching, Need, Offer, Origin, Wanted};
-    use crate::store::stream::Output;
+    use crate::pass::Output;
     use crate::store::{Delivered, Delivery};
     use crate::words::error::{ErrorKind, Result};
     use crate::words::progress::Event;

@@ -18,9 +18,9 @@ use crate::activity::Activity;
 use crate::catalog::Blob;
 use crate::format::artifact::Layer;
 use crate::format::spf::{DecodeError, Decoder};
+use crate::pass::wire::{Received, Receiving, StreamHasher, feed};
+use crate::pass::{Hashers, Hashes, Hashing, is_wrong};
 use crate::registry::{MetadataRegistry, Piece, Repository};
-use crate::store::stream::{Hashers, Hashes, Hashing, is_wrong};
-use crate::store::travel::{Received, Receiving, StreamHasher, feed};
 use crate::store::{OpenBlob, Store};
 use crate::transport::{ContentTransport, Existing, Published};
 use crate::words::digest::{Checksum, Digest, Sha256};
@@ -75,7 +75,13 @@ impl<'a> Outgoing<'a> {
         };
         let mut emit = |piece: Bytes| held.replace(piece).map_or(Ok(()), send);
         let progress = |bytes| activity.advance(bytes);
-        let fed = feed(&self.opened, self.map, &progress, &mut emit);
+        let fed = feed(
+            &self.opened.file,
+            self.opened.form,
+            self.map,
+            &progress,
+            &mut emit,
+        );
         activity.check()?;
         let checksum = match fed {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),

@@ -10,12 +10,11 @@ use super::Context;
 use super::plan::{Plan, PlannedDirectory};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
-use crate::snapshot::os_name;
 use crate::store::layout::Root;
 use crate::store::{OwnDirectories, Store};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
-use crate::words::relpath::RelPath;
+use crate::words::relpath::{RelPath, os_name};
 
 /// A directory nobody but us looks into until it is complete.
 const UNFINISHED: u32 = 0o700;

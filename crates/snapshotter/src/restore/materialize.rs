@@ -14,22 +14,22 @@ use std::sync::{Mutex, PoisonError};
 use super::directories::{self, published, warn_unset};
 use super::plan::{Group, Link, Plan, PlannedFile};
 use super::{Context, Restored};
-use crate::catalog::{Blob, Form, ViewKey};
+use crate::catalog::{Blob, ViewKey};
 use crate::format::document::{FileEntry, SymlinkEntry};
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
 use crate::fs::temporary::{self, Temporary};
 use crate::fs::{Dir, Stat, attributes, own_ids};
 use crate::limit::for_each;
-use crate::snapshot::os_name;
-use crate::store::stream::{Hashing, Output, holes_are_zero, pass};
+use crate::pass::{Hashing, Output, holes_are_zero, pass};
 use crate::store::{Existing, KnownViews, Linkable, NewView, OpenBlob, Told, Wanted};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::form::Form;
 use crate::words::placement::{LinkMode, Placement, Placements};
 use crate::words::progress::{Event, WarningKind};
-use crate::words::relpath::RelPath;
+use crate::words::relpath::{RelPath, os_name};
 
 /// Copies of at least this many bytes are checked against the free space first.
 const LARGE: u64 = 1 << 20;

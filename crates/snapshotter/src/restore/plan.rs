@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use crate::format::document::{Document, FileEntry, SymlinkEntry};
-use crate::snapshot::is_base;
 use crate::words::entry::Attributes;
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::relpath::RelPath;
+use crate::words::relpath::{RelPath, is_base};
 
 /// What is to be made. The document has been validated: paths are unique, relative and normal, and nothing that is not
 /// a directory has entries below it.

@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Result};
 use crate::words::reference::Reference;
-use crate::words::relpath::RelPath;
+use crate::words::relpath::{RelPath, os_name};
 
 /// What a restore would make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ fn exists(output: &OutputDir<'_>, path: &RelPath) -> Result<bool> {
     let Some(dir) = output.open_if_any(path.parent().as_ref())? else {
         return Ok(false);
     };
-    let name = crate::snapshot::os_name(path.file_name());
+    let name = os_name(path.file_name());
     let stat = dir.stat_if_any(name).at("examine", dir.path_of(name))?;
     Ok(stat.is_some())
 }

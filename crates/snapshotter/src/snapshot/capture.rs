@@ -14,7 +14,7 @@ use super::walk::{Plan, PlannedFile};
 use crate::fs::dir::{Kind, sync_file};
 use crate::fs::place::{Cloning, Writers, cannot_share, writers};
 use crate::fs::{Stat, attributes, beneath, is_privileged, scan};
-use crate::store::stream::{Hashes, Hashing, Output, PROBED, pass, probe};
+use crate::pass::{Hashes, Hashing, Output, PROBED, pass, probe};
 use crate::store::{Ingest, Ingested, Payload, settled};
 use crate::words::digest::Checksum;
 use crate::words::entry::Attributes;

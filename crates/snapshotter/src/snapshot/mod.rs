@@ -10,7 +10,6 @@ pub(crate) use plan::run as plan;
 pub use plan::{EntryKind, PlannedEntry, SnapshotPlan};
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -498,17 +497,4 @@ impl Taken {
             warnings,
         }
     }
-}
-
-/// Whether a path people typed is the base directory itself: `.`, `./` and the like.
-pub(crate) fn is_base(given: &Path) -> bool {
-    let mut components = given.components();
-    !given.as_os_str().is_empty()
-        && components.all(|component| component == std::path::Component::CurDir)
-}
-
-/// A path's last component, which every relative path has.
-pub(crate) fn os_name(name: &[u8]) -> &OsStr {
-    use std::os::unix::ffi::OsStrExt;
-    OsStr::from_bytes(name)
 }

@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::globs::Globs;
-use super::{Context, File, SnapshotRequest, is_base, os_name};
+use super::{Context, File, SnapshotRequest};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
 use crate::store::OwnDirectories;
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
-use crate::words::relpath::RelPath;
+use crate::words::relpath::{RelPath, is_base, os_name};
 
 /// Entries a document can hold.
 const MAX_ENTRIES: usize = 1 << 20;

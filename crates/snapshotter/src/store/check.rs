@@ -13,15 +13,16 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::Store;
-use super::packed::pass_packed;
-use super::stream::{Hashing, Output, holes_are_zero, is_wrong, pass};
 use crate::activity::Activity;
-use crate::catalog::{Blob, BlobState, Confirmed, Form, Sync, Txn};
+use crate::catalog::{Blob, BlobState, Confirmed, Sync, Txn};
 use crate::fs::Stat;
 use crate::fs::dir::Kind;
+use crate::pass::pass_packed;
+use crate::pass::{Hashing, Output, holes_are_zero, is_wrong, pass};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
+use crate::words::form::Form;
 
 /// A change within one tick of the kernel's clock can leave the modification time as it was.
 const SETTLED: Duration = Duration::from_millis(20);

@@ -14,11 +14,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::check::settled;
-use super::packed::pass_packed;
-use super::stream::{Hashes, Hashing, Output, Progress, is_wrong};
 use super::{Ingest, Payload, Slot, Store};
 use crate::fs::Stat;
 use crate::fs::dir::Kind;
+use crate::pass::pass_packed;
+use crate::pass::{Hashes, Hashing, Output, Progress, is_wrong};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Error, Result};
 use crate::words::extent::ExtentMap;
@@ -133,12 +133,13 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::catalog::{Form, Sync};
+    use crate::catalog::Sync;
     use crate::format::spf;
     use crate::store::{Ingested, now};
     use crate::words::digest::{Checksum, Digest};
     use crate::words::error::ErrorKind;
     use crate::words::extent::Extent;
+    use crate::words::form::Form;
 
     const SIZE: u64 = 10_000;
 

@@ -11,17 +11,18 @@ use std::io::{self, Write};
 
 use super::check::has_size;
 use super::layout::in_shard;
-use super::stream::Hashes;
 use super::{Store, now};
 use crate::catalog::{
-    Blob, BlobState, Confirmed, Form, NewBlob, Shard, StoredName, Sync, Txn, content_name,
+    Blob, BlobState, Confirmed, NewBlob, Shard, StoredName, Sync, Txn, content_name,
 };
 use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::hook::step;
 use crate::fs::{Dir, Stat};
+use crate::pass::Hashes;
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Result};
 use crate::words::extent::ExtentMap;
+use crate::words::form::Form;
 
 /// A file in this owner's staging. Dropping it removes the file, unless it was given its name in the store.
 #[derive(Debug)]
@@ -172,7 +173,8 @@ impl Store {
         let result = self.catalog.write(Sync::Normal, |txn| {
             names.shard = txn.shard_of_new()?;
             let to_be_given = items.iter().filter(|item| item.payload.is_named());
-            self.intend(to_be_given.map(|item| StoredName::content(item.name_in(names.shard))))?;
+            names.given = self
+                .intend(to_be_given.map(|item| StoredName::content(item.name_in(names.shard))))?;
             items
                 .iter_mut()
                 .map(|item| self.commit_one(txn, snapshot, item, &mut names))
@@ -249,7 +251,8 @@ impl Store {
             // Left or not, whether the name is free is seen next.
             let _thrown = self.throw_away(&self.root.content, &name);
         }
-        if there.is_none() && !self.has_name(&self.root.content, &name)? {
+        // In another shard than those that are intended.
+        if found.is_some() && there.is_none() && !self.has_name(&self.root.content, &name)? {
             names.given.push(StoredName::content(name.clone()));
         }
         self.name_payload(&name, item)?;
@@ -351,7 +354,7 @@ impl Store {
 struct Names {
     /// Where new ones go.
     shard: Shard,
-    /// Those that files got, which have no rows if the transaction fails.
+    /// Those that files get, which have no rows if the transaction fails.
     given: Vec<StoredName>,
     /// Those that have none any more if it does not.
     outlived: Vec<StoredName>,

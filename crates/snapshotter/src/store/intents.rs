@@ -24,17 +24,22 @@ const LONGEST: u64 = 1 << 20;
 
 impl Store {
     /// Writes down names under `storage/` that the caller, who holds the names lock, is about to give. A name that is there
-    /// is left out: if it has no row, it is not this owner's to sweep, and if it has one, it keeps it.
-    pub(super) fn intend(&self, names: impl Iterator<Item = StoredName>) -> Result<()> {
-        let mut list = Vec::new();
+    /// is left out: if it has no row, it is not this owner's to sweep, and if it has one, it keeps it. The others are
+    /// returned: what to sweep if the transaction fails.
+    pub(super) fn intend(
+        &self,
+        names: impl Iterator<Item = StoredName>,
+    ) -> Result<Vec<StoredName>> {
+        let (mut list, mut intended) = (Vec::new(), Vec::new());
         let unswept = lock(&self.unswept).clone();
         for name in names {
             if !self.has_name(self.root.tree(name.tree), &name.name)? {
                 append(&mut list, &name);
+                intended.push(name);
             }
         }
         if list.is_empty() {
-            return Ok(());
+            return Ok(intended);
         }
         unswept.iter().for_each(|name| append(&mut list, name));
         // What is left of a longer list before it does not count.
@@ -42,7 +47,8 @@ impl Store {
         let owner = self.owner()?;
         step("write")
             .and_then(|()| owner.lease().write_all_at(&list, 0))
-            .at("write to a lease in", self.root.leases.path())
+            .at("write to a lease in", self.root.leases.path())?;
+        Ok(intended)
     }
 
     /// Sweeps names that have no row by this owner's own hand, and those that could not be swept before. What cannot now

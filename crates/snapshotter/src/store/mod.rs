@@ -8,43 +8,32 @@
 mod background;
 mod check;
 mod claims;
-mod copy;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
 mod delivery;
 mod ingest;
 mod intents;
-mod lanes;
 pub(crate) mod layout;
 mod operation;
 mod owner;
 #[cfg(feature = "test-hook")]
 pub(crate) mod pack;
-mod packed;
 mod recipient;
 mod recover;
 mod reserve;
-pub(crate) mod stream;
 mod sweep;
 mod sync;
 mod trash;
-#[cfg(feature = "registry")]
-pub(crate) mod travel;
-mod tree;
 mod unpack;
 mod views;
 
 #[cfg(feature = "registry")]
 pub(crate) use check::damaged;
 pub(crate) use check::{OpenBlob, settled};
-#[cfg(feature = "registry")]
-pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot};
 pub(crate) use layout::OwnDirectories;
 pub(crate) use operation::Operation;
-#[cfg(feature = "registry")]
-pub(crate) use packed::pass_packed;
 pub(crate) use recipient::Recipient;
 pub(crate) use recover::{NamesOfBlobs, ReadBlob, read_blob};
 pub(crate) use sweep::Strangers;

@@ -9,11 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::stream::{Output, PIECE, Piece, Source, fill};
 use super::{Ingested, Store};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Form, Sync};
+use crate::catalog::{Blob, Sync};
+use crate::pass::piece::{Piece, fill};
+use crate::pass::source::Source;
+use crate::pass::{Output, PIECE};
 use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::form::Form;
 use crate::words::reference::Reference;
 
 /// Delivers every plain blob of a snapshot packed, from files in `cache`, which are named by checksum. Nobody else may

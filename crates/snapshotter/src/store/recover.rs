@@ -8,19 +8,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::layout::Root;
-use super::packed::{claimed_size, pass_packed};
-use super::stream::{Hashes, Hashing, Output, holes_are_zero, is_wrong, pass};
 use super::{Slot, Store, now, settled};
 use crate::activity::Activity;
-use crate::catalog::{
-    Blob, BlobState, Form, NewBlob, Shard, StoredName, Sync, Tree, parse_content_name,
-};
+use crate::catalog::{Blob, BlobState, NewBlob, Shard, StoredName, Sync, Tree, parse_content_name};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, random_name, scan};
+use crate::pass::{Hashes, Hashing, Output, holes_are_zero, is_wrong, pass};
+use crate::pass::{claimed_size, pass_packed};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Result};
 use crate::words::extent::ExtentMap;
+use crate::words::form::Form;
 
 /// A file that was read and has the bytes its name says.
 #[derive(Debug)]

@@ -6,10 +6,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::stream::Hashes;
 use super::*;
 use crate::catalog::{Blob, BlobState, Sync, Unsynced};
 use crate::format::spf;
+use crate::pass::Hashes;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::extent::{Extent, ExtentMap};
 

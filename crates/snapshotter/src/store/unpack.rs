@@ -18,16 +18,17 @@ use std::fs::File;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::check::OpenBlob;
-use super::stream::Output;
 use super::{Slot, Store, Told, Wanted};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Confirmed, Form, StoredName, Sync, Txn};
+use crate::catalog::{Blob, Confirmed, StoredName, Sync, Txn};
 use crate::fs::dir::sync_file;
 use crate::fs::{Stat, attributes};
 use crate::limit::wait_a_moment;
+use crate::pass::Output;
 use crate::words::digest::Checksum;
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Result};
+use crate::words::form::Form;
 
 /// How a try to change a row's form came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

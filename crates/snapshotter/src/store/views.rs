@@ -11,14 +11,15 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::check::OpenBlob;
-use super::packed::pass_packed;
-use super::stream::{Hashing, Output, is_wrong, pass};
 use super::{Slot, Store, Swept};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Form, StoredName, Sync, Txn, ViewInode, ViewKey, view_name};
+use crate::catalog::{Blob, StoredName, Sync, Txn, ViewInode, ViewKey, view_name};
 use crate::fs::{Dir, Stat, attributes, place};
+use crate::pass::pass_packed;
+use crate::pass::{Hashing, Output, is_wrong, pass};
 use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, ErrorKind, Result};
+use crate::words::form::Form;
 
 /// When the observer hears of a copy's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,10 +233,10 @@ impl Store {
         }
         let mut given = Vec::new();
         let result = self.catalog.write(Sync::Normal, |txn| {
-            self.intend(views.iter().map(|view| StoredName::view(view.name())))?;
+            given = self.intend(views.iter().map(|view| StoredName::view(view.name())))?;
             views
                 .iter_mut()
-                .try_for_each(|view| self.commit_view(txn, view, existing, &mut given))
+                .try_for_each(|view| self.commit_view(txn, view, existing))
         });
         if result.is_err() {
             self.sweep_soon(&given);
@@ -243,13 +244,7 @@ impl Store {
         result
     }
 
-    fn commit_view(
-        &self,
-        txn: &Txn<'_>,
-        view: &mut NewView<'_>,
-        existing: Existing,
-        given: &mut Vec<StoredName>,
-    ) -> Result<()> {
+    fn commit_view(&self, txn: &Txn<'_>, view: &mut NewView<'_>, existing: Existing) -> Result<()> {
         if existing == Existing::Keep
             && let Some(inode) = txn.view_inode(&view.key(), self.unsynced_mark())?
             && self.open_view(&view.blob, &view.wanted, inode)?.is_some()
@@ -258,9 +253,6 @@ impl Store {
             return Ok(());
         }
         let (views, name) = (&self.root.views, view.name());
-        if !self.has_name(views, &name)? {
-            given.push(StoredName::view(name.clone()));
-        }
         match view.slot.rename_to(views, &name) {
             Err(error) if error.kind() != ErrorKind::NoSpace => {
                 tracing::warn!(%error, "a view cannot be made anew; its files are copied");

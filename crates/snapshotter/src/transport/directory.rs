@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::budget::{self, Budget};
 use super::files::{PIECE, blocking, read_into};
-use super::recycled::Buffers;
+
 use super::source::Source;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
 use super::{absent, other_size, wanted};
@@ -30,6 +30,7 @@ use crate::fs::dir::sync_file;
 use crate::fs::hook::step;
 use crate::fs::place::start_writeback;
 use crate::fs::temporary::{Temporary, cannot_be_unnamed, reap};
+use crate::pass::buffers::Buffers;
 use crate::words::digest::Digest;
 use crate::words::error::{At, Error, ErrorKind, Result};
 

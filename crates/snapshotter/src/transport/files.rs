@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 use super::budget::{Budget, held_by};
 use super::parts::ranges;
 use super::receiver_gone;
-use super::recycled::{Buffer, Buffers};
+
+use crate::pass::buffers::{Buffer, Buffers};
 use crate::words::error::{At, Error, ErrorKind, Result};
 
 /// Read at once, in bytes.

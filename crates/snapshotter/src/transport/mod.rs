@@ -13,7 +13,6 @@ mod files;
 #[cfg(feature = "_opendal")]
 mod object;
 mod parts;
-pub(crate) mod recycled;
 #[cfg(any(feature = "_opendal", feature = "dragonfly"))]
 mod said;
 mod source;

@@ -1,9 +1,11 @@
 //! The words every part speaks: pure values, no I/O.
 
+pub mod capability;
 pub mod digest;
 pub mod entry;
 pub mod error;
 pub mod extent;
+pub mod form;
 pub mod placement;
 pub mod progress;
 pub mod publication;

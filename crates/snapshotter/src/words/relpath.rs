@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use thiserror::Error;
 
@@ -215,6 +215,17 @@ fn check_component(component: &[u8], path: &[u8]) -> Result<(), RelPathError> {
 fn shown(bytes: &[u8]) -> String {
     // Enough for an excerpt; decoding all of a hostile megabyte would be for nothing.
     excerpt(&String::from_utf8_lossy(&bytes[..bytes.len().min(400)]))
+}
+
+/// Whether a path people typed is the base directory itself: `.`, `./` and the like.
+pub(crate) fn is_base(given: &Path) -> bool {
+    let mut components = given.components();
+    !given.as_os_str().is_empty() && components.all(|component| component == Component::CurDir)
+}
+
+/// A name as the operating system takes it.
+pub(crate) fn os_name(name: &[u8]) -> &OsStr {
+    OsStr::from_bytes(name)
 }
 
 #[cfg(test)]

@@ -22,10 +22,10 @@ use super::config::{Address, Dragonfly};
 use super::messages::{HEALTH, HealthCheckRequest, HealthCheckResponse, SERVING};
 use super::verdict::{DOWN, Verdict, judge, text};
 use crate::fs::Dir;
+use crate::pass::buffers::Buffers;
 use crate::tls;
 use crate::transport::budget::{self, Budget};
 use crate::transport::files::PIECE;
-use crate::transport::recycled::Buffers;
 use crate::transport::said::Said;
 use crate::words::error::{Error, ErrorKind, Result};
 

@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 
 use super::ThroughDaemon;
 use super::file::Named;
-use crate::diagnose::Capability;
 use crate::format::spf;
 use crate::transport::{ContentTransport, Existing};
+use crate::words::capability::Capability;
 use crate::words::digest::Digest;
 use crate::words::error::{Error, ErrorKind, Result};
 

@@ -849,7 +849,7 @@ async fn a_daemon_is_reached_over_the_network_and_its_certificate_is_checked() {
 
 #[tokio::test]
 async fn the_probe_finds_links_and_copies_and_roots_that_are_not_seen() {
-    use crate::diagnose::Capability;
+    use crate::words::capability::Capability;
     let node = node();
     let probed = node.transport().probe().unwrap().await.unwrap();
     assert_eq!(probed.endpoint, node.daemon.endpoint());

@@ -11,7 +11,7 @@ use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root,
 };
 
-use super::stream::PIECE;
+use super::PIECE;
 use crate::words::digest::Checksum;
 
 const _: () = assert!(PIECE.is_power_of_two() && PIECE >= blake3::CHUNK_LEN);

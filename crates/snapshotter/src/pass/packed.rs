@@ -10,7 +10,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::stream::{Fill, Hashes, Hashing, Output, Piece, Progress, Segment, pass_over};
+use super::piece::{Fill, Piece, Segment};
+use super::{Hashes, Hashing, Output, Progress, pass_over};
 use crate::format::spf::{DecodeError, Decoder, HEADER_BYTES, SpfError, size_in_header};
 use crate::fs::Stat;
 use crate::words::extent::ExtentMap;

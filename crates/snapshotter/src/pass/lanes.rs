@@ -19,8 +19,9 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 use twox_hash::XxHash3_64;
 
 use super::copy::Copy;
-use super::stream::{Fill, Hashes, Hashing, PIECE, Piece, Progress};
+use super::piece::{Fill, Piece};
 use super::tree::{Tree, subtree};
+use super::{Hashes, Hashing, PIECE, Progress};
 use crate::words::digest::{Checksum, Digest};
 
 /// Lanes of one pass at most: writes to one file take turns, so more would only wait.
@@ -225,9 +226,11 @@ mod tests {
 
     use super::*;
     use crate::format::spf::digest_of_stream;
-    use crate::store::copy::Offer;
-    use crate::store::packed::pass_packed;
-    use crate::store::stream::{Output, Source, fill, pass};
+    use crate::pass::copy::Offer;
+    use crate::pass::pass_packed;
+    use crate::pass::piece::fill;
+    use crate::pass::source::Source;
+    use crate::pass::{Output, pass};
     use crate::words::extent::{Extent, ExtentMap};
 
     const MIB: u64 = 1 << 20;

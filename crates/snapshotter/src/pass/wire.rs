@@ -1,4 +1,4 @@
-//! Streams on their way to and from other nodes. As in [`stream`](super::stream), each byte is read once, hashed once
+//! Streams on their way to and from other nodes. As in [a pass](super), each byte is read once, hashed once
 //! and written once; here the other end of the pass is a transport instead of a file.
 
 use std::fs::File;
@@ -8,15 +8,17 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
-use super::OpenBlob;
+use super::buffers::Buffers;
 use super::copy::Copy;
 use super::packed::Packed;
-use super::stream::{Fill, Hashers, Hashes, Hashing, PIECE, Piece, Progress, Source, fill};
-use crate::catalog::Form;
+use super::piece::{Fill, Piece, fill};
+use super::source::Source;
+use super::{Hashers, Hashes, Hashing, PIECE, Progress};
 use crate::format::spf::{DecodeError, Decoder, SpfError};
-use crate::transport::recycled::Buffers;
+
 use crate::words::digest::Checksum;
 use crate::words::extent::ExtentMap;
+use crate::words::form::Form;
 
 /// Pieces that may wait to be hashed.
 const WAITING: usize = 4;
@@ -27,14 +29,14 @@ const WAITING: usize = 4;
 /// The operating system's; `UnexpectedEof` when the file is shorter than its map, `InvalidData` when it is no packed
 /// stream; what `progress` and `emit` say.
 pub(crate) fn feed(
-    opened: &OpenBlob,
+    file: &File,
+    form: Form,
     map: &ExtentMap,
     progress: Progress<'_>,
     emit: &mut dyn FnMut(Bytes) -> io::Result<()>,
 ) -> io::Result<Checksum> {
     let mut left = map.stream_size();
-    let file = &opened.file;
-    let mut source: Box<dyn Fill + '_> = match opened.form {
+    let mut source: Box<dyn Fill + '_> = match form {
         Form::Plain => Box::new(Source::new(map)),
         Form::Packed => Box::new(Packed::new(map.size(), left)),
     };

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::stream::Piece;
+use super::piece::Piece;
 #[cfg(feature = "registry")]
 use crate::format::spf::{DecodeError, Decoder};
 use crate::fs::ahead::Ahead;

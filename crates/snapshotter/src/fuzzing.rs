@@ -132,7 +132,6 @@ pub mod travel {
     use bytes::Bytes;
 
     use crate::catalog::Form;
-    use crate::fs::Stat;
     use crate::store::OpenBlob;
     use crate::store::travel::{Receiving, feed};
     use crate::words::digest::Checksum;
@@ -154,11 +153,8 @@ pub mod travel {
         }
         let received = receiving.finish().ok()?;
         let mut stream = Vec::new();
-        let opened = OpenBlob {
-            file: file.try_clone().expect("a file can be opened twice"),
-            stat: Stat::of_file(file).expect("a file can be examined"),
-            form: Form::Plain,
-        };
+        let file = file.try_clone().expect("a file can be opened twice");
+        let opened = OpenBlob::new(file, Form::Plain).expect("a file can be examined");
         let read = feed(&opened, &received.map, &|_| Ok(()), &mut |bytes| {
             stream.extend_from_slice(&bytes);
             Ok(())

@@ -36,6 +36,7 @@ mod views;
 #[cfg(feature = "registry")]
 pub(crate) use check::damaged;
 pub(crate) use check::{OpenBlob, settled};
+pub(crate) use claims::SpaceClaim;
 #[cfg(feature = "registry")]
 pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]

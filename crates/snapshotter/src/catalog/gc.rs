@@ -92,6 +92,25 @@ impl Txn<'_> {
         Ok(known.iter().any(is_relied) && blobs.iter().all(was_asked))
     }
 
+    /// Whether a snapshot's last use is later than this.
+    pub(crate) fn has_uses_after(&self, now: i64) -> Result<bool> {
+        let found = self.first(
+            "SELECT 1 FROM snapshots WHERE last_accessed_at > ?1 LIMIT 1",
+            [now],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// Moves every later last use to this time.
+    pub(crate) fn end_uses_after(&self, now: i64) -> Result<()> {
+        self.execute(
+            "UPDATE snapshots SET last_accessed_at = ?1 WHERE last_accessed_at > ?1",
+            [now],
+        )?;
+        Ok(())
+    }
+
     fn is_leased(&self, snapshot: i64) -> Result<bool> {
         let found = self.first(
             "SELECT 1 FROM leases WHERE snapshot = ?1 LIMIT 1",

@@ -10,8 +10,8 @@ use super::names::{
 };
 use super::objects::{checksum, form, shard};
 use super::{Result, Txn, bad_column, unsigned};
-use crate::words::form::Form;
 use crate::words::digest::Checksum;
+use crate::words::form::Form;
 use crate::words::reference::Reference;
 
 /// An object that one snapshot alone needs.

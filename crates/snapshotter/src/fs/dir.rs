@@ -424,6 +424,23 @@ pub(crate) fn sync_file(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fsync(file)?)
 }
 
+/// Whether `syncfs` tells that something could not be written: since Linux 5.8. Before, it says that all is well. A
+/// kernel of which nothing can be found out counts as one of those.
+pub(crate) fn syncfs_tells() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+        release.is_ok_and(|release| is_at_least(&release, [5, 8]))
+    })
+}
+
+/// Compares the first two numbers of a release, `5.10.0-8-amd64` for one.
+fn is_at_least(release: &str, least: [u32; 2]) -> bool {
+    let numbers = release.split(|c: char| !c.is_ascii_digit());
+    let numbers = numbers.map_while(|number| number.parse::<u32>().ok());
+    numbers.take(2).ge(least)
+}
+
 fn proc_path(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
@@ -448,4 +465,27 @@ fn make_dir(at: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
 fn proper_name(name: &CStr) -> Option<&OsStr> {
     let bytes = name.to_bytes();
     (bytes != b"." && bytes != b"..").then(|| OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Any kernel's syncfs was believed, and before 5.8 it succeeds whatever could not be written.
+    #[test]
+    fn kernels_whose_syncfs_tells_nothing_are_known() {
+        for old in [
+            "5.7.19",
+            "5.4.0-216-generic\n",
+            "4.18.0-553.el8.x86_64",
+            "3.10",
+            "5",
+            "",
+        ] {
+            assert!(!is_at_least(old, [5, 8]), "{old}");
+        }
+        for new in ["5.8", "5.10.0-35-amd64\n", "6.1.0+", "10.0-rc1"] {
+            assert!(is_at_least(new, [5, 8]), "{new}");
+        }
+    }
 }

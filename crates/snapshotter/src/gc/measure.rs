@@ -55,7 +55,13 @@ struct Rows {
     publications: HashMap<i64, Vec<PublicationRow>>,
 }
 
-pub(super) fn survey(store: &Store, remote: Option<&Remote>, files: &mut Files) -> Result<Survey> {
+/// Looks. What was used after `now`, by a clock that was ahead, counts as used now.
+pub(super) fn survey(
+    store: &Store,
+    remote: Option<&Remote>,
+    files: &mut Files,
+    now: i64,
+) -> Result<Survey> {
     let rows = store.catalog.read(|txn| {
         Ok(Rows {
             snapshots: txn.snapshots()?,
@@ -92,7 +98,7 @@ pub(super) fn survey(store: &Store, remote: Option<&Remote>, files: &mut Files) 
     };
     let snapshots = rows.snapshots.iter().map(|snapshot| Candidate {
         id: snapshot.id,
-        last_accessed_at: snapshot.last_accessed_at,
+        last_accessed_at: snapshot.last_accessed_at.min(now),
         pinned: snapshot.pinned,
         leased: rows.leased.contains(&snapshot.id),
         only_copy: is_elsewhere(snapshot).is_none(),

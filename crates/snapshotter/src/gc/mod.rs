@@ -17,14 +17,14 @@ pub use report::{
 pub(crate) use worker::Worker;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use choose::{Amount, Choice, Refusal, Rules, choose, refusal};
 use confirm::Confirming;
 use measure::{Exclusive, Files, Survey, survey};
 
 use crate::activity::Activity;
-use crate::catalog::Snapshot;
+use crate::catalog::{Snapshot, Sync};
 use crate::config::Gc;
 use crate::fs::space::Space;
 use crate::inspect;
@@ -39,6 +39,8 @@ const HARDLY: u64 = 100;
 #[derive(Clone, Copy, Debug)]
 struct Policy {
     config: Gc,
+    /// What all of the collection takes for the present.
+    now: i64,
     used_before: i64,
 }
 
@@ -52,8 +54,11 @@ impl Policy {
         config.include_unpublished = request
             .include_unpublished
             .unwrap_or(config.include_unpublished);
+        let now = now();
+        let retention = i64::try_from(config.min_retention_period.as_nanos());
         Self {
-            used_before: before_now(config.min_retention_period),
+            now,
+            used_before: now.saturating_sub(retention.unwrap_or(i64::MAX)),
             config,
         }
     }
@@ -132,11 +137,6 @@ fn used(space: Space) -> u64 {
     space.total.saturating_sub(space.available)
 }
 
-fn before_now(period: Duration) -> i64 {
-    let period = i64::try_from(period.as_nanos()).unwrap_or(i64::MAX);
-    now().saturating_sub(period)
-}
-
 /// Collects, or says what would be collected. Blocks.
 pub(crate) fn run(
     store: &Arc<Store>,
@@ -160,6 +160,9 @@ pub(crate) fn run(
         policy: Policy::new(config, request),
         activity,
     };
+    if !request.dry_run {
+        collection.end_uses_to_come()?;
+    }
     let trust_daemon = config.trust_daemon;
     let mut confirming = Confirming::new(store, remote, activity, trust_daemon, !request.dry_run);
     collection.run(&mut confirming, &mut report)?;
@@ -176,6 +179,20 @@ struct Collection<'a> {
 }
 
 impl Collection<'_> {
+    /// A use after the present is of a time when the clock was ahead. It counts as one now, and from then on as one of
+    /// today: else what was used then would be young until the clock is there again.
+    fn end_uses_to_come(&self) -> Result<()> {
+        let (store, now) = (self.store, self.policy.now);
+        if store.catalog.read(|txn| txn.has_uses_after(now))? {
+            store.with_slice(|| {
+                store
+                    .catalog
+                    .write(Sync::Normal, |txn| txn.end_uses_after(now))
+            })?;
+        }
+        Ok(())
+    }
+
     fn run(&self, confirming: &mut Confirming<'_>, report: &mut GcReport) -> Result<()> {
         let mut files = Files::default();
         let mut space = release::space(self.store)?;
@@ -183,7 +200,7 @@ impl Collection<'_> {
         let mut first = true;
         loop {
             self.activity.check()?;
-            let mut seen = survey(self.store, self.remote, &mut files)?;
+            let mut seen = survey(self.store, self.remote, &mut files, self.policy.now)?;
             let goal = self.policy.goal(space, was_too_full, seen.stored_bytes);
             if first {
                 report.wanted = goal.into();
@@ -345,8 +362,8 @@ pub(crate) fn usage_details(
     config: &Gc,
 ) -> Result<UsageDetails> {
     let usage = inspect::usage(store)?;
-    let seen = survey(store, remote, &mut Files::default())?;
     let policy = Policy::new(config, &GcRequest::new());
+    let seen = survey(store, remote, &mut Files::default(), policy.now)?;
     let everything = Amount {
         disk: u64::MAX,
         stored: u64::MAX,

@@ -1,5 +1,7 @@
 //! When collection begins and how far it goes.
 
+use std::time::Duration;
+
 use super::*;
 
 const GIB: u64 = 1 << 30;

@@ -14,7 +14,7 @@ use super::runtime::Wanted;
 use crate::fs::hook::step;
 use crate::fs::{Stat, attributes, is_privileged};
 use crate::pass::{Hashes, Hashing, Offer, Output, is_wrong, pass_packed};
-use crate::store::{Ingest, Payload, Slot};
+use crate::store::{Ingest, Payload, Slot, SpaceClaim};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::progress::Event;
@@ -65,8 +65,7 @@ impl<'a> Fetching<'a> {
             self.context.activity.tell(|| Event::Progressed { bytes });
             wanted().map_err(|_| io::ErrorKind::Interrupted.into())
         };
-        let second = self.second(need, len, false);
-        let brought = self.decoded(need, len, second, |output| {
+        let brought = self.decoded(need, len, true, |output| {
             let read = pass_packed(&object, incoming.size, output, Hashing::Both, &progress);
             wanted()?;
             let found = read.map_err(|error| match error {
@@ -82,13 +81,13 @@ impl<'a> Fetching<'a> {
         Ok(Some(brought))
     }
 
-    /// What `read` decodes a stream of `len` bytes into: a file of the store, and perhaps a second one; or memory, for a
-    /// small file without holes.
+    /// What `read` decodes a stream of `len` bytes into: a file of the store, and, where it may be, a second one; or
+    /// memory, for a small file without holes.
     fn decoded(
         &self,
         need: &Need<'_>,
         len: u64,
-        second: Option<File>,
+        shared: bool,
         read: impl FnOnce(Output<'_>) -> Result<(ExtentMap, Hashes)>,
     ) -> Result<Brought<'a>> {
         let store = self.context.store;
@@ -99,6 +98,8 @@ impl<'a> Fetching<'a> {
         }
         let (slot, file) = store.create_slot()?;
         let _space = store.claim_space(len, &file)?;
+        let second = shared.then(|| self.second(need, len, false)).flatten();
+        let (second, _second_space) = second.unzip();
         let offer = second.map(Offer::new);
         let (map, hashes) = read(Output::fetched(Some(&file), offer.as_ref()))?;
         Ok(Brought {
@@ -123,10 +124,11 @@ impl<'a> Fetching<'a> {
         let bytes = origin.size(&incoming, wanted)?;
         let (slot, file) = store.create_slot()?;
         let _space = store.claim_space(bytes, &file)?;
+        let (second, _second_space) = self.second(need, bytes, false).unzip();
         let staging = Staging {
             file: &file,
             dir: store.root.staging.path(),
-            second: self.second(need, bytes, false),
+            second,
         };
         let received = origin.fetch(&incoming, staging, wanted, &told)?;
         let ingest = self.plain(need, slot, &file, received.hashes, received.map)?;
@@ -157,8 +159,9 @@ impl<'a> Fetching<'a> {
     }
 
     /// A second file for the recipient, for a blob of about so many bytes; `packed` where it is there, and cannot be cloned.
-    fn second(&self, need: &Need<'_>, bytes: u64, packed: bool) -> Option<File> {
-        self.recipient?.wants(&need.files, bytes, packed)
+    fn second(&self, need: &Need<'_>, bytes: u64, packed: bool) -> Option<(File, SpaceClaim<'a>)> {
+        let store = self.context.store;
+        self.recipient?.wants(store, &need.files, bytes, packed)
     }
 
     /// A file of the store with checked bytes. It gets the attributes of the first read-only file with them: it is that
@@ -238,12 +241,12 @@ mod delivery {
                 return Ok(None);
             };
             let len = len?;
-            let second = self.second(need, len, true);
+            let (second, _space) = self.second(need, len, true).unzip();
             // A read-only file is linked to, which nobody does to a file that is somebody else's too.
             let is_linked =
                 self.recipient.is_some() && second.is_none() && need.attributes().is_some();
             if is_linked || len <= WORTH_KEEPING {
-                let brought = self.decoded(need, len, None, |output| {
+                let brought = self.decoded(need, len, false, |output| {
                     let delivered = self.read(origin, need, &delivery, output, wanted)?;
                     Ok((delivered.map, delivered.hashes))
                 })?;

@@ -14,9 +14,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::plan::Selection;
 use crate::format::document::FileEntry;
+use crate::fs::Dir;
 use crate::fs::place::{cannot_share, reflink};
-use crate::fs::{Dir, space};
-use crate::store::{Recipient, Store};
+use crate::store::{Recipient, SpaceClaim, Store};
 use crate::words::digest::Checksum;
 use crate::words::error::Result;
 use crate::words::placement::LinkMode;
@@ -89,29 +89,32 @@ impl EarlyFiles {
         asked.unwrap_or(true)
     }
 
-    /// A file that does not fit must not take from the store the room to fetch it: then it is here at least.
-    fn has_room(&self, bytes: u64, packed: bool) -> bool {
-        let for_store = if packed { 0 } else { bytes };
-        space::of(&self.dir).is_ok_and(|space| space.available >= bytes.saturating_add(for_store))
-    }
-
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Recipient for EarlyFiles {
-    fn wants(&self, files: &[&FileEntry], bytes: u64, packed: bool) -> Option<File> {
+    /// A file that does not fit must not take from the store the room to fetch what is under way: then it is here at
+    /// least.
+    fn wants<'s>(
+        &self,
+        store: &'s Store,
+        files: &[&FileEntry],
+        bytes: u64,
+        packed: bool,
+    ) -> Option<(File, SpaceClaim<'s>)> {
         if !files.iter().any(|file| self.is_copied(file, packed)) {
             return None;
         }
         let mut held = self.lock();
-        if held.count == HELD || !self.has_room(bytes, packed) {
+        if held.count == HELD {
             return None;
         }
         let file = self.dir.create_unnamed(0o600).ok()?;
+        let space = store.claim_space(bytes, &file).ok()?;
         held.count += 1;
-        Some(file)
+        Some((file, space))
     }
 
     fn receive(&self, checksum: Checksum, file: File) {
@@ -128,5 +131,53 @@ fn clones(dir: &Dir) -> Option<bool> {
     match reflink(&one, &other) {
         Ok(()) => Some(true),
         Err(error) => cannot_share(&error).then_some(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use testkit::mount::{Kind, LoopMount, or_skip};
+
+    use super::*;
+    use crate::format::document::Content;
+    use crate::fs::space;
+    use crate::words::digest::Digest;
+    use crate::words::entry::Attributes;
+    use crate::words::relpath::RelPath;
+
+    // Each early file looked at what was free, and at no other that was promised: those of one restore could together be
+    // larger than the disk, and took the room from the store, whose fetch had been told that it fits.
+    #[test]
+    fn files_promised_at_once_fit_together() {
+        let Some(mount) = or_skip(LoopMount::new(Kind::Ext4, 128 << 20, &[])) else {
+            return;
+        };
+        let store = Store::open(&mount.path().join("root"), Duration::from_secs(5)).unwrap();
+        let dir = Dir::open(mount.path()).unwrap();
+        let selection = Selection::new(&[]).unwrap();
+        let early = EarlyFiles::new(&store, dir, selection, LinkMode::Copy);
+        let early = early.unwrap().unwrap();
+        let free = space::of(&store.root.dir).unwrap().available;
+        let file = FileEntry {
+            path: RelPath::from_bytes("memory").unwrap(),
+            content: Content::V1 {
+                digest: Digest::from_u64(0),
+                checksum: None,
+            },
+            read_only: false,
+            size: free,
+            attributes: Attributes::default(),
+            hardlink_of: None,
+        };
+        let wants = || early.wants(&store, &[&file], free / 10 * 4, false);
+        let (_slot, fetched) = store.create_slot().unwrap();
+        let fetching = store.claim_space(free / 10 * 4, &fetched).unwrap();
+        let first = wants();
+        assert!(first.is_some());
+        assert!(wants().is_none());
+        drop(fetching);
+        assert!(wants().is_some());
     }
 }

@@ -384,6 +384,7 @@ impl<'c, 'a> Reading<'c, 'a> {
         };
         // Linking moved the change time: the look to compare with is this one.
         let before = Stat::of_file(&self.file).at("examine", self.path())?;
+        let mtime = settled(&before);
         let map = self.map(&self.file, &before)?;
         let Some(hashes) = self.read(&map, Output::None)? else {
             return Ok(Some(Attempt::Changed));
@@ -398,7 +399,7 @@ impl<'c, 'a> Reading<'c, 'a> {
             payload: Payload::Slot(slot),
             hashes,
             map,
-            mtime: settled(after.mtime),
+            mtime,
             probe,
         };
         let staged = self.staged(ingest, Placement::Hardlink, synced);

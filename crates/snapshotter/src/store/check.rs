@@ -10,9 +10,9 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use super::Store;
+use super::{Store, now};
 use crate::activity::Activity;
 use crate::catalog::{Blob, BlobState, Confirmed, Sync, Txn};
 use crate::fs::Stat;
@@ -24,17 +24,29 @@ use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::form::Form;
 
-/// A change within one tick of the kernel's clock can leave the modification time as it was.
-const SETTLED: Duration = Duration::from_millis(20);
+/// A filesystem's time is that of the kernel's last tick.
+const TICK: Duration = Duration::from_millis(20);
 
-/// The modification time, if a later change is certain to move it.
-pub(crate) fn settled(mtime: Mtime) -> Option<Mtime> {
-    let written = SystemTime::UNIX_EPOCH.checked_add(Duration::new(
-        u64::try_from(mtime.seconds).unwrap_or(0),
-        mtime.nanoseconds,
-    ))?;
-    let age = SystemTime::now().duration_since(written).ok()?;
-    (age >= SETTLED).then_some(mtime)
+/// Some filesystems count whole seconds, or two.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// The modification time of a file that is about to be read, if a change from now on is certain to move it.
+///
+/// A change gives a file the time at which it happens, as its filesystem counts time, so the one time that cannot betray it
+/// is the present. A time that is not the inode's change time was left behind, or was set to whatever it is, perhaps a year
+/// that is yet to come. One that is the change time is of the last change itself, and may be the present still.
+pub(crate) fn settled(before: &Stat) -> Option<Mtime> {
+    is_settled(before, now()).then_some(before.mtime)
+}
+
+fn is_settled(before: &Stat, now: i64) -> bool {
+    let Mtime {
+        seconds,
+        nanoseconds,
+    } = before.mtime;
+    let changed = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    let tick = if nanoseconds == 0 { COARSE_TICK } else { TICK };
+    before.mtime != before.ctime || changed.abs_diff(now.into()) > tick.as_nanos()
 }
 
 /// An opened blob whose bytes can be used: those of a plain one as they are, those of a packed one in a pass that
@@ -44,6 +56,21 @@ pub(crate) struct OpenBlob {
     pub(crate) file: File,
     pub(crate) stat: Stat,
     pub(crate) form: Form,
+    /// Its modification time, if that betrays every change since it was opened.
+    mtime: Option<Mtime>,
+}
+
+impl OpenBlob {
+    pub(crate) fn new(file: File, form: Form) -> io::Result<Self> {
+        let stat = Stat::of_file(&file)?;
+        let mtime = settled(&stat);
+        Ok(Self {
+            file,
+            stat,
+            form,
+            mtime,
+        })
+    }
 }
 
 impl Store {
@@ -133,9 +160,8 @@ impl Store {
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
             Err(error) => return Err(error).at("open", path()),
         };
-        let stat = Stat::of_file(&file).at("examine", path())?;
-        let form = blob.form;
-        Ok((stat.kind == Kind::File).then_some(OpenBlob { file, stat, form }))
+        let opened = OpenBlob::new(file, blob.form).at("examine", path())?;
+        Ok((opened.stat.kind == Kind::File).then_some(opened))
     }
 
     /// Where a blob's file is, for errors.
@@ -219,7 +245,9 @@ impl Store {
     /// The look before and the look after must agree for the time to stand for the bytes that were read.
     fn confirm(&self, blob: &Blob, opened: &OpenBlob) -> Result<()> {
         let after = Stat::of_file(&opened.file).at("examine", self.root.content.path())?;
-        let mtime = settled(after.mtime).filter(|_| after.same_bytes_since(&opened.stat));
+        let mtime = opened
+            .mtime
+            .filter(|_| after.same_bytes_since(&opened.stat));
         // Under another boot the bytes came from the disk. After a failed sync under this one they may not have.
         let failed = self.failed_mark();
         let unsynced = match blob.unsynced.as_deref() {
@@ -328,4 +356,49 @@ fn missing(blob: &Blob) -> Error {
         blob.digest, blob.checksum
     ))
     .with_hint("a snapshot of the same bytes mends it; `verify` lists all that is damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_000_000_000;
+
+    /// A file that was last written and last changed these nanoseconds after the present.
+    fn stat(written: i64, changed: i64) -> Stat {
+        let time = |after: i64| Mtime {
+            seconds: (NOW + after).div_euclid(1_000_000_000),
+            nanoseconds: u32::try_from((NOW + after).rem_euclid(1_000_000_000)).unwrap(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        Stat {
+            mtime: time(written),
+            ctime: time(changed),
+            ..Stat::of_file(File::open(dir.path()).unwrap()).unwrap()
+        }
+    }
+
+    // A time was believed once it was 20 ms old by this process's clock: never for years where it was yet to come, and too
+    // soon on a filesystem that counts in seconds, where a second write within one leaves the same time.
+    #[test]
+    fn the_present_alone_cannot_betray_a_change() {
+        const SECOND: i64 = 1_000_000_000;
+        const YEAR: i64 = 365 * 86_400 * SECOND;
+        let settled = |written, changed| is_settled(&stat(written, changed), NOW);
+        for present in [0, -1, -SECOND, SECOND] {
+            assert!(!settled(present, present), "{present}");
+        }
+        // Linked, renamed or given a time since.
+        for written in [-YEAR, -SECOND, -1, 1, SECOND, YEAR] {
+            assert!(settled(written, 0), "{written}");
+        }
+        // Where fractions of a second are counted, a little time is enough.
+        for written in [-30_000_000, 30_000_001] {
+            assert!(settled(written, written), "{written}");
+        }
+        // Written by a clock that has been set since, or long ago.
+        for written in [-YEAR, -3 * SECOND, 3 * SECOND, YEAR] {
+            assert!(settled(written, written), "{written}");
+        }
+    }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Root {
 /// Where wrong bytes are moved, when there are some.
 pub(super) const QUARANTINE: &str = "quarantine";
 
+const CATALOG: &str = "catalog.db";
+
 /// Memory dumps hold secrets: nobody but the owner of the root looks inside.
 const PRIVATE: u32 = 0o700;
 
@@ -62,7 +64,7 @@ impl Root {
                 .ensure_dir(algorithm, PRIVATE)
         };
         let stat = Stat::of_file(&dir).at("examine", dir.path())?;
-        Ok(Self {
+        let root = Self {
             content: under_storage("content")?,
             views: under_storage("snapshot")?,
             staging: dir.ensure_dir(OsStr::new("staging"), PRIVATE)?,
@@ -72,7 +74,31 @@ impl Root {
             device: stat.dev,
             inode: stat.ino,
             dir,
-        })
+        };
+        root.sync_directories(&storage)?;
+        Ok(root)
+    }
+
+    /// Makes the names of the directories durable before there is a catalog, whose promises are of what is in them. Whoever
+    /// made them may not have come to that: so whoever finds no catalog does it, and nobody who finds one need.
+    fn sync_directories(&self, storage: &Dir) -> Result<()> {
+        let catalog = OsStr::new(CATALOG);
+        let path = || self.metadata.path_of(catalog);
+        let has_catalog = self.metadata.stat_if_any(catalog).at("examine", path())?;
+        if has_catalog.is_some() {
+            return Ok(());
+        }
+        for name in ["content", "snapshot"].map(OsStr::new) {
+            storage.open_dir(name)?.sync()?;
+        }
+        storage.sync()?;
+        self.dir.sync()?;
+        // Those that the root is in may be as new. What is not ours to look at was there before, as is another filesystem.
+        let above = self.dir.path().ancestors().skip(1);
+        let above = above.map_while(|path| Dir::open(path).ok());
+        above
+            .take_while(|dir| dir.device().is_ok_and(|device| device == self.device))
+            .try_for_each(|dir| dir.sync())
     }
 
     /// The directories of the store that are there now, as inodes: what leads to one, such as a mount, makes no difference.
@@ -170,7 +196,7 @@ impl Root {
 
     /// Where the catalog is.
     pub(crate) fn catalog_path(&self) -> PathBuf {
-        self.metadata.path_of(OsStr::new("catalog.db"))
+        self.metadata.path_of(OsStr::new(CATALOG))
     }
 
     /// The number that a catalog which went back in time is behind of.

@@ -29,6 +29,7 @@ mod views;
 #[cfg(feature = "registry")]
 pub(crate) use check::damaged;
 pub(crate) use check::{OpenBlob, settled};
+pub(crate) use claims::SpaceClaim;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot};

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use super::{SpaceClaim, Store};
 use crate::format::document::FileEntry;
 use crate::words::digest::Checksum;
 
@@ -12,8 +13,15 @@ use crate::words::digest::Checksum;
 )]
 pub(crate) trait Recipient: Sync {
     /// An empty file, if one is wanted. `files` all have the content that is about to come, which takes about so many
-    /// `bytes`; `packed` says that the store has it already, packed, so that it cannot be cloned from there.
-    fn wants(&self, files: &[&FileEntry], bytes: u64, packed: bool) -> Option<File>;
+    /// `bytes`, and which the store has claimed space for; `packed` says that the store has it already, packed, so that it
+    /// cannot be cloned from there. The file's own space is claimed until all of it has been written.
+    fn wants<'s>(
+        &self,
+        store: &'s Store,
+        files: &[&FileEntry],
+        bytes: u64,
+        packed: bool,
+    ) -> Option<(File, SpaceClaim<'s>)>;
 
     /// The file has the bytes with that checksum, and they are the right ones.
     fn receive(&self, checksum: Checksum, file: File);

@@ -69,6 +69,7 @@ pub(crate) fn read_blob(
     if before.kind != Kind::File {
         return Ok(None);
     }
+    let mtime = settled(&before);
     let read = match form {
         Form::Plain => read_plain(&file, before.size, checksum, known, activity),
         Form::Packed => read_packed(&file, activity),
@@ -89,7 +90,7 @@ pub(crate) fn read_blob(
         form,
         hashes,
         map,
-        mtime: settled(after.mtime).filter(|_| after.same_bytes_since(&before)),
+        mtime: mtime.filter(|_| after.same_bytes_since(&before)),
         inode: after.ino,
     }))
 }

@@ -1,7 +1,8 @@
 //! Making blobs durable.
 //!
 //! The order is: bytes, then the directory that names them, then the row that says so. A few files are synced one by
-//! one; for many, one `syncfs` is cheaper, although it waits for everybody's dirty pages. A blob whose mark is not
+//! one; for many, one `syncfs` is cheaper, although it waits for everybody's dirty pages, where the kernel is new enough to
+//! tell what of that failed. A blob whose mark is not
 //! cleared is hashed before it is used under another boot, so a lost sync is never served.
 
 use std::collections::HashSet;
@@ -9,7 +10,7 @@ use std::io;
 
 use super::Store;
 use crate::catalog::{Shard, Sync, Unsynced};
-use crate::fs::dir::sync_file;
+use crate::fs::dir::{sync_file, syncfs_tells};
 use crate::words::digest::Checksum;
 use crate::words::error::{At, Result};
 
@@ -40,7 +41,7 @@ impl Store {
     }
 
     fn sync_blobs(&self, blobs: &[Unsynced], named: &[Unsynced]) -> Result<()> {
-        if blobs.len() > FEW {
+        if blobs.len() > FEW && syncfs_tells() {
             return self.root.content.sync_filesystem();
         }
         for blob in blobs {
@@ -58,7 +59,7 @@ impl Store {
         match self.root.content.open_file(&name) {
             Ok(file) => sync_file(&file).at("sync", path()),
             // Somebody holds a lease on it, by another of its names, and a sync is not to wait for them.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && syncfs_tells() => {
                 self.root.content.sync_filesystem()
             }
             // Removed meanwhile: there is nothing to keep. Or made plain: whoever did that has synced it, if it has to be.

@@ -310,10 +310,8 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error).at("open", dir.path_of(&name)),
         };
-        let stat = Stat::of_file(&file).at("examine", dir.path_of(&name))?;
-        let map = self.extents(blob)?;
-        let form = Form::Plain;
-        self.is_right(blob, &map, &OpenBlob { file, stat, form }, activity)
+        let opened = OpenBlob::new(file, Form::Plain).at("examine", dir.path_of(&name))?;
+        self.is_right(blob, &self.extents(blob)?, &opened, activity)
     }
 
     /// Takes a view's row and name away. Files restored from it keep their inode.

@@ -260,7 +260,7 @@ pub(crate) fn entries(
 pub(crate) fn remove(
     store: &Store,
     reference: &Reference,
-    activity: Activity,
+    activity: &Activity,
 ) -> Result<RemoveReport> {
     store.require_current()?;
     store.expect_orphans();
@@ -273,12 +273,9 @@ pub(crate) fn remove(
         })
     })?;
     // It is removed: what is left of it now is litter.
-    store.sweep_removed(&doomed, &activity);
+    store.sweep_removed(&doomed, activity);
     let freed = doomed.iter().map(|blob| blob.data_size);
-    Ok(RemoveReport {
-        warnings: activity.into_warnings(),
-        ..RemoveReport::new(snapshot, freed)
-    })
+    Ok(RemoveReport::new(snapshot, freed))
 }
 
 /// Pins a snapshot or takes its pin away.

@@ -104,7 +104,7 @@ pub(crate) fn run(
     limit: &Limit,
     remote: &Remote,
     request: &PushRequest,
-    activity: Activity,
+    activity: &Activity,
 ) -> Result<PushReport> {
     let started = Instant::now();
     let operation = store.begin()?;
@@ -113,16 +113,15 @@ pub(crate) fn run(
         operation.lease(txn, snapshot.id)?;
         Ok(snapshot)
     })?;
-    let (publication, verified_blobs) =
-        send(store, limit, remote, request, &snapshot, &activity)
-            .map_err(|error| error.with_reference(&request.reference))?;
+    let (publication, verified_blobs) = send(store, limit, remote, request, &snapshot, activity)
+        .map_err(|error| error.with_reference(&request.reference))?;
     drop(operation);
     Ok(PushReport {
         reference: snapshot.reference.with_digest(publication.manifest_digest),
         publication,
         verified_blobs,
         duration: started.elapsed(),
-        warnings: activity.into_warnings(),
+        warnings: Vec::new(),
     })
 }
 

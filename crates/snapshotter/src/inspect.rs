@@ -15,6 +15,7 @@ use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, Error, Result};
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
+use crate::words::total::total;
 
 /// A snapshot in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,21 +313,21 @@ impl RemoveReport {
             reference: snapshot.reference,
             manifest_digest: snapshot.manifest_digest,
             blobs_removed: freed.clone().count() as u64,
-            freed_bytes: freed.sum(),
+            freed_bytes: total(freed),
             warnings: Vec::new(),
         }
     }
 }
 
 pub(crate) fn usage(store: &Store) -> Result<Usage> {
-    let (snapshots, (blobs, _, stored_bytes)) = store
+    let (snapshots, (blobs, stored_bytes)) = store
         .catalog
         .read(|txn| Ok((txn.snapshots()?, txn.blob_totals()?)))?;
     let space = space::of(&store.root.dir).at("examine", store.root.dir.path())?;
     Ok(Usage {
         snapshots: snapshots.len() as u64,
-        logical_bytes: snapshots.iter().map(|s| s.totals.logical_bytes).sum(),
-        data_bytes: snapshots.iter().map(|s| s.totals.data_bytes).sum(),
+        logical_bytes: total(snapshots.iter().map(|s| s.totals.logical_bytes)),
+        data_bytes: total(snapshots.iter().map(|s| s.totals.data_bytes)),
         blobs,
         stored_bytes,
         filesystem_bytes: space.total,

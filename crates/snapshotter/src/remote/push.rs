@@ -15,6 +15,7 @@ use crate::words::error::Result;
 use crate::words::progress::{Event, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
+use crate::words::total::total;
 
 /// Which snapshot to publish.
 ///
@@ -178,7 +179,7 @@ fn read_back(
     })?;
     activity.tell(|| Event::Planned {
         files: blobs.len() as u64,
-        bytes: blobs.iter().map(|blob| blob.data_size).sum(),
+        bytes: total(blobs.iter().map(|blob| blob.data_size)),
     });
     let repository = remote.repository(&snapshot.reference)?;
     let manifest = super::parse_manifest(&manifest, &snapshot.reference)?;

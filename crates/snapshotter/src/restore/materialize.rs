@@ -30,6 +30,7 @@ use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placement, Placements};
 use crate::words::progress::{Event, WarningKind};
 use crate::words::relpath::RelPath;
+use crate::words::total::total;
 
 /// Copies of at least this many bytes are checked against the free space first.
 const LARGE: u64 = 1 << 20;
@@ -54,8 +55,8 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
     };
     for file in files() {
         let blob = blobs.of(file)?;
-        restored.logical_bytes += blob.size;
-        restored.data_bytes += blob.data_size;
+        restored.logical_bytes = total([restored.logical_bytes, blob.size]);
+        restored.data_bytes = total([restored.data_bytes, blob.data_size]);
     }
     context.activity.tell(|| Event::Planned {
         files: files().count() as u64,

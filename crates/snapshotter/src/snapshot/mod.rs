@@ -28,6 +28,7 @@ use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::{Event, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
+use crate::words::total::total;
 
 /// What to take a snapshot of, and what to call it.
 ///
@@ -447,7 +448,7 @@ impl Taken {
             placements.count(file.placement, file.data_size);
             if file.stored {
                 stored.insert(file.hashes.checksum);
-                stored_bytes += file.data_size;
+                stored_bytes = total([stored_bytes, file.data_size]);
             } else {
                 reused.insert(file.hashes.checksum);
             }

@@ -10,6 +10,7 @@ use crate::store::Store;
 use crate::words::error::Result;
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
+use crate::words::total::total;
 
 /// What a snapshot would take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ pub(crate) fn run(
             .sum(),
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
-        logical_bytes: plan.files.iter().map(|file| file.stat.size).sum(),
+        logical_bytes: total(plan.files.iter().map(|file| file.stat.size)),
         data_bytes: plan.allocated(),
         entries: entries(&plan),
         warnings: Vec::new(),

@@ -19,6 +19,7 @@ use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{ErrorKind, Result};
 use crate::words::progress::{Warning, WarningKind};
 use crate::words::reference::Reference;
+use crate::words::total::total;
 use describe::Fault;
 use repair::{Outcome, Repair};
 
@@ -369,7 +370,7 @@ impl Check<'_> {
             _ => found.mended += u64::from(blob.state != BlobState::Good),
         }
         found.checked_blobs += 1;
-        found.checked_bytes += blob.data_size;
+        found.checked_bytes = total([found.checked_bytes, blob.data_size]);
         Ok(())
     }
 

@@ -9,3 +9,4 @@ pub mod progress;
 pub mod publication;
 pub mod reference;
 pub mod relpath;
+pub mod total;

@@ -33,9 +33,7 @@ mod tree;
 mod unpack;
 mod views;
 
-#[cfg(feature = "registry")]
-pub(crate) use check::damaged;
-pub(crate) use check::{OpenBlob, settled};
+pub(crate) use check::{OpenBlob, is_unreadable, settled};
 #[cfg(feature = "registry")]
 pub(crate) use copy::Offer;
 #[cfg(feature = "dragonfly")]

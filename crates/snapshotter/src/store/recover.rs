@@ -16,7 +16,7 @@ use crate::catalog::{
     Blob, BlobState, Form, NewBlob, Shard, StoredName, Sync, Tree, parse_content_name,
 };
 use crate::fs::dir::Kind;
-use crate::fs::{Dir, Stat, random_name, scan};
+use crate::fs::{Dir, Stat, is_bad_medium, random_name, scan};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Result};
@@ -128,7 +128,8 @@ fn is_unreadable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::UnexpectedEof
-    ) || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EIO))
+    ) || error.raw_os_error() == Some(libc::ELOOP)
+        || is_bad_medium(error)
 }
 
 impl Root {

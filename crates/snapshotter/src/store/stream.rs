@@ -16,6 +16,7 @@ use twox_hash::XxHash3_64;
 use super::copy::{Copy, Offer};
 use super::lanes;
 use crate::format::spf;
+use crate::fs::{is_bad_medium, scan};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::extent::ExtentMap;
 
@@ -255,7 +256,7 @@ impl Piece {
     pub(super) fn read(&mut self, file: &File) -> io::Result<()> {
         for segment in &self.reads {
             let place = &mut self.buffer[segment.start..segment.start + segment.len];
-            file.read_exact_at(place, segment.file_offset)?;
+            read_at(file, place, segment.file_offset)?;
         }
         Ok(())
     }
@@ -281,7 +282,22 @@ pub(super) fn fill(source: &mut dyn Fill, file: &File, piece: &mut Piece) -> io:
     source.look_into(piece)
 }
 
-/// Whether an error of a pass means that the bytes are not what they were: too few of them, or not a packed stream.
+/// Reads from a file that is not written. What the disk cannot give back is wrong, as bytes are that changed; it is said
+/// here, because of a file that is written the same error means something else.
+pub(super) fn read_at(file: &File, place: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(place, offset).map_err(unread)
+}
+
+fn unread(error: io::Error) -> io::Error {
+    if is_bad_medium(&error) {
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    } else {
+        error
+    }
+}
+
+/// Whether an error of a pass means that the bytes are not what they were: too few of them, not a packed stream, or none
+/// that the disk gives back.
 pub(crate) fn is_wrong(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -365,7 +381,7 @@ impl Fill for Source<'_> {
 
 /// Whether every byte outside the map reads as zero: a hole that was written into is found here.
 pub(crate) fn holes_are_zero(file: &File, map: &ExtentMap) -> io::Result<bool> {
-    let found = crate::fs::scan::extents(file, map.size())?;
+    let found = scan::extents(file, map.size()).map_err(unread)?;
     let mut buffer = vec![0; ALONE];
     let mut written = found.extents().iter().peekable();
     let mut holes = map.holes().peekable();
@@ -388,7 +404,7 @@ fn is_zero(file: &File, from: u64, to: u64, buffer: &mut [u8]) -> io::Result<boo
     let mut at = from;
     while at < to {
         let len = usize::try_from(to - at).map_or(buffer.len(), |left| left.min(buffer.len()));
-        file.read_exact_at(&mut buffer[..len], at)?;
+        read_at(file, &mut buffer[..len], at)?;
         if buffer[..len].iter().any(|byte| *byte != 0) {
             return Ok(false);
         }
@@ -425,7 +441,7 @@ pub(crate) fn probe(file: &File, map: &ExtentMap) -> io::Result<[u8; 32]> {
         let Some(extent) = current else { break };
         let within = wanted - passed;
         let len = (extent.len - within).min(PAGE) as usize;
-        file.read_exact_at(&mut page[..len], extent.offset + within)?;
+        read_at(file, &mut page[..len], extent.offset + within)?;
         hasher.update(&page[..len]);
     }
     Ok(*hasher.finalize().as_bytes())

@@ -377,27 +377,26 @@ impl Check<'_> {
     fn judge(&self, blob: &Blob) -> Result<Verdict> {
         let still_there = || self.store.catalog.read(|txn| txn.blob(&blob.checksum));
         let found = match self.store.open_current(blob, self.activity) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                self.store.mark_unreadable(blob)?;
-                return Ok(Verdict::Damaged);
+            Ok(Some((blob, opened))) => match self.store.rehash(&blob, &opened, self.activity) {
+                Ok(true) => {
+                    self.verify_views(&blob)?;
+                    return Ok(Verdict::Right);
+                }
+                found => found.map(drop),
+            },
+            Ok(None) => {
+                self.store.found_missing(blob)?;
+                return Ok(match still_there()? {
+                    Some(_) => Verdict::Missing,
+                    None => Verdict::Gone,
+                });
             }
-            result => result?,
+            Err(error) => Err(error),
         };
-        let Some((blob, opened)) = found else {
-            self.store.found_missing(blob)?;
-            return Ok(match still_there()? {
-                Some(_) => Verdict::Missing,
-                None => Verdict::Gone,
-            });
-        };
-        let right = match self.store.rehash(&blob, &opened, self.activity) {
-            // The row's map cannot be a map of it.
-            Err(error) if error.kind() == ErrorKind::Damaged => false,
-            right => right?,
-        };
-        if right {
-            self.verify_views(&blob)?;
-            return Ok(Verdict::Right);
+        match found {
+            // It cannot be opened, or the row's map cannot be a map of it. What is wrong with the catalog is heard below.
+            Err(error) if error.kind() == ErrorKind::Damaged => {}
+            found => found?,
         }
         Ok(match still_there()? {
             Some(now) if now.state == BlobState::Good => Verdict::Right,

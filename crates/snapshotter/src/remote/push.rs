@@ -11,7 +11,7 @@ use crate::limit::Limit;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::transport::Content;
-use crate::words::error::Result;
+use crate::words::error::{ErrorKind, Result};
 use crate::words::progress::{Event, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
@@ -154,7 +154,10 @@ pub(crate) fn publish_new(
 ) -> Result<Publication> {
     let found = store.catalog.read(|txn| txn.snapshot(snapshot))?;
     let Some(snapshot) = found else {
-        return Err(crate::Error::cancelled());
+        return Err(crate::Error::new(
+            ErrorKind::NotFound,
+            "the snapshot was taken, and removed or replaced by another call before it was published",
+        ));
     };
     publish::run(store, limit, remote, &snapshot, force, activity).map_err(|error| {
         error

@@ -316,7 +316,7 @@ pub(crate) fn run(
         store.sync_later(snapshot);
     }
     drop(operation);
-    let publication = published?;
+    let publication = published.map_err(|error| error.with_reference(&reference))?;
     Ok(taken.report(reference, publication, started.elapsed()))
 }
 

@@ -272,12 +272,12 @@ impl Lines {
         match event {
             Event::Planned { files, bytes } => {
                 self.files += files;
-                self.total += bytes;
+                self.total = self.total.saturating_add(*bytes);
                 let (files, total_bytes) = (self.files, self.total);
                 put(&Line::Planned { files, total_bytes });
             }
             Event::Progressed { bytes } => {
-                self.done += bytes;
+                self.done = self.done.saturating_add(*bytes);
                 if self.last.is_none_or(|last| last.elapsed() >= INTERVAL) {
                     self.flush();
                 }

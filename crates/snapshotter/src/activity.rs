@@ -18,6 +18,24 @@ pub(crate) struct Activity {
     warnings: Arc<Warnings>,
 }
 
+/// What a call answers.
+pub(crate) trait Report {
+    /// Takes what the call gathered.
+    fn carry(&mut self, warnings: Vec<Warning>);
+}
+
+/// Runs a call. Its report then has the warnings it gathered: nobody else can take them, so no verb can forget them.
+pub(crate) fn run<T: Report>(
+    cancelled: Arc<AtomicBool>,
+    observer: Option<Arc<dyn Observer>>,
+    work: impl FnOnce(&Activity) -> Result<T>,
+) -> Result<T> {
+    let activity = Activity::new(cancelled, observer);
+    let mut report = work(&activity)?;
+    report.carry(activity.into_warnings());
+    Ok(report)
+}
+
 /// What a call gathers for its report. Who works for a call on other threads may hold on to it.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Mutex<Vec<Warning>>);
@@ -102,9 +120,15 @@ impl Activity {
     }
 
     /// The warnings so far, in the order of their paths.
-    pub(crate) fn into_warnings(self) -> Vec<Warning> {
+    fn into_warnings(self) -> Vec<Warning> {
         let mut warnings = std::mem::take(&mut *self.warnings.lock());
         warnings.sort_by(|a, b| a.path.cmp(&b.path).then(a.message.cmp(&b.message)));
         warnings
+    }
+
+    /// The same for tests of those who work for a call.
+    #[cfg(all(test, feature = "dragonfly"))]
+    pub(crate) fn said(self) -> Vec<Warning> {
+        self.into_warnings()
     }
 }

@@ -67,7 +67,7 @@ pub mod restore {
                 Durability::Background,
                 &request,
                 None,
-                activity(),
+                &activity(),
             )?;
             let blobs = store.catalog.read(|txn| txn.blobs_after(None, 100))?;
             Ok(Self {
@@ -111,8 +111,14 @@ pub mod restore {
                 Ok(snapshot)
             })?;
             let request = RestoreRequest::new(reference, output);
-            let restored =
-                restore::run(&self.store, &self.limits, false, &request, None, activity());
+            let restored = restore::run(
+                &self.store,
+                &self.limits,
+                false,
+                &request,
+                None,
+                &activity(),
+            );
             let doomed = self.store.catalog.write(Sync::Normal, |txn| {
                 txn.mark_removed(snapshot)?;
                 txn.doom_abandoned(&[snapshot])

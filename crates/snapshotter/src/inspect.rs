@@ -16,6 +16,7 @@ use crate::words::error::{At, Error, Result};
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
 use crate::words::relpath::os_name;
+use crate::words::total::total;
 
 /// A snapshot in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,7 +262,7 @@ pub(crate) fn entries(
 pub(crate) fn remove(
     store: &Store,
     reference: &Reference,
-    activity: Activity,
+    activity: &Activity,
 ) -> Result<RemoveReport> {
     store.require_current()?;
     store.expect_orphans();
@@ -274,12 +275,9 @@ pub(crate) fn remove(
         })
     })?;
     // It is removed: what is left of it now is litter.
-    store.sweep_removed(&doomed, &activity);
+    store.sweep_removed(&doomed, activity);
     let freed = doomed.iter().map(|blob| blob.data_size);
-    Ok(RemoveReport {
-        warnings: activity.into_warnings(),
-        ..RemoveReport::new(snapshot, freed)
-    })
+    Ok(RemoveReport::new(snapshot, freed))
 }
 
 /// Pins a snapshot or takes its pin away.
@@ -316,21 +314,21 @@ impl RemoveReport {
             reference: snapshot.reference,
             manifest_digest: snapshot.manifest_digest,
             blobs_removed: freed.clone().count() as u64,
-            freed_bytes: freed.sum(),
+            freed_bytes: total(freed),
             warnings: Vec::new(),
         }
     }
 }
 
 pub(crate) fn usage(store: &Store) -> Result<Usage> {
-    let (snapshots, (blobs, _, stored_bytes)) = store
+    let (snapshots, (blobs, stored_bytes)) = store
         .catalog
         .read(|txn| Ok((txn.snapshots()?, txn.blob_totals()?)))?;
     let space = space::of(&store.root.dir).at("examine", store.root.dir.path())?;
     Ok(Usage {
         snapshots: snapshots.len() as u64,
-        logical_bytes: snapshots.iter().map(|s| s.totals.logical_bytes).sum(),
-        data_bytes: snapshots.iter().map(|s| s.totals.data_bytes).sum(),
+        logical_bytes: total(snapshots.iter().map(|s| s.totals.logical_bytes)),
+        data_bytes: total(snapshots.iter().map(|s| s.totals.data_bytes)),
         blobs,
         stored_bytes,
         filesystem_bytes: space.total,

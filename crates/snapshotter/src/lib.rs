@@ -75,6 +75,7 @@ mod remote;
 #[cfg(not(feature = "registry"))]
 #[path = "remote_absent.rs"]
 mod remote;
+mod reports;
 mod restore;
 mod snapshot;
 mod snapshotter;

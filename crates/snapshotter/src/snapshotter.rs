@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::activity::Activity;
+use crate::activity::{self, Activity, Report};
 use crate::config::Config;
 use crate::diagnose::{self, Diagnosis};
 use crate::gc::{self, GcReport, GcRequest, UsageDetails, Worker};
@@ -178,7 +178,6 @@ impl Snapshotter {
         config.validate()?;
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
-        let activity = Activity::new(cancelled, request.observer.clone());
         let (config, request) = (config.clone(), request.clone());
         blocking(move || {
             #[cfg(feature = "registry")]
@@ -186,9 +185,9 @@ impl Snapshotter {
             let remote = Remote::open(config.registry.as_ref(), config.content.as_ref(), None)?;
             #[cfg(not(feature = "registry"))]
             let remote: Option<Remote> = None;
-            let mut report = rebuild::run(&config, remote.as_ref(), &request, &activity)?;
-            report.warnings = activity.into_warnings();
-            Ok(report)
+            activity::run(cancelled, request.observer.clone(), |activity| {
+                rebuild::run(&config, remote.as_ref(), &request, activity)
+            })
         })
         .await
     }
@@ -266,7 +265,7 @@ impl Snapshotter {
         let request = request.clone();
         self.counted(Operation::Snapshot, move |inner, store, activity| {
             let durability = inner.config.durability;
-            let remote = inner.remote_of_snapshot(&request, &activity)?;
+            let remote = inner.remote_of_snapshot(&request, activity)?;
             let (limits, remote) = (&inner.snapshots, remote.as_ref());
             let report = snapshot::run(store, limits, durability, &request, remote, activity)?;
             inner.metrics.count(|metrics| {
@@ -313,7 +312,7 @@ impl Snapshotter {
         let request = request.clone();
         self.counted(Operation::Restore, move |inner, store, activity| {
             let relaxed = inner.config.relaxed_times;
-            let remote = inner.remote_of_restore(&request, &activity)?;
+            let remote = inner.remote_of_restore(&request, activity)?;
             let remote = remote.as_ref().map(|remote| (remote, &inner.flights));
             let report = restore::run(store, &inner.restores, relaxed, &request, remote, activity)?;
             inner.metrics.count(|metrics| {
@@ -533,18 +532,16 @@ impl Snapshotter {
     pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyReport> {
         let request = request.clone();
         self.counted(Operation::Verify, move |inner, store, activity| {
-            let remote = inner.remote_of_repair(&request, &activity)?;
+            let remote = inner.remote_of_repair(&request, activity)?;
             let context = remote.as_ref().map(|remote| crate::remote::Context {
                 store,
                 limit: &inner.restores.transfers,
                 flights: &inner.flights,
                 remote,
-                activity: &activity,
+                activity,
             });
             let limit = inner.restores.of_device(store.root.device);
-            let mut report = verify::run(store, &limit, &request, context.as_ref(), &activity)?;
-            report.warnings = activity.into_warnings();
-            Ok(report)
+            verify::run(store, &limit, &request, context.as_ref(), activity)
         })
         .await
     }
@@ -671,9 +668,8 @@ impl Snapshotter {
     pub async fn gc(&self, request: &GcRequest) -> Result<GcReport> {
         let request = request.clone();
         self.counted(Operation::Gc, move |inner, store, activity| {
-            let (remote, config) = (inner.remote_of_gc(&activity)?, &inner.config.gc);
-            let mut report = gc::run(store, remote.as_ref(), config, &request, &activity)?;
-            report.warnings = activity.into_warnings();
+            let (remote, config) = (inner.remote_of_gc(activity)?, &inner.config.gc);
+            let report = gc::run(store, remote.as_ref(), config, &request, activity)?;
             inner.metrics.count(|metrics| report.count_in(metrics));
             Ok(report)
         })
@@ -710,10 +706,10 @@ impl Snapshotter {
     }
 
     /// As [`run`](Self::run), and counts the call.
-    pub(crate) async fn counted<T: Send + 'static>(
+    pub(crate) async fn counted<T: Report + Send + 'static>(
         &self,
         operation: Operation,
-        work: impl FnOnce(&Inner, &Arc<Store>, Activity) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Inner, &Arc<Store>, &Activity) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.run(move |inner, store, activity| {
             let started = std::time::Instant::now();
@@ -725,19 +721,20 @@ impl Snapshotter {
         .await
     }
 
-    pub(crate) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Report + Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner, &Arc<Store>, Activity) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Inner, &Arc<Store>, &Activity) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
-        let activity = Activity::new(cancelled, self.observer.clone());
-        let inner = Arc::clone(&self.inner);
+        let (inner, observer) = (Arc::clone(&self.inner), self.observer.clone());
         let span = tracing::Span::current();
         blocking(move || {
             let _entered = span.enter();
             let store = inner.store()?;
-            work(&inner, &store, activity)
+            activity::run(cancelled, observer, |activity| {
+                work(&inner, &store, activity)
+            })
         })
         .await
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use snapshotter::{
     Capability, Config, Content, ContentProvider, Dragonfly, ErrorKind, PullRequest, PushRequest,
-    Registry, RestoreRequest, SnapshotRequest, Snapshotter, Warning, WarningKind,
+    Registry, RestoreRequest, SnapshotRequest, Snapshotter, VerifyRequest, Warning, WarningKind,
 };
 use support_a::*;
 use testkit::compare::assert_same;
@@ -174,6 +174,35 @@ async fn daemons_that_are_gone_are_gone_around_and_each_report_says_so() {
     assert_eq!(pushed.unwrap().warnings, []);
     let pulled = other.pull(&PullRequest::new(reference("vm:v1"))).await;
     assert_eq!(pulled.unwrap().warnings, []);
+}
+
+/// A pull dropped what its call had gathered: its report never had a warning, and `--strict` never anything to fail for.
+/// Each verb filled its report by itself, and what it was told of is put there in one place now.
+#[tokio::test]
+async fn pushes_pulls_and_repairs_that_go_around_a_daemon_say_so_too() {
+    let between = Between::new();
+    let (here, there) = (between.node().await, between.node().await);
+    let source = here.place.write("source", &checkpoint());
+    let local = request("v1", &source).local(true);
+    assert_eq!(here.store.snapshot(&local).await.unwrap().warnings, []);
+    drop(here.daemon);
+    drop(there.daemon);
+    let pushed = here.store.push(&PushRequest::new(reference("vm:v1"))).await;
+    assert_direct(&pushed.unwrap().warnings, "dfdaemon.sock");
+    let pulled = there
+        .store
+        .pull(&PullRequest::new(reference("vm:v1")))
+        .await;
+    let pulled = pulled.unwrap();
+    assert_eq!(pulled.fetched_blobs, 4);
+    assert_direct(&pulled.warnings, "dfdaemon.sock");
+    let blobs = there.place.blobs();
+    let largest = blobs.iter().max_by_key(|blob| stat(blob).len()).unwrap();
+    fs::remove_file(largest).unwrap();
+    let repaired = there.store.verify(&VerifyRequest::all().repair(true)).await;
+    let repaired = repaired.unwrap();
+    assert_eq!(repaired.repaired.len(), 1);
+    assert_direct(&repaired.warnings, "dfdaemon.sock");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::sleep;
@@ -181,10 +182,49 @@ impl LoopMount {
         })
     }
 
+    /// Makes what begins with these bytes unreadable, as bad sectors are: a byte of it is changed on the device, beneath a
+    /// filesystem that keeps checksums (btrfs). Nothing may be open there.
+    ///
+    /// # Errors
+    /// If this machine can't: says why.
+    ///
+    /// # Panics
+    /// If the bytes are nowhere.
+    pub fn spoil(&self, bytes: &[u8]) -> Result<(), Skip> {
+        let home = &self.mounted.0;
+        unmount(&home.point, UnmountFlags::NOFOLLOW)
+            .map_err(|error| Skip::new(format!("cannot unmount: {error}")))?;
+        let image = home.dir.path().join("image");
+        let spoiled = spoil(&image, bytes).map_err(skip_of("the image"))?;
+        assert!(spoiled > 0, "they are not in the image");
+        mount(&[
+            "-o".as_ref(),
+            "loop".as_ref(),
+            image.as_ref(),
+            home.point.as_ref(),
+        ])
+    }
+
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.mounted.0.point
     }
+}
+
+/// Changes a byte of each block that begins with these, and says how many there are.
+fn spoil(image: &Path, bytes: &[u8]) -> std::io::Result<usize> {
+    let file = File::options().read(true).write(true).open(image)?;
+    let mut block = [0; 4096];
+    let mut spoiled = 0;
+    for at in (0..file.metadata()?.len()).step_by(block.len()) {
+        file.read_exact_at(&mut block, at)?;
+        if block.starts_with(bytes) {
+            file.write_all_at(&[!bytes[0]], at)?;
+            spoiled += 1;
+        }
+    }
+    file.sync_all()?;
+    Ok(spoiled)
 }
 
 /// A filesystem in memory, mounted until this is dropped.

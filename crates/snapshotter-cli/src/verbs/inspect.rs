@@ -145,16 +145,12 @@ impl Inspected {
     }
 
     fn of_remote(details: &RemoteDetails) -> Self {
-        let inodes = details
-            .files
-            .iter()
-            .filter(|file| file.hardlink_of.is_none());
         Self {
             reference: details.reference.to_string(),
             manifest_digest: details.manifest_digest.to_string(),
             here: None,
             annotations: details.annotations.clone(),
-            logical_bytes: inodes.map(|file| file.size).sum(),
+            logical_bytes: details.logical_bytes,
             data_bytes: None,
             files: details.files.iter().map(File::new).collect(),
             directories: details.directories.iter().map(Entry::new).collect(),

@@ -113,7 +113,10 @@ impl Removed {
             dry_run,
             removed: reports.iter().map(One::new).collect(),
             blobs_removed: reports.iter().map(|report| report.blobs_removed).sum(),
-            freed_bytes: reports.iter().map(|report| report.freed_bytes).sum(),
+            freed_bytes: reports
+                .iter()
+                .map(|report| report.freed_bytes)
+                .fold(0, u64::saturating_add),
         }
     }
 }

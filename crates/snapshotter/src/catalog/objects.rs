@@ -381,13 +381,13 @@ impl Txn<'_> {
         Ok(found.is_some())
     }
 
-    /// Number of blobs, their logical bytes, and the bytes of data the store keeps for them.
-    pub(crate) fn blob_totals(&self) -> Result<(u64, u64, u64)> {
+    /// Number of blobs, and the bytes of data the store keeps for them.
+    pub(crate) fn blob_totals(&self) -> Result<(u64, u64)> {
         self.first(
-            "SELECT count(*), coalesce(sum(c.size), 0), coalesce(sum(o.data_size), 0)
+            "SELECT count(*), coalesce(sum(o.data_size), 0)
              FROM objects o JOIN contents c ON c.object = o.id",
             [],
-            |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?, unsigned(row, 2)?)),
+            |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)),
         )
         .map(Option::unwrap_or_default)
     }

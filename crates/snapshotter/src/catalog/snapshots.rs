@@ -4,9 +4,11 @@ use rusqlite::{Row, params};
 
 use super::{Result, Txn, bad_column, signed, unsigned};
 use crate::format::artifact::Manifest;
+use crate::format::document::{Document, FileEntry};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind};
 use crate::words::reference::Reference;
+use crate::words::total::total;
 
 /// A visible snapshot's row.
 #[derive(Clone, Debug)]
@@ -44,6 +46,27 @@ pub(crate) struct Totals {
     pub(crate) files: u64,
     pub(crate) logical_bytes: u64,
     pub(crate) data_bytes: u64,
+}
+
+impl Totals {
+    /// Of so many names, and inodes with these sizes and bytes of data.
+    pub(crate) fn new(names: usize, inodes: impl Iterator<Item = (u64, u64)> + Clone) -> Self {
+        Self {
+            files: names as u64,
+            logical_bytes: total(inodes.clone().map(|(size, _)| size)),
+            data_bytes: total(inodes.map(|(_, data)| data)),
+        }
+    }
+
+    /// Of a document, whose files have so many bytes of data.
+    pub(crate) fn of(document: &Document, data: impl Fn(&FileEntry) -> u64) -> Self {
+        let is_inode = |file: &&FileEntry| file.hardlink_of.is_none();
+        let inodes = document.files.iter().filter(is_inode);
+        Self::new(
+            document.files.len(),
+            inodes.map(|file| (file.size, data(file))),
+        )
+    }
 }
 
 /// What a pending snapshot becomes when it is complete.

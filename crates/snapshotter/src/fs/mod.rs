@@ -45,6 +45,15 @@ pub(crate) fn random_u64() -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// Whether a filesystem says that what is on the disk is bad: a sector that cannot be read, or a checksum that is not right.
+pub(crate) fn is_bad_medium(error: &io::Error) -> bool {
+    #[cfg(target_os = "linux")]
+    const BAD: &[i32] = &[libc::EIO, libc::EBADMSG, libc::EUCLEAN, libc::ENODATA];
+    #[cfg(not(target_os = "linux"))]
+    const BAD: &[i32] = &[libc::EIO, libc::EBADMSG];
+    error.raw_os_error().is_some_and(|code| BAD.contains(&code))
+}
+
 /// Whether this process may give files to other owners and read every attribute.
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()

@@ -14,6 +14,7 @@ use crate::remote::Remote;
 use crate::store::Store;
 use crate::words::digest::Checksum;
 use crate::words::error::{At, Result};
+use crate::words::total::total;
 
 /// A look at the store.
 pub(super) struct Survey {
@@ -110,7 +111,7 @@ pub(super) fn survey(
     };
     Ok(Survey {
         exclusive: exclusive(&measured),
-        stored_bytes: rows.blobs.iter().map(|blob| blob.data_size).sum(),
+        stored_bytes: total(rows.blobs.iter().map(|blob| blob.data_size)),
         snapshots: rows.snapshots,
         publications: rows.publications,
         measured,

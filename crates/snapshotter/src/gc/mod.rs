@@ -31,6 +31,7 @@ use crate::inspect;
 use crate::remote::Remote;
 use crate::store::{Store, now};
 use crate::words::error::Result;
+use crate::words::total::total;
 
 /// A release helped if it gave back more than this part of the bytes or inodes that went: metadata alone comes and goes.
 const HARDLY: u64 = 100;
@@ -224,7 +225,7 @@ impl Collection<'_> {
             };
             let gained = after.available.saturating_sub(space.available);
             report.freed_bytes += gained;
-            let stored = self.store.catalog.read(|txn| txn.blob_totals())?.2;
+            let stored = self.store.catalog.read(|txn| txn.blob_totals())?.1;
             let left = self.policy.goal(after, was_too_full, stored);
             if is_stuck(space, after, expected, left) {
                 report.shortfall = shortfall(left, GcStop::NotHelping);
@@ -283,9 +284,9 @@ impl Collection<'_> {
                 confirming.doubt(*id);
                 continue;
             };
-            let bytes = doomed.iter().map(|blob| blob.data_size).sum();
+            let bytes = total(doomed.iter().map(|blob| blob.data_size));
             tracing::info!(reference = %snapshot.reference, bytes, "released");
-            expected.disk += bytes;
+            expected.disk = total([expected.disk, bytes]);
             expected.inodes += doomed.len() as u64;
             let went = Exclusive {
                 blobs: doomed.len() as u64,
@@ -314,7 +315,7 @@ impl Collection<'_> {
 
 fn add(report: &mut GcReport, snapshot: &Snapshot, went: Exclusive) {
     report.blobs_released += went.blobs;
-    report.released_bytes += went.bytes;
+    report.released_bytes = total([report.released_bytes, went.bytes]);
     report.released.push(ReleasedSnapshot {
         reference: snapshot.reference.clone(),
         manifest_digest: snapshot.manifest_digest,
@@ -373,10 +374,8 @@ pub(crate) fn usage_details(
     let snapshots = seen.snapshots.iter().zip(&seen.measured.snapshots);
     let snapshots = snapshots.map(|(snapshot, candidate)| {
         let weights = candidate.blobs.iter();
-        let all: u64 = weights
-            .filter_map(|blob| seen.measured.blobs.get(blob))
-            .map(|weight| weight.frees.stored)
-            .sum();
+        let weights = weights.filter_map(|blob| seen.measured.blobs.get(blob));
+        let all = total(weights.map(|weight| weight.frees.stored));
         let exclusive = seen.exclusive.get(&snapshot.id).map_or(0, |own| own.bytes);
         SnapshotUsage {
             reference: snapshot.reference.clone(),

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{GcReport, GcRequest};
-use crate::activity::Activity;
+use crate::activity;
 use crate::config::Gc;
 use crate::metrics::{Operation, Recorder};
 use crate::remote::Remote;
@@ -146,11 +146,11 @@ impl Work {
     }
 
     fn collect(&self, store: &Arc<Store>) -> Result<GcReport> {
-        let activity = Activity::new(Arc::clone(&self.stop.cancelled), None);
         let (request, remote) = (GcRequest::new(), self.remote.as_ref());
-        let mut report = super::run(store, remote, &self.config, &request, &activity)?;
-        report.warnings = activity.into_warnings();
-        Ok(report)
+        let cancelled = Arc::clone(&self.stop.cancelled);
+        activity::run(cancelled, None, |activity| {
+            super::run(store, remote, &self.config, &request, activity)
+        })
     }
 }
 

@@ -21,12 +21,14 @@ pub(crate) mod wire;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 pub(crate) use copy::Offer;
 pub(crate) use hashes::{Hashers, Hashes, Hashing};
 pub(crate) use packed::{claimed_size, pass_packed};
 pub(crate) use probe::{PROBED, holes_are_zero, probe};
 
+use crate::fs::is_bad_medium;
 use crate::words::extent::ExtentMap;
 use copy::Copy;
 use piece::{Fill, Piece, fill};
@@ -157,7 +159,22 @@ fn pass_alone(
     Ok(hashers.finish())
 }
 
-/// Whether an error of a pass means that the bytes are not what they were: too few of them, or not a packed stream.
+/// Reads from a file that is not written. What the disk cannot give back is wrong, as bytes are that changed; it is said
+/// here, because of a file that is written the same error means something else.
+fn read_at(file: &File, place: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(place, offset).map_err(unread)
+}
+
+fn unread(error: io::Error) -> io::Error {
+    if is_bad_medium(&error) {
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    } else {
+        error
+    }
+}
+
+/// Whether an error of a pass means that the bytes are not what they were: too few of them, not a packed stream, or none
+/// that the disk gives back.
 pub(crate) fn is_wrong(error: &io::Error) -> bool {
     matches!(
         error.kind(),

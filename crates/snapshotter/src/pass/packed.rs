@@ -8,10 +8,9 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use super::piece::{Fill, Piece, Segment};
-use super::{Hashes, Hashing, Output, Progress, pass_over};
+use super::{Hashes, Hashing, Output, Progress, pass_over, read_at};
 use crate::format::spf::{DecodeError, Decoder, HEADER_BYTES, SpfError, size_in_header};
 use crate::fs::Stat;
 use crate::words::extent::ExtentMap;
@@ -112,7 +111,7 @@ pub(crate) fn pass_packed(
 /// The operating system's; `UnexpectedEof` for a file that is too short to say one.
 pub(crate) fn claimed_size(file: &File) -> io::Result<u64> {
     let mut header = [0; HEADER_BYTES];
-    file.read_exact_at(&mut header, 0)?;
+    read_at(file, &mut header, 0)?;
     Ok(size_in_header(&header))
 }
 

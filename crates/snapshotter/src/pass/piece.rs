@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+
+use super::read_at;
 
 /// An aligned part of a stream, and which of its bytes belong where in the file.
 pub(crate) struct Piece {
@@ -69,7 +70,7 @@ impl Piece {
     pub(crate) fn read(&mut self, file: &File) -> io::Result<()> {
         for segment in &self.reads {
             let place = &mut self.buffer[segment.start..segment.start + segment.len];
-            file.read_exact_at(place, segment.file_offset)?;
+            read_at(file, place, segment.file_offset)?;
         }
         Ok(())
     }

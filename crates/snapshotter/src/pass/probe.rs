@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
-use super::ALONE;
+use super::{ALONE, read_at, unread};
+use crate::fs::scan;
 use crate::words::extent::ExtentMap;
 
 /// Whether every byte outside the map reads as zero: a hole that was written into is found here.
 pub(crate) fn holes_are_zero(file: &File, map: &ExtentMap) -> io::Result<bool> {
-    let found = crate::fs::scan::extents(file, map.size())?;
+    let found = scan::extents(file, map.size()).map_err(unread)?;
     let mut buffer = vec![0; ALONE];
     let mut written = found.extents().iter().peekable();
     let mut holes = map.holes().peekable();
@@ -32,7 +32,7 @@ fn is_zero(file: &File, from: u64, to: u64, buffer: &mut [u8]) -> io::Result<boo
     let mut at = from;
     while at < to {
         let len = usize::try_from(to - at).map_or(buffer.len(), |left| left.min(buffer.len()));
-        file.read_exact_at(&mut buffer[..len], at)?;
+        read_at(file, &mut buffer[..len], at)?;
         if buffer[..len].iter().any(|byte| *byte != 0) {
             return Ok(false);
         }
@@ -69,7 +69,7 @@ pub(crate) fn probe(file: &File, map: &ExtentMap) -> io::Result<[u8; 32]> {
         let Some(extent) = current else { break };
         let within = wanted - passed;
         let len = (extent.len - within).min(PAGE) as usize;
-        file.read_exact_at(&mut page[..len], extent.offset + within)?;
+        read_at(file, &mut page[..len], extent.offset + within)?;
         hasher.update(&page[..len]);
     }
     Ok(*hasher.finalize().as_bytes())

@@ -17,6 +17,7 @@ use crate::store::{ReadBlob, read_blob};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{At, Result};
 use crate::words::form::Form;
+use crate::words::total::total;
 
 /// A file with the bytes its name says.
 #[derive(Debug)]
@@ -175,7 +176,7 @@ impl Found {
 
     pub(super) fn data_bytes(&self) -> u64 {
         let blobs = self.blobs.values();
-        blobs.map(|blob| blob.read.map.data_size()).sum()
+        total(blobs.map(|blob| blob.read.map.data_size()))
     }
 
     /// The blob with a file's bytes, and the bytes of data in it.

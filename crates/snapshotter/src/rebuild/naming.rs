@@ -19,6 +19,7 @@ use crate::words::form::Form;
 use crate::words::progress::WarningKind;
 use crate::words::reference::Reference;
 use crate::words::relpath::RelPath;
+use crate::words::total::total;
 
 /// The name of what has none.
 const LOST_AND_FOUND: &str = "lost-and-found";
@@ -154,7 +155,8 @@ impl Naming {
             let named = self.lost_and_found(txn, found, unnamed, number)?;
             write_snapshot(txn, found, &mut needed, &named)?;
             let data = |file: &FileEntry| found.of(file).map_or(0, |(_, data)| data);
-            report.unnamed_bytes += named.entries.files.iter().map(data).sum::<u64>();
+            let files = named.entries.files.iter().map(data);
+            report.unnamed_bytes = total(files.chain([report.unnamed_bytes]));
             report.lost_and_found.push(named.reference);
         }
         Ok(report)
@@ -300,16 +302,5 @@ fn insert_missing(txn: &Txn<'_>, file: &FileEntry, checksum: Checksum) -> Result
 }
 
 fn totals(found: &Found, document: &Document) -> Totals {
-    let inodes = || {
-        document
-            .files
-            .iter()
-            .filter(|file| file.hardlink_of.is_none())
-    };
-    let data = |file: &FileEntry| found.of(file).map_or(0, |(_, data)| data);
-    Totals {
-        files: document.files.len() as u64,
-        logical_bytes: inodes().map(|file| file.size).sum(),
-        data_bytes: inodes().map(data).sum(),
-    }
+    Totals::of(document, |file| found.of(file).map_or(0, |(_, data)| data))
 }

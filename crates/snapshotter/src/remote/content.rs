@@ -83,17 +83,14 @@ impl<'a> Outgoing<'a> {
             &mut emit,
         );
         activity.check()?;
+        let damaged = |why| self.store.found_damaged(self.blob, &self.opened, why);
         let checksum = match fed {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) if is_wrong(&error) => None,
-            fed => {
-                let path = self.store.content_path(self.blob, self.opened.form);
-                Some(fed.at("read", path)?)
-            }
+            Err(error) if is_wrong(&error) => return Err(damaged(Some(error))?),
+            fed => fed.at("read", self.store.content_path(self.blob, self.opened.form))?,
         };
-        if checksum != Some(self.blob.checksum) {
-            self.store.mark_unless_replaced(self.blob, &self.opened)?;
-            return Err(crate::store::damaged(self.blob));
+        if checksum != self.blob.checksum {
+            return Err(damaged(None)?);
         }
         if let Some(last) = held {
             // A receiver that is gone says why by itself.

@@ -25,6 +25,7 @@ use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::progress::{Event, WarningKind};
 use crate::words::reference::Reference;
+use crate::words::total::total;
 
 /// What a fetch brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,7 +165,7 @@ impl<'a> Fetching<'a> {
         }
         self.context.activity.tell(|| Event::Planned {
             files: missing.len() as u64,
-            bytes: missing.iter().map(|need| need.size).sum(),
+            bytes: total(missing.iter().map(|need| need.size)),
         });
         let origin = self.context.remote.origin(self.repository, self.manifest)?;
         let mut left = missing.to_vec();

@@ -38,7 +38,7 @@ impl Snapshotter {
             let remote = inner.require_remote(
                 request.registry.as_ref(),
                 request.content.as_ref(),
-                &activity,
+                activity,
             )?;
             let report = push(
                 store,
@@ -77,14 +77,14 @@ impl Snapshotter {
             let remote = inner.require_remote(
                 request.registry.as_ref(),
                 request.content.as_ref(),
-                &activity,
+                activity,
             )?;
             let context = Context {
                 store,
                 limit: &inner.restores.transfers,
                 flights: &inner.flights,
                 remote: &remote,
-                activity: &activity,
+                activity,
             };
             let report = pull(&context, &request)?;
             inner.metrics.count(|metrics| {
@@ -106,8 +106,8 @@ impl Snapshotter {
         let name = name.map(str::to_owned);
         self.run(move |inner, _, activity| {
             inner
-                .require_remote(None, None, &activity)?
-                .list(name.as_deref(), &activity)
+                .require_remote(None, None, activity)?
+                .list(name.as_deref(), activity)
         })
         .await
     }
@@ -120,8 +120,8 @@ impl Snapshotter {
         let reference = reference.clone();
         self.run(move |inner, _, activity| {
             inner
-                .require_remote(None, None, &activity)?
-                .describe(&reference, &activity)
+                .require_remote(None, None, activity)?
+                .describe(&reference, activity)
         })
         .await
     }
@@ -135,8 +135,8 @@ impl Snapshotter {
     pub async fn remove_remote(&self, reference: &Reference) -> Result<Sha256> {
         let reference = reference.clone();
         self.run(move |inner, store, activity| {
-            let remote = inner.require_remote(None, None, &activity)?;
-            remove(store, &remote, &reference, &activity)
+            let remote = inner.require_remote(None, None, activity)?;
+            remove(store, &remote, &reference, activity)
         })
         .await
     }
@@ -150,7 +150,7 @@ impl Snapshotter {
     pub async fn diagnose_remote(&self) -> Result<Option<RemoteDiagnosis>> {
         self.run(move |inner, _, activity| {
             let remote = inner.remote.as_ref();
-            remote.map(|remote| remote.diagnose(&activity)).transpose()
+            remote.map(|remote| remote.diagnose(activity)).transpose()
         })
         .await
     }

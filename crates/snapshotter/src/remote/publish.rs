@@ -25,6 +25,7 @@ use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
+use crate::words::total::total;
 
 /// A publication under way.
 struct Publishing<'a> {
@@ -83,7 +84,7 @@ impl Publishing<'_> {
         }
         self.activity.tell(|| Event::Planned {
             files: blobs.len() as u64,
-            bytes: blobs.iter().map(|blob| blob.data_size).sum(),
+            bytes: total(blobs.iter().map(|blob| blob.data_size)),
         });
         let manifest = self
             .send_contents(&blobs, manifest, &document)

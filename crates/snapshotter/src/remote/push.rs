@@ -11,10 +11,11 @@ use crate::limit::Limit;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::transport::Content;
-use crate::words::error::Result;
+use crate::words::error::{ErrorKind, Result};
 use crate::words::progress::{Event, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
+use crate::words::total::total;
 
 /// Which snapshot to publish.
 ///
@@ -104,7 +105,7 @@ pub(crate) fn run(
     limit: &Limit,
     remote: &Remote,
     request: &PushRequest,
-    activity: Activity,
+    activity: &Activity,
 ) -> Result<PushReport> {
     let started = Instant::now();
     let operation = store.begin()?;
@@ -113,16 +114,15 @@ pub(crate) fn run(
         operation.lease(txn, snapshot.id)?;
         Ok(snapshot)
     })?;
-    let (publication, verified_blobs) =
-        send(store, limit, remote, request, &snapshot, &activity)
-            .map_err(|error| error.with_reference(&request.reference))?;
+    let (publication, verified_blobs) = send(store, limit, remote, request, &snapshot, activity)
+        .map_err(|error| error.with_reference(&request.reference))?;
     drop(operation);
     Ok(PushReport {
         reference: snapshot.reference.with_digest(publication.manifest_digest),
         publication,
         verified_blobs,
         duration: started.elapsed(),
-        warnings: activity.into_warnings(),
+        warnings: Vec::new(),
     })
 }
 
@@ -154,7 +154,10 @@ pub(crate) fn publish_new(
 ) -> Result<Publication> {
     let found = store.catalog.read(|txn| txn.snapshot(snapshot))?;
     let Some(snapshot) = found else {
-        return Err(crate::Error::cancelled());
+        return Err(crate::Error::new(
+            ErrorKind::NotFound,
+            "the snapshot was taken, and removed or replaced by another call before it was published",
+        ));
     };
     publish::run(store, limit, remote, &snapshot, force, activity).map_err(|error| {
         error
@@ -179,7 +182,7 @@ fn read_back(
     })?;
     activity.tell(|| Event::Planned {
         files: blobs.len() as u64,
-        bytes: blobs.iter().map(|blob| blob.data_size).sum(),
+        bytes: total(blobs.iter().map(|blob| blob.data_size)),
     });
     let repository = remote.repository(&snapshot.reference)?;
     let manifest = super::parse_manifest(&manifest, &snapshot.reference)?;

@@ -6,6 +6,7 @@ use super::resolve::resolve;
 use super::runtime::wait;
 use super::{Place, Remote};
 use crate::activity::Activity;
+use crate::catalog::Totals;
 use crate::format::artifact::Manifest;
 use crate::format::document::Document;
 use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
@@ -49,6 +50,8 @@ pub struct RemoteDetails {
     pub manifest_digest: Sha256,
     /// What was noted when it was taken.
     pub annotations: BTreeMap<String, String>,
+    /// Sizes of the files, holes included, each inode once, in bytes.
+    pub logical_bytes: u64,
     /// Regular files.
     pub files: Vec<FileDetails>,
     /// Directories.
@@ -108,6 +111,7 @@ impl Remote {
             manifest_digest: Sha256::of(&resolved.manifest),
             reference: resolved.reference,
             annotations: resolved.parsed.annotations,
+            logical_bytes: Totals::of(&resolved.entries, |_| 0).logical_bytes,
             files,
             directories,
             symlinks,

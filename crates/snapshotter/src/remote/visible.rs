@@ -93,16 +93,6 @@ fn totals(store: &Store, snapshot: i64, document: &Document) -> Result<Totals> {
         .iter()
         .map(|blob| (blob.digest, blob.data_size))
         .collect();
-    let inodes = || {
-        document
-            .files
-            .iter()
-            .filter(|file| file.hardlink_of.is_none())
-    };
-    let data_size = |file: &FileEntry| data.get(&file.content.digest()).copied().unwrap_or(0);
-    Ok(Totals {
-        files: document.files.len() as u64,
-        logical_bytes: inodes().map(|file| file.size).sum(),
-        data_bytes: inodes().map(data_size).sum(),
-    })
+    let of = |file: &FileEntry| data.get(&file.content.digest()).copied().unwrap_or(0);
+    Ok(Totals::of(document, of))
 }

@@ -21,8 +21,10 @@ use crate::fs::place::cannot_share;
 use crate::fs::temporary::{self, Temporary};
 use crate::fs::{Dir, Stat, attributes, own_ids};
 use crate::limit::for_each;
-use crate::pass::{Hashing, Output, holes_are_zero, pass};
-use crate::store::{Existing, KnownViews, Linkable, NewView, OpenBlob, Told, Wanted};
+use crate::pass::{Hashing, Output, holes_are_zero, is_wrong, pass};
+use crate::store::{
+    Existing, KnownViews, Linkable, NewView, OpenBlob, Told, Wanted, is_unreadable,
+};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -30,6 +32,7 @@ use crate::words::form::Form;
 use crate::words::placement::{LinkMode, Placement, Placements};
 use crate::words::progress::{Event, WarningKind};
 use crate::words::relpath::{RelPath, os_name};
+use crate::words::total::total;
 
 /// Copies of at least this many bytes are checked against the free space first.
 const LARGE: u64 = 1 << 20;
@@ -54,8 +57,8 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
     };
     for file in files() {
         let blob = blobs.of(file)?;
-        restored.logical_bytes += blob.size;
-        restored.data_bytes += blob.data_size;
+        restored.logical_bytes = total([restored.logical_bytes, blob.size]);
+        restored.data_bytes = total([restored.data_bytes, blob.data_size]);
     }
     context.activity.tell(|| Event::Planned {
         files: files().count() as u64,
@@ -479,13 +482,13 @@ impl<'a> Placing<'a> {
         }
         let file = match self.context.activity.open(parent, name)? {
             // What cannot be read cannot be compared: it is replaced.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+            Err(error) if is_unreadable(&error) => return Ok(false),
             result => result.at("open", path())?,
         };
         let same = Stat::of_file(&file).at("examine", path())?.identity() == stat.identity();
         Ok(same
             && job.wanted.matches(&file, &stat).at("examine", path())?
-            && self.has_bytes(&file, job).at("read", path())?)
+            && self.has_bytes(&file, job)?.at("read", path())?)
     }
 
     /// How many of these paths in the output are names of an inode.
@@ -498,17 +501,20 @@ impl<'a> Placing<'a> {
         paths.iter().filter(is_name).count() as u64
     }
 
-    fn has_bytes(&self, file: &File, job: &Job<'_>) -> io::Result<bool> {
-        let map = self
-            .context
-            .store
-            .extents(job.blob)
-            .map_err(io::Error::other)?;
-        let progress = |_| self.context.activity.advance(0);
-        match pass(file, &map, Output::None, Hashing::Checksum, &progress) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            result => Ok(result?.checksum == job.blob.checksum && holes_are_zero(file, &map)?),
-        }
+    /// Whether a file in the output has a blob's bytes; one that the disk does not give back has not.
+    fn has_bytes(&self, file: &File, job: &Job<'_>) -> Result<io::Result<bool>> {
+        let context = self.context;
+        let map = context.store.extents(job.blob)?;
+        let progress = |_| context.activity.advance(0);
+        let result =
+            pass(file, &map, Output::None, Hashing::Checksum, &progress).and_then(|hashes| {
+                Ok(hashes.checksum == job.blob.checksum && holes_are_zero(file, &map)?)
+            });
+        context.activity.check()?;
+        Ok(match result {
+            Err(error) if is_wrong(&error) => Ok(false),
+            result => result,
+        })
     }
 
     /// Makes a file of its own and gives it its name.

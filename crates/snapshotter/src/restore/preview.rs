@@ -13,6 +13,7 @@ use crate::words::digest::Sha256;
 use crate::words::error::{At, Result};
 use crate::words::reference::Reference;
 use crate::words::relpath::{RelPath, os_name};
+use crate::words::total::total;
 
 /// What a restore would make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub(crate) fn run(store: &Store, request: &RestoreRequest) -> Result<RestorePlan
         files: (files().count() + plan.links.len()) as u64,
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
-        logical_bytes: files().map(|file| file.entry.size).sum(),
+        logical_bytes: total(files().map(|file| file.entry.size)),
         entries: entries(&plan),
     })
 }

@@ -44,11 +44,11 @@ pub(super) fn describe(
             .collect(),
     };
     document.sort();
-    let totals = Totals {
-        files: document.files.len() as u64,
-        logical_bytes: captured.files.iter().map(|file| file.size).sum(),
-        data_bytes: captured.files.iter().map(|file| file.data_size).sum(),
-    };
+    let inodes = captured.files.iter();
+    let totals = Totals::new(
+        document.files.len(),
+        inodes.map(|file| (file.size, file.data_size)),
+    );
     let encoded = document.encode().map_err(cannot_describe)?;
     let manifest = Manifest::build(&encoded, &[], annotations).map_err(cannot_describe)?;
     Ok(Described {

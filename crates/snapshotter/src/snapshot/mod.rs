@@ -27,6 +27,7 @@ use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::{Event, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
+use crate::words::total::total;
 
 /// What to take a snapshot of, and what to call it.
 ///
@@ -261,14 +262,14 @@ pub(crate) fn run(
     durability: Durability,
     request: &SnapshotRequest,
     remote: Option<&Remote>,
-    activity: Activity,
+    activity: &Activity,
 ) -> Result<SnapshotReport> {
     let started = Instant::now();
     let reference = request.reference()?;
     check_annotations(&request.annotations)?;
     if let Some(remote) = remote.filter(|_| !request.force) {
         // Before anything is read: what is taken there cannot be published.
-        remote.require_new(&reference, &activity).map_err(|error| {
+        remote.require_new(&reference, activity).map_err(|error| {
             error.with_hint(
                 "with `local` the snapshot is taken all the same, and published later by `push`",
             )
@@ -281,7 +282,7 @@ pub(crate) fn run(
     let context = Context {
         store,
         limit: &limit,
-        activity: &activity,
+        activity,
         base: &base,
         link_mode: request.link_mode,
         // What is elsewhere too need not be waited for.
@@ -305,7 +306,7 @@ pub(crate) fn run(
                 remote,
                 snapshot,
                 request.force,
-                &activity,
+                activity,
             )
         })
         .transpose();
@@ -314,13 +315,8 @@ pub(crate) fn run(
         store.sync_later(snapshot);
     }
     drop(operation);
-    let publication = published?;
-    Ok(taken.report(
-        reference,
-        publication,
-        started.elapsed(),
-        activity.into_warnings(),
-    ))
+    let publication = published.map_err(|error| error.with_reference(&reference))?;
+    Ok(taken.report(reference, publication, started.elapsed()))
 }
 
 /// Registers the pending snapshot that keeps the blobs until it is finished, leased by this call.
@@ -451,7 +447,7 @@ impl Taken {
             placements.count(file.placement, file.data_size);
             if file.stored {
                 stored.insert(file.hashes.checksum);
-                stored_bytes += file.data_size;
+                stored_bytes = total([stored_bytes, file.data_size]);
             } else {
                 reused.insert(file.hashes.checksum);
             }
@@ -473,7 +469,6 @@ impl Taken {
         reference: Reference,
         publication: Option<Publication>,
         duration: Duration,
-        warnings: Vec<Warning>,
     ) -> SnapshotReport {
         let digest = publication
             .as_ref()
@@ -494,7 +489,7 @@ impl Taken {
             placements: self.placements,
             publication,
             duration,
-            warnings,
+            warnings: Vec::new(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
 use crate::words::relpath::{RelPath, is_base, os_name};
+use crate::words::total::total;
 
 /// Entries a document can hold.
 const MAX_ENTRIES: usize = 1 << 20;
@@ -46,10 +47,8 @@ pub(super) struct PlannedSymlink {
 impl Plan {
     /// Bytes the files occupy: what there is to read, about.
     pub(super) fn allocated(&self) -> u64 {
-        self.files
-            .iter()
-            .map(|file| file.stat.allocated.min(file.stat.size))
-            .sum()
+        let files = self.files.iter();
+        total(files.map(|file| file.stat.allocated.min(file.stat.size)))
     }
 }
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 use super::{Store, now};
 use crate::activity::Activity;
 use crate::catalog::{Blob, BlobState, Confirmed, Sync, Txn};
-use crate::fs::Stat;
 use crate::fs::dir::Kind;
+use crate::fs::{Stat, is_bad_medium};
 use crate::pass::pass_packed;
 use crate::pass::{Hashing, Output, holes_are_zero, is_wrong, pass};
 use crate::words::entry::Mtime;
@@ -83,10 +83,6 @@ impl Store {
         let (blob, opened) = match self.open_current(blob, activity) {
             Ok(Some(found)) => found,
             Ok(None) => return Err(self.found_missing(blob)?),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                self.mark_unreadable(blob)?;
-                return Err(damaged(blob).with_source(error));
-            }
             Err(error) => return Err(error),
         };
         self.require_usable(&blob)?;
@@ -115,13 +111,13 @@ impl Store {
     }
 
     /// A hardlinked file whose owner took the right to read it away is as good as damaged: the next capture of the same
-    /// bytes replaces it, and `verify` finds it right again if the right comes back.
-    pub(crate) fn mark_unreadable(&self, blob: &Blob) -> Result<()> {
+    /// bytes replaces it, and `verify` finds it right again if the right comes back. So is one that the disk has lost.
+    pub(super) fn mark_unreadable(&self, blob: &Blob) -> Result<()> {
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob cannot be read");
         self.catalog.write(Sync::Normal, |txn| {
             // By now it may have been replaced by one that can be read.
             match self.root.content.open_file(&blob.name()) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(error) if is_unreadable(&error) => {
                     txn.mark_blob(&blob.checksum, blob.form, BlobState::Damaged)
                 }
                 _ => Ok(()),
@@ -131,6 +127,9 @@ impl Store {
 
     /// Opens a blob's file, whatever form it has got since its row was read; `None`: there is none. A form changes before
     /// the file of the old one loses its name, so looking once more after finding nothing finds the new one.
+    ///
+    /// # Errors
+    /// `Damaged` for a file that cannot be read; its row is marked then.
     pub(crate) fn open_current<'b>(
         &self,
         blob: &'b Blob,
@@ -158,6 +157,10 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             // A symlink, put there by somebody: not the file that is missing.
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
+            Err(error) if is_unreadable(&error) => {
+                self.mark_unreadable(blob)?;
+                return Err(damaged(blob).with_source(Error::io("open", &path(), error)));
+            }
             Err(error) => return Err(error).at("open", path()),
         };
         let opened = OpenBlob::new(file, blob.form).at("examine", path())?;
@@ -197,38 +200,38 @@ impl Store {
             return Ok(false);
         }
         let progress = |_| activity.advance(0);
+        let (file, nowhere, hashing) = (&opened.file, Output::None, Hashing::Checksum);
         let result = match opened.form {
-            Form::Plain => pass(
-                &opened.file,
-                map,
-                Output::None,
-                Hashing::Checksum,
-                &progress,
-            )
-            .map(|hashes| (None, hashes)),
-            Form::Packed => pass_packed(
-                &opened.file,
-                blob.size,
-                Output::None,
-                Hashing::Checksum,
-                &progress,
-            )
-            .map(|(found, hashes)| (Some(found), hashes)),
+            Form::Plain => pass(file, map, nowhere, hashing, &progress).and_then(|hashes| {
+                Ok(hashes.checksum == blob.checksum && holes_are_zero(file, map)?)
+            }),
+            Form::Packed => pass_packed(file, blob.size, nowhere, hashing, &progress)
+                .map(|(found, hashes)| hashes.checksum == blob.checksum && found == *map),
         };
         activity.check()?;
-        let path = || self.content_path(blob, opened.form);
+        let path = self.content_path(blob, opened.form);
         match result {
-            Err(error) if is_wrong(&error) => Ok(false),
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(false),
-            result => {
-                let (found, hashes) = result.at("read", path())?;
-                let holes_are_right = || match &found {
-                    Some(found) => Ok(found == map),
-                    None => holes_are_zero(&opened.file, map),
-                };
-                Ok(hashes.checksum == blob.checksum && holes_are_right().at("read", path())?)
+            Err(error) if is_wrong(&error) => {
+                tracing::error!(path = %path.display(), %error, "what is stored cannot be read");
+                Ok(false)
             }
+            result => result.at("read", path),
         }
+    }
+
+    /// Reading a blob gave wrong bytes, or none of some: marks it, and returns what there is to say.
+    pub(crate) fn found_damaged(
+        &self,
+        blob: &Blob,
+        opened: &OpenBlob,
+        why: Option<io::Error>,
+    ) -> Result<Error> {
+        self.mark_unless_replaced(blob, opened)?;
+        let path = self.content_path(blob, opened.form);
+        Ok(match why {
+            Some(why) => damaged(blob).with_source(Error::io("read", &path, why)),
+            None => damaged(blob),
+        })
     }
 
     /// Notes that a packed file was just read and is right, where its inode does not vouch for it yet. Best effort: the
@@ -283,7 +286,7 @@ impl Store {
     }
 
     /// Marks a blob damaged, unless it has a better inode, or another form, by now.
-    pub(crate) fn mark_unless_replaced(&self, blob: &Blob, opened: &OpenBlob) -> Result<()> {
+    fn mark_unless_replaced(&self, blob: &Blob, opened: &OpenBlob) -> Result<()> {
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob is damaged");
         self.catalog.write(Sync::Normal, |txn| {
             if self.is_named(blob, opened)? {
@@ -342,9 +345,15 @@ pub(super) fn has_size(blob: &Blob, stat: &Stat, form: Form) -> bool {
     }
 }
 
-pub(crate) fn damaged(blob: &Blob) -> Error {
+/// Whether an error of opening a file is about that file, and not about the store: nobody may read it, or the disk has
+/// lost it.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied || is_bad_medium(error)
+}
+
+fn damaged(blob: &Blob) -> Error {
     Error::damaged(format!(
-        "the stored bytes of {} ({}) have changed",
+        "the stored bytes of {} ({}) have changed or cannot be read",
         blob.digest, blob.checksum
     ))
     .with_hint("a snapshot of the same bytes mends it; `verify` lists all that is damaged")

@@ -26,9 +26,7 @@ mod trash;
 mod unpack;
 mod views;
 
-#[cfg(feature = "registry")]
-pub(crate) use check::damaged;
-pub(crate) use check::{OpenBlob, settled};
+pub(crate) use check::{OpenBlob, is_unreadable, settled};
 pub(crate) use claims::SpaceClaim;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};

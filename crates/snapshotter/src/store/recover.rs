@@ -12,7 +12,7 @@ use super::{Slot, Store, now, settled};
 use crate::activity::Activity;
 use crate::catalog::{Blob, BlobState, NewBlob, Shard, StoredName, Sync, Tree, parse_content_name};
 use crate::fs::dir::Kind;
-use crate::fs::{Dir, Stat, random_name, scan};
+use crate::fs::{Dir, Stat, is_bad_medium, random_name, scan};
 use crate::pass::{Hashes, Hashing, Output, holes_are_zero, is_wrong, pass};
 use crate::pass::{claimed_size, pass_packed};
 use crate::words::digest::{Checksum, Digest};
@@ -128,7 +128,8 @@ fn is_unreadable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::UnexpectedEof
-    ) || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EIO))
+    ) || error.raw_os_error() == Some(libc::ELOOP)
+        || is_bad_medium(error)
 }
 
 impl Root {

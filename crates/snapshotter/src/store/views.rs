@@ -14,7 +14,7 @@ use super::check::OpenBlob;
 use super::{Slot, Store, Swept};
 use crate::activity::Activity;
 use crate::catalog::{Blob, StoredName, Sync, Txn, ViewInode, ViewKey, view_name};
-use crate::fs::{Dir, Stat, attributes, place};
+use crate::fs::{Dir, Stat, attributes, is_bad_medium, place};
 use crate::pass::pass_packed;
 use crate::pass::{Hashing, Output, is_wrong, pass};
 use crate::words::entry::{Attributes, Mtime};
@@ -155,7 +155,7 @@ impl Store {
         }
         let own = wanted
             .matches(&opened.file, &opened.stat)
-            .at("examine", self.root.content.path())?;
+            .at("examine", self.content_path(blob, Form::Plain))?;
         Ok(own.then(|| Linkable {
             dir: &self.root.content,
             name: blob.name_as(Form::Plain),
@@ -176,6 +176,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             // Somebody may be about to write it, by one of its other names: another view is made.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if is_bad_medium(&error) => return Ok(None),
             Err(error) => return Err(error).at("open", dir.path_of(&name)),
         };
         let stat = Stat::of_file(&file).at("examine", dir.path_of(&name))?;
@@ -308,6 +309,7 @@ impl Store {
         let file = match activity.open(dir, &name)? {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if is_bad_medium(&error) => return Ok(false),
             Err(error) => return Err(error).at("open", dir.path_of(&name)),
         };
         let opened = OpenBlob::new(file, Form::Plain).at("examine", dir.path_of(&name))?;
@@ -346,11 +348,16 @@ impl Store {
             }
         };
         activity.check()?;
-        let wrong = matches!(&result, Err(error) if is_wrong(error));
-        let path = || self.content_path(blob, opened.form);
-        if wrong || result.at("copy", path())?.checksum != blob.checksum {
-            self.mark_unless_replaced(blob, opened)?;
-            return Err(super::check::damaged(blob));
+        match result {
+            Err(error) if is_wrong(&error) => {
+                return Err(self.found_damaged(blob, opened, Some(error))?);
+            }
+            result => {
+                let path = self.content_path(blob, opened.form);
+                if result.at("copy", path)?.checksum != blob.checksum {
+                    return Err(self.found_damaged(blob, opened, None)?);
+                }
+            }
         }
         if opened.form == Form::Packed {
             self.vouch(blob, opened);

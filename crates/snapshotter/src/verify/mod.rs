@@ -19,6 +19,7 @@ use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{ErrorKind, Result};
 use crate::words::progress::{Warning, WarningKind};
 use crate::words::reference::Reference;
+use crate::words::total::total;
 use describe::Fault;
 use repair::{Outcome, Repair};
 
@@ -369,34 +370,33 @@ impl Check<'_> {
             _ => found.mended += u64::from(blob.state != BlobState::Good),
         }
         found.checked_blobs += 1;
-        found.checked_bytes += blob.data_size;
+        found.checked_bytes = total([found.checked_bytes, blob.data_size]);
         Ok(())
     }
 
     fn judge(&self, blob: &Blob) -> Result<Verdict> {
         let still_there = || self.store.catalog.read(|txn| txn.blob(&blob.checksum));
         let found = match self.store.open_current(blob, self.activity) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                self.store.mark_unreadable(blob)?;
-                return Ok(Verdict::Damaged);
+            Ok(Some((blob, opened))) => match self.store.rehash(&blob, &opened, self.activity) {
+                Ok(true) => {
+                    self.verify_views(&blob)?;
+                    return Ok(Verdict::Right);
+                }
+                found => found.map(drop),
+            },
+            Ok(None) => {
+                self.store.found_missing(blob)?;
+                return Ok(match still_there()? {
+                    Some(_) => Verdict::Missing,
+                    None => Verdict::Gone,
+                });
             }
-            result => result?,
+            Err(error) => Err(error),
         };
-        let Some((blob, opened)) = found else {
-            self.store.found_missing(blob)?;
-            return Ok(match still_there()? {
-                Some(_) => Verdict::Missing,
-                None => Verdict::Gone,
-            });
-        };
-        let right = match self.store.rehash(&blob, &opened, self.activity) {
-            // The row's map cannot be a map of it.
-            Err(error) if error.kind() == ErrorKind::Damaged => false,
-            right => right?,
-        };
-        if right {
-            self.verify_views(&blob)?;
-            return Ok(Verdict::Right);
+        match found {
+            // It cannot be opened, or the row's map cannot be a map of it. What is wrong with the catalog is heard below.
+            Err(error) if error.kind() == ErrorKind::Damaged => {}
+            found => found?,
         }
         Ok(match still_there()? {
             Some(now) if now.state == BlobState::Good => Verdict::Right,

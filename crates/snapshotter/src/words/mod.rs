@@ -11,3 +11,4 @@ pub mod progress;
 pub mod publication;
 pub mod reference;
 pub mod relpath;
+pub mod total;

@@ -1,5 +1,7 @@
 //! How a file's bytes are to get from one place to another, and how they did.
 
+use super::total::total;
+
 /// How bytes get into the store and out of it: the first way to try. What is not possible is followed by the next
 /// cheaper one, and the report says what was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -63,6 +65,6 @@ impl Placements {
             Placement::Present => &mut self.present,
         };
         count.files += 1;
-        count.bytes += bytes;
+        count.bytes = total([count.bytes, bytes]);
     }
 }

@@ -173,7 +173,7 @@ fn reporting(transport: &ThroughDaemon) -> (Arc<dyn ContentTransport>, Activity)
 }
 
 fn said(activity: Activity) -> Vec<Warning> {
-    activity.into_warnings()
+    activity.said()
 }
 
 fn cause(error: &Error) -> String {

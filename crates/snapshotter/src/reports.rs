@@ -1,0 +1,66 @@
+//! What calls answer, and whether there is room in it for warnings. What a verb answers has to be here: so a report cannot
+//! leave out what its call gathered.
+
+use crate::activity::Report;
+use crate::diagnose::Diagnosis;
+use crate::gc::{GcReport, UsageDetails};
+use crate::inspect::{RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
+use crate::rebuild::RebuildReport;
+#[cfg(feature = "registry")]
+use crate::remote::{PullReport, PushReport, RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
+use crate::restore::{RestorePlan, RestoreReport};
+use crate::snapshot::{SnapshotPlan, SnapshotReport};
+use crate::verify::VerifyReport;
+#[cfg(feature = "registry")]
+use crate::words::digest::Sha256;
+use crate::words::progress::Warning;
+
+macro_rules! have_warnings {
+    ($($report:ty),*) => {$(
+        impl Report for $report {
+            fn carry(&mut self, warnings: Vec<Warning>) {
+                self.warnings = warnings;
+            }
+        }
+    )*};
+}
+
+/// What is only looked up: nothing that is worth a warning is done on the way.
+macro_rules! have_none {
+    ($($answer:ty),*) => {$(
+        impl Report for $answer {
+            fn carry(&mut self, warnings: Vec<Warning>) {
+                debug_assert!(warnings.is_empty(), "nobody is told {warnings:?}");
+            }
+        }
+    )*};
+}
+
+have_warnings!(
+    SnapshotReport,
+    SnapshotPlan,
+    RestoreReport,
+    RemoveReport,
+    VerifyReport,
+    GcReport,
+    RebuildReport
+);
+#[cfg(feature = "registry")]
+have_warnings!(PushReport, PullReport);
+
+have_none!(
+    Vec<SnapshotSummary>,
+    SnapshotSummary,
+    SnapshotDetails,
+    RestorePlan,
+    Diagnosis,
+    Usage,
+    UsageDetails
+);
+#[cfg(feature = "registry")]
+have_none!(
+    Vec<RemoteSnapshot>,
+    RemoteDetails,
+    Option<RemoteDiagnosis>,
+    Sha256
+);

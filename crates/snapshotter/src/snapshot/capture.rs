@@ -1,25 +1,22 @@
-//! Files into blobs: each is linked, cloned or copied into staging, hashed in the same pass, and committed in batches.
+//! Files into blobs: each is read ([`reading`](super::reading)) and committed, in batches.
 //!
 //! A file counts as captured only if it looked the same before and after it was read. The look compares size,
 //! modification and change time; the last also moves when somebody else links the file or sets an attribute, so a
 //! second read that finds the same bytes is believed.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
-use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::Context;
+use super::reading::Reading;
 use super::walk::{Plan, PlannedFile};
-use crate::fs::dir::{Kind, sync_file};
-use crate::fs::place::{Cloning, Writers, cannot_share, writers};
-use crate::fs::{Stat, attributes, beneath, is_privileged, scan};
-use crate::store::stream::{Hashes, Hashing, Output, PROBED, pass, probe};
-use crate::store::{Ingest, Ingested, Payload, settled};
+use crate::fs::beneath;
+use crate::fs::place::Cloning;
+use crate::store::stream::Hashes;
+use crate::store::{Ingest, Ingested};
 use crate::words::digest::Checksum;
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
-use crate::words::extent::ExtentMap;
 use crate::words::placement::{LinkMode, Placement};
 use crate::words::progress::{Event, WarningKind};
 
@@ -43,22 +40,19 @@ pub(super) struct CapturedFile {
 }
 
 /// A file in staging, not yet committed.
-struct Staged<'s> {
-    index: usize,
-    ingest: Ingest<'s>,
-    attributes: Attributes,
-    placement: Placement,
-    synced: bool,
+pub(super) struct Staged<'s> {
+    pub(super) index: usize,
+    pub(super) ingest: Ingest<'s>,
+    pub(super) attributes: Attributes,
+    pub(super) placement: Placement,
+    pub(super) synced: bool,
 }
 
 /// Files are committed in batches of this many, or as soon as one of at least [`LARGE`] bytes is ready.
 const BATCH: usize = 1024;
 
-/// Writable files without holes up to this size are kept in memory until their batch is committed, in bytes.
-const IN_MEMORY: u64 = 16 << 10;
-
 /// Files from this size on are synced by the thread that wrote them, while others are still read, in bytes.
-const LARGE: u64 = 1 << 20;
+pub(super) const LARGE: u64 = 1 << 20;
 
 /// Captures every file of a plan and references the blobs from the pending snapshot.
 pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<Captured> {
@@ -77,14 +71,14 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<C
     capture.finish()
 }
 
-struct Capture<'a> {
-    context: &'a Context<'a>,
+pub(super) struct Capture<'a> {
+    pub(super) context: &'a Context<'a>,
     snapshot: i64,
-    cloning: Cloning,
+    pub(super) cloning: Cloning,
     staged: Mutex<Vec<Staged<'a>>>,
     done: Mutex<Vec<Option<CapturedFile>>>,
     synced: Mutex<HashSet<Checksum>>,
-    plan: &'a Plan,
+    pub(super) plan: &'a Plan,
 }
 
 /// What may still be tried for a file.
@@ -96,7 +90,7 @@ struct How {
 }
 
 /// How a try to read a file came out.
-enum Attempt<'s> {
+pub(super) enum Attempt<'s> {
     Same(Staged<'s>),
     /// Only the change time moved: believed if another read finds the same bytes.
     Touched(Staged<'s>),
@@ -261,7 +255,7 @@ impl<'a> Capture<'a> {
         .with_hint("pause whatever writes it, then take the snapshot again")
     }
 
-    fn path(&self, index: usize) -> std::path::PathBuf {
+    pub(super) fn path(&self, index: usize) -> std::path::PathBuf {
         self.context.base.path().join(&self.plan.files[index].path)
     }
 
@@ -302,301 +296,9 @@ impl<'a> Capture<'a> {
         reading.by_copy()
     }
 
-    fn warn(&self, planned: &PlannedFile, kind: WarningKind, message: &str) {
+    pub(super) fn warn(&self, planned: &PlannedFile, kind: WarningKind, message: &str) {
         self.context
             .activity
             .warn(kind, Some(planned.path.as_path()), message);
-    }
-}
-
-/// An opened source file and the first look at it.
-struct Reading<'c, 'a> {
-    capture: &'c Capture<'a>,
-    index: usize,
-    file: std::fs::File,
-    before: Stat,
-    attributes: Attributes,
-}
-
-impl<'c, 'a> Reading<'c, 'a> {
-    fn open(capture: &'c Capture<'a>, index: usize, file: std::fs::File) -> Result<Self> {
-        let path = || capture.path(index);
-        let before = Stat::of_file(&file).at("examine", path())?;
-        if before.kind != Kind::File {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                format!("{} is no longer a regular file", path().display()),
-            )
-            .with_path(path()));
-        }
-        let attributes =
-            attributes::of_file(&file, &before).at("read the attributes of", path())?;
-        Ok(Self {
-            capture,
-            index,
-            file,
-            before,
-            attributes,
-        })
-    }
-
-    fn planned(&self) -> &PlannedFile {
-        &self.capture.plan.files[self.index]
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.capture.path(self.index)
-    }
-
-    fn warn(&self, kind: WarningKind, message: &str) {
-        self.capture.warn(self.planned(), kind, message);
-    }
-
-    /// Makes the file itself the blob: no bytes move. `None`: not possible, try the next way.
-    fn by_hardlink(&self) -> Result<Option<Attempt<'a>>> {
-        let insists = self.capture.context.link_mode == LinkMode::Hardlink;
-        match writers(&self.file) {
-            Writers::None => {}
-            Writers::Some => {
-                self.warn(
-                    WarningKind::Writer,
-                    "not hardlinked: somebody has it open for writing",
-                );
-                return Ok(None);
-            }
-            Writers::Unknown => {
-                self.warn(
-                    WarningKind::Writer,
-                    "not hardlinked: whether somebody has it open for writing cannot be found out",
-                );
-                return Ok(None);
-            }
-        }
-        let slot = match self.capture.context.store.link_slot(&self.file)? {
-            Ok(slot) => slot,
-            Err(error) if cannot_share(&error) || error.kind() == io::ErrorKind::NotFound => {
-                if insists {
-                    self.warn(WarningKind::LinkMode, &format!("not hardlinked: {error}"));
-                }
-                return Ok(None);
-            }
-            Err(error) => return Err(error).at("link", self.path()),
-        };
-        // Linking moved the change time: the look to compare with is this one.
-        let before = Stat::of_file(&self.file).at("examine", self.path())?;
-        let map = self.map(&self.file, &before)?;
-        let Some(hashes) = self.read(&map, Output::None)? else {
-            return Ok(Some(Attempt::Changed));
-        };
-        let synced = self.sync_large(&self.file, &map)?;
-        if writers(&self.file) != Writers::None {
-            return Ok(Some(Attempt::Writer));
-        }
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
-        let probe = self.probe(&self.file, &map)?;
-        let ingest = Ingest {
-            payload: Payload::Slot(slot),
-            hashes,
-            map,
-            mtime: settled(after.mtime),
-            probe,
-        };
-        let staged = self.staged(ingest, Placement::Hardlink, synced);
-        Ok(Some(judge(staged, &before, &after)))
-    }
-
-    /// Clones the file's blocks, then hashes the clone, which nobody else can change.
-    fn by_reflink(&self) -> Result<Option<Attempt<'a>>> {
-        let (slot, clone) = self.capture.context.store.create_slot()?;
-        let cloning = &self.capture.cloning;
-        if !cloning
-            .clone(self.before.dev, &self.file, &clone)
-            .at("clone", self.path())?
-        {
-            return Ok(None);
-        }
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
-        let cloned = Stat::of_file(&clone).at("examine", self.path())?;
-        let map = self.map(&clone, &cloned)?;
-        let Some(hashes) = self.read_from(&clone, &map, Output::None)? else {
-            return Ok(Some(Attempt::Changed));
-        };
-        let probe = self.probe(&clone, &map)?;
-        let staged = self.finish_slot(slot, &clone, hashes, map, probe, Placement::Reflink)?;
-        Ok(Some(judge(staged, &self.before, &after)))
-    }
-
-    /// Hashes a file that looks like a stored one, without copying it. `None`: it looks like none, or is not it.
-    fn by_recognition(&self) -> Result<Option<Attempt<'a>>> {
-        if self.before.size < PROBED {
-            return Ok(None);
-        }
-        let map = self.map(&self.file, &self.before)?;
-        let Some(probe) = self.probe(&self.file, &map)? else {
-            return Ok(None);
-        };
-        let store = self.capture.context.store;
-        let alike = store.catalog.read(|txn| txn.blobs_by_probe(&probe))?;
-        let mut usable = false;
-        for blob in &alike {
-            usable |= store.looks_good(blob)?;
-        }
-        if !usable {
-            return Ok(None);
-        }
-        let Some(hashes) = self.read(&map, Output::None)? else {
-            return Ok(Some(Attempt::Changed));
-        };
-        if alike.iter().all(|blob| blob.checksum != hashes.checksum) {
-            return Ok(None);
-        }
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
-        let ingest = Ingest {
-            payload: Payload::Known,
-            hashes,
-            map,
-            mtime: None,
-            probe: Some(probe),
-        };
-        let staged = self.staged(ingest, Placement::Present, false);
-        Ok(Some(judge(staged, &self.before, &after)))
-    }
-
-    /// Copies the file's data, hashing it on the way.
-    fn by_copy(&self) -> Result<Attempt<'a>> {
-        let store = self.capture.context.store;
-        let map = self.map(&self.file, &self.before)?;
-        if map.size() <= IN_MEMORY && map.data_size() == map.size() && !self.planned().read_only {
-            return self.by_copy_in_memory(map);
-        }
-        let (slot, copy) = store.create_slot()?;
-        let claim = if map.data_size() >= LARGE {
-            Some(store.claim_space(map.data_size(), &copy)?)
-        } else {
-            None
-        };
-        let output = Output::File {
-            file: &copy,
-            sync_soon: self.capture.context.durable,
-        };
-        let Some(hashes) = self.read(&map, output)? else {
-            return Ok(Attempt::Changed);
-        };
-        drop(claim);
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
-        let probe = self.probe(&copy, &map)?;
-        let staged = self.finish_slot(slot, &copy, hashes, map, probe, Placement::Copy)?;
-        Ok(judge(staged, &self.before, &after))
-    }
-
-    fn by_copy_in_memory(&self, map: ExtentMap) -> Result<Attempt<'a>> {
-        let bytes = RefCell::new(Vec::new());
-        let Some(hashes) = self.read(&map, Output::Memory(&bytes))? else {
-            return Ok(Attempt::Changed);
-        };
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
-        let ingest = Ingest {
-            payload: Payload::Bytes(bytes.into_inner()),
-            hashes,
-            map,
-            mtime: None,
-            probe: None,
-        };
-        let staged = self.staged(ingest, Placement::Copy, false);
-        Ok(judge(staged, &self.before, &after))
-    }
-
-    /// Gives a file of our own its attributes, if it is to be a view, and syncs it if it is large.
-    fn finish_slot(
-        &self,
-        slot: crate::store::Slot<'a>,
-        file: &std::fs::File,
-        hashes: Hashes,
-        map: ExtentMap,
-        probe: Option<[u8; 32]>,
-        placement: Placement,
-    ) -> Result<Staged<'a>> {
-        if self.planned().read_only {
-            for unset in attributes::set(file, &self.attributes, is_privileged()) {
-                // Not a view then: a restore makes one when it needs it.
-                tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
-            }
-        }
-        let synced = self.sync_large(file, &map)?;
-        let stat = Stat::of_file(file).at("examine", self.path())?;
-        let ingest = Ingest {
-            payload: Payload::Slot(slot),
-            hashes,
-            map,
-            mtime: Some(stat.mtime),
-            probe,
-        };
-        Ok(self.staged(ingest, placement, synced))
-    }
-
-    fn staged(&self, ingest: Ingest<'a>, placement: Placement, synced: bool) -> Staged<'a> {
-        Staged {
-            index: self.index,
-            ingest,
-            attributes: self.attributes.clone(),
-            placement,
-            synced,
-        }
-    }
-
-    fn map(&self, file: &std::fs::File, stat: &Stat) -> Result<ExtentMap> {
-        scan::extents(file, stat.size).at("find the extents of", self.path())
-    }
-
-    fn read(&self, map: &ExtentMap, output: Output<'_>) -> Result<Option<Hashes>> {
-        self.read_from(&self.file, map, output)
-    }
-
-    /// One pass; `None`: the file shrank meanwhile.
-    fn read_from(
-        &self,
-        file: &std::fs::File,
-        map: &ExtentMap,
-        output: Output<'_>,
-    ) -> Result<Option<Hashes>> {
-        let activity = self.capture.context.activity;
-        let progress = |bytes| activity.advance(bytes);
-        let result = pass(file, map, output, Hashing::Both, &progress);
-        activity.check()?;
-        match result {
-            Ok(hashes) => Ok(Some(hashes)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-            Err(error) => Err(error).at("capture", self.path()),
-        }
-    }
-
-    fn probe(&self, file: &std::fs::File, map: &ExtentMap) -> Result<Option<[u8; 32]>> {
-        if map.size() < PROBED {
-            return Ok(None);
-        }
-        match probe(file, map) {
-            Ok(probe) => Ok(Some(probe)),
-            // It shrank: the look afterwards will tell.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-            Err(error) => Err(error).at("read", self.path()),
-        }
-    }
-
-    fn sync_large(&self, file: &std::fs::File, map: &ExtentMap) -> Result<bool> {
-        if !self.capture.context.durable || map.data_size() < LARGE {
-            return Ok(false);
-        }
-        sync_file(file).at("sync", self.path())?;
-        Ok(true)
-    }
-}
-
-fn judge<'a>(staged: Staged<'a>, before: &Stat, after: &Stat) -> Attempt<'a> {
-    if after.unchanged_since(before) {
-        Attempt::Same(staged)
-    } else if after.same_bytes_since(before) {
-        Attempt::Touched(staged)
-    } else {
-        Attempt::Changed
     }
 }

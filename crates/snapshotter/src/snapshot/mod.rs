@@ -4,6 +4,7 @@ mod capture;
 mod describe;
 mod globs;
 mod plan;
+mod reading;
 mod walk;
 
 pub(crate) use plan::run as plan;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Context;
 use super::reading::Reading;
-use super::walk::{Plan, PlannedFile};
+use super::walk::{Plan, PlannedFile, Selection, vanished};
 use crate::fs::beneath;
 use crate::fs::place::Cloning;
 use crate::store::stream::Hashes;
@@ -21,11 +21,22 @@ use crate::words::placement::{LinkMode, Placement};
 use crate::words::progress::{Event, WarningKind};
 
 /// What a plan's files became, in its order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Captured {
     pub(super) files: Vec<CapturedFile>,
     /// Blobs whose files, though not their names, are on the disk already.
     pub(super) synced: HashSet<Checksum>,
+}
+
+/// What one of a plan's files became.
+#[derive(Clone, Debug)]
+enum Outcome {
+    /// It is captured, under all its names.
+    Taken(CapturedFile),
+    /// Its first name was another file's by then, and that one is captured.
+    Replaced(CapturedFile),
+    /// Its first name has gone.
+    Gone,
 }
 
 #[derive(Clone, Debug)]
@@ -41,11 +52,18 @@ pub(super) struct CapturedFile {
 
 /// A file in staging, not yet committed.
 pub(super) struct Staged<'s> {
-    pub(super) index: usize,
     pub(super) ingest: Ingest<'s>,
+    pub(super) source: Source,
+}
+
+/// What a file in staging was made of, and how.
+pub(super) struct Source {
+    pub(super) index: usize,
     pub(super) attributes: Attributes,
     pub(super) placement: Placement,
     pub(super) synced: bool,
+    /// Whether it is not the file that was planned.
+    pub(super) replaced: bool,
 }
 
 /// Files are committed in batches of this many, or as soon as one of at least [`LARGE`] bytes is ready.
@@ -54,19 +72,51 @@ const BATCH: usize = 1024;
 /// Files from this size on are synced by the thread that wrote them, while others are still read, in bytes.
 pub(super) const LARGE: u64 = 1 << 20;
 
-/// Captures every file of a plan and references the blobs from the pending snapshot.
-pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<Captured> {
+/// Captures every file of a plan and references the blobs from the pending snapshot. What has gone since it was planned
+/// is not in the plan any more.
+pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &mut Plan) -> Result<Captured> {
+    let mut captured = Captured::default();
+    let mut files = std::mem::take(&mut plan.files);
+    while !files.is_empty() {
+        let (outcomes, synced) = capture(context, snapshot, &files, &plan.selection)?;
+        captured.synced.extend(synced);
+        let mut left = Vec::new();
+        for (file, outcome) in files.into_iter().zip(outcomes) {
+            let (file, done) = match outcome {
+                Outcome::Taken(done) => (Some(file), Some(done)),
+                Outcome::Replaced(done) => (Some(file.only(&mut left)), Some(done)),
+                Outcome::Gone => {
+                    file.only(&mut left);
+                    (None, None)
+                }
+            };
+            plan.files.extend(file);
+            captured.files.extend(done);
+        }
+        files = left;
+    }
+    Ok(captured)
+}
+
+/// Captures files and says what each became.
+fn capture(
+    context: &Context<'_>,
+    snapshot: i64,
+    files: &[PlannedFile],
+    selection: &Selection,
+) -> Result<(Vec<Outcome>, HashSet<Checksum>)> {
     let capture = Capture {
         context,
         snapshot,
         cloning: Cloning::default(),
         staged: Mutex::default(),
-        done: Mutex::new(vec![None; plan.files.len()]),
+        done: Mutex::new(vec![None; files.len()]),
         synced: Mutex::default(),
-        plan,
+        files,
+        selection,
     };
     let (limit, activity) = (context.limit, context.activity);
-    limit.for_each(activity, plan.files.len(), |index| capture.file(index))?;
+    limit.for_each(activity, files.len(), |index| capture.file(index))?;
     capture.commit_rest()?;
     capture.finish()
 }
@@ -76,9 +126,10 @@ pub(super) struct Capture<'a> {
     snapshot: i64,
     pub(super) cloning: Cloning,
     staged: Mutex<Vec<Staged<'a>>>,
-    done: Mutex<Vec<Option<CapturedFile>>>,
+    done: Mutex<Vec<Option<Outcome>>>,
     synced: Mutex<HashSet<Checksum>>,
-    pub(super) plan: &'a Plan,
+    pub(super) files: &'a [PlannedFile],
+    selection: &'a Selection,
 }
 
 /// What may still be tried for a file.
@@ -97,6 +148,8 @@ pub(super) enum Attempt<'s> {
     Changed,
     /// Somebody opened it for writing after the first look: not to be hardlinked.
     Writer,
+    /// It is not there any more, or something else is.
+    Gone(Error),
 }
 
 impl<'a> Capture<'a> {
@@ -106,7 +159,9 @@ impl<'a> Capture<'a> {
             hardlink: true,
             known: true,
         };
-        let staged = self.stage(index, how)?;
+        let Some(staged) = self.stage(index, how)? else {
+            return Ok(());
+        };
         let large = staged.ingest.map.data_size() >= LARGE;
         let batch = {
             let mut waiting = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,24 +179,23 @@ impl<'a> Capture<'a> {
         self.commit(rest)
     }
 
-    fn finish(self) -> Result<Captured> {
+    fn finish(self) -> Result<(Vec<Outcome>, HashSet<Checksum>)> {
         let done = self
             .done
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let files: Option<Vec<CapturedFile>> = done.into_iter().collect();
-        Ok(Captured {
-            files: files.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Internal,
-                    "a file was neither captured nor refused",
-                )
-            })?,
-            synced: self
-                .synced
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner),
-        })
+        let outcomes: Option<Vec<Outcome>> = done.into_iter().collect();
+        let outcomes = outcomes.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "a file was neither captured nor refused",
+            )
+        })?;
+        let synced = self
+            .synced
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok((outcomes, synced))
     }
 
     /// Commits staged files. Those whose known blob vanished meanwhile are read again, this time with a copy.
@@ -149,54 +203,18 @@ impl<'a> Capture<'a> {
         if batch.is_empty() {
             return Ok(());
         }
-        let (mut ingests, rest): (Vec<_>, Vec<_>) = batch
+        let (mut ingests, sources): (Vec<_>, Vec<_>) = batch
             .into_iter()
-            .map(|staged| {
-                let Staged {
-                    index,
-                    ingest,
-                    attributes,
-                    placement,
-                    synced,
-                } = staged;
-                (ingest, (index, attributes, placement, synced))
-            })
+            .map(|staged| (staged.ingest, staged.source))
             .unzip();
         let outcomes = self.context.store.commit(self.snapshot, &mut ingests)?;
         let mut gone = Vec::new();
-        for ((outcome, ingest), (index, attributes, placement, synced)) in
-            outcomes.into_iter().zip(ingests).zip(rest)
-        {
-            let stored = match outcome {
-                Ingested::Stored => true,
-                Ingested::Reused => false,
-                Ingested::Gone => {
-                    gone.push(index);
-                    continue;
-                }
-            };
-            if stored && synced {
-                self.synced
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(ingest.hashes.checksum);
+        for ((outcome, ingest), source) in outcomes.into_iter().zip(ingests).zip(sources) {
+            match outcome {
+                Ingested::Stored => self.record(source, &ingest, true),
+                Ingested::Reused => self.record(source, &ingest, false),
+                Ingested::Gone => gone.push(source.index),
             }
-            let placement = if stored {
-                placement
-            } else {
-                Placement::Present
-            };
-            self.record(
-                index,
-                CapturedFile {
-                    hashes: ingest.hashes,
-                    attributes,
-                    size: ingest.map.size(),
-                    data_size: ingest.map.data_size(),
-                    placement,
-                    stored,
-                },
-            );
         }
         self.capture_again(&gone)
     }
@@ -208,29 +226,56 @@ impl<'a> Capture<'a> {
                 known: false,
             };
             let staged = self.stage(index, how)?;
-            self.commit(vec![staged])?;
+            self.commit(staged.into_iter().collect())?;
         }
         Ok(())
     }
 
-    fn record(&self, index: usize, file: CapturedFile) {
-        let placement = file.placement;
-        self.done.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(file);
+    fn record(&self, source: Source, ingest: &Ingest<'_>, stored: bool) {
+        if stored && source.synced {
+            self.synced
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(ingest.hashes.checksum);
+        }
+        let placement = if stored {
+            source.placement
+        } else {
+            Placement::Present
+        };
+        let file = CapturedFile {
+            hashes: ingest.hashes,
+            attributes: source.attributes,
+            size: ingest.map.size(),
+            data_size: ingest.map.data_size(),
+            placement,
+            stored,
+        };
+        let outcome = if source.replaced {
+            Outcome::Replaced(file)
+        } else {
+            Outcome::Taken(file)
+        };
+        self.settle(source.index, outcome);
         self.context.activity.tell(|| Event::FileFinished {
-            path: self.plan.files[index].path.as_path().to_owned(),
+            path: self.files[source.index].path.as_path().to_owned(),
             placement,
         });
     }
 
-    /// Reads a file until two looks agree: at most twice, plus once for a writer that appeared.
-    fn stage(&self, index: usize, mut how: How) -> Result<Staged<'a>> {
+    fn settle(&self, index: usize, outcome: Outcome) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(outcome);
+    }
+
+    /// Reads a file until two looks agree: at most twice, plus once for a writer that appeared. `None`: it has gone.
+    fn stage(&self, index: usize, mut how: How) -> Result<Option<Staged<'a>>> {
         let mut touched: Option<Hashes> = None;
         let mut changes = 0;
         loop {
             match self.attempt(index, how)? {
-                Attempt::Same(staged) => return Ok(staged),
+                Attempt::Same(staged) => return Ok(Some(staged)),
                 Attempt::Touched(staged) if touched == Some(staged.ingest.hashes) => {
-                    return Ok(staged);
+                    return Ok(Some(staged));
                 }
                 Attempt::Touched(staged) => {
                     touched = Some(staged.ingest.hashes);
@@ -238,6 +283,11 @@ impl<'a> Capture<'a> {
                 }
                 Attempt::Changed => changes += 1,
                 Attempt::Writer => how.hardlink = false,
+                Attempt::Gone(error) => {
+                    vanished(self.context, self.selection, &self.files[index].path, error)?;
+                    self.settle(index, Outcome::Gone);
+                    return Ok(None);
+                }
             }
             if changes == 2 {
                 return Err(self.changed(index));
@@ -256,17 +306,25 @@ impl<'a> Capture<'a> {
     }
 
     pub(super) fn path(&self, index: usize) -> std::path::PathBuf {
-        self.context.base.path().join(&self.plan.files[index].path)
+        self.context.base.path().join(&self.files[index].path)
     }
 
     fn attempt(&self, index: usize, how: How) -> Result<Attempt<'a>> {
-        let planned = &self.plan.files[index];
+        let planned = &self.files[index];
         let activity = self.context.activity;
         let wanted = || activity.advance(0);
         let opened = beneath::open_file(self.context.base, &planned.path, &wanted);
         activity.check()?;
-        let file = opened.at("open", self.context.base.path().join(&planned.path))?;
-        let reading = Reading::open(self, index, file)?;
+        let file = match opened {
+            Err(error) if beneath::has_gone(&error) => {
+                return Ok(Attempt::Gone(Error::io("open", &self.path(index), error)));
+            }
+            result => result.at("open", self.path(index))?,
+        };
+        let reading = match Reading::open(self, index, file)? {
+            Ok(reading) => reading,
+            Err(replaced) => return Ok(Attempt::Gone(replaced)),
+        };
         let mode = self.context.link_mode;
         if planned.read_only
             && how.hardlink

@@ -345,12 +345,12 @@ fn complete(
     ends: Option<&Operation>,
     request: &SnapshotRequest,
 ) -> Result<Taken> {
-    let plan = walk::plan(context, request)?;
+    let mut plan = walk::plan(context, request)?;
     context.activity.tell(|| Event::Planned {
         files: plan.files.len() as u64,
         bytes: plan.allocated(),
     });
-    let captured = capture::all(context, snapshot, &plan)?;
+    let captured = capture::all(context, snapshot, &mut plan)?;
     context.activity.tell(|| Event::Syncing);
     let described = describe::describe(&plan, &captured, &request.annotations)?;
     finish(context, snapshot, ends, request, &captured, &described)?;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 
-use super::capture::{Attempt, Capture, LARGE, Staged};
+use super::capture::{Attempt, Capture, LARGE, Source, Staged};
 use super::walk::PlannedFile;
 use crate::fs::dir::{Kind, sync_file};
 use crate::fs::place::{Writers, cannot_share, writers};
@@ -29,33 +29,31 @@ pub(super) struct Reading<'c, 'a> {
 }
 
 impl<'c, 'a> Reading<'c, 'a> {
+    /// Takes the first look; an error inside says that it is no regular file any more.
     pub(super) fn open(
         capture: &'c Capture<'a>,
         index: usize,
         file: std::fs::File,
-    ) -> Result<Self> {
+    ) -> Result<Result<Self>> {
         let path = || capture.path(index);
         let before = Stat::of_file(&file).at("examine", path())?;
         if before.kind != Kind::File {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                format!("{} is no longer a regular file", path().display()),
-            )
-            .with_path(path()));
+            let error = format!("{} is no longer a regular file", path().display());
+            return Ok(Err(Error::new(ErrorKind::Busy, error).with_path(path())));
         }
         let attributes =
             attributes::of_file(&file, &before).at("read the attributes of", path())?;
-        Ok(Self {
+        Ok(Ok(Self {
             capture,
             index,
             file,
             before,
             attributes,
-        })
+        }))
     }
 
     fn planned(&self) -> &PlannedFile {
-        &self.capture.plan.files[self.index]
+        &self.capture.files[self.index]
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -250,11 +248,14 @@ impl<'c, 'a> Reading<'c, 'a> {
 
     fn staged(&self, ingest: Ingest<'a>, placement: Placement, synced: bool) -> Staged<'a> {
         Staged {
-            index: self.index,
             ingest,
-            attributes: self.attributes.clone(),
-            placement,
-            synced,
+            source: Source {
+                index: self.index,
+                attributes: self.attributes.clone(),
+                placement,
+                synced,
+                replaced: self.before.identity() != self.planned().stat.identity(),
+            },
         }
     }
 

@@ -1,4 +1,5 @@
-//! Snapshots of what is in use: paths that go while the snapshot is taken.
+//! Snapshots of what is in use: paths that go while the snapshot is taken, files that are written through mappings. And of
+//! files that are not as long as they say.
 
 mod support_a;
 
@@ -12,9 +13,10 @@ use snapshotter::{
     WarningKind,
 };
 use support_a::*;
-use testkit::Tree;
+use testkit::compare::{Options, assert_same_with};
 use testkit::fuse::{FuseMount, Node};
-use testkit::mount::or_skip;
+use testkit::mount::{TmpfsMount, or_skip};
+use testkit::{Mapped, Tree};
 
 type Act = Box<dyn FnOnce() + Send>;
 
@@ -251,4 +253,123 @@ async fn what_goes_in_a_directory_that_was_asked_for_is_left_out() {
     let output = place.fresh();
     give(&store, "v1", &output).await;
     assert_eq!(files_below(&output), [Path::new("d/stays")]);
+}
+
+/// Two memory files of equal pages, too small and large enough to be copied piece by piece, on a filesystem where writing
+/// through a mapping moves no time.
+fn mapped_files(dir: &Path) -> Vec<Mapped> {
+    let sizes = [("small", 3 * 4096_u64), ("large", 5 << 20)];
+    let mapped = sizes.map(|(name, size)| {
+        fs::write(dir.join(name), vec![0; usize::try_from(size).unwrap()]).unwrap();
+        Mapped::new(&dir.join(name))
+    });
+    mapped.into()
+}
+
+/// Read-only files that somebody could write were warned of; writable ones were read while they were written through a mapping,
+/// and kept with half of the old bytes and half of the new, without a word.
+#[tokio::test]
+async fn a_file_that_is_written_through_a_mapping_while_it_is_read_is_warned_of() {
+    let Some(memory) = or_skip(TmpfsMount::new(64 << 20)) else {
+        return;
+    };
+    let place = Place::new();
+    let store = place.open().await;
+    let mapped = Mutex::new(mapped_files(memory.path()));
+    // One byte of each page, with each piece that was read.
+    let write = OnProgress::new(move |event| {
+        for file in mapped.lock().unwrap().iter_mut() {
+            for page in 0..file.len() / 4096 {
+                file.write(page * 4096, &[u8::try_from(event % 250).unwrap() + 1]);
+            }
+        }
+    });
+    let observed = store.observed_by(write);
+    let taken = take(&observed, "v1", memory.path()).await;
+    let torn = ["large", "small"].map(|name| (WarningKind::Writer, Path::new(name)));
+    assert_eq!(warned(&taken), torn);
+    give(&store, "v1", &place.fresh()).await;
+    assert_sound(&store).await;
+}
+
+/// A paused machine has its disk open and its memory mapped, and writes neither: a warning at each pause would be noise.
+#[tokio::test]
+async fn a_file_that_is_open_for_writing_and_rests_is_taken_without_a_word() {
+    let Some(memory) = or_skip(TmpfsMount::new(64 << 20)) else {
+        return;
+    };
+    let place = Place::new();
+    let store = place.open().await;
+    let _mapped = mapped_files(memory.path());
+    let taken = take(&store, "v1", memory.path()).await;
+    assert_eq!(taken.warnings, []);
+    let output = place.fresh();
+    give(&store, "v1", &output).await;
+    assert_same_with(memory.path(), &output, &Options::contents());
+}
+
+/// Files of `/proc` and of FUSE filesystems that say they are empty were kept empty, and those of `/sys`, which say they have a
+/// page, could not be taken at all.
+#[tokio::test]
+async fn files_that_are_not_as_long_as_they_say_are_read_to_their_end() {
+    let place = Place::new();
+    let store = place.open().await;
+    for (base, name, says) in [
+        ("/proc/sys/kernel", "ostype", 0),
+        ("/sys/kernel", "fscaps", 4096),
+    ] {
+        let path = Path::new(base).join(name);
+        assert_eq!(stat(&path).len(), says);
+        for (version, read_only) in [("w", false), ("r", true)] {
+            let version = format!("{name}-{version}");
+            let request = all(&version, Path::new(base)).file(File::new(name).read_only(read_only));
+            let taken = store.snapshot(&request).await.unwrap();
+            let bytes = fs::read(&path).unwrap();
+            assert_eq!(taken.logical_bytes, bytes.len() as u64);
+            let output = place.fresh();
+            give(&store, &version, &output).await;
+            assert_eq!(fs::read(output.join(name)).unwrap(), bytes);
+        }
+    }
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn whatever_a_size_says_all_bytes_of_a_file_are_taken() {
+    let bytes = |len: usize| (0..len).map(|at| (at % 251) as u8).collect::<Vec<u8>>();
+    let lies = [
+        ("nothing", 0, 0),
+        ("empty", 0, 5),
+        ("short", 10, 100),
+        ("just", 4096, 4096),
+        ("long", 4096, 5),
+        ("large", 0, 3 << 20),
+        ("larger", 1 << 20, (2 << 20) + 1),
+        ("void", 2 << 20, 0),
+    ];
+    let names = lies.map(|(name, says, len)| {
+        (
+            name,
+            vec![Node::File {
+                says,
+                bytes: bytes(len),
+            }],
+        )
+    });
+    let Some(mount) = or_skip(FuseMount::new(names.into())) else {
+        return;
+    };
+    let place = Place::new();
+    let store = place.open().await;
+    let taken = take(&store, "v1", mount.path()).await;
+    assert_eq!(taken.warnings, []);
+    take_read_only(&store, "v2", mount.path()).await;
+    for version in ["v1", "v2"] {
+        let output = place.fresh();
+        give(&store, version, &output).await;
+        for (name, _, len) in lies {
+            assert!(fs::read(output.join(name)).unwrap() == bytes(len), "{name}");
+        }
+    }
+    assert_sound(&store).await;
 }

@@ -66,6 +66,9 @@ pub(super) struct Source {
     pub(super) replaced: bool,
 }
 
+const TORN: &str =
+    "written through a mapping while it was read: its bytes may be of several moments";
+
 /// Files are committed in batches of this many, or as soon as one of at least [`LARGE`] bytes is ready.
 const BATCH: usize = 1024;
 
@@ -138,6 +141,19 @@ struct How {
     hardlink: bool,
     /// Whether hashing before copying is worth it.
     known: bool,
+    /// Whether its size says nothing: it is read until there is no more.
+    to_end: bool,
+}
+
+impl How {
+    /// In any way; looking whether the bytes are `known` is one.
+    fn any(known: bool) -> Self {
+        Self {
+            hardlink: true,
+            known,
+            to_end: false,
+        }
+    }
 }
 
 /// How a try to read a file came out.
@@ -148,18 +164,29 @@ pub(super) enum Attempt<'s> {
     Changed,
     /// Somebody opened it for writing after the first look: not to be hardlinked.
     Writer,
+    /// It gave other bytes when it was read once more, and its times tell nothing of it: somebody writes it through a
+    /// mapping.
+    Torn(Staged<'s>),
+    /// It ended before its size, which is still that.
+    Short,
     /// It is not there any more, or something else is.
     Gone(Error),
+}
+
+impl Attempt<'_> {
+    /// What is believed because of its times is not if it was `torn`.
+    pub(super) fn or_torn(self, torn: bool) -> Self {
+        match self {
+            Self::Same(staged) | Self::Touched(staged) if torn => Self::Torn(staged),
+            attempt => attempt,
+        }
+    }
 }
 
 impl<'a> Capture<'a> {
     fn file(&self, index: usize) -> Result<()> {
         self.context.activity.check()?;
-        let how = How {
-            hardlink: true,
-            known: true,
-        };
-        let Some(staged) = self.stage(index, how)? else {
+        let Some(staged) = self.stage(index, How::any(true))? else {
             return Ok(());
         };
         let large = staged.ingest.map.data_size() >= LARGE;
@@ -221,11 +248,7 @@ impl<'a> Capture<'a> {
 
     fn capture_again(&self, gone: &[usize]) -> Result<()> {
         for &index in gone {
-            let how = How {
-                hardlink: true,
-                known: false,
-            };
-            let staged = self.stage(index, how)?;
+            let staged = self.stage(index, How::any(false))?;
             self.commit(staged.into_iter().collect())?;
         }
         Ok(())
@@ -267,10 +290,11 @@ impl<'a> Capture<'a> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(outcome);
     }
 
-    /// Reads a file until two looks agree: at most twice, plus once for a writer that appeared. `None`: it has gone.
+    /// Reads a file until two looks agree: at most twice, plus once for a writer that appeared, and twice as often if it is
+    /// open for writing all the time. `None`: it has gone.
     fn stage(&self, index: usize, mut how: How) -> Result<Option<Staged<'a>>> {
         let mut touched: Option<Hashes> = None;
-        let mut changes = 0;
+        let (mut changes, mut torn) = (0, false);
         loop {
             match self.attempt(index, how)? {
                 Attempt::Same(staged) => return Ok(Some(staged)),
@@ -281,8 +305,14 @@ impl<'a> Capture<'a> {
                     touched = Some(staged.ingest.hashes);
                     changes += 1;
                 }
+                Attempt::Torn(staged) if torn => {
+                    self.warn(&self.files[index], WarningKind::Writer, TORN);
+                    return Ok(Some(staged));
+                }
+                Attempt::Torn(_) => torn = true,
                 Attempt::Changed => changes += 1,
                 Attempt::Writer => how.hardlink = false,
+                Attempt::Short => how.to_end = true,
                 Attempt::Gone(error) => {
                     vanished(self.context, self.selection, &self.files[index].path, error)?;
                     self.settle(index, Outcome::Gone);
@@ -325,6 +355,9 @@ impl<'a> Capture<'a> {
             Ok(reading) => reading,
             Err(replaced) => return Ok(Attempt::Gone(replaced)),
         };
+        if how.to_end || reading.goes_beyond()? {
+            return reading.by_reading_to_end();
+        }
         let mode = self.context.link_mode;
         if planned.read_only
             && how.hardlink

@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use super::capture::{Attempt, Capture, LARGE, Source, Staged};
 use super::walk::PlannedFile;
 use crate::fs::dir::{Kind, sync_file};
 use crate::fs::place::{Writers, cannot_share, writers};
-use crate::fs::{Stat, attributes, is_privileged, scan};
-use crate::store::stream::{Hashes, Hashing, Output, PROBED, pass, probe};
+use crate::fs::{Stat, attributes, end, is_privileged, scan};
+use crate::store::stream::{Hashes, Hashing, Output, PROBED, Progress, pass, probe};
 use crate::store::{Ingest, Payload, settled};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -95,16 +96,16 @@ impl<'c, 'a> Reading<'c, 'a> {
             Err(error) => return Err(error).at("link", self.path()),
         };
         // Linking moved the change time: the look to compare with is this one.
-        let before = Stat::of_file(&self.file).at("examine", self.path())?;
+        let before = self.look()?;
         let map = self.map(&self.file, &before)?;
         let Some(hashes) = self.read(&map, Output::None)? else {
-            return Ok(Some(Attempt::Changed));
+            return self.short().map(Some);
         };
         let synced = self.sync_large(&self.file, &map)?;
         if writers(&self.file) != Writers::None {
             return Ok(Some(Attempt::Writer));
         }
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
+        let after = self.look()?;
         let probe = self.probe(&self.file, &map)?;
         let ingest = Ingest {
             payload: Payload::Slot(slot),
@@ -117,6 +118,46 @@ impl<'c, 'a> Reading<'c, 'a> {
         Ok(Some(judge(staged, &before, &after)))
     }
 
+    /// Whether it has bytes after the end that its size tells, and that is still its size.
+    pub(super) fn goes_beyond(&self) -> Result<bool> {
+        let size = self.before.size;
+        Ok(
+            end::goes_beyond(&self.file, size).at("read", self.path())?
+                && self.look()?.size == size,
+        )
+    }
+
+    /// Copies all that it gives and then hashes the copy: nobody can say how long it is, nor that it has holes.
+    pub(super) fn by_reading_to_end(&self) -> Result<Attempt<'a>> {
+        let (slot, copy) = self.capture.context.store.create_slot()?;
+        let activity = self.capture.context.activity;
+        let copied = end::copy_to_end(&self.file, &copy, &|_| activity.advance(0));
+        activity.check()?;
+        let size = copied.at("capture", self.path())?;
+        let map = scan::extents(&copy, size).at("find the extents of", self.path())?;
+        let Some(hashes) = self.read_from(&copy, &map, Output::None)? else {
+            return Ok(Attempt::Changed);
+        };
+        let after = self.look()?;
+        let probe = self.probe(&copy, &map)?;
+        let staged = self.finish_slot(slot, &copy, hashes, map, probe, Placement::Copy)?;
+        Ok(judge(staged, &self.before, &after))
+    }
+
+    /// It was shorter than its size told: it shrank, or never was that long.
+    fn short(&self) -> Result<Attempt<'a>> {
+        let same = self.look()?.same_bytes_since(&self.before);
+        Ok(if same {
+            Attempt::Short
+        } else {
+            Attempt::Changed
+        })
+    }
+
+    fn look(&self) -> Result<Stat> {
+        Stat::of_file(&self.file).at("examine", self.path())
+    }
+
     /// Clones the file's blocks, then hashes the clone, which nobody else can change.
     pub(super) fn by_reflink(&self) -> Result<Option<Attempt<'a>>> {
         let (slot, clone) = self.capture.context.store.create_slot()?;
@@ -127,7 +168,7 @@ impl<'c, 'a> Reading<'c, 'a> {
         {
             return Ok(None);
         }
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
+        let after = self.look()?;
         let cloned = Stat::of_file(&clone).at("examine", self.path())?;
         let map = self.map(&clone, &cloned)?;
         let Some(hashes) = self.read_from(&clone, &map, Output::None)? else {
@@ -157,12 +198,12 @@ impl<'c, 'a> Reading<'c, 'a> {
             return Ok(None);
         }
         let Some(hashes) = self.read(&map, Output::None)? else {
-            return Ok(Some(Attempt::Changed));
+            return self.short().map(Some);
         };
         if alike.iter().all(|blob| blob.checksum != hashes.checksum) {
             return Ok(None);
         }
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
+        let after = self.look()?;
         let ingest = Ingest {
             payload: Payload::Known,
             hashes,
@@ -191,31 +232,59 @@ impl<'c, 'a> Reading<'c, 'a> {
             file: &copy,
             sync_soon: self.capture.context.durable,
         };
+        let written = self.is_open_for_writing();
         let Some(hashes) = self.read(&map, output)? else {
-            return Ok(Attempt::Changed);
+            return self.short();
         };
         drop(claim);
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
+        let torn = written && !self.reads_the_same(&map, &hashes)?;
+        let after = self.look()?;
         let probe = self.probe(&copy, &map)?;
         let staged = self.finish_slot(slot, &copy, hashes, map, probe, Placement::Copy)?;
-        Ok(judge(staged, &self.before, &after))
+        Ok(judge(staged, &self.before, &after).or_torn(torn))
     }
 
     fn by_copy_in_memory(&self, map: ExtentMap) -> Result<Attempt<'a>> {
         let bytes = RefCell::new(Vec::new());
         let Some(hashes) = self.read(&map, Output::Memory(&bytes))? else {
-            return Ok(Attempt::Changed);
+            return self.short();
         };
-        let after = Stat::of_file(&self.file).at("examine", self.path())?;
+        let bytes = bytes.into_inner();
+        // Cheaper than to ask whether anybody could write it.
+        let torn = !self.gives_again(&bytes).at("capture", self.path())?;
+        let after = self.look()?;
         let ingest = Ingest {
-            payload: Payload::Bytes(bytes.into_inner()),
+            payload: Payload::Bytes(bytes),
             hashes,
             map,
             mtime: None,
             probe: None,
         };
         let staged = self.staged(ingest, Placement::Copy, false);
-        Ok(judge(staged, &self.before, &after))
+        Ok(judge(staged, &self.before, &after).or_torn(torn))
+    }
+
+    /// Whether somebody could change its bytes through a mapping without its time moving. A clone is made at one moment,
+    /// what looks like a stored file has bytes that were one file's before; what is copied is not so lucky.
+    fn is_open_for_writing(&self) -> bool {
+        writers(&self.file) == Writers::Some
+    }
+
+    fn gives_again(&self, bytes: &[u8]) -> io::Result<bool> {
+        let mut again = vec![0; bytes.len()];
+        match self.file.read_exact_at(&mut again, 0) {
+            Ok(()) => Ok(again == bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the file once more. If it gives the same bytes, they are those that it had between the two readings.
+    fn reads_the_same(&self, map: &ExtentMap, hashes: &Hashes) -> Result<bool> {
+        let activity = self.capture.context.activity;
+        let progress = |_| activity.advance(0);
+        let again = self.pass(&self.file, map, Output::None, Hashing::Checksum, &progress)?;
+        Ok(again.is_some_and(|again| again.checksum == hashes.checksum))
     }
 
     /// Gives a file of our own its attributes, if it is to be a view, and syncs it if it is large.
@@ -276,8 +345,19 @@ impl<'c, 'a> Reading<'c, 'a> {
     ) -> Result<Option<Hashes>> {
         let activity = self.capture.context.activity;
         let progress = |bytes| activity.advance(bytes);
-        let result = pass(file, map, output, Hashing::Both, &progress);
-        activity.check()?;
+        self.pass(file, map, output, Hashing::Both, &progress)
+    }
+
+    fn pass(
+        &self,
+        file: &std::fs::File,
+        map: &ExtentMap,
+        output: Output<'_>,
+        hashing: Hashing,
+        progress: Progress<'_>,
+    ) -> Result<Option<Hashes>> {
+        let result = pass(file, map, output, hashing, progress);
+        self.capture.context.activity.check()?;
         match result {
             Ok(hashes) => Ok(Some(hashes)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),

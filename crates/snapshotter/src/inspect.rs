@@ -146,7 +146,7 @@ pub struct SymlinkDetails {
 pub struct PathDetails {
     /// Relative to the base directory.
     pub relative_path: PathBuf,
-    /// Permission bits.
+    /// Permission bits, and set-user-ID, set-group-ID and sticky.
     pub mode: u32,
     /// Owner.
     pub uid: u32,

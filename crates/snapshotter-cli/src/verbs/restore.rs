@@ -46,6 +46,11 @@ pub struct Args {
     /// Refuse to replace anything, before anything is written
     #[arg(long)]
     no_clobber: bool,
+    /// Restore set-user-ID and set-group-ID bits too, as root
+    ///
+    /// Without it they are left out, with a warning: a snapshot with such files is to be trusted as root is.
+    #[arg(long)]
+    setid: bool,
     /// How bytes get out of the store
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     link_mode: Link,
@@ -122,7 +127,8 @@ impl Args {
         let reference = hints::reference(&self.reference, "restore NAME:VERSION OUTPUT_DIR")?;
         let mut request = RestoreRequest::new(reference, self.output_dir)
             .link_mode(self.link_mode.into())
-            .no_clobber(self.no_clobber);
+            .no_clobber(self.no_clobber)
+            .setid(self.setid);
         for path in &self.paths {
             let path = hints::relative(path, &request.output_dir, "OUTPUT_DIR")?;
             // The base itself is everything, which the library says by naming nothing.

@@ -82,8 +82,8 @@ pub enum DocumentError {
         /// Its size in bytes.
         size: u64,
     },
-    /// More than permission bits.
-    #[error("\"{path}\" has mode {mode:o}, which is more than permission bits")]
+    /// More than the bits that chmod(2) sets.
+    #[error("\"{path}\" has mode {mode:o}, which is more than chmod can set")]
     Mode {
         /// The entry.
         path: RelPath,

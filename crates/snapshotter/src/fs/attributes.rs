@@ -33,7 +33,7 @@ pub(crate) fn of_file(file: impl AsFd, stat: &Stat) -> io::Result<Attributes> {
 /// The attributes that `stat` alone tells: all of a symlink's.
 pub(crate) fn of_stat(stat: &Stat) -> Attributes {
     Attributes {
-        mode: stat.mode & 0o777,
+        mode: stat.mode,
         uid: stat.uid,
         gid: stat.gid,
         mtime: stat.mtime,

@@ -30,7 +30,7 @@ pub(crate) struct Stat {
     pub(crate) dev: u64,
     pub(crate) ino: u64,
     pub(crate) nlink: u64,
-    /// Permission bits, and setuid, setgid and sticky, which no snapshot keeps.
+    /// Permission bits, and set-user-ID, set-group-ID and sticky.
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::format::document::{Document, FileEntry, SymlinkEntry};
 use crate::snapshot::is_base;
-use crate::words::entry::Attributes;
+use crate::words::entry::{Attributes, SETID_BITS};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::relpath::RelPath;
 
@@ -30,6 +30,24 @@ impl Plan {
             .flat_map(|group| group.files.iter().map(|file| &file.entry.path))
             .chain(self.links.iter().map(|link| &link.path))
             .chain(self.symlinks.iter().map(|symlink| &symlink.path))
+    }
+
+    /// Takes the set-user-ID and set-group-ID bits off all files and directories, and returns which of those had any.
+    pub(super) fn leave_out_setid(&mut self) -> Vec<RelPath> {
+        let files = self.groups.iter_mut().flat_map(|group| &mut group.files);
+        let files = files.map(|file| (&file.entry.path, &mut file.entry.attributes));
+        let directories = self.directories.iter_mut().filter_map(|directory| {
+            let attributes = directory.attributes.as_mut()?;
+            Some((&directory.path, attributes))
+        });
+        let mut had = Vec::new();
+        for (path, attributes) in files.chain(directories) {
+            if attributes.mode & SETID_BITS != 0 {
+                attributes.mode &= !SETID_BITS;
+                had.push(path.clone());
+            }
+        }
+        had
     }
 }
 

@@ -298,7 +298,9 @@ impl<'c, 'a> Reading<'c, 'a> {
         placement: Placement,
     ) -> Result<Staged<'a>> {
         if self.planned().read_only {
-            for unset in attributes::set(file, &self.attributes, is_privileged()) {
+            // As most restores want them.
+            let wanted = self.attributes.without_setid();
+            for unset in attributes::set(file, &wanted, is_privileged()) {
                 // Not a view then: a restore makes one when it needs it.
                 tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
             }

@@ -286,13 +286,6 @@ impl Walk<'_> {
             )
             .with_hint("take several snapshots, each of a part"));
         }
-        if stat.mode > 0o777 && matches!(stat.kind, Kind::File | Kind::Directory) {
-            self.context.activity.warn(
-                WarningKind::Attribute,
-                Some(path.as_path()),
-                "setuid, setgid and sticky bits are not kept",
-            );
-        }
         match stat.kind {
             Kind::File => self.plan.files.push(PlannedFile {
                 read_only: self.selection.read_only(&path) || self.read_only.covers(&path),

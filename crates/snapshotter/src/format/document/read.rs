@@ -18,7 +18,7 @@ use super::{
     Content, DirectoryEntry, Document, DocumentError, FileEntry, MAX_XATTRS, SymlinkEntry,
 };
 use crate::words::digest::excerpt;
-use crate::words::entry::{Attributes, Mtime};
+use crate::words::entry::{Attributes, MODE_BITS, Mtime};
 use crate::words::relpath::RelPath;
 
 pub(super) const REGULAR: u32 = 0;
@@ -391,7 +391,7 @@ fn read_attributes(
     }
     let mtime = Mtime::parse_rfc3339(&metadata.mtime);
     Ok(Attributes {
-        mode: metadata.mode & 0o777,
+        mode: metadata.mode & MODE_BITS,
         uid: metadata.uid.unwrap_or(0),
         gid: metadata.gid.unwrap_or(0),
         mtime: mtime.map_err(|source| DocumentError::Mtime {

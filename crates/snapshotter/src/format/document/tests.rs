@@ -559,7 +559,7 @@ fn writing_refuses_what_reading_would() {
         files(vec![entry]).encode()
     };
     assert!(matches!(
-        with(|file| file.attributes.mode = 0o1644),
+        with(|file| file.attributes.mode = 0o10_644),
         Err(DocumentError::Mode { .. })
     ));
     assert!(matches!(
@@ -698,7 +698,7 @@ fn attributes() -> impl Strategy<Value = Attributes> {
         proptest::collection::vec(any::<u8>(), 0..5),
         0..3,
     );
-    (0_u32..=0o777, any::<u32>(), any::<u32>(), mtime, xattrs).prop_map(
+    (0_u32..=0o7777, any::<u32>(), any::<u32>(), mtime, xattrs).prop_map(
         |(mode, uid, gid, (seconds, nanoseconds), xattrs)| Attributes {
             mode,
             uid,

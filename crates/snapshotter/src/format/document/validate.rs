@@ -7,7 +7,7 @@ use super::{
     Document, DocumentError, FileEntry, MAX_ENTRIES, MAX_TARGET_BYTES, MAX_XATTRS, SymlinkEntry,
 };
 use crate::words::digest::excerpt;
-use crate::words::entry::Attributes;
+use crate::words::entry::{Attributes, MODE_BITS};
 use crate::words::extent::MAX_SIZE;
 use crate::words::relpath::RelPath;
 
@@ -102,7 +102,7 @@ fn check_target(symlink: &SymlinkEntry) -> Result<(), DocumentError> {
 }
 
 fn check_attributes(path: &RelPath, attributes: &Attributes) -> Result<(), DocumentError> {
-    if attributes.mode > 0o777 {
+    if attributes.mode > MODE_BITS {
         return Err(DocumentError::Mode {
             path: path.clone(),
             mode: attributes.mode,

@@ -71,6 +71,7 @@ struct Inspected {
     files: Vec<File>,
     directories: Vec<Entry>,
     symlinks: Vec<Symlink>,
+    whiteouts: Vec<Entry>,
 }
 
 /// What only a store knows.
@@ -141,6 +142,7 @@ impl Inspected {
             files: details.files.iter().map(File::new).collect(),
             directories: details.directories.iter().map(Entry::new).collect(),
             symlinks: details.symlinks.iter().map(Symlink::new).collect(),
+            whiteouts: details.whiteouts.iter().map(Entry::new).collect(),
         }
     }
 
@@ -159,6 +161,7 @@ impl Inspected {
             files: details.files.iter().map(File::new).collect(),
             directories: details.directories.iter().map(Entry::new).collect(),
             symlinks: details.symlinks.iter().map(Symlink::new).collect(),
+            whiteouts: details.whiteouts.iter().map(Entry::new).collect(),
         }
     }
 }
@@ -305,6 +308,9 @@ impl Inspected {
         for symlink in &self.symlinks {
             let after = format!(" -> {}", shown(&symlink.target));
             row('l', &symlink.entry, String::new(), false, after);
+        }
+        for whiteout in &self.whiteouts {
+            row('c', whiteout, String::new(), false, " is hidden".to_owned());
         }
         table
     }

@@ -118,8 +118,8 @@ pub(crate) fn set(file: impl AsFd, wanted: &Attributes, privileged: bool) -> Vec
     unset
 }
 
-/// Sets a symlink's owner and time.
-pub(crate) fn set_symlink(
+/// Sets the owner and time of what cannot be opened: a symlink, a whiteout.
+pub(crate) fn set_unopened(
     dir: &Dir,
     name: &OsStr,
     wanted: &Attributes,

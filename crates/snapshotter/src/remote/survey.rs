@@ -55,6 +55,8 @@ pub struct RemoteDetails {
     pub directories: Vec<PathDetails>,
     /// Symbolic links.
     pub symlinks: Vec<SymlinkDetails>,
+    /// Whiteouts.
+    pub whiteouts: Vec<PathDetails>,
 }
 
 impl Remote {
@@ -103,14 +105,15 @@ impl Remote {
         activity: &Activity,
     ) -> Result<RemoteDetails> {
         let resolved = resolve(self, reference, activity)?;
-        let (files, directories, symlinks) = entries(&resolved.entries);
+        let entries = entries(&resolved.entries);
         Ok(RemoteDetails {
             manifest_digest: Sha256::of(&resolved.manifest),
             reference: resolved.reference,
             annotations: resolved.parsed.annotations,
-            files,
-            directories,
-            symlinks,
+            files: entries.files,
+            directories: entries.directories,
+            symlinks: entries.symlinks,
+            whiteouts: entries.whiteouts,
         })
     }
 

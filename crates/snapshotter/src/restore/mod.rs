@@ -3,6 +3,7 @@
 mod directories;
 mod early;
 mod materialize;
+mod others;
 mod plan;
 mod preview;
 
@@ -152,6 +153,8 @@ pub struct RestoreReport {
     pub directories: u64,
     /// Symbolic links restored.
     pub symlinks: u64,
+    /// Whiteouts of overlayfs restored.
+    pub whiteouts: u64,
     /// Sizes of the files, holes included, each inode once, in bytes.
     pub logical_bytes: u64,
     /// Bytes of data in them, holes excluded, each inode once.
@@ -234,6 +237,7 @@ pub(crate) fn run(
         files: restored.files,
         directories: restored.directories,
         symlinks: restored.symlinks,
+        whiteouts: restored.whiteouts,
         logical_bytes: restored.logical_bytes,
         data_bytes: restored.data_bytes,
         placements: restored.placements,
@@ -417,6 +421,7 @@ struct Restored {
     files: u64,
     directories: u64,
     symlinks: u64,
+    whiteouts: u64,
     logical_bytes: u64,
     data_bytes: u64,
     placements: Placements,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use crate::format::document::{Document, FileEntry, SymlinkEntry};
+use crate::format::document::{Document, FileEntry, SymlinkEntry, WhiteoutEntry};
 use crate::snapshot::is_base;
 use crate::words::entry::{Attributes, SETID_BITS};
 use crate::words::error::{Error, ErrorKind, Result};
@@ -20,16 +20,18 @@ pub(super) struct Plan {
     /// Further names of files in `groups`.
     pub(super) links: Vec<Link>,
     pub(super) symlinks: Vec<SymlinkEntry>,
+    pub(super) whiteouts: Vec<WhiteoutEntry>,
 }
 
 impl Plan {
-    /// Every path that will be a file or a symlink.
+    /// Every path that will not be a directory.
     pub(super) fn names(&self) -> impl Iterator<Item = &RelPath> {
         self.groups
             .iter()
             .flat_map(|group| group.files.iter().map(|file| &file.entry.path))
             .chain(self.links.iter().map(|link| &link.path))
             .chain(self.symlinks.iter().map(|symlink| &symlink.path))
+            .chain(self.whiteouts.iter().map(|whiteout| &whiteout.path))
     }
 
     /// Takes the set-user-ID and set-group-ID bits off all files and directories, and returns which of those had any.
@@ -101,6 +103,11 @@ pub(super) fn plan(document: Document, paths: &[PathBuf]) -> Result<Plan> {
         .into_iter()
         .filter(|entry| selection.contains(&entry.path))
         .collect();
+    let whiteouts: Vec<WhiteoutEntry> = document
+        .whiteouts
+        .into_iter()
+        .filter(|entry| selection.contains(&entry.path))
+        .collect();
     let files: Vec<FileEntry> = document
         .files
         .into_iter()
@@ -110,6 +117,7 @@ pub(super) fn plan(document: Document, paths: &[PathBuf]) -> Result<Plan> {
         .iter()
         .map(|file| &file.path)
         .chain(symlinks.iter().map(|symlink| &symlink.path))
+        .chain(whiteouts.iter().map(|whiteout| &whiteout.path))
     {
         directories.need_parents(path)?;
     }
@@ -119,6 +127,7 @@ pub(super) fn plan(document: Document, paths: &[PathBuf]) -> Result<Plan> {
         groups: group(files),
         links,
         symlinks,
+        whiteouts,
     })
 }
 
@@ -156,7 +165,8 @@ impl Selection {
                 .iter()
                 .map(|entry| &entry.path)
                 .chain(document.directories.iter().map(|entry| &entry.path))
-                .chain(document.symlinks.iter().map(|entry| &entry.path));
+                .chain(document.symlinks.iter().map(|entry| &entry.path))
+                .chain(document.whiteouts.iter().map(|entry| &entry.path));
             if !paths.any(|path| path.starts_with(selected)) {
                 return Err(Error::new(
                     ErrorKind::NotFound,

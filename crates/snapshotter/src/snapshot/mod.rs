@@ -226,6 +226,8 @@ pub struct SnapshotReport {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Whiteouts of overlayfs.
+    pub whiteouts: u64,
     /// Sizes of the regular files, holes included, each inode once, in bytes.
     pub logical_bytes: u64,
     /// Bytes of data in them, holes excluded, each inode once.
@@ -433,6 +435,7 @@ struct Taken {
     totals: crate::catalog::Totals,
     directories: u64,
     symlinks: u64,
+    whiteouts: u64,
     stored_bytes: u64,
     blobs_stored: u64,
     blobs_reused: u64,
@@ -463,6 +466,7 @@ impl Taken {
             totals: described.totals,
             directories: plan.directories.len() as u64,
             symlinks: plan.symlinks.len() as u64,
+            whiteouts: plan.whiteouts.len() as u64,
             stored_bytes,
             blobs_stored: stored.len() as u64,
             blobs_reused: reused.difference(&stored).count() as u64,
@@ -488,6 +492,7 @@ impl Taken {
             files: self.totals.files,
             directories: self.directories,
             symlinks: self.symlinks,
+            whiteouts: self.whiteouts,
             logical_bytes: self.totals.logical_bytes,
             data_bytes: self.totals.data_bytes,
             stored_bytes: self.stored_bytes,

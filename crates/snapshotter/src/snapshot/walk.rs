@@ -27,6 +27,7 @@ pub(super) struct Plan {
     pub(super) files: Vec<PlannedFile>,
     pub(super) directories: Vec<(RelPath, Attributes)>,
     pub(super) symlinks: Vec<PlannedSymlink>,
+    pub(super) whiteouts: Vec<(RelPath, Attributes)>,
     pub(super) selection: Selection,
 }
 
@@ -97,6 +98,7 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
     plan.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.directories.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     plan.symlinks.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    plan.whiteouts.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     plan.files = join_hardlinks(plan.files);
     Ok(plan)
 }
@@ -277,9 +279,9 @@ impl Walk<'_> {
         if self.exclude.matches(&path) {
             return Ok(());
         }
-        let entries =
-            self.plan.files.len() + self.plan.directories.len() + self.plan.symlinks.len();
-        if entries + self.pending.len() >= MAX_ENTRIES {
+        let plan = &self.plan;
+        let leaves = plan.files.len() + plan.symlinks.len() + plan.whiteouts.len();
+        if leaves + plan.directories.len() + self.pending.len() >= MAX_ENTRIES {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("a snapshot cannot have more than {MAX_ENTRIES} entries"),
@@ -295,6 +297,10 @@ impl Walk<'_> {
             }),
             Kind::Directory => self.pending.push(Some(path)),
             Kind::Symlink => self.take_symlink(parent, path, stat)?,
+            Kind::Whiteout => {
+                let attributes = attributes::of_stat(stat);
+                self.plan.whiteouts.push((path, attributes));
+            }
             Kind::Socket => self.skip(Some(&path), "a socket cannot be restored"),
             Kind::Fifo => self.skip(Some(&path), "a fifo holds no bytes to restore"),
             Kind::Device => self.skip(Some(&path), "a device belongs to its host"),

@@ -10,14 +10,16 @@ use snapshotter::fuzzing::words::relpath::RelPath;
 fn check_paths(document: &Document) {
     let files = document.files.iter().map(|entry| &entry.path);
     let symlinks = document.symlinks.iter().map(|entry| &entry.path);
-    let leaves: HashSet<&[u8]> = files.chain(symlinks).map(RelPath::as_bytes).collect();
+    let whiteouts = document.whiteouts.iter().map(|entry| &entry.path);
+    let others = symlinks.chain(whiteouts);
+    let leaves: HashSet<&[u8]> = files.chain(others).map(RelPath::as_bytes).collect();
     let directories: HashSet<_> = document
         .directories
         .iter()
         .map(|entry| entry.path.as_bytes())
         .collect();
     let (leaf_count, directory_count) = (
-        document.files.len() + document.symlinks.len(),
+        document.files.len() + document.symlinks.len() + document.whiteouts.len(),
         document.directories.len(),
     );
     assert_eq!(leaves.len(), leaf_count, "paths are unique");

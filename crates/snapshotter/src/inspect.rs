@@ -108,6 +108,8 @@ pub struct SnapshotDetails {
     pub directories: Vec<PathDetails>,
     /// Its symbolic links, by path.
     pub symlinks: Vec<SymlinkDetails>,
+    /// Its whiteouts, by path.
+    pub whiteouts: Vec<PathDetails>,
     /// The document, byte for byte as it is (or would be) in a registry.
     pub document: Vec<u8>,
     /// The manifest, byte for byte.
@@ -148,7 +150,7 @@ pub struct SymlinkDetails {
 pub struct PathDetails {
     /// Relative to the base directory.
     pub relative_path: PathBuf,
-    /// Permission bits.
+    /// Permission bits, and set-user-ID, set-group-ID and sticky.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
@@ -226,35 +228,49 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
     let annotations = Manifest::parse(&manifest)
         .map_err(|error| invalid("manifest", &error))?
         .annotations;
-    let (files, directories, symlinks) = entries(&parsed);
+    let Entries {
+        files,
+        directories,
+        symlinks,
+        whiteouts,
+    } = entries(&parsed);
     Ok(SnapshotDetails {
         summary,
         annotations,
         files,
         directories,
         symlinks,
+        whiteouts,
         document,
         manifest,
     })
 }
 
 /// A document's entries for people.
-pub(crate) fn entries(
-    document: &Document,
-) -> (Vec<FileDetails>, Vec<PathDetails>, Vec<SymlinkDetails>) {
-    let directories = document
-        .directories
-        .iter()
-        .map(|entry| path(entry.path.as_path(), &entry.attributes));
+pub(crate) struct Entries {
+    pub(crate) files: Vec<FileDetails>,
+    pub(crate) directories: Vec<PathDetails>,
+    pub(crate) symlinks: Vec<SymlinkDetails>,
+    pub(crate) whiteouts: Vec<PathDetails>,
+}
+
+pub(crate) fn entries(document: &Document) -> Entries {
+    let directories = document.directories.iter();
     let symlinks = document.symlinks.iter().map(|entry| SymlinkDetails {
         entry: path(entry.path.as_path(), &entry.attributes),
         target: Path::new(os_name(&entry.target)).to_owned(),
     });
-    (
-        document.files.iter().map(file).collect(),
-        directories.collect(),
-        symlinks.collect(),
-    )
+    let whiteouts = document.whiteouts.iter();
+    Entries {
+        files: document.files.iter().map(file).collect(),
+        directories: directories
+            .map(|entry| path(entry.path.as_path(), &entry.attributes))
+            .collect(),
+        symlinks: symlinks.collect(),
+        whiteouts: whiteouts
+            .map(|entry| path(entry.path.as_path(), &entry.attributes))
+            .collect(),
+    }
 }
 
 /// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its

@@ -981,23 +981,53 @@ async fn root_keeps_access_lists_and_trusted_attributes() {
     }
 }
 
-/// Format v1 keeps permission bits alone; a read-only restore must not give back more than a writable one.
+/// A `/tmp` of mode 1777 came back as 777, where everybody may remove everybody's files, and a `sudo` of mode 4755 as 755, for
+/// good: neither was written down.
 #[tokio::test]
-async fn a_setuid_bit_is_kept_by_neither_kind_of_restore() {
+async fn sticky_bits_are_kept_and_setuid_bits_where_they_are_asked_for() {
     let place = Place::new();
-    let tree = Tree::new().file("program", "bytes").mode("program", 0o4755);
+    let tree = Tree::new()
+        .file("program", "bytes")
+        .mode("program", 0o4755)
+        .hardlink("same-program", "program")
+        .file("d/script", "bytes")
+        .mode("d/script", 0o2711)
+        .mode("d", 0o2775)
+        .dir("tmp")
+        .mode("tmp", 0o1777);
     let source = place.write("source", &tree);
-    age(&source.join("program"));
+    testkit::tree::set_mtime(&source.join("program"), OLD).unwrap();
     let store = place.open().await;
-    take_read_only(&store, "r", &source).await;
-    take(&store, "w", &source).await;
-    let mut modes = Vec::new();
-    for version in ["r", "w"] {
+    assert_eq!(take_read_only(&store, "r", &source).await.warnings, []);
+    assert_eq!(take(&store, "w", &source).await.warnings, []);
+    let paths = ["program", "same-program", "d/script", "d", "tmp"];
+    let modes = |output: &Path| paths.map(|path| stat(&output.join(path)).mode() & 0o7777);
+    for version in ["r", "w", "r"] {
         let output = place.fresh();
+        let given = give(&store, version, &output).await;
+        assert_eq!(modes(&output), [0o755, 0o755, 0o711, 0o775, 0o1777]);
+        let warnings = given.warnings.iter();
+        let warned: Vec<_> = warnings
+            .map(|warning| (warning.kind, warning.path.as_deref().unwrap()))
+            .collect();
+        let expected = ["d", "d/script", "program"];
+        assert_eq!(
+            warned,
+            expected.map(|path| (WarningKind::Attribute, Path::new(path)))
+        );
+
+        if !is_root() {
+            continue;
+        }
+        let output = place.fresh();
+        let request = to(version, &output).setid(true);
+        assert_eq!(store.restore(&request).await.unwrap().warnings, []);
+        assert_same_with(&source, &output, &shared());
+        // What is there with too much is not what is wanted.
         give(&store, version, &output).await;
-        modes.push(stat(&output.join("program")).mode() & 0o7777);
+        assert_eq!(modes(&output), [0o755, 0o755, 0o711, 0o775, 0o1777]);
     }
-    assert_eq!(modes, [0o755, 0o755]);
+    assert_sound(&store).await;
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ pub mod compare;
 pub mod dragonfly;
 pub mod extents;
 pub mod fsstat;
+pub mod fuse;
 pub mod golden;
 pub mod http;
 pub mod lease;

@@ -12,6 +12,10 @@ pub struct Mapped {
     len: usize,
 }
 
+#[expect(unsafe_code, reason = "a pointer belongs to no thread by itself")]
+// SAFETY: the mapping belongs to the process, and only `self` writes it.
+unsafe impl Send for Mapped {}
+
 impl Mapped {
     /// Maps a file that is not empty.
     ///
@@ -37,6 +41,18 @@ impl Mapped {
         assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
         let at = NonNull::new(at).expect("the kernel maps nothing at zero");
         Self { at, len }
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether that is zero, which it never is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Changes bytes of the file through the mapping.

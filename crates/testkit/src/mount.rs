@@ -290,6 +290,44 @@ impl Drop for BindMount {
     }
 }
 
+/// A directory over another one (overlayfs), mounted until this is dropped.
+#[derive(Debug)]
+pub struct OverlayMount {
+    home: Home,
+}
+
+impl OverlayMount {
+    /// Mounts `upper`, which takes the changes, over `lower`; `work` is an empty directory beside `upper`.
+    ///
+    /// # Errors
+    /// If this machine can't: says why.
+    pub fn new(lower: &Path, upper: &Path, work: &Path) -> Result<Self, Skip> {
+        need_root()?;
+        let home = Home::new()?;
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        let how = ["-t", "overlay", "-o", &options, "testkit"].map(OsStr::new);
+        mount(&[&how[..], &[home.point.as_ref()]].concat())?;
+        Ok(Self { home })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.home.point
+    }
+}
+
+impl Drop for OverlayMount {
+    fn drop(&mut self) {
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        let _ = unmount(&self.home.point, flags);
+    }
+}
+
 /// A filesystem that takes no change until this is dropped: whoever writes to it waits, and cannot be interrupted.
 #[derive(Debug)]
 pub struct Frozen {

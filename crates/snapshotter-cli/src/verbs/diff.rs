@@ -101,6 +101,7 @@ enum Body<'a> {
     File(&'a FileDetails),
     Directory,
     Symlink(&'a Path),
+    Whiteout,
 }
 
 impl Difference {
@@ -158,6 +159,10 @@ fn items(snapshot: &SnapshotDetails) -> BTreeMap<PathBuf, Item<'_>> {
         details,
         body: Body::Directory,
     });
+    let whiteouts = snapshot.whiteouts.iter().map(|details| Item {
+        details,
+        body: Body::Whiteout,
+    });
     let symlinks = snapshot.symlinks.iter().map(|symlink| Item {
         details: &symlink.entry,
         body: Body::Symlink(&symlink.target),
@@ -165,6 +170,7 @@ fn items(snapshot: &SnapshotDetails) -> BTreeMap<PathBuf, Item<'_>> {
     files
         .chain(directories)
         .chain(symlinks)
+        .chain(whiteouts)
         .map(|item| (item.details.relative_path.clone(), item))
         .collect()
 }
@@ -175,6 +181,7 @@ impl Item<'_> {
             Body::File(_) => "file",
             Body::Directory => "directory",
             Body::Symlink(_) => "symlink",
+            Body::Whiteout => "whiteout",
         }
     }
 
@@ -205,7 +212,7 @@ impl Item<'_> {
             (Body::Symlink(old), Body::Symlink(new)) => {
                 found.extend((old != new).then_some("target"));
             }
-            (Body::Directory, Body::Directory) => {}
+            (Body::Directory, Body::Directory) | (Body::Whiteout, Body::Whiteout) => {}
             _ => return vec!["kind"],
         }
         let (old, new) = (self.details, other.details);

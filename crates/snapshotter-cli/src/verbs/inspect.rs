@@ -71,6 +71,7 @@ struct Inspected {
     files: Vec<File>,
     directories: Vec<Entry>,
     symlinks: Vec<Symlink>,
+    whiteouts: Vec<Entry>,
 }
 
 /// What only a store knows.
@@ -141,6 +142,7 @@ impl Inspected {
             files: details.files.iter().map(File::new).collect(),
             directories: details.directories.iter().map(Entry::new).collect(),
             symlinks: details.symlinks.iter().map(Symlink::new).collect(),
+            whiteouts: details.whiteouts.iter().map(Entry::new).collect(),
         }
     }
 
@@ -155,6 +157,7 @@ impl Inspected {
             files: details.files.iter().map(File::new).collect(),
             directories: details.directories.iter().map(Entry::new).collect(),
             symlinks: details.symlinks.iter().map(Symlink::new).collect(),
+            whiteouts: details.whiteouts.iter().map(Entry::new).collect(),
         }
     }
 }
@@ -198,20 +201,22 @@ impl Entry {
         }
     }
 
-    /// `rw-r--r--`.
+    /// `rw-r--r--`, as `ls` shows them.
     fn permissions(&self) -> String {
-        let letters = ['r', 'w', 'x'].iter().cycle();
-        (0..9)
-            .rev()
-            .zip(letters)
-            .map(|(bit, letter)| {
-                if self.mode >> bit & 1 == 1 {
-                    *letter
-                } else {
-                    '-'
-                }
-            })
-            .collect()
+        let is_set = |bit: u32| self.mode >> bit & 1 == 1;
+        let mut shown = String::new();
+        for (class, special) in [(2, 's'), (1, 's'), (0, 't')] {
+            let (read, write, run) = (class * 3 + 2, class * 3 + 1, class * 3);
+            shown.push(if is_set(read) { 'r' } else { '-' });
+            shown.push(if is_set(write) { 'w' } else { '-' });
+            shown.push(match (is_set(9 + class), is_set(run)) {
+                (false, false) => '-',
+                (false, true) => 'x',
+                (true, true) => special,
+                (true, false) => special.to_ascii_uppercase(),
+            });
+        }
+        shown
     }
 }
 
@@ -299,6 +304,9 @@ impl Inspected {
         for symlink in &self.symlinks {
             let after = format!(" -> {}", shown(&symlink.target));
             row('l', &symlink.entry, String::new(), false, after);
+        }
+        for whiteout in &self.whiteouts {
+            row('c', whiteout, String::new(), false, " is hidden".to_owned());
         }
         table
     }

@@ -46,6 +46,11 @@ pub struct Args {
     /// Refuse to replace anything, before anything is written
     #[arg(long)]
     no_clobber: bool,
+    /// Restore set-user-ID and set-group-ID bits too, as root
+    ///
+    /// Without it they are left out, with a warning: a snapshot with such files is to be trusted as root is.
+    #[arg(long)]
+    setid: bool,
     /// How bytes get out of the store
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     link_mode: Link,
@@ -122,7 +127,8 @@ impl Args {
         let reference = hints::reference(&self.reference, "restore NAME:VERSION OUTPUT_DIR")?;
         let mut request = RestoreRequest::new(reference, self.output_dir)
             .link_mode(self.link_mode.into())
-            .no_clobber(self.no_clobber);
+            .no_clobber(self.no_clobber)
+            .setid(self.setid);
         for path in &self.paths {
             let path = hints::relative(path, &request.output_dir, "OUTPUT_DIR")?;
             // The base itself is everything, which the library says by naming nothing.
@@ -162,6 +168,7 @@ struct Restored {
     files: u64,
     directories: u64,
     symlinks: u64,
+    whiteouts: u64,
     logical_bytes: u64,
     data_bytes: u64,
     placements: Placed,
@@ -180,6 +187,7 @@ impl Restored {
             files: report.files,
             directories: report.directories,
             symlinks: report.symlinks,
+            whiteouts: report.whiteouts,
             logical_bytes: report.logical_bytes,
             data_bytes: report.data_bytes,
             placements: report.placements.into(),
@@ -229,6 +237,7 @@ struct Planned {
     files: u64,
     directories: u64,
     symlinks: u64,
+    whiteouts: u64,
     logical_bytes: u64,
     entries: Vec<Entry>,
     existing: Vec<Relative>,
@@ -243,6 +252,7 @@ impl Planned {
             files: plan.files,
             directories: plan.directories,
             symlinks: plan.symlinks,
+            whiteouts: plan.whiteouts,
             logical_bytes: plan.logical_bytes,
             entries: plan.entries.iter().map(Entry::new).collect(),
             existing: plan

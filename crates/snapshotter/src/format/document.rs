@@ -82,8 +82,8 @@ pub enum DocumentError {
         /// Its size in bytes.
         size: u64,
     },
-    /// More than permission bits.
-    #[error("\"{path}\" has mode {mode:o}, which is more than permission bits")]
+    /// More than the bits that chmod(2) sets.
+    #[error("\"{path}\" has mode {mode:o}, which is more than chmod can set")]
     Mode {
         /// The entry.
         path: RelPath,
@@ -204,6 +204,15 @@ pub struct SymlinkEntry {
     pub attributes: Attributes,
 }
 
+/// A name that hides what a lower layer has there (overlayfs).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WhiteoutEntry {
+    /// Where it is.
+    pub path: RelPath,
+    /// Mode, owner, time.
+    pub attributes: Attributes,
+}
+
 /// All entries of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Document {
@@ -213,6 +222,8 @@ pub struct Document {
     pub directories: Vec<DirectoryEntry>,
     /// Symbolic links.
     pub symlinks: Vec<SymlinkEntry>,
+    /// Whiteouts.
+    pub whiteouts: Vec<WhiteoutEntry>,
 }
 
 impl Document {
@@ -244,6 +255,7 @@ impl Document {
         self.directories
             .sort_unstable_by(|a, b| a.path.cmp(&b.path));
         self.symlinks.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        self.whiteouts.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     }
 
     /// Checks everything that one entry alone can't show, and the limits.

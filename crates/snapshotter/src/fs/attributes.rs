@@ -33,7 +33,7 @@ pub(crate) fn of_file(file: impl AsFd, stat: &Stat) -> io::Result<Attributes> {
 /// The attributes that `stat` alone tells: all of a symlink's.
 pub(crate) fn of_stat(stat: &Stat) -> Attributes {
     Attributes {
-        mode: stat.mode & 0o777,
+        mode: stat.mode,
         uid: stat.uid,
         gid: stat.gid,
         mtime: stat.mtime,
@@ -118,8 +118,8 @@ pub(crate) fn set(file: impl AsFd, wanted: &Attributes, privileged: bool) -> Vec
     unset
 }
 
-/// Sets a symlink's owner and time.
-pub(crate) fn set_symlink(
+/// Sets the owner and time of what cannot be opened: a symlink, a whiteout.
+pub(crate) fn set_unopened(
     dir: &Dir,
     name: &OsStr,
     wanted: &Attributes,

@@ -37,9 +37,22 @@ pub(crate) fn open_file(base: &Dir, path: &RelPath, wanted: Wanted<'_>) -> io::R
 
 /// Opens a directory below `base`.
 pub(crate) fn open_dir(base: &Dir, path: &RelPath) -> Result<Dir> {
-    let whole = base.path().join(path);
-    let fd = open(base, path, DIRECTORY, &|| Ok(())).at("open the directory", &whole)?;
-    Ok(Dir::new(fd, whole))
+    try_open_dir(base, path).at("open the directory", base.path().join(path))
+}
+
+/// The same, for whoever looks at what went wrong.
+pub(crate) fn try_open_dir(base: &Dir, path: &RelPath) -> io::Result<Dir> {
+    let fd = open(base, path, DIRECTORY, &|| Ok(()))?;
+    Ok(Dir::new(fd, base.path().join(path)))
+}
+
+/// Whether an error of opening what was there a moment ago means that it has gone since, or that it, or something on the
+/// way to it, is something else by now.
+pub(crate) fn has_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ESTALE | libc::ESRCH | libc::ENOTDIR | libc::ELOOP | libc::ENXIO)
+    )
 }
 
 /// Whether the kernel, and what is between it and us, has `openat2`.

@@ -30,7 +30,7 @@ pub(crate) struct Stat {
     pub(crate) dev: u64,
     pub(crate) ino: u64,
     pub(crate) nlink: u64,
-    /// Permission bits, and setuid, setgid and sticky, which no snapshot keeps.
+    /// Permission bits, and set-user-ID, set-group-ID and sticky.
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -48,6 +48,8 @@ pub(crate) enum Kind {
     Symlink,
     Socket,
     Fifo,
+    /// A character device 0/0: overlayfs has them where a name of a lower layer was removed.
+    Whiteout,
     Device,
 }
 
@@ -71,7 +73,10 @@ impl Stat {
     )]
     fn of(stat: &rustix::fs::Stat) -> Self {
         Self {
-            kind: Kind::of(FileType::from_raw_mode(stat.st_mode)),
+            kind: match FileType::from_raw_mode(stat.st_mode) {
+                FileType::CharacterDevice if stat.st_rdev == 0 => Kind::Whiteout,
+                file_type => Kind::of(file_type),
+            },
             dev: stat.st_dev as u64,
             ino: stat.st_ino as u64,
             nlink: stat.st_nlink as u64,
@@ -346,6 +351,14 @@ impl Dir {
     pub(crate) fn symlink(&self, name: &OsStr, target: &OsStr) -> io::Result<()> {
         step("symlink")?;
         rustix::fs::symlinkat(target, &self.fd, name)?;
+        Ok(())
+    }
+
+    /// Makes a whiteout that must not exist yet: alone among devices it takes no privilege, from Linux 5.8 on.
+    pub(crate) fn whiteout(&self, name: &OsStr, mode: u32) -> io::Result<()> {
+        step("mknod")?;
+        let mode = Mode::from_raw_mode(mode);
+        rustix::fs::mknodat(&self.fd, name, FileType::CharacterDevice, mode, 0)?;
         Ok(())
     }
 

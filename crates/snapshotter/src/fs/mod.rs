@@ -10,6 +10,7 @@ pub(crate) mod counter;
 pub(crate) mod dir;
 #[cfg(feature = "registry")]
 pub(crate) mod durable;
+pub(crate) mod end;
 pub mod hook;
 pub(crate) mod leased;
 pub(crate) mod lock;

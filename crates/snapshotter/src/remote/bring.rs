@@ -175,7 +175,9 @@ impl<'a> Fetching<'a> {
         map: ExtentMap,
     ) -> Result<Ingest<'s>> {
         if let Some(attributes) = need.attributes() {
-            for unset in attributes::set(file, attributes, is_privileged()) {
+            // As most restores want them.
+            let wanted = attributes.without_setid();
+            for unset in attributes::set(file, &wanted, is_privileged()) {
                 // Not a view then: a restore makes one when it needs it.
                 tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
             }

@@ -58,6 +58,8 @@ pub struct RemoteDetails {
     pub directories: Vec<PathDetails>,
     /// Symbolic links.
     pub symlinks: Vec<SymlinkDetails>,
+    /// Whiteouts.
+    pub whiteouts: Vec<PathDetails>,
 }
 
 impl Remote {
@@ -106,15 +108,16 @@ impl Remote {
         activity: &Activity,
     ) -> Result<RemoteDetails> {
         let resolved = resolve(self, reference, activity)?;
-        let (files, directories, symlinks) = entries(&resolved.entries);
+        let entries = entries(&resolved.entries);
         Ok(RemoteDetails {
             manifest_digest: Sha256::of(&resolved.manifest),
             reference: resolved.reference,
             annotations: resolved.parsed.annotations,
             logical_bytes: Totals::of(&resolved.entries, |_| 0).logical_bytes,
-            files,
-            directories,
-            symlinks,
+            files: entries.files,
+            directories: entries.directories,
+            symlinks: entries.symlinks,
+            whiteouts: entries.whiteouts,
         })
     }
 

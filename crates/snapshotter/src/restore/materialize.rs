@@ -8,14 +8,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::directories::{self, published, warn_unset};
 use super::plan::{Group, Link, Plan, PlannedFile};
-use super::{Context, Restored};
+use super::{Context, Restored, others};
 use crate::catalog::{Blob, ViewKey};
-use crate::format::document::{FileEntry, SymlinkEntry};
+use crate::format::document::FileEntry;
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
 use crate::fs::temporary::{self, Temporary};
@@ -53,6 +52,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
             .filter(|directory| directory.attributes.is_some())
             .count() as u64,
         symlinks: plan.symlinks.len() as u64,
+        whiteouts: plan.whiteouts.len() as u64,
         ..Restored::default()
     };
     for file in files() {
@@ -69,6 +69,9 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
         directories::refuse_existing(context, plan)?;
     }
     let made = directories::make(context, plan)?;
+    for whiteout in &plan.whiteouts {
+        others::whiteout(context, whiteout)?;
+    }
     let placing = Placing {
         context,
         plan,
@@ -84,7 +87,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
         placing.link(link)?;
     }
     for symlink in &plan.symlinks {
-        make_symlink(context, symlink)?;
+        others::symlink(context, symlink)?;
     }
     directories::finish(context, plan, &made)?;
     restored.placements = placing
@@ -673,33 +676,4 @@ fn blame(error: Error, planned: &PlannedFile) -> Error {
         .with_path(planned.entry.path.as_path())
         .with_hint(error.hint().unwrap_or_default().to_owned())
         .with_source(error)
-}
-
-fn make_symlink(context: &Context<'_>, entry: &SymlinkEntry) -> Result<()> {
-    context.activity.check()?;
-    let parent = context.output.open(entry.path.parent().as_ref())?;
-    let name = os_name(entry.path.file_name());
-    let target = os_name(&entry.target);
-    let there = parent
-        .stat_if_any(name)
-        .at("examine", parent.path_of(name))?;
-    let result = match there {
-        None => parent.symlink(name, target),
-        Some(_) if context.no_clobber => return Err(directories::exists(&parent.path_of(name))),
-        Some(stat) if stat.kind == Kind::Symlink && is_link_to(&parent, entry)? => Ok(()),
-        Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
-    };
-    let result = context.or_replace(result, || {
-        temporary::replace(&parent, name, |temporary| parent.symlink(temporary, target))
-    });
-    published(result, &parent, entry.path.file_name())?;
-    let unset = attributes::set_symlink(&parent, name, &entry.attributes, context.privileged);
-    warn_unset(context, &entry.path, unset);
-    Ok(())
-}
-
-fn is_link_to(parent: &Dir, entry: &SymlinkEntry) -> Result<bool> {
-    let name = os_name(entry.path.file_name());
-    let path: PathBuf = parent.path_of(name);
-    Ok(parent.read_link(name).at("read the link", path)? == entry.target)
 }

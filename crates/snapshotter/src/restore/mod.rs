@@ -3,6 +3,7 @@
 mod directories;
 mod early;
 mod materialize;
+mod others;
 mod plan;
 mod preview;
 
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use directories::OutputDir;
 use early::EarlyFiles;
-use plan::Selection;
+use plan::{Plan, Selection};
 
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
@@ -29,7 +30,7 @@ use crate::store::{Operation, Recipient, Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placements};
-use crate::words::progress::Warning;
+use crate::words::progress::{Warning, WarningKind};
 use crate::words::reference::Reference;
 
 /// Which snapshot to restore, and where to.
@@ -57,6 +58,9 @@ pub struct RestoreRequest {
     /// Refuses to replace anything that exists, before anything is written. Default `false`: files are replaced, each
     /// atomically, and what is already right is left as it is.
     pub no_clobber: bool,
+    /// Restores set-user-ID and set-group-ID bits too, where owners can be restored. Default `false`: they are left out, with
+    /// a warning. Ask for it only where the snapshot is trusted as root is.
+    pub setid: bool,
     /// The registry to fetch from instead of the configured one, for this call.
     #[cfg(feature = "registry")]
     pub registry: Option<crate::Registry>,
@@ -75,6 +79,7 @@ impl RestoreRequest {
             paths: Vec::new(),
             link_mode: LinkMode::default(),
             no_clobber: false,
+            setid: false,
             #[cfg(feature = "registry")]
             registry: None,
             #[cfg(feature = "registry")]
@@ -110,6 +115,13 @@ impl RestoreRequest {
         self
     }
 
+    /// Sets [`setid`](Self::setid).
+    #[must_use]
+    pub fn setid(mut self, setid: bool) -> Self {
+        self.setid = setid;
+        self
+    }
+
     /// Sets [`registry`](Self::registry).
     #[cfg(feature = "registry")]
     #[must_use]
@@ -141,6 +153,8 @@ pub struct RestoreReport {
     pub directories: u64,
     /// Symbolic links restored.
     pub symlinks: u64,
+    /// Whiteouts of overlayfs restored.
+    pub whiteouts: u64,
     /// Sizes of the files, holes included, each inode once, in bytes.
     pub logical_bytes: u64,
     /// Bytes of data in them, holes excluded, each inode once.
@@ -223,6 +237,7 @@ pub(crate) fn run(
         files: restored.files,
         directories: restored.directories,
         symlinks: restored.symlinks,
+        whiteouts: restored.whiteouts,
         logical_bytes: restored.logical_bytes,
         data_bytes: restored.data_bytes,
         placements: restored.placements,
@@ -263,7 +278,8 @@ impl Call<'_> {
 
     fn materialize(&self, leased: &Leased, early: Option<&EarlyFiles>) -> Result<Restored> {
         let document = parse(&leased.document)?;
-        let plan = plan::plan(document, &self.request.paths)?;
+        let mut plan = plan::plan(document, &self.request.paths)?;
+        self.leave_out_setid(&mut plan);
         let output = open_output(self.store, &self.request.output_dir)?;
         let context = Context {
             store: self.store,
@@ -278,6 +294,20 @@ impl Call<'_> {
             early,
         };
         materialize::all(&context, leased.snapshot.id, &plan)
+    }
+
+    /// A file of another owner than the snapshot's must not run as that one either.
+    fn leave_out_setid(&self, plan: &mut Plan) {
+        let why = match (self.request.setid, is_privileged()) {
+            (true, true) => return,
+            (true, false) => "owners cannot be restored without privileges",
+            (false, _) => "they are restored only where setid asks for it",
+        };
+        for path in plan.leave_out_setid() {
+            let message = format!("set-user-ID and set-group-ID bits were left out: {why}");
+            let path = Some(path.as_path());
+            self.activity.warn(WarningKind::Attribute, path, message);
+        }
     }
 
     /// Leases the snapshot, fetching it first if it is not here.
@@ -391,6 +421,7 @@ struct Restored {
     files: u64,
     directories: u64,
     symlinks: u64,
+    whiteouts: u64,
     logical_bytes: u64,
     data_bytes: u64,
     placements: Placements,

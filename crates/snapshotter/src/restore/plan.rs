@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use crate::format::document::{Document, FileEntry, SymlinkEntry};
-use crate::words::entry::Attributes;
+use crate::format::document::{Document, FileEntry, SymlinkEntry, WhiteoutEntry};
+use crate::words::entry::{Attributes, SETID_BITS};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::relpath::{RelPath, is_base};
 
@@ -19,16 +19,36 @@ pub(super) struct Plan {
     /// Further names of files in `groups`.
     pub(super) links: Vec<Link>,
     pub(super) symlinks: Vec<SymlinkEntry>,
+    pub(super) whiteouts: Vec<WhiteoutEntry>,
 }
 
 impl Plan {
-    /// Every path that will be a file or a symlink.
+    /// Every path that will not be a directory.
     pub(super) fn names(&self) -> impl Iterator<Item = &RelPath> {
         self.groups
             .iter()
             .flat_map(|group| group.files.iter().map(|file| &file.entry.path))
             .chain(self.links.iter().map(|link| &link.path))
             .chain(self.symlinks.iter().map(|symlink| &symlink.path))
+            .chain(self.whiteouts.iter().map(|whiteout| &whiteout.path))
+    }
+
+    /// Takes the set-user-ID and set-group-ID bits off all files and directories, and returns which of those had any.
+    pub(super) fn leave_out_setid(&mut self) -> Vec<RelPath> {
+        let files = self.groups.iter_mut().flat_map(|group| &mut group.files);
+        let files = files.map(|file| (&file.entry.path, &mut file.entry.attributes));
+        let directories = self.directories.iter_mut().filter_map(|directory| {
+            let attributes = directory.attributes.as_mut()?;
+            Some((&directory.path, attributes))
+        });
+        let mut had = Vec::new();
+        for (path, attributes) in files.chain(directories) {
+            if attributes.mode & SETID_BITS != 0 {
+                attributes.mode &= !SETID_BITS;
+                had.push(path.clone());
+            }
+        }
+        had
     }
 }
 
@@ -82,6 +102,11 @@ pub(super) fn plan(document: Document, paths: &[PathBuf]) -> Result<Plan> {
         .into_iter()
         .filter(|entry| selection.contains(&entry.path))
         .collect();
+    let whiteouts: Vec<WhiteoutEntry> = document
+        .whiteouts
+        .into_iter()
+        .filter(|entry| selection.contains(&entry.path))
+        .collect();
     let files: Vec<FileEntry> = document
         .files
         .into_iter()
@@ -91,6 +116,7 @@ pub(super) fn plan(document: Document, paths: &[PathBuf]) -> Result<Plan> {
         .iter()
         .map(|file| &file.path)
         .chain(symlinks.iter().map(|symlink| &symlink.path))
+        .chain(whiteouts.iter().map(|whiteout| &whiteout.path))
     {
         directories.need_parents(path)?;
     }
@@ -100,6 +126,7 @@ pub(super) fn plan(document: Document, paths: &[PathBuf]) -> Result<Plan> {
         groups: group(files),
         links,
         symlinks,
+        whiteouts,
     })
 }
 
@@ -146,7 +173,8 @@ impl Selection {
         let files = document.files.iter().map(|entry| &entry.path);
         let directories = document.directories.iter().map(|entry| &entry.path);
         let symlinks = document.symlinks.iter().map(|entry| &entry.path);
-        let paths = files.chain(directories).chain(symlinks);
+        let whiteouts = document.whiteouts.iter().map(|entry| &entry.path);
+        let paths = files.chain(directories).chain(symlinks).chain(whiteouts);
         let mut paths: Vec<Vec<u8>> = paths.map(with_slash).collect();
         paths.sort_unstable();
         for (asked, given) in &self.asked {

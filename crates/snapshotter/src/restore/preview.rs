@@ -25,7 +25,7 @@ pub struct RestorePlan {
     pub manifest_digest: Sha256,
     /// What would be made, by path.
     pub entries: Vec<PlannedEntry>,
-    /// Files and symbolic links that are in the output already: replaced unless they are right, or refused by
+    /// Files, symbolic links and whiteouts that are in the output already: replaced unless they are right, or refused by
     /// `no_clobber`.
     pub existing: Vec<PathBuf>,
     /// Regular files, second names of one inode included.
@@ -34,6 +34,8 @@ pub struct RestorePlan {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Whiteouts of overlayfs.
+    pub whiteouts: u64,
     /// Sizes of the files, holes included, each inode once, in bytes.
     pub logical_bytes: u64,
 }
@@ -54,6 +56,7 @@ pub(crate) fn run(store: &Store, request: &RestoreRequest) -> Result<RestorePlan
         files: (files().count() + plan.links.len()) as u64,
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
+        whiteouts: plan.whiteouts.len() as u64,
         logical_bytes: total(files().map(|file| file.entry.size)),
         entries: entries(&plan),
     })
@@ -106,6 +109,10 @@ fn entries(plan: &Plan) -> Vec<PlannedEntry> {
     for symlink in &plan.symlinks {
         let path = symlink.path.as_path();
         entries.push(PlannedEntry::new(path, EntryKind::Symlink, false, 0));
+    }
+    for whiteout in &plan.whiteouts {
+        let path = whiteout.path.as_path();
+        entries.push(PlannedEntry::new(path, EntryKind::Whiteout, false, 0));
     }
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     entries

@@ -6,7 +6,9 @@ use super::capture::{Captured, CapturedFile};
 use super::walk::Plan;
 use crate::catalog::Totals;
 use crate::format::artifact::Manifest;
-use crate::format::document::{Content, DirectoryEntry, Document, FileEntry, SymlinkEntry};
+use crate::format::document::{
+    Content, DirectoryEntry, Document, FileEntry, SymlinkEntry, WhiteoutEntry,
+};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::relpath::RelPath;
 
@@ -40,6 +42,14 @@ pub(super) fn describe(
                 path: symlink.path.clone(),
                 target: symlink.target.clone(),
                 attributes: symlink.attributes.clone(),
+            })
+            .collect(),
+        whiteouts: plan
+            .whiteouts
+            .iter()
+            .map(|(path, attributes)| WhiteoutEntry {
+                path: path.clone(),
+                attributes: attributes.clone(),
             })
             .collect(),
     };

@@ -4,6 +4,7 @@ mod capture;
 mod describe;
 mod globs;
 mod plan;
+mod reading;
 mod walk;
 
 pub(crate) use plan::run as plan;
@@ -225,6 +226,8 @@ pub struct SnapshotReport {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Whiteouts of overlayfs.
+    pub whiteouts: u64,
     /// Sizes of the regular files, holes included, each inode once, in bytes.
     pub logical_bytes: u64,
     /// Bytes of data in them, holes excluded, each inode once.
@@ -339,12 +342,12 @@ fn complete(
     ends: Option<&Operation>,
     request: &SnapshotRequest,
 ) -> Result<Taken> {
-    let plan = walk::plan(context, request)?;
+    let mut plan = walk::plan(context, request)?;
     context.activity.tell(|| Event::Planned {
         files: plan.files.len() as u64,
         bytes: plan.allocated(),
     });
-    let captured = capture::all(context, snapshot, &plan)?;
+    let captured = capture::all(context, snapshot, &mut plan)?;
     context.activity.tell(|| Event::Syncing);
     let described = describe::describe(&plan, &captured, &request.annotations)?;
     finish(context, snapshot, ends, request, &captured, &described)?;
@@ -427,6 +430,7 @@ struct Taken {
     totals: crate::catalog::Totals,
     directories: u64,
     symlinks: u64,
+    whiteouts: u64,
     stored_bytes: u64,
     blobs_stored: u64,
     blobs_reused: u64,
@@ -457,6 +461,7 @@ impl Taken {
             totals: described.totals,
             directories: plan.directories.len() as u64,
             symlinks: plan.symlinks.len() as u64,
+            whiteouts: plan.whiteouts.len() as u64,
             stored_bytes,
             blobs_stored: stored.len() as u64,
             blobs_reused: reused.difference(&stored).count() as u64,
@@ -481,6 +486,7 @@ impl Taken {
             files: self.totals.files,
             directories: self.directories,
             symlinks: self.symlinks,
+            whiteouts: self.whiteouts,
             logical_bytes: self.totals.logical_bytes,
             data_bytes: self.totals.data_bytes,
             stored_bytes: self.stored_bytes,

@@ -28,6 +28,8 @@ pub struct SnapshotPlan {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Whiteouts of overlayfs.
+    pub whiteouts: u64,
     /// Sizes of the files, holes included, each inode once, in bytes.
     pub logical_bytes: u64,
     /// What the filesystem says they occupy, in bytes: about what there is to read.
@@ -60,6 +62,8 @@ pub enum EntryKind {
     Directory,
     /// A symbolic link.
     Symlink,
+    /// A whiteout of overlayfs, which hides what a lower layer has there.
+    Whiteout,
 }
 
 impl PlannedEntry {
@@ -107,6 +111,7 @@ pub(crate) fn run(
             .sum(),
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
+        whiteouts: plan.whiteouts.len() as u64,
         logical_bytes: total(plan.files.iter().map(|file| file.stat.size)),
         data_bytes: plan.allocated(),
         entries: entries(&plan),
@@ -138,6 +143,10 @@ fn entries(plan: &walk::Plan) -> Vec<PlannedEntry> {
     for symlink in &plan.symlinks {
         let path = symlink.path.as_path();
         entries.push(PlannedEntry::new(path, EntryKind::Symlink, false, 0));
+    }
+    for (path, _) in &plan.whiteouts {
+        let path = path.as_path();
+        entries.push(PlannedEntry::new(path, EntryKind::Whiteout, false, 0));
     }
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     entries

@@ -1,12 +1,15 @@
 //! What there is to take: the requested paths turned into files, directories and symlinks.
 //!
 //! Nothing is read but directories. Paths are opened beneath the base directory without following any symlink, so the
-//! walk stays inside it, also while somebody changes it.
+//! walk stays inside it, also while somebody changes it. A tree that is in use changes all the time: what was found and is
+//! gone, or something else, a moment later is left out with a warning, unless it was asked for by name.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 
 use super::globs::Globs;
 use super::{Context, File, SnapshotRequest};
+use crate::fs::beneath::has_gone;
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
 use crate::store::OwnDirectories;
@@ -25,6 +28,8 @@ pub(super) struct Plan {
     pub(super) files: Vec<PlannedFile>,
     pub(super) directories: Vec<(RelPath, Attributes)>,
     pub(super) symlinks: Vec<PlannedSymlink>,
+    pub(super) whiteouts: Vec<(RelPath, Attributes)>,
+    pub(super) selection: Selection,
 }
 
 /// A regular file: one inode.
@@ -35,6 +40,21 @@ pub(super) struct PlannedFile {
     pub(super) others: Vec<RelPath>,
     pub(super) read_only: bool,
     pub(super) stat: Stat,
+}
+
+impl PlannedFile {
+    /// It under its first name alone; `left` gets its other names, as a file of their own.
+    pub(super) fn only(mut self, left: &mut Vec<Self>) -> Self {
+        let mut others = std::mem::take(&mut self.others).into_iter();
+        if let Some(path) = others.next() {
+            left.push(Self {
+                path,
+                others: others.collect(),
+                ..self
+            });
+        }
+        self
+    }
 }
 
 #[derive(Debug)]
@@ -73,15 +93,18 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
     }
     let mut plan = walk.plan;
     selection.require_all_found(context.base)?;
+    plan.selection = selection;
     plan.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.directories.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     plan.symlinks.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    plan.whiteouts.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     plan.files = join_hardlinks(plan.files);
     Ok(plan)
 }
 
 /// The requested paths and the promise made for each. The base directory itself is `None`.
-struct Selection(BTreeMap<Option<RelPath>, bool>);
+#[derive(Debug, Default)]
+pub(super) struct Selection(BTreeMap<Option<RelPath>, bool>);
 
 impl Selection {
     fn new(files: &[File]) -> Result<Self> {
@@ -135,6 +158,11 @@ impl Selection {
                 None => return false,
             }
         }
+    }
+
+    /// Whether a path was asked for by name, and not for being in a directory.
+    pub(super) fn names(&self, path: &RelPath) -> bool {
+        self.0.contains_key(&Some(path.clone()))
     }
 
     /// A selected path inside a selected directory was not started from: it must exist all the same.
@@ -195,10 +223,16 @@ impl Walk<'_> {
         let base = self.context.base;
         let opened;
         let dir = match path {
-            Some(path) => {
-                opened = beneath::open_dir(base, path)?;
-                &opened
-            }
+            Some(path) => match beneath::try_open_dir(base, path) {
+                Err(error) if has_gone(&error) => {
+                    let path_of = base.path().join(path);
+                    return self.vanished(path, Error::io("open the directory", &path_of, error));
+                }
+                result => {
+                    opened = result.at("open the directory", base.path().join(path))?;
+                    &opened
+                }
+            },
             None => base,
         };
         let stat = Stat::of_file(dir).at("examine", dir.path())?;
@@ -206,11 +240,19 @@ impl Walk<'_> {
             self.skip(path, "the directory is the store's");
             return Ok(());
         }
-        if let Some(path) = path {
-            let attributes =
-                attributes::of_file(dir, &stat).at("read the attributes of", dir.path())?;
-            self.plan.directories.push((path.clone(), attributes));
+        let attributes =
+            attributes::of_file(dir, &stat).at("read the attributes of", dir.path())?;
+        match (self.names(dir, path), path) {
+            (Err(error), Some(path)) if is_removed(&error, dir) => self.vanished(path, error),
+            (result, None) => result,
+            (result, Some(path)) => {
+                self.plan.directories.push((path.clone(), attributes));
+                result
+            }
         }
+    }
+
+    fn names(&mut self, dir: &Dir, path: Option<&RelPath>) -> Result<()> {
         dir.for_each_name(|name| {
             use std::os::unix::ffi::OsStrExt;
             let name = name.as_bytes();
@@ -236,21 +278,14 @@ impl Walk<'_> {
         if self.exclude.matches(&path) {
             return Ok(());
         }
-        let entries =
-            self.plan.files.len() + self.plan.directories.len() + self.plan.symlinks.len();
-        if entries + self.pending.len() >= MAX_ENTRIES {
+        let plan = &self.plan;
+        let leaves = plan.files.len() + plan.symlinks.len() + plan.whiteouts.len();
+        if leaves + plan.directories.len() + self.pending.len() >= MAX_ENTRIES {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("a snapshot cannot have more than {MAX_ENTRIES} entries"),
             )
             .with_hint("take several snapshots, each of a part"));
-        }
-        if stat.mode > 0o777 && matches!(stat.kind, Kind::File | Kind::Directory) {
-            self.context.activity.warn(
-                WarningKind::Attribute,
-                Some(path.as_path()),
-                "setuid, setgid and sticky bits are not kept",
-            );
         }
         match stat.kind {
             Kind::File => self.plan.files.push(PlannedFile {
@@ -261,6 +296,10 @@ impl Walk<'_> {
             }),
             Kind::Directory => self.pending.push(Some(path)),
             Kind::Symlink => self.take_symlink(parent, path, stat)?,
+            Kind::Whiteout => {
+                let attributes = attributes::of_stat(stat);
+                self.plan.whiteouts.push((path, attributes));
+            }
             Kind::Socket => self.skip(Some(&path), "a socket cannot be restored"),
             Kind::Fifo => self.skip(Some(&path), "a fifo holds no bytes to restore"),
             Kind::Device => self.skip(Some(&path), "a device belongs to its host"),
@@ -270,9 +309,13 @@ impl Walk<'_> {
 
     fn take_symlink(&mut self, parent: &Dir, path: RelPath, stat: &Stat) -> Result<()> {
         let name = os_name(path.file_name());
-        let target = parent
-            .read_link(name)
-            .at("read the link", parent.path_of(name))?;
+        let target = match parent.read_link(name) {
+            Err(error) if has_gone(&error) || error.kind() == io::ErrorKind::InvalidInput => {
+                let error = Error::io("read the link", &parent.path_of(name), error);
+                return self.vanished(&path, error);
+            }
+            result => result.at("read the link", parent.path_of(name))?,
+        };
         self.plan.symlinks.push(PlannedSymlink {
             path,
             target,
@@ -281,12 +324,40 @@ impl Walk<'_> {
         Ok(())
     }
 
+    fn vanished(&self, path: &RelPath, error: Error) -> Result<()> {
+        vanished(self.context, self.selection, path, error)
+    }
+
     fn skip(&self, path: Option<&RelPath>, why: &str) {
         let path = path.map(RelPath::as_path);
         self.context
             .activity
             .warn(WarningKind::Skipped, path, format!("skipped: {why}"));
     }
+}
+
+/// Leaves out, with a warning, what was found and is not there any more. What was asked for by name is the error it gave.
+pub(super) fn vanished(
+    context: &Context<'_>,
+    selection: &Selection,
+    path: &RelPath,
+    error: Error,
+) -> Result<()> {
+    if selection.names(path) {
+        return Err(error.with_hint("it was there when the snapshot began; take it again"));
+    }
+    let message = match error.kind() {
+        ErrorKind::NotFound => "left out: it went while the snapshot was taken",
+        _ => "left out: it became something else while the snapshot was taken",
+    };
+    let path = Some(path.as_path());
+    context.activity.warn(WarningKind::Vanished, path, message);
+    Ok(())
+}
+
+/// Whether a directory could not be listed because it has no name any more.
+fn is_removed(error: &Error, dir: &Dir) -> bool {
+    error.kind() == ErrorKind::NotFound && error.path() == Some(dir.path())
 }
 
 /// What is at a path below the base directory, and its parent, opened.

@@ -165,10 +165,16 @@ fn number(digits: &[u8]) -> Option<i64> {
     })
 }
 
+/// All that a mode may have.
+pub const MODE_BITS: u32 = 0o7777;
+
+/// The set-user-ID and set-group-ID bits: restored only where that was asked for.
+pub const SETID_BITS: u32 = 0o6000;
+
 /// What a restored entry gets beside its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// Permission bits alone, at most `0o777`.
+    /// Permission bits, and the set-user-ID, set-group-ID and sticky bits, as chmod(2) has them: at most [`MODE_BITS`].
     pub mode: u32,
     /// The owner's number.
     pub uid: u32,
@@ -181,6 +187,14 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// The same without the bits that make a program run as its owner or group.
+    pub fn without_setid(&self) -> Self {
+        Self {
+            mode: self.mode & !SETID_BITS,
+            ..self.clone()
+        }
+    }
+
     /// Names a view of a blob: 16 bytes of BLAKE3 over all fields. Fixed-width numbers and length-prefixed strings
     /// make the hashed bytes unambiguous, so two sets of attributes share a name only if BLAKE3 collides.
     pub fn fingerprint(&self) -> [u8; 16] {

@@ -58,9 +58,13 @@ pub struct Warning {
 pub enum WarningKind {
     /// A socket, fifo or device was left out of the snapshot.
     Skipped,
+    /// A path went, or became something else, while the snapshot was taken, and nobody had asked for it by name: it was left
+    /// out.
+    Vanished,
     /// The wanted link mode was not possible; the report's placements say what was used.
     LinkMode,
-    /// A file promised to be read-only is open for writing, or that could not be ruled out, so it was not hardlinked.
+    /// A file promised to be read-only is open for writing, or that could not be ruled out, so it was not hardlinked; or
+    /// somebody wrote a file through a mapping while it was read, so that its bytes may be of several moments.
     Writer,
     /// An owner, mode, time or extended attribute could not be read or set.
     Attribute,
@@ -84,6 +88,7 @@ impl WarningKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Skipped => "skipped",
+            Self::Vanished => "vanished",
             Self::LinkMode => "link_mode",
             Self::Writer => "writer",
             Self::Attribute => "attribute",

@@ -16,13 +16,15 @@ use serde::{Deserialize, Deserializer};
 use super::json::Object;
 use super::{
     Content, DirectoryEntry, Document, DocumentError, FileEntry, MAX_XATTRS, SymlinkEntry,
+    WhiteoutEntry,
 };
 use crate::words::digest::excerpt;
-use crate::words::entry::{Attributes, Mtime};
+use crate::words::entry::{Attributes, MODE_BITS, Mtime};
 use crate::words::relpath::RelPath;
 
 pub(super) const REGULAR: u32 = 0;
 pub(super) const SYMLINK: u32 = 2;
+pub(super) const CHARACTER_DEVICE: u32 = 3;
 pub(super) const DIRECTORY: u32 = 5;
 
 /// Reads at most `max_entries`, all kinds together.
@@ -82,6 +84,7 @@ enum Key {
     Files,
     Directories,
     Symlinks,
+    Whiteouts,
     #[serde(other)]
     Unknown,
 }
@@ -94,7 +97,8 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
-        let (mut files, mut directories, mut symlinks) = (None, None, None);
+        let (mut files, mut directories) = (None, None);
+        let (mut symlinks, mut whiteouts) = (None, None);
         while let Some(key) = map.next_key()? {
             match key {
                 Key::Files => once(
@@ -108,7 +112,15 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
                         &mut directories,
                         "directories",
                         &mut map,
-                        ListSeed::<ReadDirectory<'de>, _>::new(self.0),
+                        ListSeed::<ReadPath<'de>, _>::new(self.0),
+                    )?;
+                }
+                Key::Whiteouts => {
+                    once(
+                        &mut whiteouts,
+                        "whiteouts",
+                        &mut map,
+                        ListSeed::<ReadPath<'de>, _>::new(self.0),
                     )?;
                 }
                 Key::Symlinks => once(
@@ -126,6 +138,7 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
             files: files.unwrap_or_default(),
             directories: directories.unwrap_or_default(),
             symlinks: symlinks.unwrap_or_default(),
+            whiteouts: whiteouts.unwrap_or_default(),
         })
     }
 }
@@ -217,7 +230,7 @@ struct ReadFile<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ReadDirectory<'a> {
+struct ReadPath<'a> {
     #[serde(borrow)]
     relative_path: Cow<'a, str>,
     relative_path_bytes: Option<String>,
@@ -285,19 +298,37 @@ impl IntoEntry<FileEntry> for ReadFile<'_> {
     }
 }
 
-impl IntoEntry<DirectoryEntry> for ReadDirectory<'_> {
-    fn xattrs(&self) -> usize {
-        count(&self.xattrs)
-    }
-
-    fn into_entry(self) -> Result<DirectoryEntry, DocumentError> {
+impl ReadPath<'_> {
+    fn into_parts(self, typeflag: u32) -> Result<(RelPath, Attributes), DocumentError> {
         let path = read_path(
             &self.relative_path,
             self.relative_path_bytes.as_deref(),
             "relativePathBytes",
         )?;
-        let attributes = read_attributes(&path, self.metadata.0, self.xattrs, DIRECTORY)?;
+        let attributes = read_attributes(&path, self.metadata.0, self.xattrs, typeflag)?;
+        Ok((path, attributes))
+    }
+}
+
+impl IntoEntry<DirectoryEntry> for ReadPath<'_> {
+    fn xattrs(&self) -> usize {
+        count(&self.xattrs)
+    }
+
+    fn into_entry(self) -> Result<DirectoryEntry, DocumentError> {
+        let (path, attributes) = self.into_parts(DIRECTORY)?;
         Ok(DirectoryEntry { path, attributes })
+    }
+}
+
+impl IntoEntry<WhiteoutEntry> for ReadPath<'_> {
+    fn xattrs(&self) -> usize {
+        count(&self.xattrs)
+    }
+
+    fn into_entry(self) -> Result<WhiteoutEntry, DocumentError> {
+        let (path, attributes) = self.into_parts(CHARACTER_DEVICE)?;
+        Ok(WhiteoutEntry { path, attributes })
     }
 }
 
@@ -391,7 +422,7 @@ fn read_attributes(
     }
     let mtime = Mtime::parse_rfc3339(&metadata.mtime);
     Ok(Attributes {
-        mode: metadata.mode & 0o777,
+        mode: metadata.mode & MODE_BITS,
         uid: metadata.uid.unwrap_or(0),
         gid: metadata.gid.unwrap_or(0),
         mtime: mtime.map_err(|source| DocumentError::Mtime {

@@ -50,6 +50,13 @@ fn directory(name: &str) -> DirectoryEntry {
     }
 }
 
+fn whiteout(name: &str) -> WhiteoutEntry {
+    WhiteoutEntry {
+        path: path(name),
+        attributes: Attributes::default(),
+    }
+}
+
 fn symlink(name: &str, target: &[u8]) -> SymlinkEntry {
     SymlinkEntry {
         path: path(name),
@@ -183,6 +190,10 @@ fn every_key_in_its_place() {
         symlinks: vec![SymlinkEntry {
             path: path("s"),
             target: b"\xfe<".to_vec(),
+            attributes: attributes.clone(),
+        }],
+        whiteouts: vec![WhiteoutEntry {
+            path: path("w"),
             attributes,
         }],
     };
@@ -210,9 +221,13 @@ fn every_key_in_its_place() {
             common(0, 5)
         ),
         format!(
-            r#""symlinks":[{{"relativePath":"s","target":"{}\u003c",{},"targetBytes":"/jw=",{xattrs}}}]}}"#,
+            r#""symlinks":[{{"relativePath":"s","target":"{}\u003c",{},"targetBytes":"/jw=",{xattrs}}}],"#,
             '\u{fffd}',
             common(2, 2)
+        ),
+        format!(
+            r#""whiteouts":[{{"relativePath":"w",{},{xattrs}}}]}}"#,
+            common(0, 3)
         ),
     ];
     let text = encoded(&document);
@@ -225,7 +240,7 @@ fn lists_may_be_missing_or_null() {
     for text in [
         "{}",
         r#"{"files":null}"#,
-        r#"{"files":[],"directories":null,"symlinks":null}"#,
+        r#"{"files":[],"directories":null,"symlinks":null,"whiteouts":null}"#,
         " {\"files\" : [ ] }\n",
     ] {
         assert_eq!(parse(text).unwrap(), Document::default(), "{text}");
@@ -440,6 +455,10 @@ fn refuses_paths_that_collide() {
             directories: vec![directory("a"), directory("a")],
             ..empty()
         },
+        Document {
+            whiteouts: vec![whiteout("a")],
+            ..files(vec![file("a")])
+        },
     ] {
         assert!(matches!(both(&other), E::Duplicate { .. }), "{other:?}");
     }
@@ -457,6 +476,10 @@ fn refuses_paths_that_collide() {
         Document {
             symlinks: vec![symlink("a/b", b"x"), symlink("a", b"x")],
             ..empty()
+        },
+        Document {
+            whiteouts: vec![whiteout("a")],
+            ..files(vec![file("a/b")])
         },
         Document {
             directories: vec![directory("d"), directory("d/f/g")],
@@ -559,7 +582,7 @@ fn writing_refuses_what_reading_would() {
         files(vec![entry]).encode()
     };
     assert!(matches!(
-        with(|file| file.attributes.mode = 0o1644),
+        with(|file| file.attributes.mode = 0o10_644),
         Err(DocumentError::Mode { .. })
     ));
     assert!(matches!(
@@ -591,14 +614,15 @@ fn entries_are_bounded_across_lists() {
         entry("directories", 5),
         format!(r#""files":[{}]"#, json_file("a", "")),
         entry("symlinks", 2),
+        entry("whiteouts", 3),
     ];
     let text = format!("{{{}}}", lists.join(","));
-    assert!(super::read::read(text.as_bytes(), 3).is_ok(), "{text}");
-    let over = super::read::read(text.as_bytes(), 2);
+    assert!(super::read::read(text.as_bytes(), 4).is_ok(), "{text}");
+    let over = super::read::read(text.as_bytes(), 3);
     assert!(matches!(over, Err(DocumentError::TooManyEntries)));
     // Refused at the limit: nobody reads on to find that the text is broken.
     let cut = text.trim_end_matches("]}");
-    let over = super::read::read(cut.as_bytes(), 2);
+    let over = super::read::read(cut.as_bytes(), 3);
     assert!(matches!(over, Err(DocumentError::TooManyEntries)));
 }
 
@@ -698,7 +722,7 @@ fn attributes() -> impl Strategy<Value = Attributes> {
         proptest::collection::vec(any::<u8>(), 0..5),
         0..3,
     );
-    (0_u32..=0o777, any::<u32>(), any::<u32>(), mtime, xattrs).prop_map(
+    (0_u32..=0o7777, any::<u32>(), any::<u32>(), mtime, xattrs).prop_map(
         |(mode, uid, gid, (seconds, nanoseconds), xattrs)| Attributes {
             mode,
             uid,
@@ -740,6 +764,8 @@ fn file_entries() -> impl Strategy<Value = FileEntry> {
 fn documents() -> impl Strategy<Value = Document> {
     let directories =
         (names(), attributes()).prop_map(|(path, attributes)| DirectoryEntry { path, attributes });
+    let whiteouts =
+        (names(), attributes()).prop_map(|(path, attributes)| WhiteoutEntry { path, attributes });
     let target = proptest::collection::vec(1_u8.., 1..8);
     let symlinks =
         (names(), target, attributes()).prop_map(|(path, target, attributes)| SymlinkEntry {
@@ -751,22 +777,26 @@ fn documents() -> impl Strategy<Value = Document> {
         proptest::collection::vec(file_entries(), 0..5),
         proptest::collection::vec(directories, 0..4),
         proptest::collection::vec(symlinks, 0..3),
+        proptest::collection::vec(whiteouts, 0..3),
         proptest::option::of(names()),
     )
-        .prop_map(|(mut files, directories, symlinks, second_name)| {
-            if let (Some(first), Some(path)) = (files.first().cloned(), second_name) {
-                files.push(FileEntry {
-                    hardlink_of: Some(first.path.clone()),
-                    path,
-                    ..first
-                });
-            }
-            Document {
-                files,
-                directories,
-                symlinks,
-            }
-        })
+        .prop_map(
+            |(mut files, directories, symlinks, whiteouts, second_name)| {
+                if let (Some(first), Some(path)) = (files.first().cloned(), second_name) {
+                    files.push(FileEntry {
+                        hardlink_of: Some(first.path.clone()),
+                        path,
+                        ..first
+                    });
+                }
+                Document {
+                    files,
+                    directories,
+                    symlinks,
+                    whiteouts,
+                }
+            },
+        )
 }
 
 /// The rule on paths said the slow way.
@@ -776,6 +806,7 @@ fn paths_are_consistent(document: &Document) -> bool {
         .iter()
         .map(|e| &e.path)
         .chain(document.symlinks.iter().map(|e| &e.path))
+        .chain(document.whiteouts.iter().map(|e| &e.path))
         .collect();
     let all: Vec<_> = leaves
         .iter()

@@ -7,7 +7,7 @@ use super::{
     Document, DocumentError, FileEntry, MAX_ENTRIES, MAX_TARGET_BYTES, MAX_XATTRS, SymlinkEntry,
 };
 use crate::words::digest::excerpt;
-use crate::words::entry::Attributes;
+use crate::words::entry::{Attributes, MODE_BITS};
 use crate::words::extent::MAX_SIZE;
 use crate::words::relpath::RelPath;
 
@@ -20,7 +20,8 @@ const MAX_XATTR_LIST_BYTES: usize = 65536;
 enum Kind<'a> {
     File(&'a FileEntry),
     Directory,
-    Symlink,
+    /// A symlink or a whiteout.
+    Other,
 }
 
 #[derive(Clone, Copy)]
@@ -42,7 +43,8 @@ pub(super) fn validate(document: &Document) -> Result<(), DocumentError> {
 }
 
 fn check_counts(document: &Document) -> Result<(), DocumentError> {
-    if document.files.len() + document.directories.len() + document.symlinks.len() > MAX_ENTRIES {
+    let leaves = document.files.len() + document.symlinks.len() + document.whiteouts.len();
+    if leaves + document.directories.len() > MAX_ENTRIES {
         return Err(DocumentError::TooManyEntries);
     }
     let xattrs: usize = all_attributes(document)
@@ -75,7 +77,11 @@ fn all_attributes(document: &Document) -> impl Iterator<Item = (&RelPath, &Attri
         .symlinks
         .iter()
         .map(|entry| (&entry.path, &entry.attributes));
-    files.chain(directories).chain(symlinks)
+    let whiteouts = document
+        .whiteouts
+        .iter()
+        .map(|entry| (&entry.path, &entry.attributes));
+    files.chain(directories).chain(symlinks).chain(whiteouts)
 }
 
 fn check_size(file: &FileEntry) -> Result<(), DocumentError> {
@@ -102,7 +108,7 @@ fn check_target(symlink: &SymlinkEntry) -> Result<(), DocumentError> {
 }
 
 fn check_attributes(path: &RelPath, attributes: &Attributes) -> Result<(), DocumentError> {
-    if attributes.mode > 0o777 {
+    if attributes.mode > MODE_BITS {
         return Err(DocumentError::Mode {
             path: path.clone(),
             mode: attributes.mode,
@@ -133,9 +139,14 @@ fn sorted(document: &Document) -> Vec<Named<'_>> {
     });
     let symlinks = document.symlinks.iter().map(|entry| Named {
         path: &entry.path,
-        kind: Kind::Symlink,
+        kind: Kind::Other,
     });
-    let mut named: Vec<_> = files.chain(directories).chain(symlinks).collect();
+    let whiteouts = document.whiteouts.iter().map(|entry| Named {
+        path: &entry.path,
+        kind: Kind::Other,
+    });
+    let others = symlinks.chain(whiteouts);
+    let mut named: Vec<_> = files.chain(directories).chain(others).collect();
     named.sort_unstable_by(|a, b| by_component(a.path.as_bytes(), b.path.as_bytes()));
     named
 }

@@ -7,8 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::read::{DIRECTORY, REGULAR, SYMLINK};
-use super::{DirectoryEntry, Document, DocumentError, FileEntry, SymlinkEntry, json};
+use super::read::{CHARACTER_DEVICE, DIRECTORY, REGULAR, SYMLINK};
+use super::{
+    DirectoryEntry, Document, DocumentError, FileEntry, SymlinkEntry, WhiteoutEntry, json,
+};
 use crate::words::entry::Attributes;
 use crate::words::relpath::RelPath;
 
@@ -29,6 +31,11 @@ pub(super) fn write(document: &Document) -> Result<Vec<u8>, DocumentError> {
             .iter()
             .map(written_symlink)
             .collect::<Result<_, _>>()?,
+        whiteouts: document
+            .whiteouts
+            .iter()
+            .map(written_whiteout)
+            .collect::<Result<_, _>>()?,
     };
     json::to_vec(&written).map_err(DocumentError::Json)
 }
@@ -37,9 +44,11 @@ pub(super) fn write(document: &Document) -> Result<Vec<u8>, DocumentError> {
 struct WrittenDocument<'a> {
     files: Vec<WrittenFile<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    directories: Vec<WrittenDirectory<'a>>,
+    directories: Vec<WrittenPath<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     symlinks: Vec<WrittenSymlink<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    whiteouts: Vec<WrittenPath<'a>>,
 }
 
 #[derive(Serialize)]
@@ -63,7 +72,7 @@ struct WrittenFile<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct WrittenDirectory<'a> {
+struct WrittenPath<'a> {
     relative_path: Cow<'a, str>,
     metadata: Metadata,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -121,12 +130,24 @@ fn written_file(entry: &FileEntry) -> Result<WrittenFile<'_>, DocumentError> {
     })
 }
 
-fn written_directory(entry: &DirectoryEntry) -> Result<WrittenDirectory<'_>, DocumentError> {
-    let (relative_path, relative_path_bytes) = text_and_bytes(entry.path.as_bytes());
-    Ok(WrittenDirectory {
+fn written_directory(entry: &DirectoryEntry) -> Result<WrittenPath<'_>, DocumentError> {
+    written_path(&entry.path, &entry.attributes, DIRECTORY)
+}
+
+fn written_whiteout(entry: &WhiteoutEntry) -> Result<WrittenPath<'_>, DocumentError> {
+    written_path(&entry.path, &entry.attributes, CHARACTER_DEVICE)
+}
+
+fn written_path<'a>(
+    path: &'a RelPath,
+    attributes: &'a Attributes,
+    typeflag: u32,
+) -> Result<WrittenPath<'a>, DocumentError> {
+    let (relative_path, relative_path_bytes) = text_and_bytes(path.as_bytes());
+    Ok(WrittenPath {
         relative_path,
-        metadata: metadata(&entry.path, &entry.attributes, 0, DIRECTORY)?,
-        xattrs: xattrs(&entry.attributes),
+        metadata: metadata(path, attributes, 0, typeflag)?,
+        xattrs: xattrs(attributes),
         relative_path_bytes,
     })
 }

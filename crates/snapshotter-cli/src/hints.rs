@@ -59,11 +59,6 @@ pub fn there(failure: Failure) -> Failure {
     on_the_way(Failure { message, ..failure })
 }
 
-/// Whether it is a snapshot that is not there.
-pub fn is_absent_snapshot(failure: &Failure) -> bool {
-    absent_snapshot(failure).is_some()
-}
-
 /// The snapshot that is not there, if that is what went wrong: a blob or a bucket can be missing too.
 fn absent_snapshot(failure: &Failure) -> Option<&Reference> {
     let is_about_snapshot = failure.kind == ErrorKind::NotFound

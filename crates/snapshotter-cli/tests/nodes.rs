@@ -3,6 +3,8 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use support::Place;
 use testkit::dragonfly::{Cluster, FakeDaemon, Options};
@@ -151,4 +153,46 @@ fn the_environments_proxy_is_asked() {
         .set("http_proxy", proxy.url());
     place.run(["list", "--remote", "vm"]).exited(10);
     assert!(!proxy.asked().is_empty());
+}
+
+/// A memory dump of mode 0600 was published into a directory as 0644: whoever could look into the directory could read it.
+#[test]
+fn what_is_published_in_directories_is_for_its_user_alone_unless_it_is_shared() {
+    for (others, mask, file, directory) in [
+        (None, "000", 0o600, 0o700),
+        (Some("group"), "077", 0o640, 0o770),
+        (Some("everyone"), "077", 0o644, 0o775),
+    ] {
+        let mut place = Place::with_registry();
+        if let Some(others) = others {
+            place = place
+                .set("SNAPSHOTTER_CONTENT_SHARED_WITH", others)
+                .set("SNAPSHOTTER_REGISTRY_SHARED_WITH", others);
+        }
+        place.chmod("vm/memory", 0o600);
+        let line = format!("umask {mask}; snapshotter snapshot vm:v1 vm --quiet");
+        place.run_in_shell(&line).succeeded();
+        let (contents, registry) = (place.path("contents"), place.path("registry"));
+        for path in below(&contents).into_iter().chain(below(&registry)) {
+            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            let is_lock = path.extension().is_some_and(|name| name == "lock");
+            let wanted = match path.is_dir() {
+                true => directory,
+                // Whoever publishes locks it, and opens it for writing.
+                false if is_lock => file | ((file & 0o040) >> 1),
+                false => file,
+            };
+            assert_eq!(mode, wanted, "{others:?}: {}", path.display());
+        }
+        assert!(!place.contents().is_empty());
+    }
+}
+
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    for path in found.clone().iter().filter(|path| path.is_dir()) {
+        found.extend(below(path));
+    }
+    found
 }

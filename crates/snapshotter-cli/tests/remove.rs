@@ -43,6 +43,34 @@ fn nothing_is_removed_unless_all_are_there() {
     place.run(["inspect", "vm:v1"]).succeeded();
 }
 
+/// What had been removed before one could not be was told nowhere, and looking for it found nothing.
+#[test]
+fn what_was_removed_before_one_could_not_be_is_told() {
+    let refusing = |version: &str| {
+        let place = Place::with_snapshot();
+        place.run(["snapshot", "vm:v2", "vm", "memory"]).succeeded();
+        let refuse = format!(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON snapshots WHEN OLD.version = '{version}' \
+             BEGIN SELECT RAISE(ABORT, 'not this one'); END"
+        );
+        let catalog = rusqlite::Connection::open(place.path("root/metadata/catalog.db"));
+        catalog.unwrap().execute_batch(&refuse).unwrap();
+        place
+    };
+    let said = refusing("v2").run(["remove", "vm:v1", "vm:v2"]).exited(1);
+    assert!(said.out.starts_with("removed vm:v1"), "{said:#?}");
+    assert!(said.err.contains("not this one"), "{said:#?}");
+    let place = refusing("v2");
+    let json = place.run(["remove", "vm:v1", "vm:v2", "--json"]).exited(1);
+    let json = json.json();
+    assert_eq!(json["removed"].as_array().unwrap().len(), 1);
+    assert_eq!(json["error"]["kind"], "internal");
+    assert_eq!(place.run(["list", "-q"]).succeeded().out, "vm:v2\n");
+    // Where nothing was, the error is all there is to say.
+    let json = refusing("v1").run(["remove", "vm:v1", "vm:v2", "--json"]);
+    assert_eq!(json.exited(1).json().get("removed"), None);
+}
+
 #[test]
 fn one_that_is_named_twice_is_removed_once() {
     let place = Place::with_snapshot();

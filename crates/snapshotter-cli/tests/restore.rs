@@ -59,8 +59,6 @@ fn a_dry_run_writes_nothing_and_shows_what_is_in_the_way() {
 fn what_is_not_here_is_fetched() {
     let place = Place::with_published();
     let args = ["restore", "vm:v1", "out", "--link-mode", "copy"];
-    let dry = place.run(args.iter().chain(&["--dry-run"])).exited(3);
-    assert!(dry.err.contains("no store"), "{dry:#?}");
     assert_session!("fetched", place.run(args).succeeded());
     testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
     let again = place.run(["restore", "vm:v1", "again", "--json"]);
@@ -69,9 +67,26 @@ fn what_is_not_here_is_fetched() {
     let json = other.succeeded().json();
     assert_eq!(json["fetchedBlobs"], 3);
     assert!(json["fetchedBytes"].as_u64().unwrap() > 0);
-    let dry = place.run(["restore", "vm:v2", "out", "--dry-run"]);
-    let hint = "`snapshotter pull vm:v2` fetches it";
-    assert!(dry.err.contains(hint), "{dry:#?}");
+}
+
+/// A dry run looked at what was here alone: on a fresh node it failed for want of a store, whatever the registry had.
+#[test]
+fn a_dry_run_asks_the_registry_and_makes_nothing() {
+    let place = Place::with_published();
+    let dry = ["restore", "vm:v1", "out", "--dry-run", "--json"];
+    let there = place.run(dry).succeeded().json();
+    assert!(!place.path("root").exists() && !place.path("out").exists());
+    let missing = place.run(["restore", "vm:v2", "out", "--dry-run"]);
+    let hint = "`snapshotter list --remote vm` shows its versions there";
+    assert!(missing.exited(3).err.contains(hint));
+    assert!(!place.path("root").exists());
+    // With a store that has others, and with one that has it.
+    let other = ["snapshot", "other:v1", "vm", "--local"];
+    place.run(other).succeeded();
+    assert_eq!(place.run(dry).succeeded().json(), there);
+    assert_eq!(place.run(["list", "-q"]).succeeded().out, "other:v1\n");
+    place.run(["pull", "vm:v1"]).succeeded();
+    assert_eq!(place.run(dry).succeeded().json(), there);
 }
 
 #[test]

@@ -110,3 +110,36 @@ fn without_a_registry_what_is_found_is_kept() {
 fn help() {
     assert_session!("help", Place::new().run(["verify", "--help"]).succeeded());
 }
+
+/// Whatever stands where the catalog was, the way out is said: not every kind of it was known for what it is.
+#[test]
+fn a_catalog_that_is_no_database_names_the_way_out() {
+    type Spoil = fn(&std::path::Path);
+    let spoils: [(&str, Spoil); 6] = [
+        ("text", |path| fs::write(path, "not a database").unwrap()),
+        ("much text", |path| {
+            fs::write(path, "text ".repeat(9000)).unwrap()
+        }),
+        ("nothing", |path| fs::write(path, "").unwrap()),
+        ("zeros", |path| fs::write(path, [0; 65_536]).unwrap()),
+        ("its beginning", |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        }),
+        ("a directory", |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+    ];
+    for (what, spoil) in spoils {
+        let place = Place::with_snapshot();
+        spoil(&place.path("root/metadata/catalog.db"));
+        for args in [&["list"][..], &["restore", "vm:v1", "out"], &["verify"]] {
+            let said = place.run(args).exited(5);
+            let hint = "`snapshotter verify --rebuild`";
+            assert!(said.err.contains(hint), "{what}: {said:#?}");
+        }
+        place.run(["verify", "--rebuild"]).succeeded();
+        place.run(["verify"]).succeeded();
+    }
+}

@@ -128,7 +128,7 @@ pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
 pub use snapshot::{EntryKind, File, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest};
 pub use snapshotter::Snapshotter;
 #[cfg(feature = "registry")]
-pub use transport::{Content, ContentProvider, Credentials};
+pub use transport::{Content, ContentProvider, Credentials, SharedWith};
 #[cfg(feature = "dragonfly")]
 pub use transport::{Dragonfly, DragonflyDiagnosis};
 pub use verify::{BadBlob, BadSnapshot, VerifyReport, VerifyRequest};

@@ -431,7 +431,8 @@ impl Snapshotter {
         .await
     }
 
-    /// What a restore would make, without making it.
+    /// What a restore would make, without making it. Of a snapshot that is not here the registry is asked, and its contents
+    /// stay where they are.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -452,11 +453,14 @@ impl Snapshotter {
     /// ```
     ///
     /// # Errors
-    /// Those of [`restore`](Self::restore) that the catalog and the output's names can find.
+    /// Those of [`restore`](Self::restore) that the catalog, the registry and the output's names can find.
     pub async fn plan_restore(&self, request: &RestoreRequest) -> Result<RestorePlan> {
         let request = request.clone();
-        self.run(move |_, store, _| restore::preview(store, &request))
-            .await
+        self.run(move |inner, store, activity| {
+            let remote = inner.remote_of_restore(&request, &activity)?;
+            restore::preview(store, remote.as_ref(), &request, &activity)
+        })
+        .await
     }
 
     /// What removing a snapshot would give back.

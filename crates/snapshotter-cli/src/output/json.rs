@@ -62,17 +62,27 @@ struct ErrorFields<'a> {
     reference: Option<String>,
 }
 
+impl<'a> ErrorFields<'a> {
+    fn new(failure: &'a Failure) -> Self {
+        Self {
+            kind: failure.kind.as_str(),
+            message: &failure.message,
+            causes: &failure.causes,
+            hint: failure.hint.as_deref(),
+            path: failure.about.path.as_deref().map(Named::new),
+            reference: failure.about.reference.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// What went wrong, for a document that says what was done before.
+pub fn error(failure: &Failure) -> serde_json::Value {
+    serde_json::json!(ErrorFields::new(failure))
+}
+
 /// Writes what went wrong.
 pub fn write_failure(out: &mut Vec<u8>, pretty: bool, failure: &Failure) -> io::Result<()> {
-    let error = ErrorFields {
-        kind: failure.kind.as_str(),
-        message: &failure.message,
-        causes: &failure.causes,
-        hint: failure.hint.as_deref(),
-        path: failure.about.path.as_deref().map(Named::new),
-        reference: failure.about.reference.as_ref().map(ToString::to_string),
-    };
-    let schema = SCHEMA;
+    let (schema, error) = (SCHEMA, ErrorFields::new(failure));
     write(out, pretty, &ErrorDocument { schema, error })
 }
 

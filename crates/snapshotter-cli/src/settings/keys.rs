@@ -269,6 +269,12 @@ pub const KEYS: &[Key] = &[
         "How often a request is sent again after a failure that may pass."
     ),
     key!(
+        "registry.shared_with",
+        SharedWith,
+        registry.shared_with,
+        "Who else may use what is published in a directory: \"nobody\", \"group\" (reads and publishes), or \"everyone\" (reads)."
+    ),
+    key!(
         "content.provider",
         Provider,
         provider,
@@ -293,6 +299,12 @@ pub const KEYS: &[Key] = &[
         "Scheme, host and perhaps port; https where no scheme is given."
     ),
     key!("content.root", File, content.root, "The directory, for fs."),
+    key!(
+        "content.shared_with",
+        SharedWith,
+        content.shared_with,
+        "Who else may use what is published in a directory, for fs: \"nobody\", \"group\" (reads and publishes), or \"everyone\" (reads)."
+    ),
     key!(
         "content.access_key_id",
         Secret,
@@ -415,9 +427,9 @@ impl Key {
     /// The one without which `[registry]` means nothing.
     pub const REGISTRY: &Self = &KEYS[14];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[26];
+    pub const CONTENT: &Self = &KEYS[27];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[42];
+    pub const DRAGONFLY: &Self = &KEYS[44];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
@@ -465,7 +477,7 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
-    use snapshotter::{Config, ContentProvider, Credentials, Durability};
+    use snapshotter::{Config, ContentProvider, Credentials, Durability, SharedWith};
 
     use super::*;
 
@@ -508,6 +520,7 @@ mod tests {
             Shape::Durability => Value::Durability(Durability::Background),
             Shape::Provider => Value::Provider(Some(ContentProvider::Cos)),
             Shape::Credentials => Value::Credentials(Some(Credentials::Ambient)),
+            Shape::SharedWith => Value::SharedWith(SharedWith::Group),
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use snapshotter::{ContentProvider, Credentials, Durability};
+use snapshotter::{ContentProvider, Credentials, Durability, SharedWith};
 
 /// What a key's values look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum Shape {
     Provider,
     /// static or ambient, or what fits.
     Credentials,
+    /// nobody, group or everyone.
+    SharedWith,
 }
 
 /// A key's value. Empty text is none.
@@ -68,6 +70,8 @@ pub enum Value {
     Provider(Option<ContentProvider>),
     /// See [`Shape::Credentials`].
     Credentials(Option<Credentials>),
+    /// See [`Shape::SharedWith`].
+    SharedWith(SharedWith),
 }
 
 const PROVIDERS: [ContentProvider; 8] = [
@@ -95,6 +99,7 @@ impl Shape {
             Self::Durability => "\"full\" or \"background\"",
             Self::Provider => "s3, oss, gcs, azblob, obs, cos, fs or registry",
             Self::Credentials => "\"static\" or \"ambient\"",
+            Self::SharedWith => "\"nobody\", \"group\" or \"everyone\"",
         }
     }
 
@@ -121,6 +126,7 @@ impl Shape {
             Self::Durability => parse_durability(text).map(Value::Durability),
             Self::Provider => parse_provider(text).map(Value::Provider),
             Self::Credentials => parse_credentials(text).map(Value::Credentials),
+            Self::SharedWith => parse_shared_with(text).map(Value::SharedWith),
         }
     }
 
@@ -166,6 +172,11 @@ fn parse_credentials(text: &str) -> Option<Option<Credentials>> {
         "ambient" => Some(Some(Credentials::Ambient)),
         _ => None,
     }
+}
+
+fn parse_shared_with(text: &str) -> Option<SharedWith> {
+    let all = [SharedWith::Nobody, SharedWith::Group, SharedWith::Everyone];
+    all.into_iter().find(|others| others.as_str() == text)
 }
 
 /// Units in milliseconds, the largest first.
@@ -271,6 +282,7 @@ impl Value {
             Self::Credentials(None) => String::new(),
             Self::Credentials(Some(Credentials::Ambient)) => "ambient".into(),
             Self::Credentials(Some(_)) => "static".into(),
+            Self::SharedWith(others) => others.as_str().to_owned(),
         }
     }
 

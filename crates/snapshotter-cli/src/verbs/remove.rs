@@ -3,6 +3,7 @@
 
 mod remote;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 
@@ -10,12 +11,12 @@ use serde::Serialize;
 use snapshotter::{Reference, RemoveReport, Snapshotter};
 
 use crate::answer::{Answer, Document};
-use crate::context::Context;
-use crate::failure::Result;
+use crate::context::{Closed, Context};
+use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::Page;
 use crate::output::human::{bytes, count};
-use crate::output::json::Warning;
+use crate::output::json::{self, Warning};
 
 /// Removes snapshots, and the bytes nothing else needs
 ///
@@ -52,24 +53,40 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         return remote::run(context, &references, args.dry_run);
     }
     context.require_store()?;
-    let removed = context.with_store(async |store| {
+    let done = RefCell::new(Vec::new());
+    let closed = context.with_store(async |store| {
         let planned = plan(store, &references).await?;
         if args.dry_run {
-            return Ok(planned);
+            done.replace(planned);
+            return Ok(());
         }
-        let mut removed = Vec::new();
         for report in planned {
             let exactly = report.reference.with_digest(report.manifest_digest);
-            removed.push(store.remove(&exactly).await?);
+            let removed = store.remove(&exactly).await?;
+            done.borrow_mut().push(removed);
         }
-        Ok(removed)
-    })?;
-    let removed_all = Removed::new(args.dry_run, &removed.value);
-    let left = removed.value.iter().flat_map(|report| &report.warnings);
-    let left: Vec<_> = left.cloned().map(Warning::from).collect();
-    Ok(Answer::new(removed_all)
-        .with_warnings(left)
-        .with_warnings(removed.warnings))
+        Ok(())
+    });
+    let done = done.into_inner();
+    let (warnings, failure) = unless_nothing_done(done.is_empty(), closed)?;
+    let document = Removed::new(args.dry_run, &done, failure.as_ref());
+    let left = done.into_iter().flat_map(|report| report.warnings);
+    Ok(Answer::new(document)
+        .with_warnings(left.map(Warning::from))
+        .with_warnings(warnings)
+        .with_failure(failure))
+}
+
+/// What failed, or was stopped, when some of it was done, is told beside what was: nobody could find out otherwise.
+fn unless_nothing_done(
+    nothing_done: bool,
+    closed: Result<Closed<()>>,
+) -> Result<(Vec<Warning>, Option<Failure>)> {
+    match closed {
+        Ok(closed) => Ok((closed.warnings, None)),
+        Err(failure) if nothing_done => Err(failure),
+        Err(failure) => Ok((Vec::new(), Some(failure))),
+    }
 }
 
 /// Each snapshot once, whatever it was called.
@@ -96,6 +113,9 @@ struct Removed {
     removed: Vec<One>,
     blobs_removed: u64,
     freed_bytes: u64,
+    /// What the others could not be removed for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -108,8 +128,9 @@ struct One {
 }
 
 impl Removed {
-    fn new(dry_run: bool, reports: &[RemoveReport]) -> Self {
+    fn new(dry_run: bool, reports: &[RemoveReport], failure: Option<&Failure>) -> Self {
         Self {
+            error: failure.map(json::error),
             dry_run,
             removed: reports.iter().map(One::new).collect(),
             blobs_removed: reports.iter().map(|report| report.blobs_removed).sum(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
 use serde::Serialize;
-use snapshotter::{ErrorKind, RestorePlan, RestoreReport, RestoreRequest};
+use snapshotter::{ErrorKind, RestorePlan, RestoreReport, RestoreRequest, Snapshotter};
 
 use super::snapshot::{Entry, write_entries};
 use crate::answer::{Answer, Document};
@@ -22,7 +22,7 @@ use crate::output::{FAINT, Page, STRONG};
 /// Files appear under their names whole or not at all. What is there already is replaced, each file at once, unless it is
 /// right; nothing that is not part of the snapshot is touched.
 ///
-/// Where a registry is configured, what is not here is fetched first, and stays here.
+/// Where a registry is configured, what is not here is fetched first, and stays here; --dry-run only asks for its description.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -77,11 +77,7 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
             Ok(report) => Ok(report),
             Err(error) => {
                 drop(progress);
-                let failure = match context.registry() {
-                    Some(_) => hints::on_the_way(error.into()),
-                    None => hints::what_is_there(store, error.into()).await,
-                };
-                Err(explain(failure, &request))
+                Err(absent(context, store, error.into(), &request).await)
             }
         }
     })?;
@@ -91,16 +87,17 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
     Ok(Answer::new(Restored::new(&report, &request.output_dir)).with_warnings(warnings))
 }
 
-/// What would happen with what is here: nothing is fetched to find out.
+/// What would happen. Nothing is made or fetched to find out: where there is no store, an empty one stands in for it.
 fn plan(context: &Context, request: &RestoreRequest) -> Result<Answer> {
-    context.require_store()?;
-    let planned = context.with_store(async |store| match store.plan_restore(request).await {
+    let work = async |store: &Snapshotter| match store.plan_restore(request).await {
         Ok(plan) => Ok(plan),
-        Err(error) => {
-            let failure = hints::what_is_there(store, error.into()).await;
-            Err(explain(maybe_there(context, failure, request), request))
-        }
-    })?;
+        Err(error) => Err(absent(context, store, error.into(), request).await),
+    };
+    let planned = if context.has_store() {
+        context.with_store_and_remote(work)?
+    } else {
+        context.with_remote(work)?
+    };
     let plan = planned.value;
     let refused = (request.no_clobber && !plan.existing.is_empty()).then(|| {
         let first = request.output_dir.join(&plan.existing[0]);
@@ -112,14 +109,18 @@ fn plan(context: &Context, request: &RestoreRequest) -> Result<Answer> {
         .with_failure(refused))
 }
 
-fn maybe_there(context: &Context, failure: Failure, request: &RestoreRequest) -> Failure {
-    if context.registry().is_none() || !hints::is_absent_snapshot(&failure) {
-        return failure;
-    }
-    failure.with_hint(format!(
-        "--dry-run looks at what is here alone; `snapshotter pull {}` fetches it",
-        request.reference
-    ))
+/// Says where to look for what was not found.
+async fn absent(
+    context: &Context,
+    store: &Snapshotter,
+    failure: Failure,
+    request: &RestoreRequest,
+) -> Failure {
+    let failure = match context.registry() {
+        Some(_) => hints::on_the_way(failure),
+        None => hints::what_is_there(store, failure).await,
+    };
+    explain(failure, request)
 }
 
 impl Args {

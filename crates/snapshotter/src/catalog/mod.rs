@@ -276,6 +276,10 @@ impl Txn<'_> {
     }
 }
 
+/// The way to a catalog, where there is something else.
+const BACK: &str =
+    "put metadata/ back from a backup, or let `rebuild` make a new one of what is there";
+
 fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
     let (kind, hint) = match error.sqlite_error_code() {
@@ -291,12 +295,12 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space(path) => {
             (ErrorKind::NoSpace, Some(FREE_SOME))
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
-            ErrorKind::Damaged,
-            Some(
-                "put metadata/ back from a backup, or let `rebuild` make a new one of what is there",
-            ),
-        ),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            (ErrorKind::Damaged, Some(BACK))
+        }
+        Some(ErrorCode::CannotOpen) if path.metadata().is_ok_and(|found| !found.is_file()) => {
+            (ErrorKind::Damaged, Some(BACK))
+        }
         Some(
             ErrorCode::ReadOnly
             | ErrorCode::PermissionDenied

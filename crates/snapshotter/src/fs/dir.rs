@@ -475,6 +475,18 @@ fn make_dir(at: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::mkdirat(at, name, Mode::from_raw_mode(mode))?)
 }
 
+/// Gives what was just made the mode that it is to have, of which the process's mask took bits; a directory goes on handing
+/// down its group. What is for its owner alone is so already.
+#[cfg(feature = "registry")]
+pub(crate) fn unmask(made: impl AsFd, mode: u32) -> io::Result<()> {
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let group = Stat::of_file(&made)?.mode & 0o2000;
+    step("chmod")?;
+    Ok(rustix::fs::fchmod(made, Mode::from_raw_mode(mode | group))?)
+}
+
 fn proper_name(name: &CStr) -> Option<&OsStr> {
     let bytes = name.to_bytes();
     (bytes != b"." && bytes != b"..").then(|| OsStr::from_bytes(bytes))

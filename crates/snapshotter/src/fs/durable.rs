@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::Dir;
-use super::dir::{Kind, sync_file};
+use super::dir::{Kind, sync_file, unmask};
 use super::hook::step;
 use super::temporary::Temporary;
 use crate::words::error::{At, Result};
@@ -18,9 +18,10 @@ use crate::words::error::{At, Result};
 pub(crate) struct Draft<'d>(Temporary<&'d Dir>);
 
 impl<'d> Draft<'d> {
-    /// Begins a file in the directory it will have its name in.
-    pub(crate) fn create(dir: &'d Dir) -> Result<Self> {
-        let temporary = Temporary::create(dir, 0o600).at("create a file in", dir.path())?;
+    /// Begins a file in the directory it will have its name in, with exactly this mode.
+    pub(crate) fn create(dir: &'d Dir, mode: u32) -> Result<Self> {
+        let temporary = Temporary::create(dir, mode).at("create a file in", dir.path())?;
+        unmask(temporary.file(), mode).at("set the mode of a file in", dir.path())?;
         Ok(Self(temporary))
     }
 
@@ -41,16 +42,23 @@ impl<'d> Draft<'d> {
 }
 
 /// Writes a whole file: what had the name is replaced in one step.
-pub(crate) fn replace(dir: &Dir, name: &OsStr, bytes: &[u8]) -> Result<()> {
-    let mut draft = Draft::create(dir)?;
+pub(crate) fn replace(dir: &Dir, name: &OsStr, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut draft = Draft::create(dir, mode)?;
     draft.write(bytes)?;
     draft.publish(name)
 }
 
-/// Opens a directory in another one; makes it where it is not there. Its name is durable either way: another process
+/// Opens a directory in another one; makes it, with exactly this mode, where it is not there. Its name is durable either way: another process
 /// may have made it just now and not have come to syncing it.
-pub(crate) fn ensure_dir(dir: &Dir, name: &OsStr) -> Result<Dir> {
-    let inner = dir.ensure_dir(name, 0o700)?;
+pub(crate) fn ensure_dir(dir: &Dir, name: &OsStr, mode: u32) -> Result<Dir> {
+    let path = || dir.path_of(name);
+    let is_new = dir
+        .make_dir(name, mode)
+        .at("create the directory", path())?;
+    let inner = dir.open_dir(name)?;
+    if is_new {
+        unmask(&inner, mode).at("set the mode of", path())?;
+    }
     dir.sync()?;
     Ok(inner)
 }
@@ -78,9 +86,9 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let dir = Dir::open(temporary.path()).unwrap();
         let name = OsStr::new("a");
-        replace(&dir, name, b"one").unwrap();
-        replace(&dir, name, b"two").unwrap();
-        let mut draft = Draft::create(&dir).unwrap();
+        replace(&dir, name, b"one", 0o600).unwrap();
+        replace(&dir, name, b"two", 0o600).unwrap();
+        let mut draft = Draft::create(&dir, 0o600).unwrap();
         draft.write(b"three").unwrap();
         drop(draft);
         assert_eq!(dir.names().unwrap(), ["a"]);

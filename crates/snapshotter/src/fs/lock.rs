@@ -62,13 +62,18 @@ fn lock_dir(dir: &Dir, how: FlockOperation) -> io::Result<Option<Lock>> {
     }
 }
 
-/// Locks a file that is never removed, made where it is not there; `None` while somebody else holds it.
+/// Locks a file that is never removed, made, with exactly this mode, where it is not there; `None` while somebody else
+/// holds it.
 #[cfg(feature = "registry")]
-pub(crate) fn try_shared_name(dir: &Dir, name: &OsStr) -> io::Result<Option<Lock>> {
+pub(crate) fn try_shared_name(dir: &Dir, name: &OsStr, mode: u32) -> io::Result<Option<Lock>> {
+    let make = || -> io::Result<File> {
+        let file = dir.create_file(name, mode)?;
+        super::dir::unmask(&file, mode)?;
+        Ok(file)
+    };
     // Opened for writing: a network filesystem may do flock by way of fcntl, which wants that.
     let file = match dir.open_writable(name) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match dir.create_file(name, 0o600)
-        {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match make() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 dir.open_writable(name)?
             }

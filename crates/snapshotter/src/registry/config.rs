@@ -8,6 +8,7 @@ use super::endpoint::Endpoint;
 use super::name;
 use super::secret::Secret;
 use crate::patience::{MIN_RATE, Patience};
+use crate::transport::SharedWith;
 use crate::words::error::{Error, Result};
 
 /// The registry that holds snapshots' manifests and documents, or the directory that stands in for one.
@@ -55,6 +56,8 @@ pub struct Registry {
     /// How often a request is sent again after a failure that may pass: connection errors, timeouts, 429 and 5xx.
     /// Default 4.
     pub retries: u32,
+    /// Who else may use what is published into a directory. Default: nobody. For a server it has no meaning.
+    pub shared_with: SharedWith,
 }
 
 impl Registry {
@@ -74,6 +77,7 @@ impl Registry {
             min_rate: MIN_RATE,
             connect_timeout: Duration::from_secs(10),
             retries: 4,
+            shared_with: SharedWith::default(),
         }
     }
 
@@ -138,6 +142,13 @@ impl Registry {
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
+        self
+    }
+
+    /// Sets [`shared_with`](Self::shared_with).
+    #[must_use]
+    pub fn shared_with(mut self, others: SharedWith) -> Self {
+        self.shared_with = others;
         self
     }
 
@@ -235,6 +246,7 @@ impl fmt::Debug for Registry {
             min_rate,
             connect_timeout,
             retries,
+            shared_with,
         } = self;
         f.debug_struct("Registry")
             .field("endpoint", &without_userinfo(endpoint))
@@ -249,6 +261,7 @@ impl fmt::Debug for Registry {
             .field("min_rate", min_rate)
             .field("connect_timeout", connect_timeout)
             .field("retries", retries)
+            .field("shared_with", shared_with)
             .finish()
     }
 }

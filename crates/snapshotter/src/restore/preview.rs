@@ -6,7 +6,10 @@ use super::directories::OutputDir;
 use super::plan::{Plan, plan};
 use super::{RestoreRequest, near_output, parse};
 use crate::ErrorKind;
+use crate::activity::Activity;
+use crate::format::document::Document;
 use crate::fs::Dir;
+use crate::remote::Remote;
 use crate::snapshot::{EntryKind, PlannedEntry};
 use crate::store::Store;
 use crate::words::digest::Sha256;
@@ -40,18 +43,25 @@ pub struct RestorePlan {
     pub logical_bytes: u64,
 }
 
-/// Plans and reports. Blocks.
-pub(crate) fn run(store: &Store, request: &RestoreRequest) -> Result<RestorePlan> {
-    let (snapshot, document) = store.catalog.read(|txn| {
-        let snapshot = txn.resolve(&request.reference)?;
-        let document = txn.document(snapshot.id)?;
-        Ok((snapshot, document))
-    })?;
-    let plan = plan(parse(&document)?, &request.paths)?;
+/// Plans and reports. Of what is not here the registry is asked, and nothing is fetched but the description. Blocks.
+pub(crate) fn run(
+    store: &Store,
+    remote: Option<&Remote>,
+    request: &RestoreRequest,
+    activity: &Activity,
+) -> Result<RestorePlan> {
+    let (reference, manifest_digest, document) = match (described_here(store, request), remote) {
+        (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
+            let (manifest, _, document) = remote.description(&request.reference, activity)?;
+            (request.reference.clone(), Sha256::of(&manifest), document)
+        }
+        (here, _) => here?,
+    };
+    let plan = plan(document, &request.paths)?;
     let files = || plan.groups.iter().flat_map(|group| &group.files);
     Ok(RestorePlan {
-        reference: snapshot.reference.with_digest(snapshot.manifest_digest),
-        manifest_digest: snapshot.manifest_digest,
+        reference: reference.with_digest(manifest_digest),
+        manifest_digest,
         existing: existing(store, request, &plan)?,
         files: (files().count() + plan.links.len()) as u64,
         directories: plan.directories.len() as u64,
@@ -60,6 +70,22 @@ pub(crate) fn run(store: &Store, request: &RestoreRequest) -> Result<RestorePlan
         logical_bytes: total(files().map(|file| file.entry.size)),
         entries: entries(&plan),
     })
+}
+
+fn described_here(
+    store: &Store,
+    request: &RestoreRequest,
+) -> Result<(Reference, Sha256, Document)> {
+    let (snapshot, document) = store.catalog.read(|txn| {
+        let snapshot = txn.resolve(&request.reference)?;
+        let document = txn.document(snapshot.id)?;
+        Ok((snapshot, document))
+    })?;
+    Ok((
+        snapshot.reference,
+        snapshot.manifest_digest,
+        parse(&document)?,
+    ))
 }
 
 fn existing(store: &Store, request: &RestoreRequest, plan: &Plan) -> Result<Vec<PathBuf>> {

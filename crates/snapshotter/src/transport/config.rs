@@ -72,6 +72,58 @@ pub enum Credentials {
     Ambient,
 }
 
+/// Who besides its user may use a directory that nodes share. What is there already keeps its mode, and so does the directory
+/// itself, which whoever shares it makes first: `chgrp` it, and `chmod g+s`, for a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SharedWith {
+    /// Nobody: files are 0600 and directories 0700, because memory dumps hold secrets.
+    #[default]
+    Nobody,
+    /// The directory's group may read and publish: files are 0640 and directories 0770.
+    Group,
+    /// The group may read and publish, and everybody else read: files are 0644 and directories 0775.
+    Everyone,
+}
+
+impl SharedWith {
+    /// The name in configuration files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Group => "group",
+            Self::Everyone => "everyone",
+        }
+    }
+
+    /// Of a file that is never written again.
+    pub(crate) fn file_mode(self) -> u32 {
+        match self {
+            Self::Nobody => 0o600,
+            Self::Group => 0o640,
+            Self::Everyone => 0o644,
+        }
+    }
+
+    /// Of a file that all who publish lock, which is opened for writing.
+    pub(crate) fn lock_mode(self) -> u32 {
+        match self {
+            Self::Nobody => 0o600,
+            Self::Group => 0o660,
+            Self::Everyone => 0o664,
+        }
+    }
+
+    pub(crate) fn directory_mode(self) -> u32 {
+        match self {
+            Self::Nobody => 0o700,
+            Self::Group => 0o770,
+            Self::Everyone => 0o775,
+        }
+    }
+}
+
 /// Where content is kept, and how to get there.
 ///
 /// ```
@@ -109,6 +161,8 @@ pub struct Content {
     pub credentials: Credentials,
     /// `fs`: the directory, absolute. It must be there.
     pub root: PathBuf,
+    /// `fs`: who else may use what is published there. Default: nobody.
+    pub shared_with: SharedWith,
     /// Accepts any TLS certificate: for tests. Default: no.
     pub insecure_skip_verify: bool,
     /// A file with certificates (PEM) to trust besides the system's.
@@ -140,6 +194,7 @@ impl Content {
             credential_path: None,
             credentials: Credentials::default(),
             root: PathBuf::new(),
+            shared_with: SharedWith::default(),
             insecure_skip_verify: false,
             ca_file: None,
             proxy: None,
@@ -224,6 +279,7 @@ impl Content {
             "root",
             "is for provider fs alone",
         )?;
+        self.validate_shared()?;
         let needs_endpoint = match self.provider {
             ContentProvider::S3 => self.region.is_none(),
             ContentProvider::Gcs => false,
@@ -264,10 +320,21 @@ impl Content {
                 )));
             }
         }
+        if self.provider == ContentProvider::Registry {
+            self.validate_shared()?;
+        }
         require(
             self.provider == ContentProvider::Registry || self.root.is_absolute(),
             "root",
             "must be an absolute directory for provider fs",
+        )
+    }
+
+    fn validate_shared(&self) -> Result<()> {
+        require(
+            self.shared_with == SharedWith::Nobody,
+            "shared_with",
+            "is for provider fs alone",
         )
     }
 
@@ -362,6 +429,7 @@ impl fmt::Debug for Content {
             .field("credential_path", &self.credential_path)
             .field("credentials", &self.credentials)
             .field("root", &self.root)
+            .field("shared_with", &self.shared_with)
             .field("insecure_skip_verify", &self.insecure_skip_verify)
             .field("ca_file", &self.ca_file)
             // It may hold a user and a password.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::budget::{self, Budget};
+use super::config::SharedWith;
 use super::files::{PIECE, blocking, read_into};
 
 use super::source::Source;
@@ -26,7 +27,8 @@ use super::{Call, ContentTransport, Existing, Pieces, Published};
 use super::{absent, other_size, wanted};
 use crate::fs::Dir;
 use crate::fs::ahead::Ahead;
-use crate::fs::dir::sync_file;
+use crate::fs::dir::{sync_file, unmask};
+use crate::fs::durable::ensure_dir;
 use crate::fs::hook::step;
 use crate::fs::place::start_writeback;
 use crate::fs::temporary::{Temporary, cannot_be_unnamed, reap};
@@ -43,15 +45,17 @@ const OBJECTS: &str = "xxh3";
 #[derive(Debug)]
 pub(super) struct Directory {
     root: PathBuf,
+    shared_with: SharedWith,
     budget: Budget,
     buffers: Buffers,
     reaped: AtomicBool,
 }
 
 impl Directory {
-    pub(super) fn open(root: &Path) -> Self {
+    pub(super) fn open(root: &Path, shared_with: SharedWith) -> Self {
         Self {
             root: root.to_owned(),
+            shared_with,
             budget: Budget::new(budget::DEFAULT),
             buffers: Buffers::new(PIECE as usize),
             reaped: AtomicBool::new(false),
@@ -67,8 +71,9 @@ impl Directory {
         let root = self.root.clone();
         // Once: a directory many nodes share may have very many names.
         let is_first = !self.reaped.swap(true, Ordering::Relaxed);
-        let size = source.left();
-        let mut draft = blocking(move || Draft::create(&root, digest, size, is_first)).await?;
+        let (size, shared_with) = (source.left(), self.shared_with);
+        let create = move || Draft::create(&root, shared_with, digest, size, is_first);
+        let mut draft = blocking(create).await?;
         while source.left() > 0 {
             let bytes = source.next(u64::MAX).await?;
             draft = blocking(move || draft.append(&bytes)).await?;
@@ -204,16 +209,28 @@ struct Draft {
 }
 
 impl Draft {
-    fn create(root: &Path, digest: Digest, size: u64, is_first: bool) -> Result<Self> {
+    fn create(
+        root: &Path,
+        shared_with: SharedWith,
+        digest: Digest,
+        size: u64,
+        is_first: bool,
+    ) -> Result<Self> {
         // The root itself is not made: where it is missing, something is not mounted.
         let root = Dir::open(root)?;
-        let dir = root.ensure_dir(OsStr::new(OBJECTS), 0o777)?;
+        let objects = OsStr::new(OBJECTS);
+        let dir = match root.open_dir(objects) {
+            Ok(dir) if !is_first => dir,
+            _ => ensure_dir(&root, objects, shared_with.directory_mode())?,
+        };
         if is_first {
             reap(&dir);
         }
-        let path = dir.path().to_owned();
+        let (path, mode) = (dir.path().to_owned(), shared_with.file_mode());
+        let file = Temporary::create(dir, mode).at("create a file in", &path)?;
+        unmask(file.file(), mode).at("set the mode of a file in", path)?;
         Ok(Self {
-            file: Temporary::create(dir, 0o644).at("create a file in", path)?,
+            file,
             target: digest.hex().into(),
             digest,
             size,
@@ -266,6 +283,13 @@ impl Draft {
     }
 }
 
+fn hint_at_sharing(error: Error) -> Error {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return error;
+    }
+    error.with_hint("content.shared_with, where it was published, says who else may read it")
+}
+
 /// An absent root is an error, an absent object is not.
 fn open_object(root: &Path, digest: Digest) -> Result<Option<(File, u64)>> {
     let path = root.join(super::key(digest));
@@ -273,7 +297,8 @@ fn open_object(root: &Path, digest: Digest) -> Result<Option<(File, u64)>> {
     let opened = match root.open_dir(OsStr::new(OBJECTS)) {
         Ok(objects) => objects
             .open_file(OsStr::new(&digest.hex()))
-            .at("open", &path),
+            .at("open", &path)
+            .map_err(hint_at_sharing),
         Err(error) => Err(error),
     };
     let file = match opened {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-pub use config::{Content, ContentProvider, Credentials};
+pub use config::{Content, ContentProvider, Credentials, SharedWith};
 #[cfg(feature = "dragonfly")]
 pub(crate) use dragonfly::Daemon;
 #[cfg(feature = "dragonfly")]
@@ -209,7 +209,10 @@ pub(crate) fn open(content: &Content) -> Result<Box<dyn ContentTransport>> {
         ContentProvider::Registry => Err(Error::invalid(
             "content.provider registry keeps content in the registry of the snapshot: there is no storage of its own",
         )),
-        ContentProvider::Fs => Ok(Box::new(directory::Directory::open(&content.root))),
+        ContentProvider::Fs => Ok(Box::new(directory::Directory::open(
+            &content.root,
+            content.shared_with,
+        ))),
         #[cfg(feature = "_opendal")]
         _ => Ok(Box::new(object::ObjectStorage::open(content)?)),
         #[cfg(not(feature = "_opendal"))]

@@ -1,5 +1,6 @@
 //! `snapshotter remove --remote`.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 
@@ -12,6 +13,7 @@ use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
 use crate::output::human;
+use crate::output::json;
 
 /// A snapshot in the registry, as it was asked for.
 struct Found {
@@ -22,27 +24,35 @@ struct Found {
 
 /// Removes snapshots from the registry, or shows which.
 pub fn run(context: &Context, references: &[Reference], dry_run: bool) -> Result<Answer> {
+    let done = RefCell::new(Vec::new());
     let work = async |store: &Snapshotter| {
-        let mut found = look_up(store, references).await?;
-        for one in found.iter_mut().filter(|_| !dry_run) {
-            one.digest = Some(remove(store, one).await?);
+        for mut one in look_up(store, references).await? {
+            if !dry_run {
+                one.digest = Some(remove(store, &one).await?);
+            }
+            done.borrow_mut().push(one);
         }
-        Ok(found)
+        Ok(())
     };
     // A store here is told that what it has is an only copy now.
-    let removed = if context.has_store() && !dry_run {
+    let closed = if context.has_store() && !dry_run {
         context.require_registry()?;
-        context.with_store_and_remote(work)?
+        context.with_store_and_remote(work)
     } else {
-        context.with_remote(work)?
+        context.with_remote(work)
     };
+    let done = done.into_inner();
+    let (warnings, failure) = super::unless_nothing_done(done.is_empty(), closed)?;
     let answer = Removed {
         dry_run,
         remote: true,
-        removed: removed.value.iter().map(One::new).collect(),
+        removed: done.iter().map(One::new).collect(),
+        error: failure.as_ref().map(json::error),
         place: context.registry().unwrap_or_default(),
     };
-    Ok(Answer::new(answer).with_warnings(removed.warnings))
+    Ok(Answer::new(answer)
+        .with_warnings(warnings)
+        .with_failure(failure))
 }
 
 /// Each manifest once: deleting it removes all its names.
@@ -86,6 +96,9 @@ struct Removed {
     dry_run: bool,
     remote: bool,
     removed: Vec<One>,
+    /// What the others could not be removed for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<serde_json::Value>,
     #[serde(skip)]
     place: String,
 }

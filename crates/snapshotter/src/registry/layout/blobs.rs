@@ -44,7 +44,8 @@ impl RepositoryDir {
         match self.blob(sha256, bytes.len() as u64) {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => {
-                durable::replace(&self.blobs, &name(sha256), bytes)
+                let mode = self.shared_with.file_mode();
+                durable::replace(&self.blobs, &name(sha256), bytes, mode)
             }
             Err(error) => Err(error),
         }

@@ -8,6 +8,7 @@ use crate::fs::Dir;
 use crate::fs::durable::{self, ensure_dir};
 use crate::registry::Repository;
 use crate::registry::name::below;
+use crate::transport::SharedWith;
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
@@ -25,6 +26,8 @@ const TAKEN: [&str; 3] = [MARKER, BLOBS, INDEX];
 pub(super) struct Home {
     pub(super) path: PathBuf,
     pub(super) namespace: String,
+    /// Who else may use what is made here.
+    pub(super) shared_with: SharedWith,
     /// How long to wait for another process that holds an index.
     pub(super) patience: Duration,
 }
@@ -34,6 +37,7 @@ pub(super) struct Home {
 pub(super) struct RepositoryDir {
     pub(super) dir: Dir,
     pub(super) blobs: Dir,
+    pub(super) shared_with: SharedWith,
 }
 
 impl Home {
@@ -50,24 +54,33 @@ impl Home {
         }
         let blobs = dir.open_dir(OsStr::new(BLOBS))?;
         let blobs = blobs.open_dir(OsStr::new(SHA256))?;
-        Ok(RepositoryDir { dir, blobs })
+        Ok(self.opened(dir, blobs))
+    }
+
+    fn opened(&self, dir: Dir, blobs: Dir) -> RepositoryDir {
+        RepositoryDir {
+            dir,
+            blobs,
+            shared_with: self.shared_with,
+        }
     }
 
     /// A repository, made where it is not there. The marker comes last: only with it is a directory a repository.
     pub(super) fn create(&self, repository: &Repository) -> Result<RepositoryDir> {
         check(repository)?;
-        let mut dir = Dir::create_all(&self.path, 0o700)?;
+        let mode = self.shared_with.directory_mode();
+        let mut dir = Dir::create_all(&self.path, mode)?;
         for component in repository.as_str().split('/') {
-            dir = ensure_dir(&dir, OsStr::new(component))?;
+            dir = ensure_dir(&dir, OsStr::new(component), mode)?;
         }
-        let blobs = ensure_dir(&dir, OsStr::new(BLOBS))?;
-        let blobs = ensure_dir(&blobs, OsStr::new(SHA256))?;
+        let blobs = ensure_dir(&dir, OsStr::new(BLOBS), mode)?;
+        let blobs = ensure_dir(&blobs, OsStr::new(SHA256), mode)?;
         let marker = OsStr::new(MARKER);
         let there = dir.stat_if_any(marker).at("examine", dir.path_of(marker))?;
         if there.is_none() {
-            durable::replace(&dir, marker, MARKER_BYTES)?;
+            durable::replace(&dir, marker, MARKER_BYTES, self.shared_with.file_mode())?;
         }
-        Ok(RepositoryDir { dir, blobs })
+        Ok(self.opened(dir, blobs))
     }
 
     pub(super) fn out_of_sight(&self, repository: &Repository) -> Error {

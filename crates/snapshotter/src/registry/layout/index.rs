@@ -91,9 +91,9 @@ impl RepositoryDir {
 
     fn lock(&self, patience: Duration) -> Result<Lock> {
         let (name, start) = (OsStr::new(LOCK), Instant::now());
-        let path = self.dir.path_of(name);
+        let (path, mode) = (self.dir.path_of(name), self.shared_with.lock_mode());
         loop {
-            if let Some(lock) = lock::try_shared_name(&self.dir, name).at("lock", &path)? {
+            if let Some(lock) = lock::try_shared_name(&self.dir, name, mode).at("lock", &path)? {
                 return Ok(lock);
             }
             if start.elapsed() >= patience {
@@ -135,7 +135,8 @@ impl RepositoryDir {
         let bytes = serde_json::to_vec(&index.0).map_err(|error| {
             Error::new(ErrorKind::Internal, "cannot write an index").with_source(error)
         })?;
-        durable::replace(&self.dir, OsStr::new(INDEX), &bytes)
+        let mode = self.shared_with.file_mode();
+        durable::replace(&self.dir, OsStr::new(INDEX), &bytes, mode)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Blobs are written under a name of their own, synced and renamed, so a blob that is there is whole. `index.json`
 //! names the manifests; it is replaced in the same way, by whoever holds the lock beside it, so that of several
-//! processes none loses another's entry. Directories are 0700 and files 0600, as memory dumps hold secrets.
+//! processes none loses another's entry. Directories are 0700 and files 0600, as memory dumps hold
+//! secrets, unless they are shared with others.
 
 mod blobs;
 mod dir;
@@ -35,6 +36,7 @@ impl Layout {
         Self {
             home: Arc::new(Home {
                 path,
+                shared_with: config.shared_with,
                 namespace: config.namespace.clone(),
                 patience: config.timeout,
             }),

@@ -23,7 +23,7 @@ impl RepositoryDir {
         &self,
         mut pieces: mpsc::Receiver<io::Result<Piece>>,
     ) -> Result<(Sha256, u64)> {
-        let mut draft = Draft::create(&self.blobs)?;
+        let mut draft = Draft::create(&self.blobs, self.shared_with.file_mode())?;
         let (mut hasher, mut size) = (sha2::Sha256::new(), 0);
         loop {
             match pieces.blocking_recv() {

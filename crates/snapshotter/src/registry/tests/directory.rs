@@ -123,7 +123,7 @@ async fn an_index_that_stays_locked_is_busy() {
     let directory = Directory::new();
     push(&directory.registry, &repository(), &v1(), b"{}").await;
     let dir = crate::fs::Dir::open(&directory.layout()).unwrap();
-    let lock = crate::fs::lock::try_shared_name(&dir, ".index.lock".as_ref()).unwrap();
+    let lock = crate::fs::lock::try_shared_name(&dir, ".index.lock".as_ref(), 0o600).unwrap();
     assert!(lock.is_some());
     let config = layout_config(directory.home.path()).timeout(Duration::from_millis(20));
     let bytes = Bytes::from_static(b"{}");

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 /// The rooms of the library, the lowest first: each may import those before it.
 const ROOMS: [&str; 26] = [
     "words",
-    "recycled",
     "format",
     "fs",
+    "pass",
     "patience",
     "pace",
     "tls",

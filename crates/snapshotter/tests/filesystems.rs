@@ -416,3 +416,74 @@ fn second_names_get_a_fresh_inode_where_links_are_used_up() {
     handle.restore("base:v1", &at("output")).unwrap();
     assert_same(&at("source"), &at("output"));
 }
+
+/// Gives a file names in a directory, such as blobs have, until the directory takes no more, and says how many.
+fn fill_with_names(directory: &Path) -> u64 {
+    // As many as an inode of ext4 can have.
+    const LINKS: u64 = 65_000;
+    let name = |number: u64| {
+        // Spread over the directory's tree as checksums are.
+        let spread = [1, 2, 3, 4].map(|salt: u64| {
+            (number + 1)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(17)
+                .wrapping_mul(0xbf58_476d_1ce4_e5b9 + 2 * salt)
+        });
+        directory.join(spread.map(|part| format!("{part:016x}")).concat())
+    };
+    for number in 0.. {
+        let named = match number % LINKS {
+            0 => fs::File::create_new(name(number)).map(drop),
+            _ => fs::hard_link(name(number - number % LINKS), name(number)),
+        };
+        match named {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return number,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!("a directory without end");
+}
+
+/// All blobs were in one directory, and a directory has a largest size: from then on a store with room for more said that
+/// the disk was full. The smallest of those that ext4 makes takes more names than are ever given in one.
+#[test]
+fn a_directory_that_is_full_is_not_the_store() {
+    const GIVEN: u64 = 65_536;
+    let mkfs = ["-b", "1024", "-O", "^large_dir"];
+    let Some(mount) = or_skip(LoopMount::formatted(Kind::Ext4, 128 << 20, &mkfs, &[])) else {
+        return;
+    };
+    let root = mount.path().join("root");
+    let take = |handle: &Handle, version: u64| {
+        let source = mount.path().join(format!("source-{version}"));
+        // So many that not all of them find room in what is left of the directory's blocks.
+        let tree = (0..500).fold(Tree::new(), |tree, file| {
+            let seed = version * 1000 + file;
+            tree.file(format!("{file}"), Content::Random { seed, len: 100 })
+        });
+        tree.write_to(&source).unwrap();
+        handle.snapshot(&request("vm", &format!("v{version}"), &source))
+    };
+    let handle = Handle::open(&root).unwrap();
+    take(&handle, 1).unwrap();
+    let first = outside::content(&root).join("0000");
+    let full = fill_with_names(&first);
+    assert!(full >= GIVEN, "{full} names fill a directory");
+    let error = take(&handle, 2).unwrap_err();
+    assert_eq!(error.kind(), snapshotter::ErrorKind::NoSpace);
+    // As after so many blobs: the next one is in another directory, and there is room for it.
+    let given = "UPDATE sqlite_sequence SET seq = 65536 WHERE name = 'objects'";
+    outside::catalog(&root).execute(given, []).unwrap();
+    take(&handle, 3).unwrap();
+    assert!(
+        names_in_shards(&outside::content(&root))
+            .iter()
+            .any(|name| name.starts_with("0001/"))
+    );
+    let output = mount.path().join("output");
+    handle.restore("vm:v3", &output).unwrap();
+    assert_same(&mount.path().join("source-3"), &output);
+    handle.remove("vm:v1").unwrap();
+    handle.close().unwrap();
+}

@@ -147,14 +147,29 @@ fn syncing(title: &str, state: &ProgressState) -> String {
     format!("{title} {done} read, waiting for the disk, {elapsed}")
 }
 
+/// Draws the bar while nothing is told. Indicatif would do that, and panics where it gets no thread; here the bar then moves
+/// only with what is told.
+fn keep_moving(bar: &ProgressBar) {
+    let bar = bar.downgrade();
+    let moving = move || {
+        while let Some(bar) = bar.upgrade().filter(|bar| !bar.is_finished()) {
+            bar.tick();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let _ = std::thread::Builder::new().spawn(moving);
+}
+
 fn show(bar: &ProgressBar, event: &Event) {
     match event {
         // One call can fetch, then place; or take, then publish: each part adds to what there is to do.
         Event::Planned { bytes, .. } => {
+            if bar.length() == Some(0) {
+                keep_moving(bar);
+            }
             bar.inc_length(*bytes);
             bar.set_style(style(&bar.prefix(), working));
             bar.reset_eta();
-            bar.enable_steady_tick(Duration::from_millis(100));
         }
         Event::Progressed { bytes } => bar.inc(*bytes),
         Event::Syncing => bar.set_style(style(&bar.prefix(), syncing)),

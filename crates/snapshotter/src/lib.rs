@@ -80,6 +80,7 @@ mod restore;
 mod snapshot;
 mod snapshotter;
 mod store;
+mod threads;
 #[cfg(feature = "registry")]
 mod tls;
 #[cfg(feature = "registry")]

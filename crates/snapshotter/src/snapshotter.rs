@@ -1,12 +1,13 @@
 //! The handle people hold.
 //!
-//! Every call runs to its end on a blocking thread of its own; the future only waits for it. Dropping the future tells
-//! the call to stop, and the call cleans up after itself, so a cancelled call leaves nothing behind whichever await it
-//! was dropped at.
+//! Every call runs to its end on a thread of its own; the future only waits for it. Dropping the future tells the call to
+//! stop, and the call cleans up after itself, so a cancelled call leaves nothing behind whichever await it was dropped at.
+//! Closing, and dropping the last handle, waits for calls that were dropped too.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
+use std::thread::{self, ThreadId};
 
 use crate::activity::{self, Activity, Report};
 use crate::config::Config;
@@ -20,6 +21,7 @@ use crate::remote::{Flights, Remote};
 use crate::restore::{self, RestorePlan, RestoreReport, RestoreRequest};
 use crate::snapshot::{self, SnapshotPlan, SnapshotReport, SnapshotRequest};
 use crate::store::{Store, WENT_BACK};
+use crate::threads;
 use crate::verify::{self, VerifyReport, VerifyRequest};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::progress::{Observer, Warning, WarningKind};
@@ -27,8 +29,9 @@ use crate::words::reference::Reference;
 
 /// An open store of snapshots. Clones share it; all methods may be called at once from any thread.
 ///
-/// Methods are async and must be called inside a Tokio runtime; the work is done on its blocking threads. Dropping a
-/// returned future cancels the call.
+/// Methods are async; the work is done on threads of the library's own. Dropping a returned future cancels the call. Where the
+/// system has no thread for a call it fails with `Busy`, and has done nothing; one that is running goes on with the threads
+/// that it has.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,6 +58,8 @@ use crate::words::reference::Reference;
 pub struct Snapshotter {
     pub(crate) inner: Arc<Inner>,
     observer: Option<Arc<dyn Observer>>,
+    /// Closes with the last clone: running calls have the rest too.
+    _open: Arc<Open>,
 }
 
 pub(crate) struct Inner {
@@ -72,6 +77,9 @@ pub(crate) struct Inner {
     worker: Option<Worker>,
     /// `None` once closed.
     store: RwLock<Option<Arc<Store>>>,
+    calls: Calls,
+    /// Held while somebody closes, so that nobody finds it closed before it is.
+    closing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Snapshotter {
@@ -109,7 +117,7 @@ impl Snapshotter {
                 require_outside(&store, config.registry.as_ref(), config.content.as_ref())?;
                 Ok(store)
             };
-            Arc::new(blocking(opened).await?)
+            Arc::new(threads::run(opened).await?)
         };
         #[cfg(feature = "dragonfly")]
         if let Some(daemon) = &daemon {
@@ -118,19 +126,23 @@ impl Snapshotter {
         let metrics = Arc::<Recorder>::default();
         let collected = remote.clone();
         let worker = Worker::start(&store, collected, config.gc, Arc::clone(&metrics));
+        let inner = Arc::new(Inner {
+            snapshots: Limits::new(config.snapshot_concurrency),
+            restores: Limits::new(config.restore_concurrency),
+            remote,
+            #[cfg(feature = "registry")]
+            daemon,
+            flights: Flights::default(),
+            metrics,
+            worker,
+            store: RwLock::new(Some(store)),
+            calls: Calls::default(),
+            closing: Mutex::default(),
+            config,
+        });
         Ok(Self {
-            inner: Arc::new(Inner {
-                snapshots: Limits::new(config.snapshot_concurrency),
-                restores: Limits::new(config.restore_concurrency),
-                remote,
-                #[cfg(feature = "registry")]
-                daemon,
-                flights: Flights::default(),
-                metrics,
-                worker,
-                store: RwLock::new(Some(store)),
-                config,
-            }),
+            _open: Arc::new(Open(Arc::clone(&inner))),
+            inner,
             observer: None,
         })
     }
@@ -171,15 +183,19 @@ impl Snapshotter {
     /// ```
     ///
     /// # Errors
-    /// `AlreadyExists` where the catalog is whole; `Busy` while another process uses the store; `Unsupported` for a Go
+    /// `AlreadyExists` where the catalog is whole; `Busy` while another process uses the store, or where there is no thread; `Unsupported` for a Go
     /// library's root or a newer store; the filesystem's. What the registry cannot say is a warning.
     #[tracing::instrument(skip_all)]
     pub async fn rebuild(config: &Config, request: &RebuildRequest) -> Result<RebuildReport> {
         config.validate()?;
+        let (running, ended) = mpsc::channel();
+        // There is no handle to close: whoever gives up waits here.
+        let _waits = WaitOnDrop(ended);
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
         let (config, request) = (config.clone(), request.clone());
-        blocking(move || {
+        threads::run(move || {
+            let _running: mpsc::Sender<()> = running;
             #[cfg(feature = "registry")]
             // Of what is elsewhere, descriptions alone are read: no daemon brings those.
             let remote = Remote::open(config.registry.as_ref(), config.content.as_ref(), None)?;
@@ -228,8 +244,8 @@ impl Snapshotter {
     #[must_use]
     pub fn observed_by(&self, observer: Arc<dyn Observer>) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             observer: Some(observer),
+            ..self.clone()
         }
     }
 
@@ -706,7 +722,11 @@ impl Snapshotter {
     /// The catalog's and the filesystem's; the store is closed all the same.
     pub async fn close(&self) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.close()).await
+        match threads::begin(move || inner.close()) {
+            Ok(closed) => closed.await,
+            // Without a thread to do it on it is done here: what is not closed leaves leases behind.
+            Err(_) => self.inner.close(),
+        }
     }
 
     /// As [`run`](Self::run), and counts the call.
@@ -733,8 +753,9 @@ impl Snapshotter {
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
         let (inner, observer) = (Arc::clone(&self.inner), self.observer.clone());
         let span = tracing::Span::current();
-        blocking(move || {
+        threads::run(move || {
             let _entered = span.enter();
+            let _running = inner.calls.begin();
             let store = inner.store()?;
             activity::run(cancelled, observer, |activity| {
                 work(&inner, &store, activity)
@@ -858,8 +879,8 @@ impl Inner {
         })
     }
 
-    /// The last running call closes the store if it outlives this: its drop does what is done here.
     fn close(&self) -> Result<()> {
+        let _closing = lock(&self.closing);
         if let Some(worker) = &self.worker {
             worker.stop();
         }
@@ -868,34 +889,84 @@ impl Inner {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(mut store) = taken else {
+        let Some(store) = taken else {
             return Ok(());
         };
-        loop {
-            store.finish_background();
-            match Arc::try_unwrap(store) {
-                Ok(store) => {
-                    // They read files in this store's staging.
-                    #[cfg(feature = "dragonfly")]
-                    if let Some(daemon) = &self.daemon {
-                        crate::remote::settle(daemon);
-                    }
-                    return store.close();
-                }
-                Err(shared) => store = shared,
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+        self.calls.wait();
+        store.finish_background();
+        // They read files in this store's staging.
+        #[cfg(feature = "dragonfly")]
+        if let Some(daemon) = &self.daemon {
+            crate::remote::settle(daemon);
+        }
+        store.close()
+    }
+}
+
+/// What all clones of a handle share and no call has.
+struct Open(Arc<Inner>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // A call's observer may have the last clone, and no call can wait for itself: its store closes as it ends.
+        if self.0.calls.has_this_thread() {
+            return;
+        }
+        // What fails here is the next opener's to clean up.
+        if let Err(error) = self.0.close() {
+            tracing::debug!(%error, "the store was not closed cleanly");
         }
     }
 }
 
-/// A thread that is to sync when the handle is idle has the store too: it would keep it open for that long.
-impl Drop for Inner {
+/// The threads on which a handle's calls are running.
+#[derive(Default)]
+struct Calls {
+    running: Mutex<Vec<ThreadId>>,
+    ended: Condvar,
+}
+
+/// A running call. It has the store for no longer than this.
+struct Running<'a>(&'a Calls);
+
+impl Calls {
+    fn begin(&self) -> Running<'_> {
+        lock(&self.running).push(thread::current().id());
+        Running(self)
+    }
+
+    fn has_this_thread(&self) -> bool {
+        lock(&self.running).contains(&thread::current().id())
+    }
+
+    /// Waits until none is running.
+    fn wait(&self) {
+        let running = lock(&self.running);
+        let _none = self
+            .ended
+            .wait_while(running, |running| !running.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // What fails here is the next opener's to clean up.
-        if let Err(error) = self.close() {
-            tracing::debug!(%error, "the store was not closed cleanly");
-        }
+        let own = thread::current().id();
+        lock(&self.0.running).retain(|thread| *thread != own);
+        self.0.ended.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for a call's end, which drops the other side.
+struct WaitOnDrop(mpsc::Receiver<()>);
+
+impl Drop for WaitOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.recv();
     }
 }
 
@@ -905,18 +976,5 @@ struct CancelOnDrop(Arc<AtomicBool>);
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(Error::new(
-            ErrorKind::Cancelled,
-            "the runtime is shutting down",
-        )),
     }
 }

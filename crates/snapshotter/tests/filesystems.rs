@@ -457,8 +457,11 @@ fn a_directory_that_is_full_is_not_the_store() {
     let root = mount.path().join("root");
     let take = |handle: &Handle, version: u64| {
         let source = mount.path().join(format!("source-{version}"));
-        let random = |len| Content::Random { seed: version, len };
-        let tree = Tree::new().file("memory", random(9000));
+        // So many that not all of them find room in what is left of the directory's blocks.
+        let tree = (0..500).fold(Tree::new(), |tree, file| {
+            let seed = version * 1000 + file;
+            tree.file(format!("{file}"), Content::Random { seed, len: 100 })
+        });
         tree.write_to(&source).unwrap();
         handle.snapshot(&request("vm", &format!("v{version}"), &source))
     };

@@ -1,48 +1,61 @@
-//! The threads that talk to servers. Calls of the library run on blocking threads of whatever runtime their caller has;
-//! connections need one with timers and sockets that outlives them all. So there is one for the process, made when the
-//! first remote is opened.
+//! The threads that talk to servers. Calls of the library run on threads that block; connections need some with timers and
+//! sockets that outlive them all. So there are two for the process, made when they are first needed and never ended, each
+//! with a runtime of its own: one that has several threads of its own panics where it gets none.
 
-use std::io;
-use std::sync::OnceLock;
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle};
 
 use crate::limit::GLANCE;
+use crate::threads;
 use crate::words::error::{Error, ErrorKind, Result};
 
-static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+static RUNTIMES: [Mutex<Option<Handle>>; 2] = [Mutex::new(None), Mutex::new(None)];
 
-/// The runtime, made if it is not there.
-pub(super) fn start() -> Result<&'static Runtime> {
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
-    }
-    let made = build().map_err(|error| {
-        Error::new(
-            ErrorKind::Internal,
-            "cannot start the threads that talk to servers",
-        )
-        .with_source(error)
-    })?;
-    Ok(keep(&RUNTIME, made))
+static TURN: AtomicUsize = AtomicUsize::new(0);
+
+/// A runtime, made if it is not there; calls take turns. One thread does where there is none for the other.
+///
+/// # Errors
+/// `Busy` where there is no thread at all.
+pub(super) fn start() -> Result<Handle> {
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    let of = |turn: usize| handle(&RUNTIMES[turn % RUNTIMES.len()]);
+    of(turn).or_else(|_| of(turn + 1))
 }
 
-/// Of two made at once one stays. The other never had work, but must not be dropped here: this may be within the
-/// caller's runtime, where nobody may wait for another one to end.
-fn keep(cell: &OnceLock<Runtime>, made: Runtime) -> &Runtime {
-    if let Err(other) = cell.set(made) {
-        other.shutdown_background();
+fn handle(of: &Mutex<Option<Handle>>) -> Result<Handle> {
+    let mut of = of.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*of {
+        return Ok(handle.clone());
     }
-    // Set above, by this thread or another.
-    cell.wait()
+    let made = build()?;
+    *of = Some(made.clone());
+    Ok(made)
 }
 
-fn build() -> io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("snapshotter-net")
-        .enable_all()
-        .build()
+/// A runtime, and the thread that drives it: who waits for a call does not.
+fn build() -> Result<Handle> {
+    let made = Builder::new_current_thread().enable_all().build();
+    let made = Arc::new(made.map_err(|error| {
+        let text = "cannot start what talks to servers";
+        Error::new(ErrorKind::of_io(&error), text).with_source(error)
+    })?);
+    let driven = Arc::clone(&made);
+    let driver = thread::Builder::new().name("snapshotter-net".to_owned());
+    match driver.spawn(move || driven.block_on(pending::<()>())) {
+        Ok(_) => Ok(made.handle().clone()),
+        Err(error) => {
+            // This may be within the caller's runtime, where nobody may wait for another one to end.
+            if let Some(made) = Arc::into_inner(made) {
+                made.shutdown_background();
+            }
+            Err(threads::none_left(error))
+        }
+    }
 }
 
 /// Whether a call is still wanted; the error says that it was cancelled.
@@ -65,20 +78,5 @@ async fn unwanted(wanted: Wanted<'_>) -> Error {
             Ok(()) => tokio::time::sleep(GLANCE).await,
             Err(cancelled) => return cancelled,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn of_two_runtimes_made_at_once_one_stays_and_the_other_ends_quietly() {
-        let cell = OnceLock::new();
-        let first = keep(&cell, build().unwrap()).handle().id();
-        let second = keep(&cell, build().unwrap()).handle().id();
-        assert_eq!(first, second);
-        // Nor may the one of this test be dropped within a runtime.
-        cell.into_inner().unwrap().shutdown_background();
     }
 }

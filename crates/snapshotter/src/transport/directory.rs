@@ -20,8 +20,7 @@ use tokio::sync::mpsc;
 
 use super::budget::{self, Budget};
 use super::config::SharedWith;
-use super::files::{PIECE, blocking, read_into};
-
+use super::files::{PIECE, read_into};
 use super::source::Source;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
 use super::{absent, other_size, wanted};
@@ -33,6 +32,7 @@ use crate::fs::hook::step;
 use crate::fs::place::start_writeback;
 use crate::fs::temporary::{Temporary, cannot_be_unnamed, reap};
 use crate::pass::buffers::Buffers;
+use crate::threads;
 use crate::words::digest::Digest;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
@@ -73,14 +73,14 @@ impl Directory {
         let is_first = !self.reaped.swap(true, Ordering::Relaxed);
         let (size, shared_with) = (source.left(), self.shared_with);
         let create = move || Draft::create(&root, shared_with, digest, size, is_first);
-        let mut draft = blocking(create).await?;
+        let mut draft = threads::run(create).await?;
         while source.left() > 0 {
             let bytes = source.next(u64::MAX).await?;
-            draft = blocking(move || draft.append(&bytes)).await?;
+            draft = threads::run(move || draft.append(&bytes)).await?;
         }
         source.finish().await?;
         let place = self.place();
-        blocking(move || draft.publish(existing, &place)).await
+        threads::run(move || draft.publish(existing, &place)).await
     }
 
     /// The object, and what of it is wanted.
@@ -91,7 +91,7 @@ impl Directory {
         limit: u64,
     ) -> Result<(File, Range<u64>)> {
         let root = self.root.clone();
-        let (file, size) = blocking(move || open_object(&root, digest))
+        let (file, size) = threads::run(move || open_object(&root, digest))
             .await?
             .ok_or_else(|| absent(digest, &self.place()))?;
         let wanted = wanted(digest, &self.place(), size, range.as_ref(), limit)?;
@@ -123,7 +123,7 @@ impl ContentTransport for Directory {
 
     fn size(&self, digest: Digest) -> Call<'_, Option<u64>> {
         let root = self.root.clone();
-        Box::pin(blocking(move || {
+        Box::pin(threads::run(move || {
             Ok(open_object(&root, digest)?.map(|(_, size)| size))
         }))
     }
@@ -168,7 +168,7 @@ impl ContentTransport for Directory {
     /// A file without a name tells whether one could be written, and nobody ever sees it.
     fn check(&self) -> Call<'_, ()> {
         let root = self.root.clone();
-        Box::pin(blocking(move || {
+        Box::pin(threads::run(move || {
             let dir = Dir::open(&root)?;
             match dir.create_unnamed(0o600) {
                 Err(error) if !cannot_be_unnamed(&error) => Err(error).at("write to", &root),
@@ -180,7 +180,7 @@ impl ContentTransport for Directory {
     /// A directory that is not mounted is empty, or not there.
     fn check_sight(&self) -> Call<'_, ()> {
         let root = self.root.clone();
-        Box::pin(blocking(move || {
+        Box::pin(threads::run(move || {
             let dir = Dir::open(&root)?;
             let objects = OsStr::new(OBJECTS);
             let found = dir.stat_if_any(objects);

@@ -16,32 +16,36 @@ use tokio::sync::mpsc;
 use super::budget::{Budget, held_by};
 use super::parts::ranges;
 use super::receiver_gone;
-
 use crate::pass::buffers::{Buffer, Buffers};
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::threads;
+use crate::words::error::{At, Result};
 
 /// Read at once, in bytes.
 pub(super) const PIECE: u64 = 1 << 20;
 
 /// The range of a file, in order, one piece ahead. The thread stops when the receiver is gone.
+///
+/// # Errors
+/// `Busy` where there is no thread.
 #[cfg(feature = "dragonfly")]
 pub(super) fn read_ahead(
     file: File,
     path: PathBuf,
     range: Range<u64>,
     buffers: Buffers,
-) -> mpsc::Receiver<Result<Bytes>> {
+) -> Result<mpsc::Receiver<Result<Bytes>>> {
     let (ahead, pieces) = mpsc::channel(1);
-    tokio::task::spawn_blocking(move || {
+    drop(threads::begin(move || {
         for range in ranges(range, PIECE) {
             let piece = read(&file, &range, buffers.take()).at("read", &path);
             let failed = piece.is_err();
             if ahead.blocking_send(piece).is_err() || failed {
-                return;
+                break;
             }
         }
-    });
-    pieces
+        Ok(())
+    })?);
+    Ok(pieces)
 }
 
 /// Gives the receiver the range of a file, in order, each piece with its share of the budget, and says how many bytes
@@ -57,7 +61,7 @@ pub(super) async fn read_into(
     let runtime = Handle::current();
     let dropped = Arc::new(AtomicBool::new(false));
     let _guard = SetOnDrop(Arc::clone(&dropped));
-    blocking(move || {
+    threads::run(move || {
         let bytes = range.end - range.start;
         for range in ranges(range, PIECE) {
             let share = runtime.block_on(budget.take(range.end - range.start));
@@ -86,17 +90,4 @@ fn read(file: &File, range: &Range<u64>, mut buffer: Buffer) -> io::Result<Bytes
     let len = (range.end - range.start) as usize;
     file.read_exact_at(&mut buffer.bytes_mut()[..len], range.start)?;
     Ok(buffer.freeze(len))
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(call).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::new(
-            ErrorKind::Internal,
-            "a thread that works with files of a transport panicked",
-        )
-        .with_source(error)),
-    }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::config::Registry;
 use super::secret::Secret;
-use crate::words::error::{Error, ErrorKind, Result};
+use crate::threads;
+use crate::words::error::Result;
 
 /// What a registry or its token server is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,9 +72,7 @@ impl Source {
             return Ok(Credentials::Anonymous);
         };
         let (host, helpers) = (host.to_owned(), self.helpers.clone());
-        tokio::task::spawn_blocking(move || docker_config::lookup(&path, &host, &helpers))
-            .await
-            .map_err(|_| Error::new(ErrorKind::Internal, "reading the credentials panicked"))?
+        threads::run(move || docker_config::lookup(&path, &host, &helpers)).await
     }
 }
 

@@ -22,8 +22,9 @@ use tokio::sync::mpsc;
 use self::dir::{Home, RepositoryDir};
 use super::config::Registry;
 use super::{MetadataRegistry, Pending, Piece, Pulled, Repository, Tag, TagOrDigest};
+use crate::threads;
 use crate::words::digest::Sha256;
-use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::error::Result;
 
 /// A directory of image layouts. Its work is done on blocking threads.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ impl Layout {
         Self {
             home: Arc::new(Home {
                 path,
-                shared_with: config.shared_with,
                 namespace: config.namespace.clone(),
+                shared_with: config.shared_with,
                 patience: config.timeout,
             }),
         }
@@ -71,11 +72,7 @@ impl Layout {
 fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Pending<'static, T> {
-    Box::pin(async move {
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| Error::new(ErrorKind::Internal, "work on an image layout panicked"))?
-    })
+    Box::pin(threads::run(work))
 }
 
 impl MetadataRegistry for Layout {

@@ -23,6 +23,7 @@ use crate::registry::Tuning;
 use crate::registry::config::Registry;
 use crate::registry::credentials::Source;
 use crate::registry::retry::{Attempts, Failure};
+use crate::threads::Names;
 use crate::tls;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -243,6 +244,7 @@ pub(super) fn client(config: &Registry) -> Result<reqwest::Client> {
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .connect_timeout(config.connect_timeout)
+        .dns_resolver(Arc::new(Names))
         .no_proxy();
     if let Some(proxy) = &config.proxy {
         let proxy = reqwest::Proxy::all(proxy)

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::daemon::Daemon;
 use crate::fs::dir::ignore_absent;
 use crate::fs::{Dir, Stat, place};
-use crate::transport::files::blocking;
+use crate::threads;
 use crate::transport::source::Source;
 use crate::words::error::{At, Error, Result};
 
@@ -118,7 +118,7 @@ impl Written {
     }
 
     pub(super) async fn append_all(self, bytes: Bytes) -> Result<Self> {
-        blocking(move || self.append(&bytes)).await
+        threads::run(move || self.append(&bytes)).await
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -131,7 +131,7 @@ pub(super) async fn stage(daemon: &Arc<Daemon>, mut source: Source) -> Result<Na
     let size = source.left();
     let (named, file) = {
         let daemon = Arc::clone(daemon);
-        blocking(move || {
+        threads::run(move || {
             let named = Named::staged(&daemon)?;
             let file = named.create()?;
             reserve(&file, size).at("write", named.path())?;

@@ -168,7 +168,7 @@ async fn put(
 ) -> Result<Published> {
     let file = upload.file.open()?;
     let path = upload.file.path();
-    let pieces = read_ahead(file, path, 0..size, through.daemon.buffers.clone());
+    let pieces = read_ahead(file, path, 0..size, through.daemon.buffers.clone())?;
     direct.publish(digest, size, existing, pieces).await
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Redirects are not followed: a signature is made for one host, and a server must not send us to another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Proxy, redirect};
 
+use crate::threads::Names;
 use crate::tls;
 use crate::transport::config::Content;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -26,6 +28,7 @@ pub(super) fn new(content: &Content) -> Result<Client> {
         .redirect(redirect::Policy::none())
         .referer(false)
         .no_proxy()
+        .dns_resolver(Arc::new(Names))
         .http1_only()
         .connect_timeout(content.timeout.min(CONNECT))
         .tls_backend_preconfigured(tls);

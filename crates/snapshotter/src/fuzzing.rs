@@ -67,7 +67,7 @@ pub mod restore {
                 Durability::Background,
                 &request,
                 None,
-                activity(),
+                &activity(),
             )?;
             let blobs = store.catalog.read(|txn| txn.blobs_after(None, 100))?;
             Ok(Self {

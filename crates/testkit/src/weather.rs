@@ -51,6 +51,8 @@ pub enum Reply {
     Silence,
     /// A body without length and end.
     Endless,
+    /// The status and no body, but the connection stays.
+    Held(u16),
     /// The connection is closed without a word.
     HangUp,
 }
@@ -211,6 +213,11 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             while !shared.over.load(Ordering::SeqCst) {
                 stream.write_all(&[b' '; 65536])?;
             }
+        }
+        Reply::Held(status) => {
+            let head = format!("HTTP/1.1 {status} Weather\r\nContent-Length: 0\r\n\r\n");
+            stream.write_all(head.as_bytes())?;
+            until_over(shared);
         }
         Reply::HangUp => {}
     }

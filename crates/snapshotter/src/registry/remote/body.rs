@@ -1,5 +1,6 @@
 //! What is sent: it tells how it gets on, so that an upload may take hours, but not without end.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,7 +64,6 @@ pub(super) enum Outcome {
 /// A stream as a body. Its end is the body's end only after [`Piece::End`]; otherwise the body fails, and with it the
 /// connection, so that no server can take a part for the whole.
 pub(super) struct Stream {
-    pieces: mpsc::Receiver<io::Result<Piece>>,
     /// Of a piece that is larger than what is handed over at once.
     rest: Bytes,
     progress: Arc<Progress>,
@@ -75,14 +75,17 @@ pub(super) struct Stream {
 /// What is known of a stream, also when its body is gone.
 #[derive(Debug)]
 pub(super) struct Told {
+    pieces: Mutex<mpsc::Receiver<io::Result<Piece>>>,
     outcome: Mutex<Outcome>,
     sent: AtomicU64,
 }
 
 impl Told {
-    /// What became of it. Taken: it is asked for once.
-    pub(super) fn outcome(&self) -> Outcome {
-        std::mem::replace(&mut *self.lock(), Outcome::Unfinished)
+    /// What became of it, once the request is over. Whoever sends it is to stop: a server may answer before it has read the
+    /// body, and the connection goes on waiting for it to.
+    pub(super) fn end(&self) -> Outcome {
+        lock(&self.pieces).close();
+        std::mem::replace(&mut *lock(&self.outcome), Outcome::Unfinished)
     }
 
     /// How many bytes were handed to the connection.
@@ -90,9 +93,13 @@ impl Told {
         self.sent.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Outcome> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Piece>>> {
+        lock(&self.pieces).poll_recv(cx)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stream {
@@ -101,11 +108,11 @@ impl Stream {
         progress: Arc<Progress>,
     ) -> (Self, Arc<Told>) {
         let told = Arc::new(Told {
+            pieces: Mutex::new(pieces),
             outcome: Mutex::new(Outcome::Unfinished),
             sent: AtomicU64::new(0),
         });
         let stream = Self {
-            pieces,
             rest: Bytes::new(),
             progress,
             hasher: sha2::Sha256::new(),
@@ -119,7 +126,7 @@ impl Stream {
     pub(super) async fn skip(&mut self, mut bytes: u64) {
         self.progress.waits_for_us();
         while bytes > 0 {
-            match self.pieces.recv().await {
+            match poll_fn(|cx| self.told.poll(cx)).await {
                 Some(Ok(Piece::Bytes(piece))) => {
                     let skipped = piece
                         .len()
@@ -159,7 +166,7 @@ impl Stream {
             Some(Err(error)) => Outcome::Failed(error),
             None => Outcome::Abandoned,
         };
-        let mut told = self.told.lock();
+        let mut told = lock(&self.told.outcome);
         if matches!(*told, Outcome::Unfinished) {
             *told = outcome;
         }
@@ -178,7 +185,7 @@ impl http_body::Body for Stream {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         // An empty chunk would end the body.
         while self.rest.is_empty() {
-            let Poll::Ready(piece) = self.pieces.poll_recv(cx) else {
+            let Poll::Ready(piece) = self.told.poll(cx) else {
                 self.progress.waits_for_us();
                 return Poll::Pending;
             };
@@ -215,7 +222,7 @@ mod tests {
     async fn frame<B: http_body::Body + Unpin>(
         body: &mut B,
     ) -> Option<Result<Frame<B::Data>, B::Error>> {
-        std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+        poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -229,7 +236,7 @@ mod tests {
         });
         let ended = progress.watch(frame(&mut stream)).await;
         assert!(ended.expect("it is waited for").is_none());
-        let outcome = told.outcome();
+        let outcome = told.end();
         assert!(matches!(outcome, Outcome::Finished(_, 0)), "{outcome:?}");
     }
 
@@ -260,7 +267,7 @@ mod tests {
                 .len(),
             SLICE
         );
-        let outcome = told.outcome();
+        let outcome = told.end();
         let expected = (Sha256::of(&bytes), bytes.len() as u64);
         assert!(
             matches!(outcome, Outcome::Finished(sha256, size) if (sha256, size) == expected),

@@ -98,8 +98,10 @@ impl Remote {
         loop {
             let failure = match self.try_send(upload, &mut attempts).await {
                 // What it says it has may be something else: all of it once more, and no more believing.
-                Err(Broken::Commit(_)) if upload.at > 0 => None,
-                Err(Broken::Sending(failure)) if upload.at > 0 && !failure.may_pass() => None,
+                Err(Broken::Commit(error)) if upload.at > 0 && contradicts(&error) => None,
+                Err(Broken::Sending(failure)) if upload.at > 0 && contradicts(&failure.error) => {
+                    None
+                }
                 Err(Broken::Sending(failure)) => Some(failure),
                 result => return result,
             };
@@ -132,7 +134,7 @@ impl Remote {
         let repository = upload.repository;
         let cannot = || format!("cannot push a stream to {repository}");
         // The stream's own failure comes first: the request's is only its consequence.
-        let failure = match (told.outcome(), sent) {
+        let failure = match (told.end(), sent) {
             (Outcome::Finished(sha256, size), Ok(session)) => {
                 let made = self.commit(repository, &session, sha256, size).await;
                 return made.map(|()| (sha256, size)).map_err(Broken::Commit);
@@ -307,6 +309,12 @@ impl Remote {
             tracing::debug!(error = %failure.error, "an upload is left for the registry to purge");
         }
     }
+}
+
+/// Whether a registry refuses to go on where it said that it was: 400, 404, 416, or a digest of its own.
+fn contradicts(error: &Error) -> bool {
+    use ErrorKind::{Damaged, NotFound, Unsupported};
+    matches!(error.kind(), Damaged | NotFound | Unsupported)
 }
 
 fn sending(error: Error) -> Broken {

@@ -301,6 +301,25 @@ async fn an_upload_begins_anew_where_a_registry_does_not_know_how_far_it_is() {
     assert_eq!(methods, [&believed[..], &again].concat());
 }
 
+/// A registry that answers before it has read the body keeps the connection waiting for the rest of it: whoever sends that is
+/// stopped, and begins the next one.
+#[tokio::test]
+async fn an_upload_that_is_answered_early_is_tried_again() {
+    let early = |asked: &Asked, number| match (&*asked.method, number) {
+        ("PATCH", 1) => 1,
+        _ => usize::MAX,
+    };
+    let weather = Weather::with_appetite(early, |asked, number| match &*asked.method {
+        "PATCH" if number == 1 => Reply::Held(503),
+        "POST" | "PATCH" => Reply::status(202).with("Location", "/v2/ns/up/1"),
+        "PUT" => created(asked),
+        _ => Reply::status(404),
+    });
+    let bytes = some_bytes(10, 30_000_000);
+    let stored = pushed(&*under(&weather), &repository(), whole(&bytes)).await;
+    assert_eq!(stored.unwrap().0, Sha256::of(&bytes));
+}
+
 #[tokio::test]
 async fn an_upload_that_gets_nowhere_ends() {
     let weather = hungry(usize::MAX, 2, says_how_far_it_is);

@@ -13,6 +13,7 @@ use snapshotter::{
 };
 use support_a::*;
 use testkit::compare::assert_same;
+use testkit::proxy::Cutting;
 use testkit::registry::{Kind, RegistryServer, or_skip};
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use testkit::{Content as Bytes, Tree};
@@ -634,4 +635,28 @@ async fn a_handle_that_is_dropped_after_a_fetch_is_closed_at_once() {
         files_in(&there.root().join("leases")),
         Vec::<PathBuf>::new()
     );
+}
+
+/// A push with its contents in the registry failed when a connection broke, however far it was. It goes on where the
+/// registry can tell, and begins that file anew where it cannot: this one cannot.
+#[tokio::test]
+async fn a_push_whose_connection_is_cut_goes_on() {
+    let Some(server) = or_skip(RegistryServer::start(Kind::default())) else {
+        return;
+    };
+    let way = Cutting::before(server.address().parse().unwrap(), 3_000_000);
+    let (here, there) = (Place::new(), Place::new());
+    let between = |endpoint: String| Between {
+        registry: Registry::new(endpoint, "snapshots"),
+        content: Content::new(ContentProvider::Registry),
+        _servers: (None, None),
+    };
+    let source = here.write("source", &Tree::new().file("disk", random(5, 9_000_000)));
+    let node = between(way.endpoint()).node(&here).await;
+    take(&node, "v1", &source).await;
+    assert!(way.has_cut());
+    let other = between(server.url()).node(&there).await;
+    let output = there.fresh();
+    assert_eq!(give(&other, "v1", &output).await.fetched_blobs, 1);
+    assert_same(&source, &output);
 }

@@ -19,11 +19,11 @@ impl WriteLease {
     /// # Errors
     /// If the filesystem has no leases: says why.
     pub fn take(path: &Path) -> Result<Self, Skip> {
-        let file = File::open(path).map_err(|error| Skip::new(&error.to_string()))?;
+        let file = File::open(path).map_err(|error| Skip::new(error.to_string()))?;
         // The signal that would be sent by default ends the process; this one is ignored.
         let taken = fcntl(&file, F_SETSIG, libc::SIGURG)
             .and_then(|_| fcntl(&file, libc::F_SETLEASE, libc::F_WRLCK));
-        taken.map_err(|error| Skip::new(&format!("a write lease: {error}")))?;
+        taken.map_err(|error| Skip::new(format!("a write lease: {error}")))?;
         Ok(Self(file))
     }
 

@@ -6,6 +6,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -52,6 +53,63 @@ pub struct Weather {
     address: SocketAddr,
     log: Arc<Mutex<Vec<Asked>>>,
     left: Arc<Left>,
+}
+
+/// A way to a server that hands everything on, whatever it is, but the first connection that has carried so many bytes
+/// there, which is cut. Connections end with their clients.
+#[derive(Debug)]
+pub struct Cutting {
+    address: SocketAddr,
+    cut: Arc<AtomicBool>,
+}
+
+impl Cutting {
+    /// Starts one before `server` that cuts after so many bytes.
+    ///
+    /// # Panics
+    /// When there is no free port.
+    #[must_use]
+    pub fn before(server: SocketAddr, bytes: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let cut = Arc::new(AtomicBool::new(false));
+        let shared = Arc::clone(&cut);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let cut = Arc::clone(&shared);
+                thread::spawn(move || hand_on(&client, server, bytes, &cut));
+            }
+        });
+        Self { address, cut }
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Whether there was such a connection.
+    #[must_use]
+    pub fn has_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
+    }
+}
+
+fn hand_on(client: &TcpStream, server: SocketAddr, most: u64, cut: &AtomicBool) -> io::Result<()> {
+    let server = TcpStream::connect(server)?;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = io::copy(&mut &server, &mut &*client);
+            let _ = client.shutdown(Shutdown::Both);
+        });
+        let handed = io::copy(&mut client.take(most), &mut &server)?;
+        if handed == most && !cut.swap(true, Ordering::SeqCst) {
+            return server.shutdown(Shutdown::Both);
+        }
+        let _ = io::copy(&mut &*client, &mut &server);
+        server.shutdown(Shutdown::Write)
+    })
 }
 
 /// How many clients have left while they were stalled.

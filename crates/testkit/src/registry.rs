@@ -127,7 +127,7 @@ fn make_htpasswd(dir: &Path, user: &str, password: &str) -> Result<(), Skip> {
 
 /// An authority and a certificate for 127.0.0.1 and localhost that it signed: `ca.pem`, `server.pem` and `key.pem`.
 pub(crate) fn make_certificates(dir: &Path) -> Result<(), Skip> {
-    let failed = |error: rcgen::Error| Skip::new(&format!("certificates: {error}"));
+    let failed = |error: rcgen::Error| Skip::new(format!("certificates: {error}"));
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().map_err(failed)?;
@@ -163,11 +163,11 @@ fn address(stderr: ChildStderr) -> Result<String, Skip> {
     });
     match receiver.recv_timeout(PATIENCE) {
         Ok(Ok(address)) => Ok(address),
-        Ok(Err(said)) => Err(Skip::new(&format!("docker-registry ended: {said}"))),
+        Ok(Err(said)) => Err(Skip::new(format!("docker-registry ended: {said}"))),
         Err(_) => Err(Skip::new("docker-registry does not say where it listens")),
     }
 }
 
 fn skip_of(what: &str) -> impl FnOnce(std::io::Error) -> Skip {
-    move |error| Skip::new(&format!("{what}: {error}"))
+    move |error| Skip::new(format!("{what}: {error}"))
 }

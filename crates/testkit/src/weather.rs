@@ -51,6 +51,8 @@ pub enum Reply {
     Silence,
     /// A body without length and end.
     Endless,
+    /// The status and no body, but the connection stays.
+    Held(u16),
     /// The connection is closed without a word.
     HangUp,
 }
@@ -77,6 +79,7 @@ impl Reply {
 }
 
 type Handler = dyn Fn(&Asked, usize) -> Reply + Send + Sync;
+type Appetite = dyn Fn(&Asked, usize) -> usize + Send + Sync;
 
 /// The server; it stops when dropped.
 #[derive(Debug)]
@@ -93,11 +96,24 @@ impl Weather {
     /// # Panics
     /// If there is no port on 127.0.0.1.
     pub fn new(handler: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::with_appetite(|_, _| usize::MAX, handler)
+    }
+
+    /// The same, and no more of a request's body is read than `appetite` says of its head: what is answered then, or that
+    /// the connection closes, comes before the rest.
+    ///
+    /// # Panics
+    /// If there is no port on 127.0.0.1.
+    pub fn with_appetite(
+        appetite: impl Fn(&Asked, usize) -> usize + Send + Sync + 'static,
+        handler: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
         let (asked, over) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let shared = Shared {
             handler: Arc::new(handler),
+            appetite: Arc::new(appetite),
             asked: Arc::clone(&asked),
             over: Arc::clone(&over),
         };
@@ -140,6 +156,7 @@ impl Drop for Weather {
 #[derive(Clone)]
 struct Shared {
     handler: Arc<Handler>,
+    appetite: Arc<Appetite>,
     asked: Arc<Mutex<Vec<Asked>>>,
     over: Arc<AtomicBool>,
 }
@@ -160,7 +177,7 @@ fn accept(listener: &TcpListener, shared: &Shared) {
 }
 
 fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
-    let Some(asked) = read(&stream)? else {
+    let Some(asked) = read(&stream, shared)? else {
         return Ok(());
     };
     let number = {
@@ -196,6 +213,11 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             while !shared.over.load(Ordering::SeqCst) {
                 stream.write_all(&[b' '; 65536])?;
             }
+        }
+        Reply::Held(status) => {
+            let head = format!("HTTP/1.1 {status} Weather\r\nContent-Length: 0\r\n\r\n");
+            stream.write_all(head.as_bytes())?;
+            until_over(shared);
         }
         Reply::HangUp => {}
     }
@@ -239,7 +261,7 @@ fn write_head(
 }
 
 /// Reads a request; `None` for a connection without one.
-fn read(stream: &TcpStream) -> io::Result<Option<Asked>> {
+fn read(stream: &TcpStream, shared: &Shared) -> io::Result<Option<Asked>> {
     let mut reader = BufReader::new(stream);
     let first = line(&mut reader)?;
     let mut words = first.split(' ');
@@ -261,21 +283,25 @@ fn read(stream: &TcpStream) -> io::Result<Option<Asked>> {
         body: Vec::new(),
         complete: false,
     };
-    let read = read_body(&mut reader, &mut asked);
+    let most = (shared.appetite)(&asked, lock(&shared.asked).len());
+    let read = read_body(&mut reader, &mut asked, most);
     asked.complete = read.is_ok();
     Ok(Some(asked))
 }
 
-fn read_body(reader: &mut impl BufRead, asked: &mut Asked) -> io::Result<()> {
+fn read_body(reader: &mut impl BufRead, asked: &mut Asked, most: usize) -> io::Result<()> {
     if asked.header("transfer-encoding") != Some("chunked") {
         let length = asked.header("content-length").unwrap_or("0");
         let length: u64 = length.parse().map_err(io::Error::other)?;
-        let read = reader.take(length).read_to_end(&mut asked.body)?;
+        let read = reader
+            .take(length.min(most as u64))
+            .read_to_end(&mut asked.body)?;
         return whole(read as u64 == length);
     }
     loop {
         let length = u64::from_str_radix(&line(reader)?, 16).map_err(io::Error::other)?;
-        let read = reader.take(length).read_to_end(&mut asked.body)?;
+        let left = most.saturating_sub(asked.body.len()) as u64;
+        let read = reader.take(length.min(left)).read_to_end(&mut asked.body)?;
         whole(read as u64 == length)?;
         line(reader)?;
         if length == 0 {

@@ -64,6 +64,36 @@ pub(crate) enum Piece {
     End,
 }
 
+/// A stream that is to be pushed. It can be begun as often as that takes, because whoever sends it reads it from a file.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Its length in bytes.
+    size: u64,
+    begun: mpsc::Sender<Sink>,
+}
+
+/// Where the pieces of a stream go, all of them, from its beginning.
+pub(crate) type Sink = mpsc::Sender<io::Result<Piece>>;
+
+/// Pieces between whoever sends a stream and whoever pushes it.
+const AHEAD: usize = 4;
+
+impl Source {
+    /// A stream of `size` bytes, and what tells its sender that it is to begin.
+    pub(crate) fn new(size: u64) -> (Self, mpsc::Receiver<Sink>) {
+        let (begun, asked) = mpsc::channel(1);
+        (Self { size, begun }, asked)
+    }
+
+    /// The stream from its beginning. One whose sender is gone ends without [`Piece::End`].
+    async fn begin(&self) -> mpsc::Receiver<io::Result<Piece>> {
+        let (sink, pieces) = mpsc::channel(AHEAD);
+        // What nobody takes is dropped, and so is the way to send anything.
+        let _ = self.begun.send(sink).await;
+        pieces
+    }
+}
+
 /// Manifests and blobs of repositories.
 ///
 /// For every implementation:
@@ -145,11 +175,12 @@ pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
     /// Stores a stream as it comes, without holding it in memory, and returns its SHA-256 and size.
     ///
     /// It is complete only by [`Piece::End`]. An error in the stream, which becomes this call's, and a channel that
-    /// closes early, which is `Cancelled`, store nothing. What was taken from the channel is gone: there is no retry.
+    /// closes early, which is `Cancelled`, store nothing. It is begun anew where a connection breaks: what the other side
+    /// has by then is not sent again, if it can say how much that is.
     fn push_stream<'a>(
         &'a self,
         repository: &'a Repository,
-        pieces: mpsc::Receiver<io::Result<Piece>>,
+        source: Source,
     ) -> Pending<'a, (Sha256, u64)>;
 
     /// Sends a blob of `size` bytes, or a range of it, to `sink` in order.

@@ -25,6 +25,11 @@ impl Failure {
         let again = Some(Again { after });
         Self { error, again }
     }
+
+    /// Whether another attempt is worth it.
+    pub(super) fn may_pass(&self) -> bool {
+        self.again.is_some()
+    }
 }
 
 /// Any other error is final.

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -20,7 +21,7 @@ use crate::format::artifact::Layer;
 use crate::format::spf::{DecodeError, Decoder};
 use crate::pass::wire::{Received, Receiving, StreamHasher, feed};
 use crate::pass::{Hashers, Hashes, Hashing, is_wrong};
-use crate::registry::{MetadataRegistry, Piece, Repository};
+use crate::registry::{MetadataRegistry, Piece, Repository, Source};
 use crate::store::{OpenBlob, Store};
 use crate::transport::{ContentTransport, Existing, Published};
 use crate::words::digest::{Checksum, Digest, Sha256};
@@ -37,6 +38,8 @@ pub(super) struct Outgoing<'a> {
     blob: &'a Blob,
     map: &'a ExtentMap,
     opened: OpenBlob,
+    /// Bytes of data of which the observer has heard: a stream may have to be begun again.
+    told: AtomicU64,
 }
 
 impl<'a> Outgoing<'a> {
@@ -53,6 +56,7 @@ impl<'a> Outgoing<'a> {
             blob,
             map,
             opened,
+            told: AtomicU64::new(0),
         })
     }
 
@@ -74,7 +78,12 @@ impl<'a> Outgoing<'a> {
             }
         };
         let mut emit = |piece: Bytes| held.replace(piece).map_or(Ok(()), send);
-        let progress = |bytes| activity.advance(bytes);
+        let read = AtomicU64::new(0);
+        let progress = |bytes| {
+            let read = read.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            let told = self.told.fetch_max(read, Ordering::Relaxed);
+            activity.advance(read.saturating_sub(told))
+        };
         let fed = feed(
             &self.opened.file,
             self.opened.form,
@@ -132,18 +141,24 @@ pub(super) fn push(
     outgoing: &Outgoing<'_>,
     activity: &Activity,
 ) -> Result<Sha256> {
-    let (sink, pieces) = mpsc::channel(AHEAD);
+    let (source, mut begun) = Source::new(outgoing.map.stream_size());
     let (registry, repository) = (Arc::clone(registry), repository.clone());
     let call =
-        runtime::start()?.spawn(async move { registry.push_stream(&repository, pieces).await });
-    let fed = outgoing.feed(&sink, |bytes| Ok(Piece::Bytes(bytes)), activity);
-    // Only what was read to its end and is right gets an end.
-    let end = match &fed {
-        Ok(()) => Ok(Piece::End),
-        Err(_) => Err(io::Error::other("the stored bytes cannot be sent")),
-    };
-    hand_over(&sink, end, activity);
-    drop(sink);
+        runtime::start()?.spawn(async move { registry.push_stream(&repository, source).await });
+    let mut fed = Ok(());
+    while fed.is_ok()
+        && let Ok(Some(sink)) = wait(&|| activity.check(), async { Ok(begun.recv().await) })
+    {
+        fed = outgoing.feed(&sink, |bytes| Ok(Piece::Bytes(bytes)), activity);
+        // Only what was read to its end and is right gets an end.
+        let end = match &fed {
+            Ok(()) => Ok(Piece::End),
+            Err(_) => Err(io::Error::other("the stored bytes cannot be sent")),
+        };
+        hand_over(&sink, end, activity);
+    }
+    // There is nobody any more to begin it again.
+    drop(begun);
     let ended = wait(&|| activity.check(), joined(call));
     fed?;
     let (sha256, size) = ended?;

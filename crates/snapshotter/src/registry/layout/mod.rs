@@ -10,7 +10,6 @@ mod dir;
 mod index;
 mod streams;
 
-use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use tokio::sync::mpsc;
 
 use self::dir::{Home, RepositoryDir};
 use super::config::Registry;
-use super::{MetadataRegistry, Pending, Piece, Pulled, Repository, Tag, TagOrDigest};
+use super::{MetadataRegistry, Pending, Pulled, Repository, Source, Tag, TagOrDigest};
 use crate::threads;
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
@@ -164,9 +163,13 @@ impl MetadataRegistry for Layout {
     fn push_stream<'a>(
         &'a self,
         repository: &'a Repository,
-        pieces: mpsc::Receiver<io::Result<Piece>>,
+        source: Source,
     ) -> Pending<'a, (Sha256, u64)> {
-        self.write(repository, move |dir, _| dir.push_stream(pieces))
+        Box::pin(async move {
+            let pieces = source.begin().await;
+            self.write(repository, move |dir, _| dir.push_stream(pieces))
+                .await
+        })
     }
 
     fn pull_stream<'a>(

@@ -1,8 +1,10 @@
 //! What is sent: it tells how it gets on, so that an upload may take hours, but not without end.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -62,30 +64,89 @@ pub(super) enum Outcome {
 /// A stream as a body. Its end is the body's end only after [`Piece::End`]; otherwise the body fails, and with it the
 /// connection, so that no server can take a part for the whole.
 pub(super) struct Stream {
-    pieces: mpsc::Receiver<io::Result<Piece>>,
     /// Of a piece that is larger than what is handed over at once.
     rest: Bytes,
     progress: Arc<Progress>,
     hasher: sha2::Sha256,
     size: u64,
-    outcome: Arc<Mutex<Outcome>>,
+    told: Arc<Told>,
+}
+
+/// What is known of a stream, also when its body is gone.
+#[derive(Debug)]
+pub(super) struct Told {
+    pieces: Mutex<mpsc::Receiver<io::Result<Piece>>>,
+    outcome: Mutex<Outcome>,
+    sent: AtomicU64,
+}
+
+impl Told {
+    /// What became of it, once the request is over. Whoever sends it is to stop: a server may answer before it has read the
+    /// body, and the connection goes on waiting for it to.
+    pub(super) fn end(&self) -> Outcome {
+        lock(&self.pieces).close();
+        std::mem::replace(&mut *lock(&self.outcome), Outcome::Unfinished)
+    }
+
+    /// How many bytes were handed to the connection.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Piece>>> {
+        lock(&self.pieces).poll_recv(cx)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stream {
     pub(super) fn new(
         pieces: mpsc::Receiver<io::Result<Piece>>,
         progress: Arc<Progress>,
-    ) -> (Self, Arc<Mutex<Outcome>>) {
-        let outcome = Arc::new(Mutex::new(Outcome::Unfinished));
+    ) -> (Self, Arc<Told>) {
+        let told = Arc::new(Told {
+            pieces: Mutex::new(pieces),
+            outcome: Mutex::new(Outcome::Unfinished),
+            sent: AtomicU64::new(0),
+        });
         let stream = Self {
-            pieces,
             rest: Bytes::new(),
             progress,
             hasher: sha2::Sha256::new(),
             size: 0,
-            outcome: Arc::clone(&outcome),
+            told: Arc::clone(&told),
         };
-        (stream, outcome)
+        (stream, told)
+    }
+
+    /// Leaves out what the other side has already: it is only hashed. Where the stream ends before, so does this.
+    pub(super) async fn skip(&mut self, mut bytes: u64) {
+        self.progress.waits_for_us();
+        while bytes > 0 {
+            match poll_fn(|cx| self.told.poll(cx)).await {
+                Some(Ok(Piece::Bytes(piece))) => {
+                    let skipped = piece
+                        .len()
+                        .min(usize::try_from(bytes).unwrap_or(usize::MAX));
+                    self.take(piece);
+                    let _ = self.rest.split_to(skipped);
+                    bytes -= skipped as u64;
+                }
+                ended => {
+                    self.ended(ended);
+                    return;
+                }
+            }
+        }
+        self.progress.waits_for_server();
+    }
+
+    /// Hashes the rest, where the other side has all of it.
+    pub(super) async fn skip_all(&mut self) {
+        self.skip(u64::MAX).await;
     }
 
     fn take(&mut self, bytes: Bytes) {
@@ -94,15 +155,22 @@ impl Stream {
         self.rest = bytes;
     }
 
-    fn finish(&mut self) -> Option<io::Result<Frame<Bytes>>> {
-        let sha256 = Sha256::from_bytes(self.hasher.finalize_reset().into());
-        self.end(Outcome::Finished(sha256, self.size))
-    }
-
-    fn end(&mut self, outcome: Outcome) -> Option<io::Result<Frame<Bytes>>> {
+    /// What came instead of more bytes; the first end counts.
+    fn ended(&mut self, end: Option<io::Result<Piece>>) -> Option<io::Result<Frame<Bytes>>> {
         self.progress.sent_all();
-        let finished = matches!(outcome, Outcome::Finished(..));
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+        let outcome = match end {
+            Some(Ok(_)) => {
+                let sha256 = Sha256::from_bytes(self.hasher.finalize_reset().into());
+                Outcome::Finished(sha256, self.size)
+            }
+            Some(Err(error)) => Outcome::Failed(error),
+            None => Outcome::Abandoned,
+        };
+        let mut told = lock(&self.told.outcome);
+        if matches!(*told, Outcome::Unfinished) {
+            *told = outcome;
+        }
+        let finished = matches!(*told, Outcome::Finished(..));
         (!finished).then(|| Err(io::Error::other("the stream did not end")))
     }
 }
@@ -117,19 +185,18 @@ impl http_body::Body for Stream {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         // An empty chunk would end the body.
         while self.rest.is_empty() {
-            let Poll::Ready(piece) = self.pieces.poll_recv(cx) else {
+            let Poll::Ready(piece) = self.told.poll(cx) else {
                 self.progress.waits_for_us();
                 return Poll::Pending;
             };
             match piece {
                 Some(Ok(Piece::Bytes(bytes))) => self.take(bytes),
-                Some(Ok(Piece::End)) => return Poll::Ready(self.finish()),
-                Some(Err(error)) => return Poll::Ready(self.end(Outcome::Failed(error))),
-                None => return Poll::Ready(self.end(Outcome::Abandoned)),
+                ended => return Poll::Ready(self.ended(ended)),
             }
         }
         let length = self.rest.len().min(SLICE);
         self.progress.sent(length);
+        self.told.sent.fetch_add(length as u64, Ordering::Relaxed);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 }
@@ -155,22 +222,22 @@ mod tests {
     async fn frame<B: http_body::Body + Unpin>(
         body: &mut B,
     ) -> Option<Result<Frame<B::Data>, B::Error>> {
-        std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+        poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_whose_sender_takes_its_time_is_waited_for() {
         let (sink, source) = mpsc::channel(1);
         let progress = progress();
-        let (mut stream, outcome) = Stream::new(source, Arc::clone(&progress));
+        let (mut stream, told) = Stream::new(source, Arc::clone(&progress));
         tokio::spawn(async move {
             tokio::time::sleep(LIMIT * 10).await;
             let _ = sink.send(Ok(Piece::End)).await;
         });
         let ended = progress.watch(frame(&mut stream)).await;
         assert!(ended.expect("it is waited for").is_none());
-        let outcome = outcome.lock().unwrap();
-        assert!(matches!(*outcome, Outcome::Finished(_, 0)), "{outcome:?}");
+        let outcome = told.end();
+        assert!(matches!(outcome, Outcome::Finished(_, 0)), "{outcome:?}");
     }
 
     #[tokio::test]
@@ -179,7 +246,7 @@ mod tests {
         let bytes = Bytes::from(vec![7; 2 * SLICE + 1]);
         sink.send(Ok(Piece::Bytes(bytes.clone()))).await.unwrap();
         sink.send(Ok(Piece::End)).await.unwrap();
-        let (mut stream, outcome) = Stream::new(source, progress());
+        let (mut stream, told) = Stream::new(source, progress());
         let whole = Whole {
             left: bytes.clone(),
             progress: progress(),
@@ -200,10 +267,10 @@ mod tests {
                 .len(),
             SLICE
         );
-        let outcome = outcome.lock().unwrap();
+        let outcome = told.end();
         let expected = (Sha256::of(&bytes), bytes.len() as u64);
         assert!(
-            matches!(*outcome, Outcome::Finished(sha256, size) if (sha256, size) == expected),
+            matches!(outcome, Outcome::Finished(sha256, size) if (sha256, size) == expected),
             "{outcome:?}"
         );
     }

@@ -21,7 +21,7 @@ use crate::words::error::{Error, ErrorKind, Result};
 
 /// After this much progress, made at no less than the least rate, earlier failures are forgotten. Less would let a server
 /// keep us for ever, byte by byte or connection by connection.
-const PROGRESS: u64 = 1 << 20;
+pub(super) const PROGRESS: u64 = 1 << 20;
 
 impl Remote {
     pub(super) async fn download(

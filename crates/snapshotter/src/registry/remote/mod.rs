@@ -15,7 +15,6 @@ mod upload;
 pub(super) use self::download::within;
 pub(super) use self::manifests::checked;
 
-use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -24,7 +23,7 @@ use tokio::sync::mpsc;
 
 use self::http::{Http, Request};
 use super::config::Registry;
-use super::{MetadataRegistry, Pending, Piece, Pulled, Repository, Tag, TagOrDigest, Tuning};
+use super::{MetadataRegistry, Pending, Pulled, Repository, Source, Tag, TagOrDigest, Tuning};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -135,9 +134,9 @@ impl MetadataRegistry for Remote {
     fn push_stream<'a>(
         &'a self,
         repository: &'a Repository,
-        pieces: mpsc::Receiver<io::Result<Piece>>,
+        source: Source,
     ) -> Pending<'a, (Sha256, u64)> {
-        Box::pin(self.upload(repository, pieces))
+        Box::pin(self.upload(repository, source))
     }
 
     fn pull_stream<'a>(

@@ -1,57 +1,196 @@
-//! A stream as a blob: POST opens an upload, one PATCH takes all bytes as they come, PUT with the digest makes it a blob.
+//! A stream as a blob: POST opens an upload, PATCH takes bytes as they come, PUT with the digest makes it a blob.
 //!
-//! The PATCH is one chunked request, as Docker and skopeo send it, because that is what every registry takes. Until the
-//! PUT there is no blob, and the PUT is sent only after [`Piece::End`]; the registry checks the digest itself. So
-//! neither a lost connection nor a dead sender can leave a part that passes for the whole. Nor is the answer to the PUT
-//! believed by its status alone: it names the digest, or a look finds the blob.
+//! The first PATCH is one chunked request for all, as Docker and skopeo send it, because that is what every registry takes.
+//! Where it breaks, the registry is asked how far it is, and another PATCH goes on from there; a registry that does not say
+//! (the reference implementation forgets an upload that was cut off) is sent everything again, in an upload of its own. The
+//! stream is begun anew for each of them, since what was sent may not have arrived, and hashed from its beginning: so
+//! whatever a registry says that it has, only the right bytes get the digest.
+//!
+//! Until the PUT there is no blob, and the PUT is sent only after [`Piece::End`](crate::registry::Piece::End); the registry
+//! checks the digest itself. So neither a lost connection nor a dead sender can leave a part that passes for the whole. Nor
+//! is the answer to the PUT believed by its status alone: it names the digest, or a look finds the blob.
 
-use std::io;
-use std::mem;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Method, Url};
-use tokio::sync::mpsc;
 
 use super::answer::Answer;
 use super::blobs::{BINARY, SMALL};
 use super::body::{Outcome, Stream};
+use super::download::PROGRESS;
 use super::http::Request;
 use super::{PUSH, Remote, scope};
-use crate::patience::Progress;
-use crate::registry::retry::Failure;
-use crate::registry::{Piece, Repository};
+use crate::patience::{Progress, least};
+use crate::registry::retry::{Attempts, Failure};
+use crate::registry::{Repository, Source};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
 /// How much longer than for a request a registry may take to make a blob of what it got: some copy it.
 const COMMIT_PATIENCE: u32 = 10;
 
+/// An upload under way.
+struct Upload<'a> {
+    repository: &'a Repository,
+    source: Source,
+    session: Url,
+    /// How many bytes the registry has.
+    at: u64,
+    /// Whether it is believed when it says that.
+    resumes: bool,
+    /// How far it was sent when failures were last forgotten, and how long the registry was waited for since.
+    mark: u64,
+    waited: Duration,
+}
+
+/// Why an upload got no further.
+enum Broken {
+    /// What is to be sent ends, or cannot be read.
+    Stream(Error),
+    /// The registry, or the way to it.
+    Sending(Failure),
+    /// The registry has it all, and makes no blob of it.
+    Commit(Error),
+}
+
+impl Upload<'_> {
+    /// Whether there was progress enough to forget failures, up to here.
+    fn got_on(&mut self, sent: u64, min_rate: u64) -> bool {
+        let moved = sent.saturating_sub(self.mark);
+        let got_on = moved >= PROGRESS.max(least(min_rate, self.waited));
+        if got_on {
+            (self.mark, self.waited) = (sent, Duration::ZERO);
+        }
+        got_on
+    }
+}
+
 impl Remote {
     pub(super) async fn upload(
         &self,
         repository: &Repository,
-        pieces: mpsc::Receiver<io::Result<Piece>>,
+        source: Source,
     ) -> Result<(Sha256, u64)> {
-        let session = self.open_session(repository).await?;
-        let request = self.patch_request(repository, &session);
-        let progress = self.http.progress(&request);
-        let (stream, outcome) = Stream::new(pieces, Arc::clone(&progress));
-        let sent = self.patch(&request, stream, &progress).await;
-        let outcome = mem::replace(
-            &mut *outcome.lock().unwrap_or_else(PoisonError::into_inner),
-            Outcome::Unfinished,
-        );
-        match (outcome, sent) {
-            (Outcome::Finished(sha256, size), Ok(session)) => {
-                self.commit(repository, &session, sha256, size).await?;
-                Ok((sha256, size))
+        let mut upload = Upload {
+            repository,
+            source,
+            session: self.open_session(repository).await?,
+            at: 0,
+            resumes: true,
+            mark: 0,
+            waited: Duration::ZERO,
+        };
+        match self.send(&mut upload).await {
+            Err(Broken::Commit(error)) => Err(error),
+            Err(Broken::Stream(error) | Broken::Sending(Failure { error, .. })) => {
+                self.discard(repository, &upload.session).await;
+                Err(error)
             }
-            (outcome, sent) => {
-                self.discard(repository, &session).await;
-                Err(why(repository, outcome, sent.err()))
+            Ok(stored) => Ok(stored),
+        }
+    }
+
+    /// Sends all, in as many attempts as that takes and are allowed.
+    async fn send(&self, upload: &mut Upload<'_>) -> Result<(Sha256, u64), Broken> {
+        let mut attempts = self.http.attempts();
+        loop {
+            let failure = match self.try_send(upload, &mut attempts).await {
+                // What it says it has may be something else: all of it once more, and no more believing.
+                Err(Broken::Commit(error)) if upload.at > 0 && contradicts(&error) => None,
+                Err(Broken::Sending(failure)) if upload.at > 0 && contradicts(&failure.error) => {
+                    None
+                }
+                Err(Broken::Sending(failure)) => Some(failure),
+                result => return result,
+            };
+            match failure {
+                Some(failure) => attempts.again(failure).await.map_err(sending)?,
+                None => upload.resumes = false,
+            }
+            self.go_on(upload, &mut attempts).await.map_err(sending)?;
+        }
+    }
+
+    /// Sends what the registry has not.
+    async fn try_send(
+        &self,
+        upload: &mut Upload<'_>,
+        attempts: &mut Attempts,
+    ) -> Result<(Sha256, u64), Broken> {
+        let request = self.patch_request(upload);
+        let progress = self.http.progress(&request);
+        let pieces = upload.source.begin().await;
+        let (mut stream, told) = Stream::new(pieces, Arc::clone(&progress));
+        stream.skip(upload.at).await;
+        let sent = if upload.at == upload.source.size && upload.at > 0 {
+            stream.skip_all().await;
+            Ok(upload.session.clone())
+        } else {
+            self.patch(&request, stream, &progress).await
+        };
+        upload.waited += progress.waited();
+        let repository = upload.repository;
+        let cannot = || format!("cannot push a stream to {repository}");
+        // The stream's own failure comes first: the request's is only its consequence.
+        let failure = match (told.end(), sent) {
+            (Outcome::Finished(sha256, size), Ok(session)) => {
+                let made = self.commit(repository, &session, sha256, size).await;
+                return made.map(|()| (sha256, size)).map_err(Broken::Commit);
+            }
+            (Outcome::Failed(error), _) => {
+                let text = format!("{}: it could not be read", cannot());
+                let said = Error::new(ErrorKind::of_io(&error), text);
+                return Err(Broken::Stream(said.with_source(error)));
+            }
+            (Outcome::Abandoned, _) => return Err(Broken::Stream(Error::cancelled())),
+            (Outcome::Unfinished, Ok(_)) => {
+                let text = format!(
+                    "{}: the registry answered before it had all bytes",
+                    cannot()
+                );
+                Error::new(ErrorKind::Unavailable, text).into()
+            }
+            (_, Err(failure)) => failure,
+        };
+        if upload.got_on(upload.at + told.sent(), self.http.patience.min_rate) {
+            attempts.restart();
+        }
+        Err(Broken::Sending(failure))
+    }
+
+    /// Goes on where the registry says that it is, or else begins anew.
+    async fn go_on(&self, upload: &mut Upload<'_>, attempts: &mut Attempts) -> Result<()> {
+        while upload.resumes {
+            match self.ask(upload).await {
+                Ok(Some((session, at))) => {
+                    (upload.session, upload.at) = (session, at);
+                    return Ok(());
+                }
+                Err(failure) if failure.may_pass() => attempts.again(failure).await?,
+                Ok(None) | Err(_) => break,
             }
         }
+        self.discard(upload.repository, &upload.session).await;
+        upload.session = self.open_session(upload.repository).await?;
+        upload.at = 0;
+        Ok(())
+    }
+
+    /// How far the registry is with an upload, and where it goes on; `None` where it does not say.
+    async fn ask(&self, upload: &Upload<'_>) -> Result<Option<(Url, u64)>, Failure> {
+        let doing = format!("ask how far an upload to {} is", upload.repository);
+        let scope = scope(upload.repository, PUSH);
+        let request = Request::new(Method::GET, upload.session.clone(), scope, doing);
+        let answer = self.http.exchange_once(&request, SMALL).await?;
+        let said = answer.header(&RANGE).and_then(received);
+        let at = said.filter(|at| *at <= upload.source.size);
+        let session = match answer.header(&LOCATION) {
+            Some(_) => self.session(&answer).ok(),
+            None => Some(upload.session.clone()),
+        };
+        Ok(session.zip(at).filter(|_| answer.status().is_success()))
     }
 
     async fn open_session(&self, repository: &Repository) -> Result<Url> {
@@ -64,10 +203,18 @@ impl Remote {
         }
     }
 
-    fn patch_request(&self, repository: &Repository, session: &Url) -> Request {
-        let doing = format!("push a stream to {repository}");
-        let scope = scope(repository, PUSH);
-        Request::new(Method::PATCH, session.clone(), scope, doing).header(CONTENT_TYPE, BINARY)
+    fn patch_request(&self, upload: &Upload<'_>) -> Request {
+        let doing = format!("push a stream to {}", upload.repository);
+        let scope = scope(upload.repository, PUSH);
+        let request = Request::new(Method::PATCH, upload.session.clone(), scope, doing)
+            .header(CONTENT_TYPE, BINARY);
+        match upload.at {
+            0 => request,
+            at => {
+                let last = upload.source.size.saturating_sub(1);
+                request.header(CONTENT_RANGE, &format!("{at}-{last}"))
+            }
+        }
     }
 
     async fn patch(
@@ -164,20 +311,33 @@ impl Remote {
     }
 }
 
-/// The stream's own failure comes before the request's, which is only its consequence.
-fn why(repository: &Repository, outcome: Outcome, sent: Option<Failure>) -> Error {
-    let cannot = format!("cannot push a stream to {repository}");
-    match (outcome, sent) {
-        (Outcome::Failed(error), _) => Error::new(
-            ErrorKind::of_io(&error),
-            format!("{cannot}: it could not be read"),
-        )
-        .with_source(error),
-        (Outcome::Abandoned, _) => Error::cancelled(),
-        (_, Some(failure)) => failure.error,
-        (_, None) => {
-            let text = format!("{cannot}: the registry answered before it had all bytes");
-            Error::new(ErrorKind::Unavailable, text)
+/// Whether a registry refuses to go on where it said that it was: 400, 404, 416, or a digest of its own.
+fn contradicts(error: &Error) -> bool {
+    use ErrorKind::{Damaged, NotFound, Unsupported};
+    matches!(error.kind(), Damaged | NotFound | Unsupported)
+}
+
+fn sending(error: Error) -> Broken {
+    Broken::Sending(error.into())
+}
+
+/// How many bytes a `Range` says there are: `0-LAST`. Some say `0-0` of nothing, so that says nothing.
+fn received(range: &str) -> Option<u64> {
+    let (first, last) = range.trim_start_matches("bytes=").split_once('-')?;
+    let last: u64 = last.parse().ok()?;
+    (first == "0" && last > 0).then(|| last.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_what_was_received() {
+        assert_eq!(received("0-9"), Some(10));
+        assert_eq!(received("bytes=0-9"), Some(10));
+        for nothing in ["", "0-0", "1-9", "9", "0-", "0-x", "bytes 0-9/10"] {
+            assert_eq!(received(nothing), None, "{nothing}");
         }
     }
 }

@@ -476,6 +476,7 @@ async fn a_registry_that_takes_a_byte_now_and_then_is_unavailable() {
         "HEAD" => Act::Answer("404 Not Found", "", Vec::new()),
         "POST" => Act::Answer("202 Accepted", "Location: /v2/ns/up/1\r\n", Vec::new()),
         "DELETE" => Act::Answer("204 No Content", "", Vec::new()),
+        "GET" => Act::Answer("404 Not Found", "", Vec::new()),
         _ => Act::Sip,
     });
     let tuning = Tuning {

@@ -88,21 +88,38 @@ async fn pulled(
     )
 }
 
-/// Pushes these pieces and closes the channel.
+/// Pushes these pieces, as often as they are asked for, and closes the channel each time.
 async fn pushed(
     registry: &dyn MetadataRegistry,
     repository: &Repository,
     pieces: Vec<io::Result<Piece>>,
 ) -> Result<(Sha256, u64)> {
-    let (sink, source) = mpsc::channel(1);
+    let length = |piece: &io::Result<Piece>| match piece {
+        Ok(Piece::Bytes(bytes)) => bytes.len() as u64,
+        _ => 0,
+    };
+    let (source, mut begun) = Source::new(pieces.iter().map(length).sum());
     let send = async move {
-        for piece in pieces {
-            if sink.send(piece).await.is_err() {
-                return;
+        while let Some(sink) = begun.recv().await {
+            for piece in pieces.iter().map(again) {
+                if sink.send(piece).await.is_err() {
+                    break;
+                }
             }
         }
     };
     tokio::join!(registry.push_stream(repository, source), send).0
+}
+
+/// The same piece, or the same error, once more.
+fn again(piece: &io::Result<Piece>) -> io::Result<Piece> {
+    match piece {
+        Ok(piece) => Ok(piece.clone()),
+        Err(error) => Err(match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::other(error.to_string()),
+        }),
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Streams in bad weather: resumed where that is safe, never complete where they are not.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use testkit::weather::{Asked, Reply};
 
 use super::suite::pieces;
@@ -181,18 +184,151 @@ async fn an_unfinished_stream_is_never_committed() {
 
 #[tokio::test]
 async fn a_refused_stream_is_the_registrys_error_and_is_not_sent_again() {
-    for (status, kind) in [(413, ErrorKind::NoSpace), (503, ErrorKind::Unavailable)] {
-        let weather = registry_that_takes(Reply::status(status));
-        let all = vec![
-            Ok(Piece::Bytes(Bytes::from_static(b"bytes"))),
-            Ok(Piece::End),
-        ];
-        let error = pushed(&*under(&weather), &repository(), all)
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), kind, "{error}");
-        assert_eq!(methods(&weather), ["POST", "PATCH", "DELETE"]);
+    let weather = registry_that_takes(Reply::status(413));
+    let error = pushed(&*under(&weather), &repository(), whole(b"bytes"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert_eq!(methods(&weather), ["POST", "PATCH", "DELETE"]);
+}
+
+fn whole(bytes: &[u8]) -> Vec<io::Result<Piece>> {
+    let mut all = pieces(bytes);
+    all.push(Ok(Piece::End));
+    all
+}
+
+/// A registry that takes `appetite` bytes of each of the first `cuts` PATCHes, and then closes the connection. What it
+/// says of an upload is made by `say` from how much it has.
+fn hungry(cuts: usize, appetite: usize, say: fn(usize) -> Reply) -> Weather {
+    let (eaten, patches) = (Mutex::new(Vec::new()), Arc::new(AtomicUsize::new(0)));
+    let is_cut = {
+        let patches = Arc::clone(&patches);
+        move || patches.load(Ordering::SeqCst) < cuts
+    };
+    let is_cut_now = is_cut.clone();
+    let appetite = move |asked: &Asked, _| match &*asked.method {
+        "PATCH" if is_cut() => appetite,
+        _ => usize::MAX,
+    };
+    Weather::with_appetite(appetite, move |asked, _| {
+        let mut eaten = eaten.lock().unwrap();
+        match asked.method.as_str() {
+            "POST" => {
+                eaten.clear();
+                Reply::status(202).with("Location", "/v2/ns/up/1")
+            }
+            "PATCH" => {
+                eaten.extend_from_slice(&asked.body);
+                let is_cut = is_cut_now();
+                patches.fetch_add(1, Ordering::SeqCst);
+                if is_cut {
+                    Reply::HangUp
+                } else {
+                    Reply::status(202).with("Location", "/v2/ns/up/2")
+                }
+            }
+            "GET" => say(eaten.len()),
+            "PUT" if asked.target.contains(&Sha256::of(&eaten).hex()) => created(asked),
+            "PUT" => Reply::status(400),
+            _ => Reply::status(204),
+        }
+    })
+}
+
+fn says_how_far_it_is(eaten: usize) -> Reply {
+    let range = format!("0-{}", eaten.saturating_sub(1));
+    Reply::status(204)
+        .with("Range", range)
+        .with("Location", "/v2/ns/up/1")
+}
+
+/// Pushes 5 MB, and says what was asked and how many bytes the registry got in all.
+async fn pushed_to(weather: &Weather) -> (Result<(Sha256, u64)>, Vec<String>, usize) {
+    let bytes = some_bytes(9, 5_000_000);
+    let pushed = pushed(&*under(weather), &repository(), whole(&bytes)).await;
+    if let Ok(stored) = &pushed {
+        assert_eq!(*stored, (Sha256::of(&bytes), 5_000_000));
     }
+    let asked = weather.asked();
+    let patches = asked.iter().filter(|asked| asked.method == "PATCH");
+    let sent = patches.map(|asked| asked.body.len()).sum();
+    (pushed, methods(weather), sent)
+}
+
+/// A connection that was cut after 29 of 30 GB was an error, and the next push began with the first byte. The registry is
+/// asked how far it is, and sent the rest.
+#[tokio::test]
+async fn an_upload_that_is_cut_off_goes_on_where_the_registry_is() {
+    let weather = hungry(2, 2_000_000, says_how_far_it_is);
+    let (pushed, methods, sent) = pushed_to(&weather).await;
+    pushed.unwrap();
+    assert_eq!(
+        methods,
+        ["POST", "PATCH", "GET", "PATCH", "GET", "PATCH", "PUT"]
+    );
+    assert_eq!(sent, 5_000_000, "nothing twice");
+    let asked = weather.asked();
+    let ranges = [1, 3, 5].map(|at: usize| asked[at].header("content-range"));
+    let expected = [None, Some("2000000-4999999"), Some("4000000-4999999")];
+    assert_eq!(ranges, expected);
+}
+
+/// The last bytes arrived and the answer did not: there is nothing to send, only to commit.
+#[tokio::test]
+async fn an_upload_that_is_all_there_is_committed() {
+    let weather = hungry(1, 5_000_000, says_how_far_it_is);
+    let (pushed, methods, sent) = pushed_to(&weather).await;
+    pushed.unwrap();
+    assert_eq!(methods, ["POST", "PATCH", "GET", "PUT"]);
+    assert_eq!(sent, 5_000_000);
+}
+
+/// The reference implementation forgets an upload that was cut off; others say how much they have, and have something else.
+#[tokio::test]
+async fn an_upload_begins_anew_where_a_registry_does_not_know_how_far_it_is() {
+    let forgets = hungry(1, 2_000_000, |_| Reply::status(404));
+    let (pushed, methods, sent) = pushed_to(&forgets).await;
+    pushed.unwrap();
+    let again = ["DELETE", "POST", "PATCH", "PUT"];
+    assert_eq!(methods, [&["POST", "PATCH", "GET"][..], &again].concat());
+    assert_eq!(sent, 7_000_000);
+
+    let errs = hungry(1, 2_000_000, |eaten| says_how_far_it_is(eaten - 1));
+    let (pushed, methods, _) = pushed_to(&errs).await;
+    pushed.unwrap();
+    let believed = ["POST", "PATCH", "GET", "PATCH", "PUT"];
+    assert_eq!(methods, [&believed[..], &again].concat());
+}
+
+/// A registry that answers before it has read the body keeps the connection waiting for the rest of it: whoever sends that is
+/// stopped, and begins the next one.
+#[tokio::test]
+async fn an_upload_that_is_answered_early_is_tried_again() {
+    let early = |asked: &Asked, number| match (&*asked.method, number) {
+        ("PATCH", 1) => 1,
+        _ => usize::MAX,
+    };
+    let weather = Weather::with_appetite(early, |asked, number| match &*asked.method {
+        "PATCH" if number == 1 => Reply::Held(503),
+        "POST" | "PATCH" => Reply::status(202).with("Location", "/v2/ns/up/1"),
+        "PUT" => created(asked),
+        _ => Reply::status(404),
+    });
+    let bytes = some_bytes(10, 30_000_000);
+    let stored = pushed(&*under(&weather), &repository(), whole(&bytes)).await;
+    assert_eq!(stored.unwrap().0, Sha256::of(&bytes));
+}
+
+#[tokio::test]
+async fn an_upload_that_gets_nowhere_ends() {
+    let weather = hungry(usize::MAX, 2, says_how_far_it_is);
+    let (pushed, methods, _) = pushed_to(&weather).await;
+    assert_eq!(pushed.unwrap_err().kind(), ErrorKind::Unavailable);
+    // The last GET's upload is given up.
+    let patches = methods.iter().filter(|method| *method == "PATCH").count();
+    assert!((5..=20).contains(&patches), "{methods:?}");
+    assert_eq!(methods.last().unwrap(), "DELETE");
 }
 
 #[tokio::test]

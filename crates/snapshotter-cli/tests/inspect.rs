@@ -68,6 +68,7 @@ fn what_the_registry_says_needs_no_root() {
         "files",
         "directories",
         "symlinks",
+        "whiteouts",
         "logicalBytes",
         "manifestDigest",
         "annotations",

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use support::Place;
 
@@ -227,4 +228,22 @@ fn no_space_says_where_and_removing_snapshots_is_no_way_out_elsewhere() {
     assert!(said.err.contains(text), "{said:#?}");
     assert!(said.err.contains(output.to_str().unwrap()), "{said:#?}");
     assert!(!said.err.contains("hint"), "{said:#?}");
+}
+
+#[test]
+fn setuid_bits_come_back_where_they_are_asked_for() {
+    let place = Place::new();
+    place.chmod("vm/memory", 0o4755);
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let mode = |name: &str| fs::metadata(place.path(name)).unwrap().mode() & 0o7777;
+    let said = place.run(["restore", "vm:v1", "out", "--json"]).succeeded();
+    assert_eq!(said.json()["warnings"][0]["kind"], "attribute");
+    assert_eq!(mode("out/memory"), 0o755);
+    let shown = place.run(["inspect", "vm:v1"]).succeeded();
+    assert!(shown.out.contains("-rwsr-xr-x"), "{shown:#?}");
+    if rustix::process::geteuid().is_root() {
+        let restore = ["restore", "vm:v1", "all", "--setid", "--strict"];
+        place.run(restore).succeeded();
+        assert_eq!(mode("all/memory"), 0o4755);
+    }
 }

@@ -5,6 +5,8 @@ mod support;
 use std::fs;
 
 use support::Place;
+use testkit::fuse::{FuseMount, Node};
+use testkit::mount::or_skip;
 
 #[test]
 fn takes_a_snapshot_and_says_what_it_did() {
@@ -295,4 +297,29 @@ fn the_other_codes() {
 #[test]
 fn help() {
     assert_session!("help", Place::new().run(["snapshot", "--help"]).succeeded());
+}
+
+/// A file that went between the walk and the copy failed the whole command with 3, and no word of what to do.
+#[test]
+fn what_goes_meanwhile_is_a_warning() {
+    let file = Node::File {
+        says: 5,
+        bytes: b"bytes".to_vec(),
+    };
+    let names = vec![
+        ("goes", vec![file.clone(), Node::Gone]),
+        ("stays", vec![file]),
+    ];
+    let Some(mount) = or_skip(FuseMount::new(names)) else {
+        return;
+    };
+    let place = Place::new();
+    let base = mount.path().to_str().unwrap();
+    let said = place.run(["snapshot", "vm:v1", base, "--json"]).succeeded();
+    let json = said.json();
+    assert_eq!(json["files"], 1);
+    assert_eq!(json["warnings"][0]["kind"], "vanished");
+    assert_eq!(json["warnings"][0]["path"], "goes");
+    let stays = ["snapshot", "vm:v2", base, "--strict", "stays"];
+    place.run(stays).succeeded();
 }

@@ -1109,7 +1109,7 @@ async fn a_file_that_is_only_linked_meanwhile_is_taken() {
 }
 
 #[tokio::test]
-async fn a_file_that_goes_away_is_an_error_that_names_it() {
+async fn a_file_that_was_asked_for_and_goes_away_is_an_error_that_names_it() {
     let place = Place::new();
     let tree = Tree::new()
         .file(
@@ -1132,7 +1132,7 @@ async fn a_file_that_goes_away_is_an_error_that_names_it() {
     });
     let error = store
         .observed_by(observer)
-        .snapshot(&all("v1", &base))
+        .snapshot(&all("v1", &base).files([File::new("."), File::new("z")]))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -1165,11 +1165,9 @@ async fn a_file_swapped_for_a_symlink_is_not_followed() {
             symlink(&secret, &path).unwrap();
         }
     });
-    let error = store
-        .observed_by(observer)
-        .snapshot(&all("v1", &base))
-        .await
-        .unwrap_err();
+    let observed = store.observed_by(observer);
+    let request = all("v1", &base).files([File::new("."), File::new("z")]);
+    let error = observed.snapshot(&request).await.unwrap_err();
     assert_eq!(error.path(), Some(base.join("z").as_path()), "{error}");
     assert_eq!(store.usage().await.unwrap().blobs, 0);
 }

@@ -85,6 +85,12 @@ impl std::fmt::Debug for Snapshotter {
 impl Snapshotter {
     /// Opens a root, making it if it is not there, and cleans up after processes that died in it.
     ///
+    /// The library leaves signals alone: a program whose files may not grow without bounds (`ulimit -f`) has to catch or ignore
+    /// `SIGXFSZ`, and gets `NoSpace` then.
+    ///
+    /// A root on a read-only mount is opened for reading: nothing is written to it, calls that would have to fail with
+    /// `PermissionDenied`, and no lease keeps what is read from being removed by a process that has it mounted writable.
+    ///
     /// # Errors
     /// `InvalidInput` for a configuration field (named); `PermissionDenied` where the root cannot be written;
     /// `Unsupported` on a network filesystem, for a newer store or a Go library's root; `Damaged` when the store has

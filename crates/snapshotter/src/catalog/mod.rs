@@ -51,7 +51,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::fs::counter::Counter;
 use crate::fs::hook::step;
 use crate::fs::{Dir, space};
-use crate::words::error::{At, Error, ErrorKind, FREE_SOME, Result};
+use crate::words::error::{At, Error, ErrorKind, FREE_SOME, Result, hint_of_io};
 
 /// Whether a commit must survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,6 +278,8 @@ impl Txn<'_> {
 
 fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
+    // What SQLite met is what the system said last on this thread.
+    let said = std::io::Error::last_os_error();
     let (kind, hint) = match error.sqlite_error_code() {
         Some(
             ErrorCode::DatabaseBusy
@@ -288,8 +290,11 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
             Some("another process holds the catalog; try again"),
         ),
         Some(ErrorCode::DiskFull) => (ErrorKind::NoSpace, Some(FREE_SOME)),
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space(path) => {
-            (ErrorKind::NoSpace, Some(FREE_SOME))
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space(&said, path) => {
+            (ErrorKind::NoSpace, hint_of_io(&said))
+        }
+        Some(ErrorCode::CannotOpen) if is_for_descriptors(&said) => {
+            (ErrorKind::Internal, hint_of_io(&said))
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
             ErrorKind::Damaged,
@@ -319,11 +324,10 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
 const SCARCE: u64 = 64 << 20;
 
 /// SQLite calls a full disk by its name where it writes a file's bytes, and nowhere else: making a file and setting a
-/// length fail as input and output, quotas always do. What it met is what the system said last on this thread; since that
-/// may have been said of something earlier, a disk with plenty left is not believed to be full.
-fn is_for_space(path: &Path) -> bool {
-    let said = std::io::Error::last_os_error();
-    if ErrorKind::of_io(&said) != ErrorKind::NoSpace {
+/// length fail as input and output, quotas always do. Since what the system said last may have been said of something
+/// earlier, a disk with plenty left is not believed to be full.
+fn is_for_space(said: &std::io::Error, path: &Path) -> bool {
+    if ErrorKind::of_io(said) != ErrorKind::NoSpace {
         return false;
     }
     let left = Dir::open(path.parent().unwrap_or(path))
@@ -332,6 +336,10 @@ fn is_for_space(path: &Path) -> bool {
         || left.map_or(true, |left| {
             left.available < SCARCE || (left.inodes > 0 && left.available_inodes == 0)
         })
+}
+
+fn is_for_descriptors(said: &std::io::Error) -> bool {
+    matches!(said.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 fn is_bad_value(error: &rusqlite::Error) -> bool {

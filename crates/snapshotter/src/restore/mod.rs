@@ -263,7 +263,7 @@ impl Call<'_> {
 
     fn materialize(&self, leased: &Leased, early: Option<&EarlyFiles>) -> Result<Restored> {
         let document = parse(&leased.document)?;
-        let plan = plan::plan(document, &self.request.paths)?;
+        let plan = plan::plan(document, &self.request.paths, self.limits.files())?;
         let output = open_output(self.store, &self.request.output_dir)?;
         let context = Context {
             store: self.store,
@@ -293,7 +293,8 @@ impl Call<'_> {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
                 let selection = Selection::new(&self.request.paths)?;
                 let mode = self.request.link_mode;
-                let early = EarlyFiles::new(self.store, near, selection, mode)?;
+                let early =
+                    EarlyFiles::new(self.store, near, selection, mode, self.limits.files())?;
                 let recipient = early.as_ref().map(|early| early as &dyn Recipient);
                 let reference = &self.request.reference;
                 let fetched = remote::fetch(remote, operation, reference, recipient)?;

@@ -44,7 +44,7 @@ pub(crate) fn run(store: &Store, request: &RestoreRequest) -> Result<RestorePlan
         let document = txn.document(snapshot.id)?;
         Ok((snapshot, document))
     })?;
-    let plan = plan(parse(&document)?, &request.paths)?;
+    let plan = plan(parse(&document)?, &request.paths, usize::MAX)?;
     let files = || plan.groups.iter().flat_map(|group| &group.files);
     Ok(RestorePlan {
         reference: snapshot.reference.with_digest(snapshot.manifest_digest),

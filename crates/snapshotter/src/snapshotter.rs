@@ -92,7 +92,7 @@ impl Snapshotter {
     /// `PermissionDenied`, and no lease keeps what is read from being removed by a process that has it mounted writable.
     ///
     /// # Errors
-    /// `InvalidInput` for a configuration field (named); `PermissionDenied` where the root cannot be written;
+    /// `InvalidInput` for a configuration field (named), and for symlinks in the root; `PermissionDenied` where the root cannot be written;
     /// `Unsupported` on a network filesystem, for a newer store or a Go library's root; `Damaged` when the store has
     /// lost its catalog; `Busy` when another process keeps the catalog locked.
     pub async fn open(config: Config) -> Result<Self> {
@@ -118,7 +118,9 @@ impl Snapshotter {
             Arc::new(blocking(opened).await?)
         };
         #[cfg(feature = "dragonfly")]
-        if let Some(daemon) = &daemon {
+        if let Some(daemon) = &daemon
+            && !store.is_read_only()
+        {
             daemon.settle_in(&config.root_dir, &store.staging()?)?;
         }
         let metrics = Arc::<Recorder>::default();
@@ -141,17 +143,23 @@ impl Snapshotter {
         })
     }
 
-    /// What was found wrong with the store as such when it was opened, which no single call can be blamed for: a catalog
-    /// that is older than the store. Does not block. Empty: nothing, or the handle is closed.
+    /// What is wrong with the store as such, which no single call can be blamed for: a catalog that is older than the store, a
+    /// root that others can change. Empty: nothing, or the handle is closed.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
-        let went_back = self.inner.store().is_ok_and(|store| store.went_back());
-        let warning = || Warning {
-            kind: WarningKind::CatalogOlder,
-            path: None,
-            message: WENT_BACK.to_owned(),
+        let Ok(store) = self.inner.store() else {
+            return Vec::new();
         };
-        went_back.then(warning).into_iter().collect()
+        let warning = |kind, message| Warning {
+            kind,
+            path: None,
+            message,
+        };
+        let older = store.went_back().then(|| WENT_BACK.to_owned());
+        let exposed = store.root.exposure().ok().flatten();
+        let older = older.map(|text| warning(WarningKind::CatalogOlder, text));
+        let exposed = exposed.map(|text| warning(WarningKind::Exposed, text));
+        older.into_iter().chain(exposed).collect()
     }
 
     /// Makes a catalog for a store that has lost its own, or has a damaged one, or one that is older than it, from what is left: blobs by reading all

@@ -18,6 +18,7 @@ mod objects;
 mod open;
 mod places;
 mod problems;
+mod read_only;
 mod rebuild;
 mod references;
 #[cfg(feature = "registry")]
@@ -35,6 +36,8 @@ pub(crate) use open::{IsDone, KEPT_LOG, Opening};
 pub(crate) use places::PublicationRow;
 #[cfg(feature = "registry")]
 pub(crate) use places::{Address, SeenBy};
+use read_only::Access;
+pub(crate) use read_only::is_read_only;
 pub(crate) use rebuild::{Condition, Named, Salvage, salvage};
 pub(crate) use references::Doomed;
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
@@ -71,6 +74,7 @@ pub(crate) struct Catalog {
     idle: Mutex<Vec<Connection>>,
     writing: Mutex<()>,
     path: PathBuf,
+    access: Access,
     busy_timeout: Duration,
     /// The generation as it is known outside, raised after each commit that has to last.
     generation: Counter,
@@ -125,6 +129,7 @@ impl Catalog {
         sync: Sync,
         body: impl FnOnce(&Txn<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.require_writable()?;
         // A panic inside a transaction rolled it back: there is nothing to be poisoned.
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut connection = self.connection()?;
@@ -171,7 +176,7 @@ impl Catalog {
         let idle = self.idle().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => open::connection(&self.path, self.busy_timeout)?,
+            None => open::connection(&self.path, self.access, self.busy_timeout)?,
         };
         Ok(Lent {
             catalog: self,

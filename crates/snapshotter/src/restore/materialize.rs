@@ -360,6 +360,8 @@ impl<'a> Placing<'a> {
 
     fn wants_link(&self, job: &Job<'_>) -> bool {
         job.planned.entry.read_only
+            // From one mount to another nothing can be linked.
+            && !self.context.store.is_read_only()
             && job.device == self.context.store.root.device
             && matches!(self.context.link_mode, LinkMode::Auto | LinkMode::Hardlink)
     }
@@ -375,10 +377,13 @@ impl<'a> Placing<'a> {
                 return Ok(placement);
             }
         } else if job.planned.entry.read_only && self.context.link_mode == LinkMode::Hardlink {
-            self.warn(
-                job,
-                "not hardlinked: the output is on another filesystem than the store",
-            );
+            let other = if self.context.store.is_read_only() {
+                "mount"
+            } else {
+                "filesystem"
+            };
+            let text = format!("not hardlinked: the output is on another {other} than the store");
+            self.warn(job, &text);
         }
         if self.is_present(parent, job)? {
             return Ok(Placement::Present);

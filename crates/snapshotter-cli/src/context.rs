@@ -202,7 +202,8 @@ impl Context {
             Err(failure) => {
                 // What this leaves, the next opener cleans up; the failure is what matters.
                 let _ = store.close().await;
-                return Err(found.iter().fold(failure, blame_store));
+                let older = found.iter().filter(|one| one.is_older_catalog());
+                return Err(older.fold(failure, blame_store));
             }
         };
         // What was asked for is done: a signal now ends the cleaning up alone.

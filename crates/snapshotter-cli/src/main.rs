@@ -10,6 +10,7 @@ mod exit;
 mod failure;
 mod hints;
 mod interrupt;
+mod limits;
 mod log;
 mod output;
 mod progress;
@@ -28,6 +29,7 @@ use crate::failure::Failure;
 use crate::output::Screen;
 
 fn main() -> ExitCode {
+    limits::prepare();
     let given: Vec<OsString> = std::env::args_os().collect();
     let early = Early::look(&given);
     let screen = Screen::new(&early);

@@ -102,6 +102,7 @@ fn everything_is_shown_and_secrets_are_hidden() {
           CONTENT_ENDPOINT=https://me:hunter2@s3.example\nDRAGONFLY_ENDPOINT=unix:///run/d.sock\nOTHER=hunter2\n\
           CONTENT_PROVIDER=s3\nCONTENT_ACCESS_KEY_ID=hunter2\nSNAPSHOTTER_CONTENT_SESSION_TOKEN=hunter2\n",
     );
+    place.chmod(".env", 0o600);
     let mut command = place.command(["config", "--env-file", ".env"]);
     command
         .env("SNAPSHOTTER_PORT", "tcp://10.0.0.1:80")

@@ -34,6 +34,7 @@ fn stand() -> Stand {
         daemon.endpoint(),
     );
     place.write("c.toml", text.as_bytes());
+    place.chmod("c.toml", 0o600);
     Stand {
         place,
         daemon,

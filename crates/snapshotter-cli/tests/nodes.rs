@@ -97,6 +97,7 @@ fn as_the_go_examples_env_file_says() {
         s3.endpoint(),
     );
     place.write(".env", text.as_bytes());
+    place.chmod(".env", 0o600);
     let taken = place.on("one", ["--env-file", ".env", "snapshot", "vm:v1", "vm"]);
     assert!(!taken.succeeded().err.contains("warning"));
     assert!(!daemon.uploads().is_empty());

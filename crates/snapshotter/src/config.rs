@@ -17,7 +17,8 @@ pub struct Config {
     pub snapshot_concurrency: usize,
     /// How many files all restore and verify calls of a handle work on at once, on each filesystem: that of the output for a
     /// restore, that of the store for a verification, so that one that is stuck holds no other. And how many files all calls
-    /// of a handle fetch at once, which counts for itself. Default 5.
+    /// of a handle fetch at once, which counts for itself. Default 5. Both are fewer where this process's limit on open files,
+    /// as it is when the handle is opened, has no room for so many; the library does not change that limit.
     pub restore_concurrency: usize,
     /// When a snapshot call returns. Default [`Durability::Full`].
     pub durability: Durability,

@@ -28,6 +28,8 @@ pub struct Diagnosis {
     pub openat2: bool,
     /// Files this process may have open.
     pub open_files_limit: u64,
+    /// Whether the root is on a read-only mount: what is there can be read, and is kept by no lease meanwhile.
+    pub read_only: bool,
     /// What the root and an output directory can do together.
     pub output: Option<OutputDiagnosis>,
 }
@@ -64,6 +66,7 @@ pub(crate) fn run(store: &Store, output: Option<&Path>) -> Result<Diagnosis> {
         privileged: is_privileged(),
         openat2: beneath::has_openat2(root),
         open_files_limit: crate::fs::open_files_limit(),
+        read_only: store.is_read_only(),
         output: output.map(|path| examine_output(store, path)).transpose()?,
     })
 }
@@ -75,14 +78,23 @@ fn filesystem(dir: &Dir) -> Result<String> {
 fn examine_output(store: &Store, path: &Path) -> Result<OutputDiagnosis> {
     let dir = Dir::open(path)?;
     let stat = Stat::of_file(&dir).at("examine", path)?;
-    let (_slot, stored) = store.create_slot()?;
-    place::allocate(&stored, 4096).at("write to", store.root.dir.path())?;
+    let stored = match store.is_read_only() {
+        true => None,
+        false => Some(store.create_slot()?),
+    };
+    let shares = |try_to: fn(&Dir, &File) -> io::Result<()>| match &stored {
+        Some((_slot, stored)) => Capability::of(try_to(&dir, stored)),
+        None => Capability::No("the root is on a read-only mount".to_owned()),
+    };
+    if let Some((_slot, stored)) = &stored {
+        place::allocate(stored, 4096).at("write to", store.root.dir.path())?;
+    }
     Ok(OutputDiagnosis {
         filesystem: filesystem(&dir)?,
         available_bytes: space::of(&dir).at("examine", path)?.available,
         same_filesystem: stat.dev == store.root.device,
-        hardlink: Capability::of(try_hardlink(&dir, &stored)),
-        reflink: Capability::of(try_reflink(&dir, &stored)),
+        hardlink: shares(try_hardlink),
+        reflink: shares(try_reflink),
         unnamed_files: Capability::of(dir.create_unnamed(0o600).map(drop)),
         dir: path.to_owned(),
     })

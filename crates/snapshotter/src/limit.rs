@@ -12,6 +12,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use crate::activity::Activity;
+use crate::fs::open_files_limit;
 use crate::words::error::{Error, Result};
 
 /// How often a thread that waits looks whether its caller has given up.
@@ -21,18 +22,28 @@ pub(crate) const GLANCE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Limits {
     total: usize,
+    /// Files that a thread holds open at once at most.
+    files: usize,
     /// Of what comes from other nodes, or goes there.
     pub(crate) transfers: Limit,
     filesystems: Mutex<HashMap<u64, Weak<Limit>>>,
 }
 
 impl Limits {
-    pub(crate) fn new(total: usize) -> Self {
+    /// As many as wanted, or as this process may have files open for.
+    pub(crate) fn new(wanted: usize) -> Self {
+        let (total, files) = fit(wanted, open_files_limit());
         Self {
             total,
+            files,
             transfers: Limit::new(total),
             filesystems: Mutex::default(),
         }
+    }
+
+    /// How many files one thread may hold open at once.
+    pub(crate) fn files(&self) -> usize {
+        self.files
     }
 
     /// Threads that are worth having for `count` files.
@@ -51,6 +62,25 @@ impl Limits {
         filesystems.insert(device, Arc::downgrade(&limit));
         limit
     }
+}
+
+/// Descriptors of a process besides those of threads that work on files: its own, the handle's, and idle connections.
+const ALWAYS: u64 = 64;
+
+/// Those of a thread besides the files it works on: a connection to the catalog, directories, what it writes, sockets.
+const BESIDES: u64 = 12;
+
+/// Files that a thread holds open at once where there is no need to save.
+const FILES: u64 = 64;
+
+/// How many threads, and how many files each may hold open, a limit on open files leaves room for. As many files as one
+/// thread may hold are held for all of them together (`restore/early.rs`). One of each there is always: what does not fit
+/// then is an error that says so.
+fn fit(wanted: usize, open_files: u64) -> (usize, usize) {
+    let spare = open_files.saturating_sub(ALWAYS);
+    let threads = (spare / (BESIDES + 1)).clamp(1, wanted.max(1) as u64);
+    let files = spare.saturating_sub(threads * BESIDES) / (threads + 1);
+    (threads as usize, files.clamp(1, FILES) as usize)
 }
 
 /// How many files are worked on at once.
@@ -185,6 +215,26 @@ mod tests {
             .for_each(&activity().0, seen.len(), work)
             .unwrap();
         assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    // A restore held up to 64 files open a thread, whatever the limit on open files was, and failed half-way.
+    #[test]
+    fn what_is_done_at_once_fits_under_the_limit_on_open_files() {
+        assert_eq!(fit(5, 1024), (5, 64));
+        assert_eq!(fit(5, u64::MAX), (5, 64));
+        assert_eq!(fit(5, 10), (1, 1));
+        for open_files in (ALWAYS + 2 * (BESIDES + 1)..2000).step_by(7) {
+            for wanted in [1, 5, 1024] {
+                let (threads, files) = fit(wanted, open_files);
+                let (threads, files) = (threads as u64, files as u64);
+                assert!(threads >= 1 && threads <= wanted as u64 && files >= 1);
+                let held = ALWAYS + threads * (BESIDES + files);
+                assert!(
+                    held <= open_files,
+                    "{wanted} {open_files}: {threads} {files}"
+                );
+            }
+        }
     }
 
     #[test]

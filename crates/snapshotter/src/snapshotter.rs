@@ -93,8 +93,14 @@ impl std::fmt::Debug for Snapshotter {
 impl Snapshotter {
     /// Opens a root, making it if it is not there, and cleans up after processes that died in it.
     ///
+    /// The library leaves signals alone: a program whose files may not grow without bounds (`ulimit -f`) has to catch or ignore
+    /// `SIGXFSZ`, and gets `NoSpace` then.
+    ///
+    /// A root on a read-only mount is opened for reading: nothing is written to it, calls that would have to fail with
+    /// `PermissionDenied`, and no lease keeps what is read from being removed by a process that has it mounted writable.
+    ///
     /// # Errors
-    /// `InvalidInput` for a configuration field (named); `PermissionDenied` where the root cannot be written;
+    /// `InvalidInput` for a configuration field (named), and for symlinks in the root; `PermissionDenied` where the root cannot be written;
     /// `Unsupported` on a network filesystem, for a newer store or a Go library's root; `Damaged` when the store has
     /// lost its catalog; `Busy` when another process keeps the catalog locked.
     pub async fn open(config: Config) -> Result<Self> {
@@ -120,7 +126,9 @@ impl Snapshotter {
             Arc::new(threads::run(opened).await?)
         };
         #[cfg(feature = "dragonfly")]
-        if let Some(daemon) = &daemon {
+        if let Some(daemon) = &daemon
+            && !store.is_read_only()
+        {
             daemon.settle_in(&config.root_dir, &store.staging()?)?;
         }
         let metrics = Arc::<Recorder>::default();
@@ -147,17 +155,23 @@ impl Snapshotter {
         })
     }
 
-    /// What was found wrong with the store as such when it was opened, which no single call can be blamed for: a catalog
-    /// that is older than the store. Does not block. Empty: nothing, or the handle is closed.
+    /// What is wrong with the store as such, which no single call can be blamed for: a catalog that is older than the store, a
+    /// root that others can change. Empty: nothing, or the handle is closed.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
-        let went_back = self.inner.store().is_ok_and(|store| store.went_back());
-        let warning = || Warning {
-            kind: WarningKind::CatalogOlder,
-            path: None,
-            message: WENT_BACK.to_owned(),
+        let Ok(store) = self.inner.store() else {
+            return Vec::new();
         };
-        went_back.then(warning).into_iter().collect()
+        let warning = |kind, message| Warning {
+            kind,
+            path: None,
+            message,
+        };
+        let older = store.went_back().then(|| WENT_BACK.to_owned());
+        let exposed = store.root.exposure().ok().flatten();
+        let older = older.map(|text| warning(WarningKind::CatalogOlder, text));
+        let exposed = exposed.map(|text| warning(WarningKind::Exposed, text));
+        older.into_iter().chain(exposed).collect()
     }
 
     /// Makes a catalog for a store that has lost its own, or has a damaged one, or one that is older than it, from what is left: blobs by reading all

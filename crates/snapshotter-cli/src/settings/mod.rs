@@ -6,13 +6,14 @@
 
 mod draft;
 mod env_file;
+mod exposure;
 mod file;
 mod keys;
 mod proxy;
 mod surroundings;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
@@ -73,6 +74,8 @@ pub struct Settings {
     pub foreign: Vec<Foreign>,
     /// `SNAPSHOTTER_*` variables that mean nothing.
     pub unknown_variables: Vec<String>,
+    /// Files with secrets in them that others can read.
+    exposed: BTreeSet<PathBuf>,
 }
 
 impl Settings {
@@ -84,6 +87,7 @@ impl Settings {
             files: Vec::new(),
             foreign: Vec::new(),
             unknown_variables: unknown_variables(),
+            exposed: BTreeSet::new(),
         };
         settings.read_files(global)?;
         if let Some(path) = &global.env_file {
@@ -175,15 +179,17 @@ impl Settings {
     }
 
     /// What the answer should warn of.
-    pub fn warnings(&self) -> Option<Warning> {
+    pub fn warnings(&self) -> Vec<Warning> {
         let names: Vec<_> = self.foreign.iter().map(|foreign| &*foreign.name).collect();
-        (!names.is_empty()).then(|| {
+        let unused = (!names.is_empty()).then(|| {
             let names = names.join(", ");
             Warning::new(
                 "unused_setting",
                 format!("set by --env-file and not used by this release: {names}"),
             )
-        })
+        });
+        let exposed = self.exposed.iter().map(|path| exposure::warning(path));
+        unused.into_iter().chain(exposed).collect()
     }
 
     /// Says where a value came from that the library does not like.
@@ -246,6 +252,12 @@ impl Settings {
 
     fn assign(&mut self, assignments: impl IntoIterator<Item = Assignment>) {
         for Assignment { key, value, source } in assignments {
+            if let Source::File(path, _) = &source
+                && value.has_secret()
+                && exposure::is_open(path)
+            {
+                self.exposed.insert(path.clone());
+            }
             (key.set)(&mut self.draft, value);
             self.sources.insert(key.name, source);
         }

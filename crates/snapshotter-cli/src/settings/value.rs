@@ -305,6 +305,14 @@ impl Value {
         matches!(self, Self::Secret(Some(_)))
     }
 
+    /// Whether there is something in it that nobody else should see.
+    pub fn has_secret(&self) -> bool {
+        match self {
+            Self::Url(Some(url)) => without_userinfo(url) != *url,
+            _ => self.is_hidden(),
+        }
+    }
+
     /// As it is written in a configuration file.
     pub fn toml(&self) -> String {
         match self {

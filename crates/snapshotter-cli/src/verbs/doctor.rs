@@ -64,6 +64,7 @@ struct Findings {
     privileged: bool,
     openat2: bool,
     open_files_limit: u64,
+    read_only: bool,
     output: Option<Output>,
     registry: Option<Server>,
     content: Option<Server>,
@@ -200,6 +201,7 @@ impl Findings {
             privileged: diagnosis.privileged,
             openat2: diagnosis.openat2,
             open_files_limit: diagnosis.open_files_limit,
+            read_only: diagnosis.read_only,
             output: diagnosis.output.as_ref().map(Output::new),
             shown_root: human::path(&diagnosis.root_dir),
         }
@@ -289,6 +291,12 @@ impl Document for Findings {
             bytes(self.filesystem_bytes)
         );
         line(page, true, "available", &space)?;
+        let mount = if self.read_only {
+            "read-only: what is there can be restored, and nothing keeps it from being removed elsewhere meanwhile"
+        } else {
+            "writable"
+        };
+        line(page, !self.read_only, "mount", mount)?;
         let owners = if self.privileged {
             "are restored"
         } else {

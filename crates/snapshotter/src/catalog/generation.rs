@@ -19,6 +19,9 @@ impl Catalog {
         if outside.is_none_or(|outside| outside <= number) {
             return Ok(went_back);
         }
+        if self.is_read_only() {
+            return Ok(true);
+        }
         // Looked at again, where nobody writes at the same time.
         let noted = self.write(Sync::Full, |txn| {
             let outside = self.generation.read().unwrap_or_default();

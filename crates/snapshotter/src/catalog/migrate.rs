@@ -12,7 +12,7 @@ use std::sync::PoisonError;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::open::{Opening, SCHEMA_VERSION, newer};
+use super::open::{Opening, SCHEMA_VERSION, newer, without_symlinks};
 use super::{Catalog, Result, Sync, Txn, signed};
 use crate::fs::dir::{ignore_absent, sync_file};
 use crate::fs::hook::step;
@@ -114,7 +114,7 @@ impl Catalog {
         if !self.keep_copy(&connection)? {
             return Ok(true);
         }
-        let copy = self.path.with_file_name(BEFORE);
+        let copy = without_symlinks(&self.path)?.with_file_name(BEFORE);
         connection
             .execute("ATTACH ?1 AS old", [in_sql(&copy)])
             .map_err(fail)?;
@@ -129,7 +129,8 @@ impl Catalog {
         let mut alone = self.connection()?;
         let alone = alone.transaction_with_behavior(TransactionBehavior::Immediate);
         let _alone = alone.map_err(|error| self.error(error))?;
-        let metadata = Dir::open(self.path.parent().unwrap_or(&self.path))?;
+        let catalog = without_symlinks(&self.path)?;
+        let metadata = Dir::open(catalog.parent().unwrap_or(&catalog))?;
         remove_drafts(&metadata)?;
         let draft = random_name().at("read random bytes for", &self.path)?;
         let draft = OsString::from(format!("{BEFORE}.{draft}"));

@@ -18,6 +18,7 @@ mod objects;
 mod open;
 mod places;
 mod problems;
+mod read_only;
 mod rebuild;
 mod references;
 #[cfg(feature = "registry")]
@@ -35,6 +36,8 @@ pub(crate) use open::{IsDone, KEPT_LOG, Opening};
 pub(crate) use places::PublicationRow;
 #[cfg(feature = "registry")]
 pub(crate) use places::{Address, SeenBy};
+use read_only::Access;
+pub(crate) use read_only::is_read_only;
 pub(crate) use rebuild::{Condition, Named, Salvage, salvage};
 pub(crate) use references::Doomed;
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
@@ -51,7 +54,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::fs::counter::Counter;
 use crate::fs::hook::step;
 use crate::fs::{Dir, space};
-use crate::words::error::{At, Error, ErrorKind, FREE_SOME, Result};
+use crate::words::error::{At, Error, ErrorKind, FREE_SOME, Result, hint_of_io};
 
 /// Whether a commit must survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,7 @@ pub(crate) struct Catalog {
     idle: Mutex<Vec<Connection>>,
     writing: Mutex<()>,
     path: PathBuf,
+    access: Access,
     busy_timeout: Duration,
     /// The generation as it is known outside, raised after each commit that has to last.
     generation: Counter,
@@ -125,6 +129,7 @@ impl Catalog {
         sync: Sync,
         body: impl FnOnce(&Txn<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.require_writable()?;
         // A panic inside a transaction rolled it back: there is nothing to be poisoned.
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut connection = self.connection()?;
@@ -171,7 +176,7 @@ impl Catalog {
         let idle = self.idle().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => open::connection(&self.path, self.busy_timeout)?,
+            None => open::connection(&self.path, self.access, self.busy_timeout)?,
         };
         Ok(Lent {
             catalog: self,
@@ -282,6 +287,8 @@ const BACK: &str =
 
 fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
+    // What SQLite met is what the system said last on this thread.
+    let said = std::io::Error::last_os_error();
     let (kind, hint) = match error.sqlite_error_code() {
         Some(
             ErrorCode::DatabaseBusy
@@ -292,8 +299,11 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
             Some("another process holds the catalog; try again"),
         ),
         Some(ErrorCode::DiskFull) => (ErrorKind::NoSpace, Some(FREE_SOME)),
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space(path) => {
-            (ErrorKind::NoSpace, Some(FREE_SOME))
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space(&said, path) => {
+            (ErrorKind::NoSpace, hint_of_io(&said))
+        }
+        Some(ErrorCode::CannotOpen) if is_for_descriptors(&said) => {
+            (ErrorKind::Internal, hint_of_io(&said))
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             (ErrorKind::Damaged, Some(BACK))
@@ -323,11 +333,10 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
 const SCARCE: u64 = 64 << 20;
 
 /// SQLite calls a full disk by its name where it writes a file's bytes, and nowhere else: making a file and setting a
-/// length fail as input and output, quotas always do. What it met is what the system said last on this thread; since that
-/// may have been said of something earlier, a disk with plenty left is not believed to be full.
-fn is_for_space(path: &Path) -> bool {
-    let said = std::io::Error::last_os_error();
-    if ErrorKind::of_io(&said) != ErrorKind::NoSpace {
+/// length fail as input and output, quotas always do. Since what the system said last may have been said of something
+/// earlier, a disk with plenty left is not believed to be full.
+fn is_for_space(said: &std::io::Error, path: &Path) -> bool {
+    if ErrorKind::of_io(said) != ErrorKind::NoSpace {
         return false;
     }
     let left = Dir::open(path.parent().unwrap_or(path))
@@ -336,6 +345,10 @@ fn is_for_space(path: &Path) -> bool {
         || left.map_or(true, |left| {
             left.available < SCARCE || (left.inodes > 0 && left.available_inodes == 0)
         })
+}
+
+fn is_for_descriptors(said: &std::io::Error) -> bool {
+    matches!(said.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 fn is_bad_value(error: &rusqlite::Error) -> bool {

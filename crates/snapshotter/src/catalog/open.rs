@@ -1,17 +1,20 @@
 //! Opening and creating the catalog, and closing it.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
+use super::read_only::Access;
 use super::{Ask, Catalog, Sync, Txn, sqlite_error};
+use crate::fs::Dir;
 use crate::fs::counter::Counter;
-use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::error::{At, Error, ErrorKind, Result};
 
 /// The schema this release writes.
 pub(super) const SCHEMA_VERSION: i64 = 3;
@@ -78,6 +81,9 @@ impl Catalog {
     /// second copy, and one flipped bit in it takes all that comes after. Best effort, and nobody is waited for: what
     /// another process reads, that one copies when it closes.
     pub(crate) fn close_log(&self) {
+        if self.require_writable().is_err() {
+            return;
+        }
         let has_to = self.wrote.load(Ordering::Relaxed) || self.is_log_long().unwrap_or(false);
         if has_to
             && self.checkpoint()
@@ -126,21 +132,35 @@ impl Catalog {
 
     /// Whether the log is longer than an opener should have to read. Its file's size does not tell, since that stays when a
     /// log is begun anew: a frame counts if it has the log's own salt (SQLite's file format, section 4.1).
-    fn is_log_long(&self) -> std::io::Result<bool> {
-        let mut name = self.path.clone().into_os_string();
-        name.push("-wal");
-        let log = std::fs::File::open(name)?;
-        let (mut of_log, mut of_frame) = ([0; 8], [0; 8]);
-        log.read_exact_at(&mut of_log, 16)?;
-        log.read_exact_at(&mut of_frame, 32 + SHORT_LOG * (24 + 4096) + 8)?;
-        Ok(of_log == of_frame)
+    fn is_log_long(&self) -> Result<bool> {
+        let metadata = Dir::open(self.path.parent().unwrap_or(&self.path))?;
+        let log = metadata.open_file(OsStr::new("catalog.db-wal"));
+        let is_long = log.and_then(|log| is_long(&log));
+        is_long.at("read the log of", &self.path)
     }
+}
+
+fn is_long(log: &std::fs::File) -> std::io::Result<bool> {
+    let (mut of_log, mut of_frame) = ([0; 8], [0; 8]);
+    log.read_exact_at(&mut of_log, 16)?;
+    log.read_exact_at(&mut of_frame, 32 + SHORT_LOG * (24 + 4096) + 8)?;
+    Ok(of_log == of_frame)
 }
 
 /// Connects to the database at `path`, whatever is in it; makes an empty one where there is none.
 pub(super) fn connect(path: &Path, generation: Counter, busy_timeout: Duration) -> Result<Catalog> {
-    let first = connection(path, busy_timeout)?;
+    connect_by(path, Access::Write, generation, busy_timeout)
+}
+
+pub(super) fn connect_by(
+    path: &Path,
+    access: Access,
+    generation: Counter,
+    busy_timeout: Duration,
+) -> Result<Catalog> {
+    let first = connection(path, access, busy_timeout)?;
     Ok(Catalog {
+        access,
         idle: Mutex::new(vec![first]),
         writing: Mutex::default(),
         path: path.to_owned(),
@@ -152,17 +172,29 @@ pub(super) fn connect(path: &Path, generation: Counter, busy_timeout: Duration) 
 }
 
 /// Opens one connection.
-pub(super) fn connection(path: &Path, busy_timeout: Duration) -> Result<Connection> {
+pub(super) fn connection(
+    path: &Path,
+    access: Access,
+    busy_timeout: Duration,
+) -> Result<Connection> {
     let fail = |error| sqlite_error(path, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
+    let connection = access.open(&without_symlinks(path)?).map_err(fail)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.busy_timeout(busy_timeout).map_err(fail)?;
-    use_wal(&connection, busy_timeout).map_err(fail)?;
+    if access == Access::Write {
+        use_wal(&connection, busy_timeout).map_err(fail)?;
+    }
     configure(&connection).map_err(fail)?;
     Ok(connection)
+}
+
+/// SQLite refuses a path with a symlink anywhere in it, and the root may be reached through some.
+pub(super) fn without_symlinks(path: &Path) -> Result<PathBuf> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(path.to_owned());
+    };
+    let parent = std::fs::canonicalize(parent).at("find", parent)?;
+    Ok(parent.join(name))
 }
 
 pub(super) fn newer(path: &Path, version: i64) -> Error {

@@ -1,7 +1,7 @@
 //! How much a filesystem can take, and whether it is one that a store can live on.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use super::Dir;
 
@@ -26,6 +26,41 @@ pub(crate) fn of(dir: &Dir) -> io::Result<Space> {
         inodes: stat.f_files,
         available_inodes: stat.f_favail,
     })
+}
+
+/// Who cannot write to a filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadOnly {
+    /// Whoever uses this mount; by another one somebody may be writing.
+    Here,
+    /// Nobody.
+    Everywhere,
+}
+
+/// Whether a directory is on a read-only mount; `None`: it is not.
+pub(crate) fn read_only(dir: &Dir) -> io::Result<Option<ReadOnly>> {
+    let flags = rustix::fs::fstatvfs(dir)?.f_flag;
+    let read_only = flags.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    Ok(read_only.then(|| match is_sealed(dir) {
+        Some(true) => ReadOnly::Everywhere,
+        _ => ReadOnly::Here,
+    }))
+}
+
+/// Whether the filesystem itself, and not only the mount, is read-only, where the kernel tells (proc(5),
+/// `/proc/pid/mountinfo`): the first options are the mount's, the last ones the filesystem's.
+fn is_sealed(dir: &Dir) -> Option<bool> {
+    let about = format!("/proc/self/fdinfo/{}", dir.as_fd().as_raw_fd());
+    let about = std::fs::read_to_string(about).ok()?;
+    let id = about
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mut lines = mounts.lines();
+    let line = lines.find(|line| line.split(' ').next() == Some(id.trim()))?;
+    let (_, filesystem) = line.split_once(" - ")?;
+    let options = filesystem.rsplit(' ').next()?;
+    Some(options.split(',').any(|option| option == "ro"))
 }
 
 /// The unit in which a filesystem gives disk space, in bytes.

@@ -147,6 +147,9 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<GcReport> {
     let started = Instant::now();
+    if !request.dry_run {
+        store.catalog.require_writable()?;
+    }
     store.require_current()?;
     let mut report = GcReport {
         dry_run: request.dry_run,

@@ -41,7 +41,7 @@ impl Worker {
         config: Gc,
         metrics: Arc<Recorder>,
     ) -> Option<Self> {
-        if !config.background {
+        if !config.background || store.is_read_only() {
             return None;
         }
         let stop = Arc::new(Stop::default());

@@ -133,6 +133,9 @@ pub(crate) fn run(
 ) -> Result<RebuildReport> {
     let started = Instant::now();
     let root = Root::open(&config.root_dir)?;
+    if root.read_only.is_some() {
+        return Err(crate::catalog::is_read_only(root.dir.path()));
+    }
     let path = root.catalog_path();
     refuse_other_roots(&root)?;
     let own = root.exclude()?;

@@ -197,6 +197,29 @@ pub(super) fn exists(path: &std::path::Path) -> Error {
     .with_hint("restore without no_clobber, or into another directory")
 }
 
+/// What nobody can rename anything over, because something is mounted on it, is left, with a warning: it may be a file that
+/// was put there on purpose, and the rest is wanted all the same.
+pub(super) fn unless_mounted<T>(
+    context: &Context<'_>,
+    path: &RelPath,
+    result: Result<T>,
+) -> Result<Option<T>> {
+    match result {
+        Err(error) if is_mounted(&error) => {
+            let text = "not replaced, and left as it is: something is mounted on it";
+            let path = Some(path.as_path());
+            context.activity.warn(WarningKind::Mounted, path, text);
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
+fn is_mounted(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    source.and_then(io::Error::raw_os_error) == Some(libc::EBUSY)
+}
+
 /// Puts a path on the error of giving a file its final name.
 pub(super) fn published(result: io::Result<()>, dir: &Dir, name: &[u8]) -> Result<()> {
     let path = dir.path_of(os_name(name));

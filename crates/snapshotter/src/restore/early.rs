@@ -24,9 +24,6 @@ use crate::words::placement::LinkMode;
 /// Smaller files are copied from the store, whose pages are in memory, in bytes.
 const WORTH_IT: u64 = 1 << 20;
 
-/// Files held open at most.
-const HELD: usize = 64;
-
 /// What a restore hopes to be given.
 pub(super) struct EarlyFiles {
     selection: Selection,
@@ -38,6 +35,8 @@ pub(super) struct EarlyFiles {
     /// without names.
     clones: OnceLock<Option<bool>>,
     held: Mutex<Held>,
+    /// Files held open at most.
+    most: usize,
 }
 
 #[derive(Default)]
@@ -48,12 +47,13 @@ struct Held {
 }
 
 impl EarlyFiles {
-    /// Files in a directory; `None` where it is not on the store's filesystem.
+    /// Files in a directory, so many at most; `None` where it is not on the store's filesystem.
     pub(super) fn new(
         store: &Store,
         dir: Dir,
         selection: Selection,
         link_mode: LinkMode,
+        most: usize,
     ) -> Result<Option<Self>> {
         let device = dir.device()?;
         Ok((device == store.root.device).then(|| Self {
@@ -63,6 +63,7 @@ impl EarlyFiles {
             device,
             clones: OnceLock::new(),
             held: Mutex::default(),
+            most,
         }))
     }
 
@@ -108,7 +109,7 @@ impl Recipient for EarlyFiles {
             return None;
         }
         let mut held = self.lock();
-        if held.count == HELD {
+        if held.count == self.most {
             return None;
         }
         let file = self.dir.create_unnamed(0o600).ok()?;

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use super::directories::{self, published, warn_unset};
+use super::directories::{self, published, unless_mounted, warn_unset};
 use super::plan::{Group, Link, Plan, PlannedFile};
 use super::{Context, Restored, others};
 use crate::catalog::{Blob, ViewKey};
@@ -70,7 +70,10 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
     }
     let made = directories::make(context, plan)?;
     for whiteout in &plan.whiteouts {
-        others::whiteout(context, whiteout)?;
+        let result = others::whiteout(context, whiteout);
+        if unless_mounted(context, &whiteout.path, result)?.is_none() {
+            restored.whiteouts -= 1;
+        }
     }
     let placing = Placing {
         context,
@@ -78,6 +81,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
         blobs: &blobs,
         known: context.store.known_views(snapshot)?,
         placements: Mutex::default(),
+        left: Mutex::default(),
     };
     let mut left: Vec<&Group> = plan.groups.iter().collect();
     while !left.is_empty() {
@@ -87,9 +91,17 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
         placing.link(link)?;
     }
     for symlink in &plan.symlinks {
-        others::symlink(context, symlink)?;
+        let result = others::symlink(context, symlink);
+        if unless_mounted(context, &symlink.path, result)?.is_none() {
+            restored.symlinks -= 1;
+        }
     }
     directories::finish(context, plan, &made)?;
+    let left = placing.left.into_inner();
+    let left = left.unwrap_or_else(PoisonError::into_inner);
+    restored.files -= left.files;
+    restored.logical_bytes -= left.logical_bytes;
+    restored.data_bytes -= left.data_bytes;
     restored.placements = placing
         .placements
         .into_inner()
@@ -146,6 +158,8 @@ struct Placing<'a> {
     blobs: &'a Blobs,
     known: KnownViews,
     placements: Mutex<Placements>,
+    /// What was left because something is mounted on it.
+    left: Mutex<Restored>,
 }
 
 /// A file about to be placed, with all that is known of it.
@@ -215,10 +229,13 @@ impl<'a> Placing<'a> {
         let mut sources = self.views(&jobs)?;
         for (job, source) in jobs.iter().zip(&mut sources) {
             self.context.activity.check()?;
-            let placement = self
+            let placed = self
                 .place(&parent, job, source.take())
-                .map_err(|error| error.with_path(parent.path_of(job.name())))?;
-            self.count(job, placement);
+                .map_err(|error| error.with_path(parent.path_of(job.name())));
+            match unless_mounted(self.context, &job.planned.entry.path, placed)? {
+                Some(placement) => self.count(job, placement),
+                None => self.leave(job),
+            }
         }
         Ok(None)
     }
@@ -291,6 +308,13 @@ impl<'a> Placing<'a> {
         });
     }
 
+    fn leave(&self, job: &Job<'_>) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.files += 1;
+        left.logical_bytes += job.blob.size;
+        left.data_bytes += job.blob.data_size;
+    }
+
     /// The inodes that the read-only files of a group can be hardlinks of; missing views are made, in one commit.
     fn views(&self, jobs: &[Job<'_>]) -> Result<Vec<Option<Linkable<'a>>>> {
         let store = self.context.store;
@@ -345,6 +369,8 @@ impl<'a> Placing<'a> {
 
     fn wants_link(&self, job: &Job<'_>) -> bool {
         job.planned.entry.read_only
+            // From one mount to another nothing can be linked.
+            && !self.context.store.is_read_only()
             && job.device == self.context.store.root.device
             && matches!(self.context.link_mode, LinkMode::Auto | LinkMode::Hardlink)
     }
@@ -360,10 +386,13 @@ impl<'a> Placing<'a> {
                 return Ok(placement);
             }
         } else if job.planned.entry.read_only && self.context.link_mode == LinkMode::Hardlink {
-            self.warn(
-                job,
-                "not hardlinked: the output is on another filesystem than the store",
-            );
+            let other = if self.context.store.is_read_only() {
+                "mount"
+            } else {
+                "filesystem"
+            };
+            let text = format!("not hardlinked: the output is on another {other} than the store");
+            self.warn(job, &text);
         }
         if self.is_present(parent, job)? {
             return Ok(Placement::Present);
@@ -610,7 +639,13 @@ impl<'a> Placing<'a> {
         loop {
             match self.try_link(link) {
                 Err(error) if error.kind() == ErrorKind::NotFound && left > 0 => left -= 1,
-                result => return result,
+                result => {
+                    if unless_mounted(self.context, &link.path, result)?.is_none() {
+                        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+                        left.files += 1;
+                    }
+                    return Ok(());
+                }
             }
         }
     }
@@ -634,26 +669,49 @@ impl<'a> Placing<'a> {
         });
         match result {
             Err(error) if error.raw_os_error() == Some(libc::EMLINK) => self.separate(&link.of),
+            // What has the first name is mounted there.
+            Err(error) if error.raw_os_error() == Some(libc::EXDEV) => self.alone(link, &to),
             result => published(result, &to, link.path.file_name()),
         }
     }
 
-    /// A view had room for the first name and not for all: the file gets an inode of its own, and all its names that.
-    fn separate(&self, path: &RelPath) -> Result<()> {
-        let planned = self
-            .plan
-            .groups
-            .iter()
-            .flat_map(|group| &group.files)
-            .find(|file| file.entry.path == *path)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "a name without its file"))?;
-        let parent = self.context.output.open(path.parent().as_ref())?;
-        let job = loop {
+    fn planned(&self, path: &RelPath) -> Result<&'a PlannedFile> {
+        let mut files = self.plan.groups.iter().flat_map(|group| &group.files);
+        let found = files.find(|file| file.entry.path == *path);
+        found.ok_or_else(|| Error::new(ErrorKind::Internal, "a name without its file"))
+    }
+
+    fn open_waiting(&self, planned: &'a PlannedFile, parent: &Dir) -> Result<Job<'a>> {
+        loop {
             match self.open(planned, parent.device()?)? {
-                Some(job) => break job,
+                Some(job) => return Ok(job),
                 None => self.wait_for(planned)?,
             }
-        };
+        }
+    }
+
+    /// A further name gets a file of its own: nothing can be linked from one mount to another.
+    fn alone(&self, link: &Link, to: &Dir) -> Result<()> {
+        let job = self.open_waiting(self.planned(&link.of)?, to)?;
+        let (mut temporary, placement) = self.make(to, &job)?;
+        let name = link.path.file_name();
+        let result = temporary.publish(os_name(name), self.context.no_clobber);
+        published(result, to, name)?;
+        let placements = self.placements.lock();
+        let mut placements = placements.unwrap_or_else(PoisonError::into_inner);
+        placements.count(placement, job.blob.data_size);
+        // Where the first name was left, this one has the bytes.
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.logical_bytes = left.logical_bytes.saturating_sub(job.blob.size);
+        left.data_bytes = left.data_bytes.saturating_sub(job.blob.data_size);
+        Ok(())
+    }
+
+    /// A view had room for the first name and not for all: the file gets an inode of its own, and all its names that.
+    fn separate(&self, path: &RelPath) -> Result<()> {
+        let planned = self.planned(path)?;
+        let parent = self.context.output.open(path.parent().as_ref())?;
+        let job = self.open_waiting(planned, &parent)?;
         let (mut temporary, _) = self.make(&parent, &job)?;
         let of = os_name(path.file_name());
         published(temporary.publish(of, false), &parent, path.file_name())?;

@@ -211,24 +211,33 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<RestoreReport> {
     let started = Instant::now();
-    let operation = store.begin()?;
+    // Where no lease can be written, nothing can be fetched into either.
+    let read_only = store.is_read_only();
+    let operation = (!read_only).then(|| store.begin()).transpose()?;
     let call = Call {
         store,
+        operation: operation.as_ref(),
         limits,
         relaxed_times,
         request,
-        remote: remote.map(|(remote, flights)| remote::Context {
-            store,
-            limit: &limits.transfers,
-            flights,
-            remote,
-            activity,
-        }),
+        remote: remote
+            .filter(|_| !read_only)
+            .map(|(remote, flights)| remote::Context {
+                store,
+                limit: &limits.transfers,
+                flights,
+                remote,
+                activity,
+            }),
         activity,
     };
     let (leased, fetched, restored) = call
-        .run(&operation)
-        .map_err(|error| error.with_reference(&request.reference))?;
+        .run()
+        .map_err(|error| error.with_reference(&request.reference))
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::Damaged if read_only => error.with_hint(NOT_KEPT),
+            _ => error,
+        })?;
     drop(operation);
     let digest = leased.snapshot.manifest_digest;
     Ok(RestoreReport {
@@ -248,9 +257,15 @@ pub(crate) fn run(
     })
 }
 
+/// Said of a root on a read-only mount.
+const NOT_KEPT: &str = "the root is on a read-only mount: nothing can be fetched into it, and nothing keeps a snapshot there \
+     from being removed by whoever has it mounted writable";
+
 /// One restore.
 struct Call<'a> {
     store: &'a Arc<Store>,
+    /// None where the root is read-only.
+    operation: Option<&'a Operation>,
     limits: &'a Limits,
     relaxed_times: bool,
     request: &'a RestoreRequest,
@@ -259,10 +274,10 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn run(&self, operation: &Operation) -> Result<(Leased, Fetched, Restored)> {
+    fn run(&self) -> Result<(Leased, Fetched, Restored)> {
         // Refused before anything is fetched or made; an output that hangs holds nobody else.
         let near = near_output(self.store, &self.request.output_dir)?;
-        let (leased, mut fetched, early) = self.obtain(operation, near)?;
+        let (leased, mut fetched, early) = self.obtain(near)?;
         let result = self.materialize(&leased, early.as_ref());
         let restored = match (result, &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
@@ -278,7 +293,7 @@ impl Call<'_> {
 
     fn materialize(&self, leased: &Leased, early: Option<&EarlyFiles>) -> Result<Restored> {
         let document = parse(&leased.document)?;
-        let mut plan = plan::plan(document, &self.request.paths)?;
+        let mut plan = plan::plan(document, &self.request.paths, self.limits.files())?;
         self.leave_out_setid(&mut plan);
         let output = open_output(self.store, &self.request.output_dir)?;
         let context = Context {
@@ -311,11 +326,11 @@ impl Call<'_> {
     }
 
     /// Leases the snapshot, fetching it first if it is not here.
-    fn obtain(
-        &self,
-        operation: &Operation,
-        near: Dir,
-    ) -> Result<(Leased, Fetched, Option<EarlyFiles>)> {
+    fn obtain(&self, near: Dir) -> Result<(Leased, Fetched, Option<EarlyFiles>)> {
+        let Some(operation) = self.operation else {
+            let found = look_up(self.store, &self.request.reference)?;
+            return Ok((found, Fetched::default(), None));
+        };
         match (
             lease(self.store, operation, &self.request.reference),
             &self.remote,
@@ -323,7 +338,8 @@ impl Call<'_> {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
                 let selection = Selection::new(&self.request.paths)?;
                 let mode = self.request.link_mode;
-                let early = EarlyFiles::new(self.store, near, selection, mode)?;
+                let early =
+                    EarlyFiles::new(self.store, near, selection, mode, self.limits.files())?;
                 let recipient = early.as_ref().map(|early| early as &dyn Recipient);
                 let reference = &self.request.reference;
                 let fetched = remote::fetch(remote, operation, reference, recipient)?;
@@ -383,7 +399,7 @@ fn not_fetched_again(error: &Error, why: Error) -> Error {
     }
 }
 
-/// A snapshot that cannot go away while this call runs.
+/// A snapshot that cannot go away while this call runs, unless the root is read-only here and others write to it.
 struct Leased {
     snapshot: Snapshot,
     document: Vec<u8>,
@@ -398,6 +414,15 @@ fn lease(store: &Store, operation: &Operation, reference: &Reference) -> Result<
             let document = txn.document(snapshot.id)?;
             Ok(Leased { snapshot, document })
         })
+    })
+}
+
+/// A snapshot of a root where nothing can be leased.
+fn look_up(store: &Store, reference: &Reference) -> Result<Leased> {
+    store.catalog.read(|txn| {
+        let snapshot = txn.resolve(reference)?;
+        let document = txn.document(snapshot.id)?;
+        Ok(Leased { snapshot, document })
     })
 }
 

@@ -82,14 +82,11 @@ pub(super) struct Link {
     pub(super) of: RelPath,
 }
 
-/// Files of a group at most.
-const GROUP: usize = 64;
-
 /// Files of a group hold at most this many bytes, unless it is one file.
 const GROUP_BYTES: u64 = 4 << 20;
 
-/// Works out what to make of a document, or of the part below `paths`.
-pub(super) fn plan(document: Document, paths: &[PathBuf]) -> Result<Plan> {
+/// Works out what to make of a document, or of the part below `paths`, in groups of so many files at most.
+pub(super) fn plan(document: Document, paths: &[PathBuf], together: usize) -> Result<Plan> {
     let selection = Selection::new(paths)?;
     selection.require_all_found(&document)?;
     let mut directories = Directories::default();
@@ -123,7 +120,7 @@ pub(super) fn plan(document: Document, paths: &[PathBuf]) -> Result<Plan> {
     let (files, links) = split_links(files);
     Ok(Plan {
         directories: directories.planned()?,
-        groups: group(files),
+        groups: group(files, together),
         links,
         symlinks,
         whiteouts,
@@ -288,7 +285,7 @@ fn split_links(files: Vec<FileEntry>) -> (Vec<PlannedFile>, Vec<Link>) {
     (planned, links)
 }
 
-fn group(mut files: Vec<PlannedFile>) -> Vec<Group> {
+fn group(mut files: Vec<PlannedFile>, together: usize) -> Vec<Group> {
     files.sort_by(|a, b| {
         (a.entry.path.parent(), a.entry.path.file_name())
             .cmp(&(b.entry.path.parent(), b.entry.path.file_name()))
@@ -301,7 +298,7 @@ fn group(mut files: Vec<PlannedFile>) -> Vec<Group> {
         match groups.last_mut() {
             Some(group)
                 if group.parent == parent
-                    && group.files.len() < GROUP
+                    && group.files.len() < together
                     && bytes + size <= GROUP_BYTES =>
             {
                 bytes += size;

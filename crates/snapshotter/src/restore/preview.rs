@@ -57,7 +57,7 @@ pub(crate) fn run(
         }
         (here, _) => here?,
     };
-    let plan = plan(document, &request.paths)?;
+    let plan = plan(document, &request.paths, usize::MAX)?;
     let files = || plan.groups.iter().flat_map(|group| &group.files);
     Ok(RestorePlan {
         reference: reference.with_digest(manifest_digest),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::{Store, now};
 use crate::activity::Activity;
-use crate::catalog::{Blob, BlobState, Confirmed, Sync, Txn};
+use crate::catalog::{Blob, BlobState, Confirmed, Txn};
 use crate::fs::dir::Kind;
 use crate::fs::{Stat, is_bad_medium};
 use crate::pass::pass_packed;
@@ -114,7 +114,7 @@ impl Store {
     /// bytes replaces it, and `verify` finds it right again if the right comes back. So is one that the disk has lost.
     pub(super) fn mark_unreadable(&self, blob: &Blob) -> Result<()> {
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob cannot be read");
-        self.catalog.write(Sync::Normal, |txn| {
+        self.note(|txn| {
             // By now it may have been replaced by one that can be read.
             match self.root.content.open_file(&blob.name()) {
                 Err(error) if is_unreadable(&error) => {
@@ -262,7 +262,7 @@ impl Store {
             mtime,
             unsynced,
         };
-        self.catalog.write(Sync::Normal, |txn| {
+        self.note(|txn| {
             if self.is_named(blob, opened)? {
                 txn.confirm_blob(&blob.checksum, opened.form, &file)?;
             }
@@ -288,7 +288,7 @@ impl Store {
     /// Marks a blob damaged, unless it has a better inode, or another form, by now.
     fn mark_unless_replaced(&self, blob: &Blob, opened: &OpenBlob) -> Result<()> {
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob is damaged");
-        self.catalog.write(Sync::Normal, |txn| {
+        self.note(|txn| {
             if self.is_named(blob, opened)? {
                 txn.mark_blob(&blob.checksum, opened.form, BlobState::Damaged)?;
             }
@@ -298,7 +298,7 @@ impl Store {
 
     /// Opening gave nothing: true only if the row is still there and the file, looked for once more, is not.
     pub(crate) fn found_missing(&self, blob: &Blob) -> Result<Error> {
-        self.catalog.write(Sync::Normal, |txn| {
+        self.note(|txn| {
             let Some(now) = txn.blob(&blob.checksum)? else {
                 return Ok(());
             };
@@ -329,7 +329,7 @@ impl Store {
             Err(error) => error,
         };
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "the extent map of a blob is damaged");
-        self.catalog.write(Sync::Normal, |txn| match read(txn)? {
+        self.note(|txn| match read(txn)? {
             Err(_) => txn.mark_blob(&blob.checksum, blob.form, BlobState::Damaged),
             Ok(_) => Ok(()),
         })?;

@@ -5,11 +5,13 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::private::in_store;
 use super::reserve;
 use crate::catalog::{Shard, Tree};
 use crate::fs::counter::Counter;
 use crate::fs::dir::Kind;
 use crate::fs::lock::{self, Lock};
+use crate::fs::space::ReadOnly;
 use crate::fs::{Dir, Stat, is_privileged, space};
 use crate::words::error::{At, Error, ErrorKind, Result};
 
@@ -23,6 +25,8 @@ pub(crate) struct Root {
     pub(crate) trash: Dir,
     pub(crate) leases: Dir,
     pub(crate) metadata: Dir,
+    /// Where nothing can be written.
+    pub(crate) read_only: Option<ReadOnly>,
     /// The device the store is on: files on another can be neither hardlinked nor reflinked.
     pub(crate) device: u64,
     pub(crate) inode: u64,
@@ -37,7 +41,7 @@ const CATALOG: &str = "catalog.db";
 const PRIVATE: u32 = 0o700;
 
 /// A directory of this size has hundreds of names at most, in bytes.
-const FEW_NAMES: u64 = 64 << 10;
+pub(super) const FEW_NAMES: u64 = 64 << 10;
 
 /// Shards that are not there in front of one that is, at most: an earlier release's objects had none, and count (a shard is
 /// for 65,536).
@@ -51,26 +55,33 @@ impl Root {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let dir = Dir::create_all(path, PRIVATE).map_err(|error| in_root(error, path))?;
         refuse_network_filesystem(&dir)?;
-        Self::open_directories(dir).map_err(|error| in_root(error, path))
+        let root = Self::open_directories(dir).map_err(|error| in_root(error, path))?;
+        root.refuse_symlinks()?;
+        Ok(root)
     }
 
     fn open_directories(dir: Dir) -> Result<Self> {
-        let metadata = dir.ensure_dir(OsStr::new("metadata"), PRIVATE)?;
-        let storage = dir.ensure_dir(OsStr::new("storage"), PRIVATE)?;
-        let algorithm = OsStr::new("blake3");
-        let under_storage = |name: &str| {
-            storage
-                .ensure_dir(OsStr::new(name), PRIVATE)?
-                .ensure_dir(algorithm, PRIVATE)
+        let read_only = space::read_only(&dir).at("examine", dir.path())?;
+        let open = |of: &Dir, name: &str| {
+            let name = OsStr::new(name);
+            let opened = match read_only {
+                Some(_) => of.open_dir(name),
+                None => of.ensure_dir(name, PRIVATE),
+            };
+            opened.map_err(|error| in_store(error, of, name, read_only))
         };
+        let metadata = open(&dir, "metadata")?;
+        let storage = open(&dir, "storage")?;
+        let under_storage = |name: &str| open(&open(&storage, name)?, "blake3");
         let stat = Stat::of_file(&dir).at("examine", dir.path())?;
         let root = Self {
             content: under_storage("content")?,
             views: under_storage("snapshot")?,
-            staging: dir.ensure_dir(OsStr::new("staging"), PRIVATE)?,
-            trash: dir.ensure_dir(OsStr::new("trash"), PRIVATE)?,
-            leases: dir.ensure_dir(OsStr::new("leases"), PRIVATE)?,
+            staging: open(&dir, "staging")?,
+            trash: open(&dir, "trash")?,
+            leases: open(&dir, "leases")?,
             metadata,
+            read_only,
             device: stat.dev,
             inode: stat.ino,
             dir,
@@ -274,18 +285,7 @@ impl OwnDirectories {
 
     /// Shards beside the many names of an earlier release, which need not be listed for that.
     fn add_shards(&mut self, tree: &Dir) -> Result<()> {
-        let mut absent = 0;
-        for name in (0..).map_while(|number| Shard::numbered(number).directory()) {
-            absent = if self.add(tree, &name)? {
-                0
-            } else {
-                absent + 1
-            };
-            if absent > NOT_BEGUN {
-                break;
-            }
-        }
-        Ok(())
+        each_shard(|name| self.add(tree, name))
     }
 
     /// Owners' directories and shards come and go.
@@ -303,6 +303,18 @@ impl OwnDirectories {
         self.0.extend(found.map(|found| found.identity()));
         Ok(found.is_some())
     }
+}
+
+/// Visits the names of shards until too many are not there, which `visit` says.
+pub(super) fn each_shard(mut visit: impl FnMut(&OsStr) -> Result<bool>) -> Result<()> {
+    let mut absent = 0;
+    for name in (0..).map_while(|number| Shard::numbered(number).directory()) {
+        absent = if visit(&name)? { 0 } else { absent + 1 };
+        if absent > NOT_BEGUN {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a name in a tree of names. The first one in a shard makes its directory.

@@ -17,6 +17,7 @@ mod operation;
 mod owner;
 #[cfg(feature = "test-hook")]
 pub(crate) mod pack;
+mod private;
 mod recipient;
 mod recover;
 mod reserve;
@@ -45,7 +46,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use crate::catalog::{Catalog, Opening, StoredName};
+use crate::catalog::{Catalog, Opening, StoredName, Sync, Txn};
 use crate::fs::lock::Lock;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use background::Background;
@@ -92,6 +93,15 @@ impl Store {
 
     /// The same for a caller that has the store for itself, or shares it.
     pub(crate) fn open_locked(root: Root, open: Lock, busy_timeout: Duration) -> Result<Self> {
+        let Some(read_only) = root.read_only else {
+            return Self::open_writable(root, open, busy_timeout);
+        };
+        let generation = root.generation()?;
+        let catalog = Catalog::open_read_only(&root.metadata, read_only, generation, busy_timeout)?;
+        Self::assemble(root, catalog, open)
+    }
+
+    fn open_writable(root: Root, open: Lock, busy_timeout: Duration) -> Result<Self> {
         let room = root.room()?;
         let opening = Opening {
             may_create: &|| root.require_unused(),
@@ -110,7 +120,14 @@ impl Store {
             Some(room) => catalog.asking_first(move || room.make()),
             None => catalog,
         };
-        let store = Self {
+        let store = Self::assemble(root, catalog, open)?;
+        store.set_aside_space();
+        store.bury_the_dead()?;
+        Ok(store)
+    }
+
+    fn assemble(root: Root, catalog: Catalog, open: Lock) -> Result<Self> {
+        Ok(Self {
             catalog_file: catalog_file(&root)?,
             unswept: Mutex::default(),
             went_back: catalog.went_back()?,
@@ -124,21 +141,37 @@ impl Store {
             unpacking: unpack::Unpacking::default(),
             background: Background::default(),
             closed: AtomicBool::new(false),
-        };
-        store.set_aside_space();
-        match store.reap_dead_owners() {
+        })
+    }
+
+    fn bury_the_dead(&self) -> Result<()> {
+        match self.reap_dead_owners() {
             Ok(reaped) => {
                 for owner in reaped.owners {
                     tracing::info!(owner, "cleaned up after an owner that died");
                 }
+                Ok(())
             }
             // Who opens a store on a full disk may be about to make room in it.
             Err(error) if error.kind() == ErrorKind::NoSpace => {
                 tracing::warn!(%error, "what dead owners left stays for the next opener");
+                Ok(())
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        Ok(store)
+    }
+
+    /// Whether it is on a read-only mount: what is there can be read, and no lease keeps it.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.catalog.is_read_only()
+    }
+
+    /// Writes down what was found out, where that can be.
+    fn note(&self, body: impl FnOnce(&Txn<'_>) -> Result<()>) -> Result<()> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        self.catalog.write(Sync::Normal, body)
     }
 
     /// Waits for background syncs and gives the owner's leases, staging and lock file up. Only the first call does.

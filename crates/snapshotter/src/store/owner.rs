@@ -108,6 +108,7 @@ impl Store {
         if let Some(owner) = self.owner.get() {
             return Ok(owner);
         }
+        self.catalog.require_writable()?;
         let owner = self.with_slice(|| Owner::create(&self.root))?;
         Ok(self.owner.get_or_init(|| owner))
     }

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use super::Store;
 use super::trash::{Swept, Thrown};
 use crate::activity::Activity;
-use crate::catalog::{Doomed, StoredName, Sync, Tree};
+use crate::catalog::{Doomed, StoredName, Sync, Tree, Txn};
 use crate::words::error::{At, Result};
 
 /// Names looked at under one hold of the lock, so that others get their turn.
@@ -81,15 +81,20 @@ impl Store {
         if sweeps {
             strangers.swept = self.sweep(&litter)?;
         }
-        // Somebody may just have given a row to what he named.
-        self.catalog.write(Sync::Normal, |txn| {
+        let look_again = |txn: &Txn<'_>| {
             for name in std::mem::take(&mut strangers.names) {
                 if !txn.has_row(&name)? {
                     strangers.names.push(name);
                 }
             }
             Ok(())
-        })?;
+        };
+        // Somebody may just have given a row to what he named.
+        if self.is_read_only() {
+            self.catalog.read(look_again)?;
+        } else {
+            self.catalog.write(Sync::Normal, look_again)?;
+        }
         for name in &strangers.names {
             strangers.bytes = strangers.bytes.saturating_add(self.allocated(name)?);
         }

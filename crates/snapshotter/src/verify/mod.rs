@@ -146,6 +146,9 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<VerifyReport> {
     let started = Instant::now();
+    if request.repair {
+        store.catalog.require_writable()?;
+    }
     let whole = request.references.is_empty();
     let mut report = VerifyReport::default();
     if whole {
@@ -202,7 +205,8 @@ fn check(
     report.mended = found.mended;
     let bad: Vec<(Blob, BadBlob, Verdict)> = found.bad.into_values().collect();
     let lost_nothing = report.catalog.is_empty() && faults.is_empty() && bad.is_empty();
-    if whole && lost_nothing {
+    let sweeps = lost_nothing && !store.is_read_only();
+    if whole && sweeps {
         report.swept_names = store.sweep_whole()?.tell(activity);
     }
     let repair = Repair {
@@ -220,7 +224,7 @@ fn check(
     };
     // After the repair: what was lost may have been one of them.
     if whole {
-        let strangers = store.look_for_strangers(lost_nothing, activity)?;
+        let strangers = store.look_for_strangers(sweeps, activity)?;
         report.tell_of(strangers, activity);
     }
     for ((_, bad, verdict), outcome) in bad.into_iter().zip(outcomes) {
@@ -399,7 +403,10 @@ impl Check<'_> {
             found => found?,
         }
         Ok(match still_there()? {
-            Some(now) if now.state == BlobState::Good => Verdict::Right,
+            // Nobody marked it, and so it was replaced, where it could have been marked.
+            Some(now) if now.state == BlobState::Good && !self.store.is_read_only() => {
+                Verdict::Right
+            }
             Some(_) => Verdict::Damaged,
             None => Verdict::Gone,
         })
@@ -407,6 +414,10 @@ impl Check<'_> {
 
     /// A view that is not right is forgotten: the next restore makes it anew.
     fn verify_views(&self, blob: &Blob) -> Result<()> {
+        if self.store.is_read_only() {
+            // Where none can be forgotten, none is used.
+            return Ok(());
+        }
         let views = self
             .store
             .catalog

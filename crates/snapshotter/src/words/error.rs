@@ -90,6 +90,21 @@ impl ErrorKind {
 pub(crate) const FREE_SOME: &str =
     "make room on its filesystem (bytes, inodes, or a quota or limit), and try again";
 
+/// What helps where a process may not open or write more, though the machine could.
+const RAISE_OPEN_FILES: &str = "this process, or the machine, has no more files to open: raise `ulimit -n`, or lower \
+     restore_concurrency and snapshot_concurrency";
+const RAISE_FILE_SIZE: &str =
+    "this process may not make a file so large, or the filesystem cannot: raise `ulimit -f`";
+
+/// What to do about an error of the operating system, where there is something.
+pub(crate) fn hint_of_io(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => Some(RAISE_OPEN_FILES),
+        Some(libc::EFBIG) => Some(RAISE_FILE_SIZE),
+        _ => (ErrorKind::of_io(error) == ErrorKind::NoSpace).then_some(FREE_SOME),
+    }
+}
+
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -138,12 +153,13 @@ impl Error {
 
     pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> Self {
         let kind = ErrorKind::of_io(&source);
+        let hint = hint_of_io(&source);
         let made = Self::new(kind, format!("cannot {doing} {}", path.display()))
             .with_path(path)
             .with_source(source);
-        match kind {
-            ErrorKind::NoSpace => made.with_hint(FREE_SOME),
-            _ => made,
+        match hint {
+            Some(hint) => made.with_hint(hint),
+            None => made,
         }
     }
 

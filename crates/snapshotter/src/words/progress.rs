@@ -78,6 +78,10 @@ pub enum WarningKind {
     CatalogOlder,
     /// Contents went to or came from object storage directly: Dragonfly's daemon could not be used, or brought wrong bytes.
     Direct,
+    /// A file was not replaced, because something is mounted on it.
+    Mounted,
+    /// Others than the user who runs this can change or read what they should not.
+    Exposed,
     /// Garbage collection kept a snapshot, because it could not confirm that it is elsewhere.
     Kept,
 }
@@ -97,6 +101,8 @@ impl WarningKind {
             Self::Direct => "direct",
             Self::Unknown => "unknown",
             Self::CatalogOlder => "catalog_older",
+            Self::Mounted => "mounted",
+            Self::Exposed => "exposed",
             Self::Kept => "kept",
         }
     }

@@ -487,8 +487,8 @@ impl Snapshotter {
     pub async fn plan_restore(&self, request: &RestoreRequest) -> Result<RestorePlan> {
         let request = request.clone();
         self.run(move |inner, store, activity| {
-            let remote = inner.remote_of_restore(&request, &activity)?;
-            restore::preview(store, remote.as_ref(), &request, &activity)
+            let remote = inner.remote_of_restore(&request, activity)?;
+            restore::preview(store, remote.as_ref(), &request, activity)
         })
         .await
     }

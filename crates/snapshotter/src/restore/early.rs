@@ -158,7 +158,7 @@ mod tests {
         let store = Store::open(&mount.path().join("root"), Duration::from_secs(5)).unwrap();
         let dir = Dir::open(mount.path()).unwrap();
         let selection = Selection::new(&[]).unwrap();
-        let early = EarlyFiles::new(&store, dir, selection, LinkMode::Copy);
+        let early = EarlyFiles::new(&store, dir, selection, LinkMode::Copy, 32);
         let early = early.unwrap().unwrap();
         let free = space::of(&store.root.dir).unwrap().available;
         let file = FileEntry {

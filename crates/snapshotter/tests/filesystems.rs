@@ -417,10 +417,11 @@ fn second_names_get_a_fresh_inode_where_links_are_used_up() {
     assert_same(&at("source"), &at("output"));
 }
 
-/// Gives a file names in a directory, such as blobs have, until the directory takes no more, and says how many.
-fn fill_with_names(directory: &Path) -> u64 {
-    // As many as an inode of ext4 can have.
-    const LINKS: u64 = 65_000;
+/// Gives files, which it makes beside, names in a directory, such as blobs have, until the directory takes no more, and says
+/// how many.
+fn fill_with_names(directory: &Path, beside: &Path) -> u64 {
+    // With its own, as many as an inode of ext4 can have.
+    const LINKS: u64 = 64_999;
     let name = |number: u64| {
         // Spread over the directory's tree as checksums are.
         let spread = [1, 2, 3, 4].map(|salt: u64| {
@@ -431,18 +432,23 @@ fn fill_with_names(directory: &Path) -> u64 {
         });
         directory.join(spread.map(|part| format!("{part:016x}")).concat())
     };
+    // One part of its tree is full before another.
+    let (mut given, mut refused) = (0, 0);
     for number in 0.. {
-        let named = match number % LINKS {
-            0 => fs::File::create_new(name(number)).map(drop),
-            _ => fs::hard_link(name(number - number % LINKS), name(number)),
-        };
-        match named {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return number,
+        let file = beside.join(format!("names-{}", number / LINKS));
+        if number % LINKS == 0 {
+            fs::write(&file, "").unwrap();
+        }
+        match fs::hard_link(&file, name(number)) {
+            Ok(()) => (given, refused) = (given + 1, 0),
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => refused += 1,
             Err(error) => panic!("{error}"),
         }
+        if refused == 300 {
+            break;
+        }
     }
-    unreachable!("a directory without end");
+    given
 }
 
 /// All blobs were in one directory, and a directory has a largest size: from then on a store with room for more said that
@@ -468,7 +474,7 @@ fn a_directory_that_is_full_is_not_the_store() {
     let handle = Handle::open(&root).unwrap();
     take(&handle, 1).unwrap();
     let first = outside::content(&root).join("0000");
-    let full = fill_with_names(&first);
+    let full = fill_with_names(&first, mount.path());
     assert!(full >= GIVEN, "{full} names fill a directory");
     let error = take(&handle, 2).unwrap_err();
     assert_eq!(error.kind(), snapshotter::ErrorKind::NoSpace);

@@ -9,7 +9,6 @@ mod confirm;
 mod content;
 mod fetch;
 mod flight;
-mod handle;
 mod mend;
 mod places;
 mod publish;
@@ -32,6 +31,7 @@ pub(crate) use pull::run as pull;
 pub use pull::{PullReport, PullRequest};
 pub use push::{PushReport, PushRequest};
 pub(crate) use push::{publish_new, run as push};
+pub(crate) use remove::run as remove;
 pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
 
 use crate::activity::Activity;

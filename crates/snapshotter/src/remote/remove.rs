@@ -12,7 +12,7 @@ use crate::words::reference::Reference;
 
 /// Removes it there. What is here stays, and is from then on an only copy: it reaches the disk before the other one goes,
 /// or that one stays. Blocks.
-pub(super) fn run(
+pub(crate) fn run(
     store: &Store,
     remote: &Remote,
     reference: &Reference,

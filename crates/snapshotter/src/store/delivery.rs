@@ -13,7 +13,6 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::check::settled;
 use super::{Ingest, Payload, Slot, Store};
 use crate::fs::Stat;
 use crate::fs::dir::Kind;
@@ -73,7 +72,6 @@ impl<'s> Delivery<'s> {
         if before.kind != Kind::File {
             return Err(self.damaged("is no regular file"));
         }
-        let mtime = settled(&before);
         let (map, hashes) = match pass_packed(&file, size, output, Hashing::Both, progress) {
             Err(error) if is_wrong(&error) => {
                 return Err(self
@@ -90,6 +88,9 @@ impl<'s> Delivery<'s> {
             )
             .with_path(&self.path));
         }
+        // A daemon delivers what it has just written, so its time is nearly always the present. Whoever reads a packed file
+        // hashes all of it, and only who does not would be told too late of a change within this tick of the clock.
+        let mtime = Some(before.mtime);
         Ok(Delivered { map, hashes, mtime })
     }
 

@@ -1,13 +1,13 @@
 //! What a handle does with remotes.
 
-use super::{
-    Context, PullReport, PullRequest, PushReport, PushRequest, Remote, RemoteDetails,
-    RemoteDiagnosis, RemoteSnapshot, pull, push, remove::run as remove,
-};
+use super::{Inner, Snapshotter};
 use crate::activity::Activity;
 use crate::metrics::Operation;
 use crate::registry::Registry;
-use crate::snapshotter::{Inner, Snapshotter};
+use crate::remote::{
+    self, Context, PullReport, PullRequest, PushReport, PushRequest, Remote, RemoteDetails,
+    RemoteDiagnosis, RemoteSnapshot,
+};
 use crate::transport::Content;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
@@ -40,7 +40,7 @@ impl Snapshotter {
                 request.content.as_ref(),
                 activity,
             )?;
-            let report = push(
+            let report = remote::push(
                 store,
                 &inner.snapshots.transfers,
                 &remote,
@@ -86,7 +86,7 @@ impl Snapshotter {
                 remote: &remote,
                 activity,
             };
-            let report = pull(&context, &request)?;
+            let report = remote::pull(&context, &request)?;
             inner.metrics.count(|metrics| {
                 metrics.fetched_bytes += report.fetched_bytes;
                 metrics.blob_hits += report.reused_blobs;
@@ -136,7 +136,7 @@ impl Snapshotter {
         let reference = reference.clone();
         self.run(move |inner, store, activity| {
             let remote = inner.require_remote(None, None, activity)?;
-            remove(store, &remote, &reference, activity)
+            remote::remove(store, &remote, &reference, activity)
         })
         .await
     }

@@ -129,7 +129,7 @@ pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
 pub use snapshot::{EntryKind, File, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest};
 pub use snapshotter::Snapshotter;
 #[cfg(feature = "registry")]
-pub use transport::{Content, ContentProvider, Credentials, SharedWith};
+pub use transport::{Content, ContentProvider, Credentials};
 #[cfg(feature = "dragonfly")]
 pub use transport::{Dragonfly, DragonflyDiagnosis};
 pub use verify::{BadBlob, BadSnapshot, VerifyReport, VerifyRequest};
@@ -140,3 +140,5 @@ pub use words::placement::{LinkMode, Placement, PlacementCount, Placements};
 pub use words::progress::{Event, Observer, Warning, WarningKind};
 pub use words::publication::Publication;
 pub use words::reference::{Reference, ReferenceError};
+#[cfg(feature = "registry")]
+pub use words::sharing::SharedWith;

@@ -18,9 +18,11 @@ pub(crate) mod place;
 pub(crate) mod scan;
 pub mod small;
 pub(crate) mod space;
+mod stat;
 pub(crate) mod temporary;
 
-pub(crate) use dir::{Dir, Stat};
+pub(crate) use dir::Dir;
+pub(crate) use stat::Stat;
 
 use std::io;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::fs::space::Space;
 
 const GIB: u64 = 1 << 30;
 

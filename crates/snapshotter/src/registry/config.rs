@@ -8,8 +8,8 @@ use super::endpoint::Endpoint;
 use super::name;
 use super::secret::Secret;
 use crate::patience::{MIN_RATE, Patience};
-use crate::transport::SharedWith;
 use crate::words::error::{Error, Result};
+use crate::words::sharing::SharedWith;
 
 /// The registry that holds snapshots' manifests and documents, or the directory that stands in for one.
 ///

@@ -19,7 +19,6 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::budget::{self, Budget};
-use super::config::SharedWith;
 use super::files::{PIECE, read_into};
 use super::source::Source;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
@@ -35,6 +34,7 @@ use crate::pass::buffers::Buffers;
 use crate::threads;
 use crate::words::digest::Digest;
 use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::sharing::SharedWith;
 
 /// Written before the disk is set to work ahead of the sync, in bytes.
 const WRITEBACK: u64 = 8 << 20;

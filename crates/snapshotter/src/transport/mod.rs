@@ -18,6 +18,7 @@ mod said;
 mod source;
 #[cfg(test)]
 mod tests;
+mod validate;
 
 use std::fs::File;
 use std::ops::Range;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-pub use config::{Content, ContentProvider, Credentials, SharedWith};
+pub use config::{Content, ContentProvider, Credentials};
 #[cfg(feature = "dragonfly")]
 pub(crate) use dragonfly::Daemon;
 #[cfg(feature = "dragonfly")]
@@ -204,7 +205,7 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
 /// its own; `Unsupported` for a provider that was not compiled in.
 pub(crate) fn open(content: &Content) -> Result<Box<dyn ContentTransport>> {
     content.validate()?;
-    config::require_compiled_in(content.provider)?;
+    validate::require_compiled_in(content.provider)?;
     match content.provider {
         ContentProvider::Registry => Err(Error::invalid(
             "content.provider registry keeps content in the registry of the snapshot: there is no storage of its own",

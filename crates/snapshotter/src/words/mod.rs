@@ -11,4 +11,5 @@ pub mod progress;
 pub mod publication;
 pub mod reference;
 pub mod relpath;
+pub mod sharing;
 pub mod total;

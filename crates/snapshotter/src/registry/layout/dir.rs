@@ -8,9 +8,9 @@ use crate::fs::Dir;
 use crate::fs::durable::{self, ensure_dir};
 use crate::registry::Repository;
 use crate::registry::name::below;
-use crate::transport::SharedWith;
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::sharing::SharedWith;
 
 pub(super) const MARKER: &str = "oci-layout";
 const MARKER_BYTES: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;

@@ -36,8 +36,9 @@ use self::place::Place;
 #[cfg(test)]
 pub(super) use self::verdict::DOWN;
 use self::verdict::{Verdict, Way, judge, text};
-use super::config::{Content, require_compiled_in};
+use super::config::Content;
 use super::said::Said;
+use super::validate::require_compiled_in;
 use super::{Call, ContentTransport, Existing, Pieces, Published};
 use crate::activity::Warnings;
 use crate::words::digest::Digest;

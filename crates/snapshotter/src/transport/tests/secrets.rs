@@ -8,9 +8,9 @@ use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use super::bucket::configuration;
 use super::suite::{content, fetch, publish};
 use crate::pace::Pace;
-use crate::transport::config::require_compiled_in;
 use crate::transport::object::{ObjectStorage, Tuning};
 use crate::transport::parts::PART;
+use crate::transport::validate::require_compiled_in;
 use crate::transport::{Content, ContentProvider, ContentTransport, Existing};
 use crate::words::error::Error;
 

@@ -1,0 +1,235 @@
+//! What a configuration of content must be to work: the field that cannot is named.
+
+use std::time::Duration;
+
+use super::config::{Content, ContentProvider, Credentials};
+use crate::words::digest::excerpt;
+use crate::words::error::{Error, Result};
+use crate::words::sharing::SharedWith;
+
+impl Content {
+    pub(crate) fn validate(&self) -> Result<()> {
+        self.validate_limits()?;
+        self.validate_where()?;
+        self.validate_keys()
+    }
+
+    fn validate_limits(&self) -> Result<()> {
+        let day = Duration::from_secs(24 * 60 * 60);
+        require(
+            !self.timeout.is_zero() && self.timeout <= day,
+            "timeout",
+            "must be longer than zero and at most a day",
+        )?;
+        require(self.retries <= 20, "retries", "must be at most 20")?;
+        let proxy = self.proxy.as_deref().unwrap_or("http://proxy");
+        require(
+            has_scheme(proxy) && !proxy.contains(char::is_whitespace),
+            "proxy",
+            "must start with http:// or https:// and have no spaces",
+        )
+    }
+
+    fn validate_where(&self) -> Result<()> {
+        if !self.provider.is_bucket() {
+            return self.validate_root();
+        }
+        let bucket = self.bucket.as_deref().unwrap_or_default();
+        if !is_bucket_name(bucket) {
+            return Err(Error::invalid(format!(
+                "content.bucket \"{}\" must be 1 to 255 letters, digits, dots, dashes and underscores",
+                excerpt(bucket)
+            )));
+        }
+        require(
+            self.root.as_os_str().is_empty(),
+            "root",
+            "is for provider fs alone",
+        )?;
+        self.validate_shared()?;
+        let needs_endpoint = match self.provider {
+            ContentProvider::S3 => self.region.is_none(),
+            ContentProvider::Gcs => false,
+            _ => true,
+        };
+        match &self.endpoint {
+            None if needs_endpoint && self.provider == ContentProvider::S3 => Err(Error::invalid(
+                "content.region must be set where content.endpoint is not",
+            )),
+            None if needs_endpoint => Err(Error::invalid(format!(
+                "content.endpoint must be set for provider {}",
+                self.provider
+            ))),
+            None => Ok(()),
+            Some(endpoint) => require(
+                is_endpoint(endpoint),
+                "endpoint",
+                "must be a host, perhaps with http:// or https://, a port and a path, and nothing else",
+            ),
+        }
+    }
+
+    fn validate_root(&self) -> Result<()> {
+        let unused = [
+            ("bucket", self.bucket.is_some()),
+            ("region", self.region.is_some()),
+            ("endpoint", self.endpoint.is_some()),
+            ("access_key_id", self.access_key_id.is_some()),
+            ("access_key_secret", self.access_key_secret.is_some()),
+            ("session_token", self.session_token.is_some()),
+            ("credential_path", self.credential_path.is_some()),
+        ];
+        for (field, is_set) in unused {
+            if is_set {
+                return Err(Error::invalid(format!(
+                    "content.{field} has no meaning for provider {}",
+                    self.provider
+                )));
+            }
+        }
+        if self.provider == ContentProvider::Registry {
+            self.validate_shared()?;
+        }
+        require(
+            self.provider == ContentProvider::Registry || self.root.is_absolute(),
+            "root",
+            "must be an absolute directory for provider fs",
+        )
+    }
+
+    fn validate_shared(&self) -> Result<()> {
+        require(
+            self.shared_with == SharedWith::Nobody,
+            "shared_with",
+            "is for provider fs alone",
+        )
+    }
+
+    fn validate_keys(&self) -> Result<()> {
+        let fields = [
+            ("access_key_id", &self.access_key_id),
+            ("access_key_secret", &self.access_key_secret),
+            ("session_token", &self.session_token),
+            ("region", &self.region),
+        ];
+        for (field, value) in fields {
+            let value = value.as_deref().unwrap_or("unset");
+            let plain = !value.is_empty() && value.chars().all(|c| c.is_ascii_graphic());
+            // The value stays out of the text: it is a secret, if perhaps a mistyped one.
+            require(
+                plain,
+                field,
+                "must not be empty and have neither spaces nor other than ASCII characters",
+            )?;
+        }
+        require(
+            self.access_key_id.is_some() || self.access_key_secret.is_none(),
+            "access_key_id",
+            "must be set where access_key_secret is",
+        )?;
+        match self.provider {
+            ContentProvider::Fs | ContentProvider::Registry => Ok(()),
+            ContentProvider::Gcs => self.validate_google(),
+            ContentProvider::Azblob => self.validate_azure(),
+            ContentProvider::Obs if self.session_token.is_some() => Err(Error::invalid(
+                "content.session_token is not supported for provider obs",
+            )),
+            _ => self.validate_pair(self.access_key_secret.is_some()),
+        }
+    }
+
+    fn validate_azure(&self) -> Result<()> {
+        require(
+            self.access_key_secret.is_none() || self.session_token.is_none(),
+            "session_token",
+            "(a SAS token) takes the place of access_key_secret: set one of them for provider azblob",
+        )?;
+        self.validate_pair(self.access_key_secret.is_some() || self.session_token.is_some())
+    }
+
+    fn validate_pair(&self, has_secret: bool) -> Result<()> {
+        let is_static = self.credentials == Credentials::Static;
+        require(
+            !is_static || self.access_key_id.is_some(),
+            "access_key_id",
+            "must be set with static credentials",
+        )?;
+        require(
+            has_secret || !(is_static || self.access_key_id.is_some()),
+            "access_key_secret",
+            "must be set where access_key_id is, and with static credentials",
+        )
+    }
+
+    fn validate_google(&self) -> Result<()> {
+        require(
+            self.access_key_id.is_none(),
+            "access_key_id",
+            "has no meaning for provider gcs: set credential_path to a service account's key file",
+        )?;
+        require(
+            self.credential_path.is_none() || self.session_token.is_none(),
+            "session_token",
+            "takes the place of credential_path: set one of them for provider gcs",
+        )?;
+        require(
+            self.credentials == Credentials::Ambient
+                || self.credential_path.is_some()
+                || self.session_token.is_some(),
+            "credential_path",
+            "must be set with static credentials",
+        )
+    }
+}
+
+/// Fails for a provider whose feature is off.
+pub(super) fn require_compiled_in(provider: ContentProvider) -> Result<()> {
+    let is_in = match provider {
+        ContentProvider::S3 => cfg!(feature = "object-storage-s3"),
+        ContentProvider::Oss => cfg!(feature = "object-storage-oss"),
+        ContentProvider::Gcs => cfg!(feature = "object-storage-gcs"),
+        ContentProvider::Azblob => cfg!(feature = "object-storage-azblob"),
+        ContentProvider::Obs => cfg!(feature = "object-storage-obs"),
+        ContentProvider::Cos => cfg!(feature = "object-storage-cos"),
+        ContentProvider::Fs => true,
+        ContentProvider::Registry => true,
+    };
+    if is_in {
+        return Ok(());
+    }
+    Err(Error::new(
+        crate::ErrorKind::Unsupported,
+        format!("content.provider {provider} is not in this build"),
+    )
+    .with_hint(format!(
+        "build with the feature object-storage-{provider} or object-storage"
+    )))
+}
+
+fn has_scheme(url: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| {
+        url.strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty())
+    })
+}
+
+fn is_bucket_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    (1..=255).contains(&name.len()) && name.chars().all(plain) && !name.starts_with('.')
+}
+
+fn is_endpoint(endpoint: &str) -> bool {
+    let rest = endpoint
+        .strip_prefix("https://")
+        .or_else(|| endpoint.strip_prefix("http://"))
+        .unwrap_or(endpoint);
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '?' | '#' | '\\' | '"');
+    !rest.is_empty() && !rest.starts_with('/') && !rest.contains("://") && rest.chars().all(plain)
+}
+
+fn require(holds: bool, field: &str, rule: &str) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("content.{field} {rule}")))
+}

@@ -1,7 +1,9 @@
 //! Looking at what is stored, and taking it away: list, inspect, usage, remove.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::activity::Activity;
@@ -15,6 +17,7 @@ use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, Error, Result};
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
+use crate::words::relpath::RelPath;
 
 /// A snapshot in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,7 +213,7 @@ pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
 pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDetails> {
     let read = store.catalog.read(|txn| {
         let snapshot = txn.resolve(reference)?;
-        let document = txn.document(snapshot.id)?;
+        let document = txn.document_bytes(snapshot.id)?;
         let manifest = txn.manifest(snapshot.id)?;
         let known = txn.publications_of(snapshot.id)?;
         Ok((summary(snapshot, known), document, manifest))
@@ -224,7 +227,7 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
     let annotations = Manifest::parse(&manifest)
         .map_err(|error| invalid("manifest", &error))?
         .annotations;
-    let (files, directories, symlinks) = entries(&parsed);
+    let (files, directories, symlinks) = entries(parsed);
     Ok(SnapshotDetails {
         summary,
         annotations,
@@ -238,18 +241,18 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
 
 /// A document's entries for people.
 pub(crate) fn entries(
-    document: &Document,
+    document: Document,
 ) -> (Vec<FileDetails>, Vec<PathDetails>, Vec<SymlinkDetails>) {
     let directories = document
         .directories
-        .iter()
-        .map(|entry| path(entry.path.as_path(), &entry.attributes));
-    let symlinks = document.symlinks.iter().map(|entry| SymlinkDetails {
-        entry: path(entry.path.as_path(), &entry.attributes),
-        target: Path::new(crate::snapshot::os_name(&entry.target)).to_owned(),
+        .into_iter()
+        .map(|entry| path(entry.path, entry.attributes));
+    let symlinks = document.symlinks.into_iter().map(|entry| SymlinkDetails {
+        entry: path(entry.path, entry.attributes),
+        target: PathBuf::from(OsString::from_vec(entry.target)),
     });
     (
-        document.files.iter().map(file).collect(),
+        document.files.into_iter().map(file).collect(),
         directories.collect(),
         symlinks.collect(),
     )
@@ -371,27 +374,24 @@ fn system_time(mtime: Mtime) -> SystemTime {
     whole + Duration::from_nanos(mtime.nanoseconds.into())
 }
 
-fn file(entry: &FileEntry) -> FileDetails {
+fn file(entry: FileEntry) -> FileDetails {
     FileDetails {
-        entry: path(entry.path.as_path(), &entry.attributes),
+        entry: path(entry.path, entry.attributes),
         digest: entry.content.digest(),
         checksum: entry.content.checksum(),
         read_only: entry.read_only,
         size: entry.size,
-        hardlink_of: entry
-            .hardlink_of
-            .as_ref()
-            .map(|path| path.as_path().to_owned()),
+        hardlink_of: entry.hardlink_of.map(PathBuf::from),
     }
 }
 
-fn path(relative_path: &Path, attributes: &Attributes) -> PathDetails {
+fn path(relative_path: RelPath, attributes: Attributes) -> PathDetails {
     PathDetails {
-        relative_path: relative_path.to_owned(),
+        relative_path: relative_path.into(),
         mode: attributes.mode,
         uid: attributes.uid,
         gid: attributes.gid,
         modified: system_time(attributes.mtime),
-        xattrs: attributes.xattrs.clone(),
+        xattrs: attributes.xattrs,
     }
 }

@@ -92,8 +92,12 @@ impl Remote {
         reference: &Reference,
         activity: &Activity,
     ) -> Result<(Vec<u8>, Vec<u8>, Document)> {
-        let resolved = resolve(self, reference, activity)?;
-        Ok((resolved.manifest, resolved.document, resolved.entries))
+        let resolved = resolve(self, reference, None, activity)?;
+        Ok((
+            resolved.manifest,
+            resolved.document.into_bytes()?,
+            resolved.entries,
+        ))
     }
 
     /// What the registry says of a snapshot.
@@ -102,8 +106,8 @@ impl Remote {
         reference: &Reference,
         activity: &Activity,
     ) -> Result<RemoteDetails> {
-        let resolved = resolve(self, reference, activity)?;
-        let (files, directories, symlinks) = entries(&resolved.entries);
+        let resolved = resolve(self, reference, None, activity)?;
+        let (files, directories, symlinks) = entries(resolved.entries);
         Ok(RemoteDetails {
             manifest_digest: Sha256::of(&resolved.manifest),
             reference: resolved.reference,

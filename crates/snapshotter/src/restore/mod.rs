@@ -16,11 +16,10 @@ use std::time::{Duration, Instant};
 
 use directories::OutputDir;
 use early::EarlyFiles;
-use plan::Selection;
+use plan::{Plan, Selection};
 
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
-use crate::format::document::Document;
 use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
 use crate::limit::Limits;
@@ -212,13 +211,13 @@ pub(crate) fn run(
         }),
         activity: &activity,
     };
-    let (leased, fetched, restored) = call
+    let (snapshot, fetched, restored) = call
         .run(&operation)
         .map_err(|error| error.with_reference(&request.reference))?;
     drop(operation);
-    let digest = leased.snapshot.manifest_digest;
+    let digest = snapshot.manifest_digest;
     Ok(RestoreReport {
-        reference: leased.snapshot.reference.with_digest(digest),
+        reference: snapshot.reference.with_digest(digest),
         manifest_digest: digest,
         files: restored.files,
         directories: restored.directories,
@@ -244,26 +243,46 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn run(&self, operation: &Operation) -> Result<(Leased, Fetched, Restored)> {
+    fn run(&self, operation: &Operation) -> Result<(Snapshot, Fetched, Restored)> {
         // Refused before anything is fetched or made; an output that hangs holds nobody else.
         let near = near_output(self.store, &self.request.output_dir)?;
-        let (leased, mut fetched, early) = self.obtain(operation, near)?;
-        let result = self.materialize(&leased, early.as_ref());
+        let (snapshot, mut fetched, early) = self.obtain(operation, near)?;
+        let plan = self.plan(&snapshot)?;
+        let result = self.materialize(&snapshot, plan, early.as_ref());
         let restored = match (result, &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
-                let again = self.fetch_again(remote, &leased, error)?;
+                let again = self.fetch_again(remote, &snapshot, error)?;
                 fetched.fetched_blobs += again.fetched_blobs;
                 fetched.fetched_bytes += again.fetched_bytes;
-                self.materialize(&leased, None)?
+                self.materialize(&snapshot, self.plan(&snapshot)?, None)?
             }
             (result, _) => result?,
         };
-        Ok((leased, fetched, restored))
+        Ok((snapshot, fetched, restored))
     }
 
-    fn materialize(&self, leased: &Leased, early: Option<&EarlyFiles>) -> Result<Restored> {
-        let document = parse(&leased.document)?;
-        let plan = plan::plan(document, &self.request.paths)?;
+    /// What there is to make. A description that is damaged is fetched again.
+    fn plan(&self, snapshot: &Snapshot) -> Result<Plan> {
+        let read = || self.store.catalog.read(|txn| txn.document(snapshot.id));
+        let document = match (read(), &self.remote) {
+            (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
+                match remote::repair_description(remote, snapshot) {
+                    Ok(true) => read()?,
+                    Ok(false) => return Err(error),
+                    Err(why) => return Err(not_fetched_again(&error, why)),
+                }
+            }
+            (document, _) => document?,
+        };
+        plan::plan(document, &self.request.paths)
+    }
+
+    fn materialize(
+        &self,
+        snapshot: &Snapshot,
+        plan: Plan,
+        early: Option<&EarlyFiles>,
+    ) -> Result<Restored> {
         let output = open_output(self.store, &self.request.output_dir)?;
         let context = Context {
             store: self.store,
@@ -277,7 +296,7 @@ impl Call<'_> {
             cloning: Cloning::default(),
             early,
         };
-        materialize::all(&context, leased.snapshot.id, &plan)
+        materialize::all(&context, snapshot.id, plan)
     }
 
     /// Leases the snapshot, fetching it first if it is not here.
@@ -285,7 +304,7 @@ impl Call<'_> {
         &self,
         operation: &Operation,
         near: Dir,
-    ) -> Result<(Leased, Fetched, Option<EarlyFiles>)> {
+    ) -> Result<(Snapshot, Fetched, Option<EarlyFiles>)> {
         match (
             lease(self.store, operation, &self.request.reference),
             &self.remote,
@@ -297,25 +316,12 @@ impl Call<'_> {
                 let recipient = early.as_ref().map(|early| early as &dyn Recipient);
                 let reference = &self.request.reference;
                 let fetched = remote::fetch(remote, operation, reference, recipient)?;
-                let leased = leased(self.store, fetched.snapshot)?;
-                Ok((leased, fetched, early))
+                Ok((leased(self.store, fetched.snapshot)?, fetched, early))
             }
-            (Ok(leased), Some(remote)) if self.request.no_clobber => {
+            (Ok(snapshot), Some(remote)) if self.request.no_clobber => {
                 // A second attempt would find the first one's files in its way: what is bad is found before.
-                let fetched = remote::repair(remote, leased.snapshot.id)?;
-                Ok((leased, fetched, None))
-            }
-            (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
-                let reference = &self.request.reference;
-                match remote::repair_description(remote, reference) {
-                    Ok(true) => Ok((
-                        lease(self.store, operation, reference)?,
-                        Fetched::default(),
-                        None,
-                    )),
-                    Ok(false) => Err(error),
-                    Err(why) => Err(not_fetched_again(&error, why)),
-                }
+                let fetched = remote::repair(remote, snapshot.id)?;
+                Ok((snapshot, fetched, None))
             }
             (leased, _) => Ok((leased?, Fetched::default(), None)),
         }
@@ -325,13 +331,13 @@ impl Call<'_> {
     fn fetch_again(
         &self,
         remote: &remote::Context<'_>,
-        leased: &Leased,
+        snapshot: &Snapshot,
         error: Error,
     ) -> Result<Fetched> {
         if self.request.no_clobber {
             return Err(error);
         }
-        match remote::repair(remote, leased.snapshot.id) {
+        match remote::repair(remote, snapshot.id) {
             // What was here may have been in need of its row alone.
             Ok(fetched) if fetched.fetched_blobs + fetched.reused_blobs > 0 => Ok(fetched),
             Ok(_) => Err(error),
@@ -353,36 +359,27 @@ fn not_fetched_again(error: &Error, why: Error) -> Error {
     }
 }
 
-/// A snapshot that cannot go away while this call runs.
-struct Leased {
-    snapshot: Snapshot,
-    document: Vec<u8>,
-}
-
-fn lease(store: &Store, operation: &Operation, reference: &Reference) -> Result<Leased> {
+/// Finds a snapshot, which cannot go away from then on while this call runs.
+fn lease(store: &Store, operation: &Operation, reference: &Reference) -> Result<Snapshot> {
     store.with_slice(|| {
         store.catalog.write(Sync::Normal, |txn| {
             let snapshot = txn.resolve(reference)?;
             operation.lease(txn, snapshot.id)?;
             txn.touch(snapshot.id, now())?;
-            let document = txn.document(snapshot.id)?;
-            Ok(Leased { snapshot, document })
+            Ok(snapshot)
         })
     })
 }
 
 /// A snapshot that this call leases already.
-fn leased(store: &Store, snapshot: i64) -> Result<Leased> {
-    let (snapshot, document) = store
-        .catalog
-        .read(|txn| Ok((txn.snapshot(snapshot)?, txn.document(snapshot)?)))?;
-    let snapshot = snapshot.ok_or_else(|| {
+fn leased(store: &Store, snapshot: i64) -> Result<Snapshot> {
+    let snapshot = store.catalog.read(|txn| txn.snapshot(snapshot))?;
+    snapshot.ok_or_else(|| {
         Error::new(
             ErrorKind::NotFound,
             "the snapshot was removed while it was fetched",
         )
-    })?;
-    Ok(Leased { snapshot, document })
+    })
 }
 
 /// The figures of a report.
@@ -394,12 +391,6 @@ struct Restored {
     logical_bytes: u64,
     data_bytes: u64,
     placements: Placements,
-}
-
-fn parse(document: &[u8]) -> Result<Document> {
-    Document::parse(document).map_err(|error| {
-        Error::damaged(format!("the snapshot's document is not valid: {error}")).with_source(error)
-    })
 }
 
 /// The output directory, or the nearest one above it that is there.

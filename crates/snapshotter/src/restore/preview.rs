@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::directories::OutputDir;
 use super::plan::{Plan, plan};
-use super::{RestoreRequest, near_output, parse};
+use super::{RestoreRequest, near_output};
 use crate::ErrorKind;
 use crate::fs::Dir;
 use crate::snapshot::{EntryKind, PlannedEntry};
@@ -44,16 +44,15 @@ pub(crate) fn run(store: &Store, request: &RestoreRequest) -> Result<RestorePlan
         let document = txn.document(snapshot.id)?;
         Ok((snapshot, document))
     })?;
-    let plan = plan(parse(&document)?, &request.paths)?;
-    let files = || plan.groups.iter().flat_map(|group| &group.files);
+    let plan = plan(document, &request.paths)?;
     Ok(RestorePlan {
         reference: snapshot.reference.with_digest(snapshot.manifest_digest),
         manifest_digest: snapshot.manifest_digest,
         existing: existing(store, request, &plan)?,
-        files: (files().count() + plan.links.len()) as u64,
+        files: (plan.files.len() + plan.links.len()) as u64,
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
-        logical_bytes: files().map(|file| file.entry.size).sum(),
+        logical_bytes: plan.files.iter().map(|file| file.size).sum(),
         entries: entries(&plan),
     })
 }
@@ -86,9 +85,9 @@ fn exists(output: &OutputDir<'_>, path: &RelPath) -> Result<bool> {
 
 fn entries(plan: &Plan) -> Vec<PlannedEntry> {
     let mut entries = Vec::new();
-    for file in plan.groups.iter().flat_map(|group| &group.files) {
-        let entry = &file.entry;
-        for path in std::iter::once(&entry.path).chain(&file.others) {
+    for entry in &plan.files {
+        let others = plan.others(&entry.path).iter().map(|link| &link.path);
+        for path in std::iter::once(&entry.path).chain(others) {
             let path = path.as_path();
             entries.push(PlannedEntry::new(
                 path,

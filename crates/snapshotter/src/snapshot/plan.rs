@@ -106,7 +106,7 @@ pub(crate) fn run(
             .sum(),
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
-        logical_bytes: plan.files.iter().map(|file| file.stat.size).sum(),
+        logical_bytes: plan.files.iter().map(|file| file.size).sum(),
         data_bytes: plan.allocated(),
         entries: entries(&plan),
         warnings: activity.into_warnings(),
@@ -117,7 +117,7 @@ fn entries(plan: &walk::Plan) -> Vec<PlannedEntry> {
     let mut entries = Vec::new();
     for file in &plan.files {
         for path in std::iter::once(&file.path).chain(&file.others) {
-            let (size, read_only) = (file.stat.size, file.read_only);
+            let (size, read_only) = (file.size, file.read_only);
             entries.push(PlannedEntry::new(
                 path.as_path(),
                 EntryKind::File,
@@ -126,9 +126,9 @@ fn entries(plan: &walk::Plan) -> Vec<PlannedEntry> {
             ));
         }
     }
-    for (path, _) in &plan.directories {
+    for directory in &plan.directories {
         entries.push(PlannedEntry::new(
-            path.as_path(),
+            directory.path.as_path(),
             EntryKind::Directory,
             false,
             0,

@@ -3,44 +3,47 @@
 //! Nothing is read but directories. Paths are opened beneath the base directory without following any symlink, so the
 //! walk stays inside it, also while somebody changes it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::num::NonZeroU32;
 
+use super::describe::cannot_describe;
 use super::globs::Globs;
 use super::{Context, File, SnapshotRequest, is_base, os_name};
+use crate::format::document::{
+    Content, DirectoryEntry, DocumentError, FileEntry, MAX_DOCUMENT_BYTES, MAX_ENTRIES,
+    SymlinkEntry,
+};
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
 use crate::store::OwnDirectories;
-use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
 use crate::words::relpath::RelPath;
 
-/// Entries a document can hold.
-const MAX_ENTRIES: usize = 1 << 20;
+/// What to do about a tree that one document cannot list.
+pub(super) const IN_PARTS: &str = "take several snapshots, each of a part";
 
 /// What a snapshot consists of, each list in the byte order of its paths.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) files: Vec<PlannedFile>,
-    pub(super) directories: Vec<(RelPath, Attributes)>,
-    pub(super) symlinks: Vec<PlannedSymlink>,
+    pub(super) directories: Vec<DirectoryEntry>,
+    pub(super) symlinks: Vec<SymlinkEntry>,
 }
 
-/// A regular file: one inode.
+/// A regular file: one inode. There may be a million of them.
 #[derive(Debug)]
 pub(super) struct PlannedFile {
     pub(super) path: RelPath,
     /// Its further names in the snapshot.
     pub(super) others: Vec<RelPath>,
     pub(super) read_only: bool,
-    pub(super) stat: Stat,
-}
-
-#[derive(Debug)]
-pub(super) struct PlannedSymlink {
-    pub(super) path: RelPath,
-    pub(super) target: Vec<u8>,
-    pub(super) attributes: Attributes,
+    /// Holes included, in bytes.
+    pub(super) size: u64,
+    /// What it occupies on its disk, in bytes.
+    allocated: u64,
+    /// Which of the inodes with several names has this one.
+    inode: Option<NonZeroU32>,
 }
 
 impl Plan {
@@ -48,7 +51,7 @@ impl Plan {
     pub(super) fn allocated(&self) -> u64 {
         self.files
             .iter()
-            .map(|file| file.stat.allocated.min(file.stat.size))
+            .map(|file| file.allocated.min(file.size))
             .sum()
     }
 }
@@ -64,6 +67,8 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
         exclude: Globs::new("exclude", &request.exclude)?,
         plan: Plan::default(),
         pending: Vec::new(),
+        inodes: HashMap::new(),
+        length: 0,
     };
     for start in selection.starts() {
         walk.start(start)?;
@@ -75,9 +80,10 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
     let mut plan = walk.plan;
     selection.require_all_found(context.base)?;
     plan.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    plan.directories.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    plan.directories
+        .sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.symlinks.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    plan.files = join_hardlinks(plan.files);
+    join_hardlinks(&mut plan.files);
     Ok(plan)
 }
 
@@ -170,6 +176,10 @@ struct Walk<'a> {
     exclude: Globs,
     plan: Plan,
     pending: Vec<Option<RelPath>>,
+    /// Inodes with several names.
+    inodes: HashMap<(u64, u64), NonZeroU32>,
+    /// What the document has at least, in bytes.
+    length: u64,
 }
 
 impl Walk<'_> {
@@ -210,7 +220,10 @@ impl Walk<'_> {
         if let Some(path) = path {
             let attributes =
                 attributes::of_file(dir, &stat).at("read the attributes of", dir.path())?;
-            self.plan.directories.push((path.clone(), attributes));
+            let path = path.clone();
+            let entry = DirectoryEntry { path, attributes };
+            self.count(entry.encoded_length())?;
+            self.plan.directories.push(entry);
         }
         dir.for_each_name(|name| {
             use std::os::unix::ffi::OsStrExt;
@@ -244,7 +257,7 @@ impl Walk<'_> {
                 ErrorKind::Unsupported,
                 format!("a snapshot cannot have more than {MAX_ENTRIES} entries"),
             )
-            .with_hint("take several snapshots, each of a part"));
+            .with_hint(IN_PARTS));
         }
         if stat.mode > 0o777 && matches!(stat.kind, Kind::File | Kind::Directory) {
             self.context.activity.warn(
@@ -254,12 +267,7 @@ impl Walk<'_> {
             );
         }
         match stat.kind {
-            Kind::File => self.plan.files.push(PlannedFile {
-                read_only: self.selection.read_only(&path) || self.read_only.covers(&path),
-                path,
-                others: Vec::new(),
-                stat: *stat,
-            }),
+            Kind::File => self.take_file(path, stat)?,
             Kind::Directory => self.pending.push(Some(path)),
             Kind::Symlink => self.take_symlink(parent, path, stat)?,
             Kind::Socket => self.skip(Some(&path), "a socket cannot be restored"),
@@ -269,16 +277,60 @@ impl Walk<'_> {
         Ok(())
     }
 
+    fn take_file(&mut self, path: RelPath, stat: &Stat) -> Result<()> {
+        let entry = FileEntry {
+            read_only: self.selection.read_only(&path) || self.read_only.covers(&path),
+            path,
+            content: Content::SHORTEST,
+            size: stat.size,
+            attributes: attributes::of_stat(stat),
+            hardlink_of: None,
+        };
+        self.count(entry.encoded_length())?;
+        let inode = if stat.nlink > 1 {
+            // Counted from one, up to the limit on entries.
+            let next = NonZeroU32::MIN.saturating_add(self.inodes.len() as u32);
+            Some(*self.inodes.entry(stat.identity()).or_insert(next))
+        } else {
+            None
+        };
+        self.plan.files.push(PlannedFile {
+            path: entry.path,
+            others: Vec::new(),
+            read_only: entry.read_only,
+            size: stat.size,
+            allocated: stat.allocated,
+            inode,
+        });
+        Ok(())
+    }
+
+    /// Refuses what no document can list, before any file is read. What an entry is found to have besides comes on top.
+    fn count(&mut self, entry: std::result::Result<u64, DocumentError>) -> Result<()> {
+        // With a comma, or what is around the lists.
+        self.length += entry.map_err(cannot_describe)? + 1;
+        if self.length <= MAX_DOCUMENT_BYTES {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "the list of the snapshot's files would be longer than 256 MiB",
+        )
+        .with_hint(IN_PARTS))
+    }
+
     fn take_symlink(&mut self, parent: &Dir, path: RelPath, stat: &Stat) -> Result<()> {
         let name = os_name(path.file_name());
         let target = parent
             .read_link(name)
             .at("read the link", parent.path_of(name))?;
-        self.plan.symlinks.push(PlannedSymlink {
+        let entry = SymlinkEntry {
             path,
             target,
             attributes: attributes::of_stat(stat),
-        });
+        };
+        self.count(entry.encoded_length())?;
+        self.plan.symlinks.push(entry);
         Ok(())
     }
 
@@ -302,20 +354,22 @@ fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
 }
 
 /// Makes files that are names of one inode one file with further names.
-fn join_hardlinks(files: Vec<PlannedFile>) -> Vec<PlannedFile> {
-    let mut first: HashMap<(u64, u64), usize> = HashMap::new();
-    let mut joined: Vec<PlannedFile> = Vec::with_capacity(files.len());
-    for file in files {
-        if file.stat.nlink > 1 {
-            if let Some(&index) = first.get(&file.stat.identity()) {
-                // The promise must hold for every name: the bytes are the same.
-                joined[index].read_only &= file.read_only;
-                joined[index].others.push(file.path);
-                continue;
-            }
-            first.insert(file.stat.identity(), joined.len());
-        }
-        joined.push(file);
+fn join_hardlinks(files: &mut Vec<PlannedFile>) {
+    let mut seen = HashSet::new();
+    let is_further = |file: &mut PlannedFile| file.inode.is_some_and(|inode| !seen.insert(inode));
+    let further: Vec<PlannedFile> = files.extract_if(.., is_further).collect();
+    if further.is_empty() {
+        return;
     }
-    joined
+    let mut first: HashMap<NonZeroU32, &mut PlannedFile> = files
+        .iter_mut()
+        .filter_map(|file| Some((file.inode?, file)))
+        .collect();
+    for file in further {
+        if let Some(first) = file.inode.and_then(|inode| first.get_mut(&inode)) {
+            // The promise must hold for every name: the bytes are the same.
+            first.read_only &= file.read_only;
+            first.others.push(file.path);
+        }
+    }
 }

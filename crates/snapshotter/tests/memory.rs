@@ -85,7 +85,7 @@ fn children_start_here() {
         "verify" => drop(here().verify().unwrap()),
         other => panic!("{other}"),
     }
-    println!("peak {}", peak());
+    println!("\npeak {}", peak());
 }
 
 /// Of this process, resident, in bytes.

@@ -1,10 +1,10 @@
 //! Names on their way out, and names that cannot go.
 //!
 //! A name is moved to the trash under the names lock, which is quick, and unlinked after it; that of a small file is unlinked
-//! at once. In the trash it has the owner's name
-//! before its own, so that it takes no directory and the owner's reaper finds it. Where nothing more can be named, it is
-//! unlinked in place. What the system does not let go (an immutable file, a mount on it, a directory that only grows) is
-//! left where it is, and whoever asked says so: it is tried again whenever somebody sweeps, and nothing else waits for it.
+//! at once. In the trash it has the owner's name before its own, so that it takes no directory and the owner's reaper finds
+//! it. Where nothing more can be named, it is unlinked in place. What the system does not let go (an immutable file, a mount
+//! on it, a directory that only grows) is left where it is, and whoever asked says so: it is tried again whenever somebody
+//! sweeps, and nothing else waits for it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::words::digest::Sha256;
 use crate::words::entry::Mtime;
 
 const METADATA: &str =
@@ -795,6 +796,52 @@ fn paths_are_consistent(document: &Document) -> bool {
             all.iter()
                 .all(|path| path == leaf || !path.starts_with(leaf))
         })
+}
+
+// The walk refuses by this sum what no document can list, so it must not be more than a document has.
+#[test]
+fn what_an_entry_takes_is_known_before() {
+    let mut document = files(vec![file("a"), file("<\u{1}>")]);
+    document.directories.push(DirectoryEntry {
+        path: path("d"),
+        attributes: Attributes::default(),
+    });
+    document.symlinks.push(symlink("s", b"\xff"));
+    let entries = document.files.iter().map(|entry| entry.encoded_length());
+    let files: u64 = entries.map(|length| length.unwrap() + 1).sum();
+    let others = document.directories[0].encoded_length().unwrap()
+        + document.symlinks[0].encoded_length().unwrap();
+    let around = r#"{"files":[],"directories":[],"symlinks":[]}"#.len() as u64 - 1;
+    assert_eq!(
+        document.encode().unwrap().len() as u64,
+        files + others + around
+    );
+}
+
+// Long documents took their length in memory three times over. They are written and read as streams, which has to come to
+// the same bytes and entries.
+#[test]
+fn long_documents_are_the_same_as_streams() {
+    let number = SHORT as usize / 150;
+    let long = files((0..number).map(|at| file(format!("f{at:06}"))).collect());
+    let bytes = long.encode().unwrap();
+    assert!(bytes.len() as u64 > SHORT, "{}", bytes.len());
+    for (document, bytes) in [
+        (long, bytes),
+        (files(vec![file("a")]), unchecked(&files(vec![file("a")]))),
+    ] {
+        let length = bytes.len() as u64;
+        assert_eq!(Document::read(&*bytes, length).unwrap(), document);
+        assert!(Document::read(&bytes[..bytes.len() - 1], length).is_err());
+        let encoded = document.into_encoded().unwrap();
+        assert_eq!(
+            (encoded.sha256(), encoded.length()),
+            (Sha256::of(&bytes), length)
+        );
+        let mut written = Vec::new();
+        encoded.write(&mut written).unwrap();
+        assert!(written == bytes);
+    }
 }
 
 proptest! {

@@ -83,7 +83,7 @@ fn files(mut planned: Vec<PlannedFile>, mut captured: Vec<CapturedFile>) -> Vec<
             files.push(entry(other, of, read_only, one.clone()));
         }
         files.push(entry(path, None, read_only, one));
-        if planned.len() % CHUNK == 0 {
+        if planned.len().is_multiple_of(CHUNK) {
             planned.shrink_to_fit();
             captured.shrink_to_fit();
         }

@@ -70,12 +70,11 @@ impl Publishing<'_> {
         let before = self
             .remote
             .published(&self.snapshot.reference, self.activity)?;
-        let (blobs, manifest, document) = self.store.catalog.read(|txn| {
-            Ok((
-                txn.blobs_of_snapshot(self.snapshot.id)?,
-                txn.manifest(self.snapshot.id)?,
-                txn.document(self.snapshot.id)?,
-            ))
+        let id = self.snapshot.id;
+        let (blobs, manifest) = self.store.catalog.read(|txn| {
+            // Found out before anything is sent.
+            txn.check_document(id)?;
+            Ok((txn.blobs_of_snapshot(id)?, txn.manifest(id)?))
         })?;
         refuse_twins(&blobs)?;
         self.revise(before)?;
@@ -87,12 +86,15 @@ impl Publishing<'_> {
             bytes: total(blobs.iter().map(|blob| blob.data_size)),
         });
         let manifest = self
-            .send_contents(&blobs, manifest, &document)
+            .send_contents(&blobs, manifest)
             .inspect_err(|_| self.forget_absent())?;
         let digest = Sha256::of(&manifest);
         self.refuse_other(before, digest)?;
         // OCI has no manifest without layers: where the contents are none, an empty one stands in.
         let has_layers = matches!(self.remote.content, Place::Registry) && !blobs.is_empty();
+        // Neither is in memory while the other is.
+        drop(blobs);
+        let document = self.store.catalog.read(|txn| txn.document_bytes(id))?;
         self.send_artifacts(&manifest, document, has_layers, before != Some(digest))?;
         self.record(&manifest)?;
         Ok(Publication {
@@ -114,7 +116,7 @@ impl Publishing<'_> {
     }
 
     /// Sends what is not there yet, and returns the manifest: with contents in the registry, they are its layers.
-    fn send_contents(&self, blobs: &[Blob], manifest: Vec<u8>, document: &[u8]) -> Result<Vec<u8>> {
+    fn send_contents(&self, blobs: &[Blob], manifest: Vec<u8>) -> Result<Vec<u8>> {
         match &self.remote.content {
             Place::Unknown => Err(Error::invalid(
                 "content says no place to publish the snapshot's bytes to",
@@ -128,10 +130,11 @@ impl Publishing<'_> {
                 Ok(manifest)
             }
             Place::Registry => {
-                let annotations =
-                    super::parse_manifest(&manifest, &self.snapshot.reference)?.annotations;
+                let parsed = super::parse_manifest(&manifest, &self.snapshot.reference)?;
+                let document = (parsed.config, parsed.config_size);
                 let build = |layers: &[Layer]| {
-                    Manifest::build(document, layers, &annotations).map_err(too_many_layers)
+                    Manifest::build_for(document, layers, &parsed.annotations)
+                        .map_err(too_many_layers)
                 };
                 // Said before anything is sent.
                 build(&vec![LONGEST; blobs.len()])?;

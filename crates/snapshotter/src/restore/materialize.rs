@@ -11,20 +11,17 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::directories::{self, published, unless_mounted, warn_unset};
-use super::plan::{Group, Link, Plan, PlannedFile};
+use super::plan::{Link, Plan};
 use super::{Context, Restored, others};
-use crate::catalog::{Blob, ViewKey};
-use crate::format::document::FileEntry;
+use crate::catalog::{Blob, Txn, ViewKey};
+use crate::format::document::{Content, FileEntry};
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
 use crate::fs::temporary::{self, Temporary};
 use crate::fs::{Dir, Stat, attributes, own_ids};
 use crate::limit::for_each;
 use crate::pass::{Hashing, Output, holes_are_zero, is_wrong, pass};
-use crate::store::{
-    Existing, KnownViews, Linkable, NewView, OpenBlob, Told, Wanted, is_unreadable,
-};
-use crate::words::digest::{Checksum, Digest};
+use crate::store::{Existing, Linkable, NewView, OpenBlob, Told, Wanted, is_unreadable};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::form::Form;
@@ -40,12 +37,9 @@ const LARGE: u64 = 1 << 20;
 const ATTEMPTS: u32 = 16;
 
 /// Makes everything in a plan.
-pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<Restored> {
-    let blobs = Blobs::load(context, snapshot)?;
-    let files = || plan.groups.iter().flat_map(|group| &group.files);
-    // Looked up before anything is made: a document that names unknown content fails with nothing done.
+pub(super) fn all(context: &Context<'_>, snapshot: i64, mut plan: Plan) -> Result<Restored> {
     let mut restored = Restored {
-        files: (files().count() + plan.links.len()) as u64,
+        files: (plan.files.len() + plan.links.len()) as u64,
         directories: plan
             .directories
             .iter()
@@ -55,13 +49,10 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
         whiteouts: plan.whiteouts.len() as u64,
         ..Restored::default()
     };
-    for file in files() {
-        let blob = blobs.of(file)?;
-        restored.logical_bytes = total([restored.logical_bytes, blob.size]);
-        restored.data_bytes = total([restored.data_bytes, blob.data_size]);
-    }
+    look_up(context, snapshot, &mut plan.files, &mut restored)?;
+    let plan = &plan;
     context.activity.tell(|| Event::Planned {
-        files: files().count() as u64,
+        files: plan.files.len() as u64,
         bytes: restored.data_bytes,
     });
     context.output.require_foreign(plan)?;
@@ -78,12 +69,11 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
     let placing = Placing {
         context,
         plan,
-        blobs: &blobs,
-        known: context.store.known_views(snapshot)?,
+        snapshot,
         placements: Mutex::default(),
         left: Mutex::default(),
     };
-    let mut left: Vec<&Group> = plan.groups.iter().collect();
+    let mut left = plan.groups();
     while !left.is_empty() {
         left = placing.groups(&left)?;
     }
@@ -109,54 +99,41 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &Plan) -> Result<R
     Ok(restored)
 }
 
-/// The blobs a snapshot references, as its entries name them.
-struct Blobs {
-    by_checksum: HashMap<Checksum, Blob>,
-    by_digest: HashMap<Digest, Checksum>,
+/// Looks every content up before anything is made: a document that names unknown content fails with nothing done.
+fn look_up(
+    context: &Context<'_>,
+    snapshot: i64,
+    files: &mut [FileEntry],
+    restored: &mut Restored,
+) -> Result<()> {
+    let read = |txn: &Txn<'_>| txn.contents_of_snapshot(snapshot);
+    let contents = context.store.catalog.read(read)?;
+    for file in files {
+        let found = contents.find(&file.content, file.size);
+        let found = found.ok_or_else(|| disagree(file))?;
+        // Those of the Go library have no checksums.
+        file.content = Content::V1 {
+            digest: found.digest,
+            checksum: Some(found.checksum),
+        };
+        restored.logical_bytes = total([restored.logical_bytes, found.size]);
+        restored.data_bytes = total([restored.data_bytes, found.data_size]);
+    }
+    Ok(())
 }
 
-impl Blobs {
-    fn load(context: &Context<'_>, snapshot: i64) -> Result<Self> {
-        let blobs = context
-            .store
-            .catalog
-            .read(|txn| txn.blobs_of_snapshot(snapshot))?;
-        Ok(Self {
-            by_digest: blobs
-                .iter()
-                .map(|blob| (blob.digest, blob.checksum))
-                .collect(),
-            by_checksum: blobs
-                .into_iter()
-                .map(|blob| (blob.checksum, blob))
-                .collect(),
-        })
-    }
-
-    /// An entry without a checksum was written by the Go library, whose snapshots cannot hold two files of one digest.
-    fn of(&self, file: &PlannedFile) -> Result<&Blob> {
-        let content = &file.entry.content;
-        let checksum = content
-            .checksum()
-            .or_else(|| self.by_digest.get(&content.digest()).copied());
-        checksum
-            .and_then(|checksum| self.by_checksum.get(&checksum))
-            .filter(|blob| blob.digest == content.digest() && blob.size == file.entry.size)
-            .ok_or_else(|| {
-                Error::damaged(format!(
-                    "the snapshot's document and its blobs disagree about {}",
-                    file.entry.path
-                ))
-                .with_path(file.entry.path.as_path())
-            })
-    }
+fn disagree(file: &FileEntry) -> Error {
+    Error::damaged(format!(
+        "the snapshot's document and its blobs disagree about {}",
+        file.path
+    ))
+    .with_path(file.path.as_path())
 }
 
 struct Placing<'a> {
     context: &'a Context<'a>,
     plan: &'a Plan,
-    blobs: &'a Blobs,
-    known: KnownViews,
+    snapshot: i64,
     placements: Mutex<Placements>,
     /// What was left because something is mounted on it.
     left: Mutex<Restored>,
@@ -164,8 +141,8 @@ struct Placing<'a> {
 
 /// A file about to be placed, with all that is known of it.
 struct Job<'a> {
-    planned: &'a PlannedFile,
-    blob: &'a Blob,
+    planned: &'a FileEntry,
+    blob: Blob,
     opened: OpenBlob,
     wanted: Wanted,
     /// The device of the directory it goes to.
@@ -174,7 +151,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn name(&self) -> &std::ffi::OsStr {
-        os_name(self.planned.entry.path.file_name())
+        os_name(self.planned.path.file_name())
     }
 
     /// What a view of it is called by.
@@ -185,7 +162,7 @@ impl Job<'_> {
 
 impl<'a> Placing<'a> {
     /// Places groups, and returns those that need a blob which another thread makes plain, once it has.
-    fn groups(&self, groups: &[&'a Group]) -> Result<Vec<&'a Group>> {
+    fn groups(&self, groups: &[&'a [FileEntry]]) -> Result<Vec<&'a [FileEntry]>> {
         let later = Mutex::new(Vec::new());
         let threads = self.context.limits.threads(groups.len());
         for_each(threads, groups.len(), |index| {
@@ -207,21 +184,38 @@ impl<'a> Placing<'a> {
     }
 
     /// Waits while another thread makes a file's blob plain.
-    fn wait_for(&self, planned: &PlannedFile) -> Result<()> {
-        let blob = self.blobs.of(planned)?;
+    fn wait_for(&self, planned: &FileEntry) -> Result<()> {
         let unpacking = &self.context.store.unpacking;
-        unpacking.wait(blob.checksum, self.context.activity)
+        match planned.content.checksum() {
+            Some(checksum) => unpacking.wait(checksum, self.context.activity),
+            None => Err(disagree(planned)),
+        }
+    }
+
+    /// The blobs of files, which only those are that the snapshot references.
+    fn blobs(&self, files: &[FileEntry]) -> Result<Vec<Blob>> {
+        self.context.store.catalog.read(|txn| {
+            let blob = |file: &FileEntry| {
+                let found = match file.content.checksum() {
+                    Some(checksum) => txn.blob_of_snapshot(self.snapshot, &checksum)?,
+                    None => None,
+                };
+                found.ok_or_else(|| disagree(file))
+            };
+            files.iter().map(blob).collect()
+        })
     }
 
     /// Places the files of a group; or none of them, and returns one whose blob another thread makes plain.
-    fn group(&self, group: &'a Group) -> Result<Option<&'a PlannedFile>> {
-        let parent = self.context.output.open(group.parent.as_ref())?;
+    fn group(&self, group: &'a [FileEntry]) -> Result<Option<&'a FileEntry>> {
+        let parent = group.first().and_then(|file| file.path.parent());
+        let parent = self.context.output.open(parent.as_ref())?;
         let device = parent.device()?;
         let limit = self.context.limits.of_device(device);
         let _permit = limit.permit(self.context.activity)?;
-        let mut jobs = Vec::with_capacity(group.files.len());
-        for planned in &group.files {
-            match self.open(planned, device)? {
+        let mut jobs = Vec::with_capacity(group.len());
+        for (planned, blob) in group.iter().zip(self.blobs(group)?) {
+            match self.open(planned, blob, device)? {
                 Some(job) => jobs.push(job),
                 None => return Ok(Some(planned)),
             }
@@ -232,7 +226,7 @@ impl<'a> Placing<'a> {
             let placed = self
                 .place(&parent, job, source.take())
                 .map_err(|error| error.with_path(parent.path_of(job.name())));
-            match unless_mounted(self.context, &job.planned.entry.path, placed)? {
+            match unless_mounted(self.context, &job.planned.path, placed)? {
                 Some(placement) => self.count(job, placement),
                 None => self.leave(job),
             }
@@ -241,19 +235,18 @@ impl<'a> Placing<'a> {
     }
 
     /// Opens a file's blob; `None` where another thread makes it plain.
-    fn open(&self, planned: &'a PlannedFile, device: u64) -> Result<Option<Job<'a>>> {
-        let blob = self.blobs.of(planned)?;
+    fn open(&self, planned: &'a FileEntry, blob: Blob, device: u64) -> Result<Option<Job<'a>>> {
         let opened = self
             .context
             .store
-            .open_good(blob, self.context.activity)
+            .open_good(&blob, self.context.activity)
             .map_err(|error| blame(error, planned))?;
         let mut job = Job {
             device,
             planned,
             blob,
             opened,
-            wanted: Wanted::new(self.effective(&planned.entry), self.context.relaxed_times),
+            wanted: Wanted::new(self.effective(planned), self.context.relaxed_times),
         };
         if job.opened.form == Form::Packed && self.wants_link(&job) {
             match self.unpack(&job)? {
@@ -269,7 +262,7 @@ impl<'a> Placing<'a> {
         let context = self.context;
         context
             .store
-            .unpack(job.blob, &job.wanted, context.privileged, context.activity)
+            .unpack(&job.blob, &job.wanted, context.privileged, context.activity)
             .map_err(|error| blame(error, job.planned))
     }
 
@@ -303,7 +296,7 @@ impl<'a> Placing<'a> {
             let _ = self.context.activity.advance(job.blob.data_size);
         }
         self.context.activity.tell(|| Event::FileFinished {
-            path: job.planned.entry.path.as_path().to_owned(),
+            path: job.planned.path.as_path().to_owned(),
             placement,
         });
     }
@@ -311,19 +304,21 @@ impl<'a> Placing<'a> {
     fn leave(&self, job: &Job<'_>) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         left.files += 1;
-        left.logical_bytes += job.blob.size;
-        left.data_bytes += job.blob.data_size;
+        left.logical_bytes = total([left.logical_bytes, job.blob.size]);
+        left.data_bytes = total([left.data_bytes, job.blob.data_size]);
     }
 
     /// The inodes that the read-only files of a group can be hardlinks of; missing views are made, in one commit.
     fn views(&self, jobs: &[Job<'_>]) -> Result<Vec<Option<Linkable<'a>>>> {
         let store = self.context.store;
+        let linked = jobs.iter().filter(|job| self.wants_link(job));
+        let known = store.known_views(linked.map(Job::view))?;
         let mut sources = Vec::with_capacity(jobs.len());
         let mut missing = Vec::new();
         for (index, job) in jobs.iter().enumerate() {
             let mut source = None;
             if self.wants_link(job) {
-                source = store.find_view(job.blob, &job.opened, &job.wanted, &self.known)?;
+                source = store.find_view(&job.blob, &job.opened, &job.wanted, &known)?;
                 if source.is_none() {
                     missing.push(index);
                 }
@@ -347,9 +342,6 @@ impl<'a> Placing<'a> {
                 sources[index] = store.committed_view(&made[place])?;
             }
         }
-        for view in &made {
-            self.known.add(view);
-        }
         Ok(sources)
     }
 
@@ -358,7 +350,7 @@ impl<'a> Placing<'a> {
         context
             .store
             .make_view(
-                job.blob,
+                &job.blob,
                 &job.opened,
                 &job.wanted,
                 context.privileged,
@@ -368,7 +360,7 @@ impl<'a> Placing<'a> {
     }
 
     fn wants_link(&self, job: &Job<'_>) -> bool {
-        job.planned.entry.read_only
+        job.planned.read_only
             // From one mount to another nothing can be linked.
             && !self.context.store.is_read_only()
             && job.device == self.context.store.root.device
@@ -385,7 +377,7 @@ impl<'a> Placing<'a> {
             if let Some(placement) = self.hardlink(parent, job, source)? {
                 return Ok(placement);
             }
-        } else if job.planned.entry.read_only && self.context.link_mode == LinkMode::Hardlink {
+        } else if job.planned.read_only && self.context.link_mode == LinkMode::Hardlink {
             let other = if self.context.store.is_read_only() {
                 "mount"
             } else {
@@ -403,7 +395,7 @@ impl<'a> Placing<'a> {
     fn warn(&self, job: &Job<'_>, message: &str) {
         self.context.activity.warn(
             WarningKind::LinkMode,
-            Some(job.planned.entry.path.as_path()),
+            Some(job.planned.path.as_path()),
             message,
         );
     }
@@ -439,7 +431,7 @@ impl<'a> Placing<'a> {
                     if self.context.store.give_up_slice()? {
                         continue;
                     }
-                    published(Err(error), parent, job.planned.entry.path.file_name())?;
+                    published(Err(error), parent, job.planned.path.file_name())?;
                     None
                 }
                 _ if cannot_share(&error) => {
@@ -449,7 +441,7 @@ impl<'a> Placing<'a> {
                     None
                 }
                 _ => {
-                    published(Err(error), parent, job.planned.entry.path.file_name())?;
+                    published(Err(error), parent, job.planned.path.file_name())?;
                     None
                 }
             };
@@ -467,12 +459,11 @@ impl<'a> Placing<'a> {
         };
         let mut views = [view];
         store.commit_views(&mut views, existing)?;
-        self.known.add(&views[0]);
         store.committed_view(&views[0])
     }
 
     fn source_again(&self, job: &Job<'_>) -> Result<Option<Linkable<'a>>> {
-        match self.context.store.current_view(job.blob, &job.wanted)? {
+        match self.context.store.current_view(&job.blob, &job.wanted)? {
             Some(view) => Ok(Some(view)),
             None => self.new_source(job, Existing::Keep),
         }
@@ -509,7 +500,8 @@ impl<'a> Placing<'a> {
         if stat.kind != Kind::File || stat.size != job.blob.size {
             return Ok(false);
         }
-        if stat.nlink != 1 + self.names_of(&stat, &job.planned.others) {
+        let others = self.plan.others(&job.planned.path);
+        if stat.nlink != 1 + self.names_of(&stat, others) {
             return Ok(false);
         }
         let file = match self.context.activity.open(parent, name)? {
@@ -523,20 +515,20 @@ impl<'a> Placing<'a> {
             && self.has_bytes(&file, job)?.at("read", path())?)
     }
 
-    /// How many of these paths in the output are names of an inode.
-    fn names_of(&self, stat: &Stat, paths: &[RelPath]) -> u64 {
-        let is_name = |path: &&RelPath| {
+    /// How many of these names in the output are names of an inode.
+    fn names_of(&self, stat: &Stat, links: &[Link]) -> u64 {
+        let is_name = |Link { path, .. }: &&Link| {
             let parent = self.context.output.open(path.parent().as_ref()).ok();
             let found = parent.and_then(|dir| dir.stat(os_name(path.file_name())).ok());
             found.is_some_and(|found| found.identity() == stat.identity())
         };
-        paths.iter().filter(is_name).count() as u64
+        links.iter().filter(is_name).count() as u64
     }
 
     /// Whether a file in the output has a blob's bytes; one that the disk does not give back has not.
     fn has_bytes(&self, file: &File, job: &Job<'_>) -> Result<io::Result<bool>> {
         let context = self.context;
-        let map = context.store.extents(job.blob)?;
+        let map = context.store.extents(&job.blob)?;
         let progress = |_| context.activity.advance(0);
         let result =
             pass(file, &map, Output::None, Hashing::Checksum, &progress).and_then(|hashes| {
@@ -556,7 +548,7 @@ impl<'a> Placing<'a> {
         }
         let (mut temporary, placement) = self.make(parent, job)?;
         let result = temporary.publish(job.name(), self.context.no_clobber);
-        published(result, parent, job.planned.entry.path.file_name())?;
+        published(result, parent, job.planned.path.file_name())?;
         Ok(placement)
     }
 
@@ -572,7 +564,7 @@ impl<'a> Placing<'a> {
             // One filesystem, and yet not one: another mount of it, or another quota's tree.
             Err(error) if cannot_share(&error) => Ok(false),
             result => {
-                published(result, parent, job.planned.entry.path.file_name())?;
+                published(result, parent, job.planned.path.file_name())?;
                 let _ = self.context.activity.advance(job.blob.data_size);
                 Ok(true)
             }
@@ -581,7 +573,7 @@ impl<'a> Placing<'a> {
 
     fn dress(&self, job: &Job<'_>, file: &File) {
         let unset = attributes::set(file, &job.wanted.attributes, self.context.privileged);
-        warn_unset(self.context, &job.planned.entry.path, unset);
+        warn_unset(self.context, &job.planned.path, unset);
     }
 
     /// Makes a complete file without a final name: cloned where the filesystem can, else copied and verified.
@@ -621,7 +613,7 @@ impl<'a> Placing<'a> {
         context
             .store
             .copy_verified(
-                job.blob,
+                &job.blob,
                 &job.opened,
                 Output::File { file, sync_soon },
                 context.activity,
@@ -675,15 +667,15 @@ impl<'a> Placing<'a> {
         }
     }
 
-    fn planned(&self, path: &RelPath) -> Result<&'a PlannedFile> {
-        let mut files = self.plan.groups.iter().flat_map(|group| &group.files);
-        let found = files.find(|file| file.entry.path == *path);
+    fn planned(&self, path: &RelPath) -> Result<&'a FileEntry> {
+        let found = self.plan.file(path);
         found.ok_or_else(|| Error::new(ErrorKind::Internal, "a name without its file"))
     }
 
-    fn open_waiting(&self, planned: &'a PlannedFile, parent: &Dir) -> Result<Job<'a>> {
+    fn open_waiting(&self, planned: &'a FileEntry, parent: &Dir) -> Result<Job<'a>> {
         loop {
-            match self.open(planned, parent.device()?)? {
+            let mut blob = self.blobs(std::slice::from_ref(planned))?;
+            match self.open(planned, blob.remove(0), parent.device()?)? {
                 Some(job) => return Ok(job),
                 None => self.wait_for(planned)?,
             }
@@ -715,7 +707,7 @@ impl<'a> Placing<'a> {
         let (mut temporary, _) = self.make(&parent, &job)?;
         let of = os_name(path.file_name());
         published(temporary.publish(of, false), &parent, path.file_name())?;
-        for other in &planned.others {
+        for Link { path: other, .. } in self.plan.others(path) {
             let to = self.context.output.open(other.parent().as_ref())?;
             let name = os_name(other.file_name());
             let result = temporary::replace(&to, name, |temporary| parent.link(of, &to, temporary));
@@ -726,12 +718,12 @@ impl<'a> Placing<'a> {
 }
 
 /// An error about a blob is an error about the file that needs it.
-fn blame(error: Error, planned: &PlannedFile) -> Error {
+fn blame(error: Error, planned: &FileEntry) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
     }
-    Error::damaged(format!("{} cannot be restored", planned.entry.path))
-        .with_path(planned.entry.path.as_path())
+    Error::damaged(format!("{} cannot be restored", planned.path))
+        .with_path(planned.path.as_path())
         .with_hint(error.hint().unwrap_or_default().to_owned())
         .with_source(error)
 }

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 
 use base64::Engine as _;
@@ -29,14 +30,28 @@ pub(super) const DIRECTORY: u32 = 5;
 
 /// Reads at most `max_entries`, all kinds together.
 pub(super) fn read(bytes: &[u8], max_entries: usize) -> Result<Document, DocumentError> {
+    read_from(serde_json::Deserializer::from_slice(bytes), max_entries)
+}
+
+/// The same of bytes that are not in memory.
+pub(super) fn read_stream(
+    stream: impl io::BufRead,
+    max_entries: usize,
+) -> Result<Document, DocumentError> {
+    read_from(serde_json::Deserializer::from_reader(stream), max_entries)
+}
+
+fn read_from<'de>(
+    mut deserializer: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
+    max_entries: usize,
+) -> Result<Document, DocumentError> {
     let context = Context {
         max_entries,
         ..Context::default()
     };
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let read = DocumentSeed(&context).deserialize(&mut deserializer);
     let read = read.and_then(|document| deserializer.end().map(|()| document));
-    read.map_err(|error| context.fault.take().unwrap_or(DocumentError::Json(error)))
+    read.map_err(|error| context.fault.take().unwrap_or_else(|| error.into()))
 }
 
 /// What all lists share. serde's errors are texts, so ours wait here.

@@ -38,9 +38,9 @@ impl Contents {
         alike.into_iter().find(is_named)
     }
 
-    /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Content> {
-        self.0.iter()
+    /// All of them, in the order of their digests.
+    pub(crate) fn all(&self) -> &[Content] {
+        &self.0
     }
 }
 

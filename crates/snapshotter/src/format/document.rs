@@ -319,7 +319,7 @@ impl Document {
             return Self::parse(&bytes);
         }
         let stream = BufReader::with_capacity(PIECE, stream.by_ref().take(length));
-        let document = read::read_stream(stream, MAX_ENTRIES)?;
+        let document = read::read_stream(stream, length, MAX_ENTRIES)?;
         document.validate()?;
         Ok(document)
     }

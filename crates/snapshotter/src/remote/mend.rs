@@ -21,7 +21,7 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
                 .read(|txn| txn.contents_of_snapshot(snapshot))?;
             Ok(Fetched {
                 snapshot,
-                reused_blobs: here.iter().count() as u64,
+                reused_blobs: here.all().len() as u64,
                 ..Fetched::default()
             })
         }

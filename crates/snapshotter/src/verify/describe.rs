@@ -85,7 +85,7 @@ pub(super) fn unnamed(store: &Store, snapshot: &Snapshot) -> Result<Option<Vec<C
         .collect();
     let is_named =
         |one: &&Content| named.contains(&one.checksum) || by_digest.contains(&one.digest);
-    let unnamed = there.iter().filter(|one| !is_named(one));
+    let unnamed = there.all().iter().filter(|one| !is_named(one));
     Ok(Some(unnamed.map(|one| one.checksum).collect()))
 }
 

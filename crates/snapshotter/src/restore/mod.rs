@@ -2,10 +2,13 @@
 
 mod directories;
 mod early;
+mod linked;
 mod materialize;
+mod names;
 mod others;
 mod plan;
 mod preview;
+mod written;
 
 pub use preview::RestorePlan;
 pub(crate) use preview::run as preview;

@@ -103,7 +103,7 @@ pub mod restore {
                 let finished = Finished {
                     state: State::Taken,
                     manifest: &manifest,
-                    document,
+                    document: &document.to_vec(),
                     totals: Totals::default(),
                     now: now(),
                 };

@@ -1,7 +1,9 @@
 //! Looking at what is stored, and taking it away: list, inspect, usage, remove.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::activity::Activity;
@@ -15,7 +17,7 @@ use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{At, Error, Result};
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
-use crate::words::relpath::os_name;
+use crate::words::relpath::RelPath;
 use crate::words::total::total;
 
 /// A snapshot in a list.
@@ -214,7 +216,7 @@ pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
 pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDetails> {
     let read = store.catalog.read(|txn| {
         let snapshot = txn.resolve(reference)?;
-        let document = txn.document(snapshot.id)?;
+        let document = txn.document_bytes(snapshot.id)?;
         let manifest = txn.manifest(snapshot.id)?;
         let known = txn.publications_of(snapshot.id)?;
         Ok((summary(snapshot, known), document, manifest))
@@ -233,7 +235,7 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
         directories,
         symlinks,
         whiteouts,
-    } = entries(&parsed);
+    } = entries(parsed);
     Ok(SnapshotDetails {
         summary,
         annotations,
@@ -254,21 +256,21 @@ pub(crate) struct Entries {
     pub(crate) whiteouts: Vec<PathDetails>,
 }
 
-pub(crate) fn entries(document: &Document) -> Entries {
-    let directories = document.directories.iter();
-    let symlinks = document.symlinks.iter().map(|entry| SymlinkDetails {
-        entry: path(entry.path.as_path(), &entry.attributes),
-        target: Path::new(os_name(&entry.target)).to_owned(),
+pub(crate) fn entries(document: Document) -> Entries {
+    let directories = document.directories.into_iter();
+    let symlinks = document.symlinks.into_iter().map(|entry| SymlinkDetails {
+        entry: path(entry.path, entry.attributes),
+        target: PathBuf::from(OsString::from_vec(entry.target)),
     });
-    let whiteouts = document.whiteouts.iter();
+    let whiteouts = document.whiteouts.into_iter();
     Entries {
-        files: document.files.iter().map(file).collect(),
+        files: document.files.into_iter().map(file).collect(),
         directories: directories
-            .map(|entry| path(entry.path.as_path(), &entry.attributes))
+            .map(|entry| path(entry.path, entry.attributes))
             .collect(),
         symlinks: symlinks.collect(),
         whiteouts: whiteouts
-            .map(|entry| path(entry.path.as_path(), &entry.attributes))
+            .map(|entry| path(entry.path, entry.attributes))
             .collect(),
     }
 }
@@ -386,27 +388,24 @@ fn system_time(mtime: Mtime) -> SystemTime {
     whole + Duration::from_nanos(mtime.nanoseconds.into())
 }
 
-fn file(entry: &FileEntry) -> FileDetails {
+fn file(entry: FileEntry) -> FileDetails {
     FileDetails {
-        entry: path(entry.path.as_path(), &entry.attributes),
+        entry: path(entry.path, entry.attributes),
         digest: entry.content.digest(),
         checksum: entry.content.checksum(),
         read_only: entry.read_only,
         size: entry.size,
-        hardlink_of: entry
-            .hardlink_of
-            .as_ref()
-            .map(|path| path.as_path().to_owned()),
+        hardlink_of: entry.hardlink_of.map(PathBuf::from),
     }
 }
 
-fn path(relative_path: &Path, attributes: &Attributes) -> PathDetails {
+fn path(relative_path: RelPath, attributes: Attributes) -> PathDetails {
     PathDetails {
-        relative_path: relative_path.to_owned(),
+        relative_path: relative_path.into(),
         mode: attributes.mode,
         uid: attributes.uid,
         gid: attributes.gid,
         modified: system_time(attributes.mtime),
-        xattrs: attributes.xattrs.clone(),
+        xattrs: attributes.xattrs,
     }
 }

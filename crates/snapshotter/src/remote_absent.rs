@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::activity::Activity;
-use crate::catalog::PublicationRow;
+use crate::catalog::{PublicationRow, Snapshot};
 use crate::confirmation::{Answer, Question};
 use crate::format::document::Document;
 use crate::limit::Limit;
@@ -108,6 +108,6 @@ pub(crate) fn repair(context: &Context<'_>, _: i64) -> Result<Fetched> {
     match *context.remote {}
 }
 
-pub(crate) fn repair_description(context: &Context<'_>, _: &Reference) -> Result<bool> {
+pub(crate) fn repair_description(context: &Context<'_>, _: &Snapshot) -> Result<bool> {
     match *context.remote {}
 }

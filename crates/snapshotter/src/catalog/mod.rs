@@ -9,6 +9,8 @@
 //! A call takes a connection that is idle, or opens another one, so nobody who reads waits for anybody who writes, or
 //! waits to write. Rows are named by what they are about, never by their ids: see `objects.rs`.
 
+mod artifacts;
+mod contents;
 mod gc;
 mod generation;
 mod leases;
@@ -27,6 +29,8 @@ mod snapshots;
 mod unsynced;
 mod views;
 
+pub(crate) use artifacts::Stored;
+pub(crate) use contents::{Content, Contents};
 pub(crate) use gc::{Relied, StoredBlob};
 pub(crate) use names::{
     Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,

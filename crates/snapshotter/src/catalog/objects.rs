@@ -115,8 +115,9 @@ macro_rules! select_blobs {
     };
 }
 
+pub(super) use blob_columns;
 #[cfg(feature = "registry")]
-pub(super) use {blob_columns, select_blobs};
+pub(super) use select_blobs;
 
 pub(super) fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
     let digest: i64 = row.get(1)?;
@@ -176,19 +177,6 @@ impl Txn<'_> {
         self.all(
             select_blobs!("WHERE c.probe = ?1 AND o.state = 0 LIMIT 4"),
             [probe],
-            blob,
-        )
-    }
-
-    pub(crate) fn blobs_of_snapshot(&self, snapshot: i64) -> Result<Vec<Blob>> {
-        self.all(
-            concat!(
-                "SELECT ",
-                blob_columns!(),
-                " FROM object_references r JOIN objects o ON o.id = r.object JOIN contents c ON c.object = o.id
-                  WHERE r.snapshot = ?1"
-            ),
-            [snapshot],
             blob,
         )
     }

@@ -21,8 +21,9 @@ pub(super) const SCHEMA_VERSION: i64 = 3;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The page cache, in KiB: the rows of tens of thousands of blobs, so that a large snapshot does not read them back.
-const CACHE_KIB: i64 = 16 << 10;
+/// The page cache of a connection, in KiB. There are as many connections as threads that read at once, and what is not in
+/// it is in the system's own cache.
+const CACHE_KIB: i64 = 2 << 10;
 
 /// The log is copied into the database when it has this many pages (64 MiB). Each time costs a sync, which on ext4 waits
 /// for the data of all files written meanwhile, so it must not happen in the middle of a snapshot of small files.

@@ -2,8 +2,7 @@
 
 use rusqlite::{Row, params};
 
-use super::{Result, Txn, bad_column, signed, unsigned};
-use crate::format::artifact::Manifest;
+use super::{Result, Stored, Txn, bad_column, signed, unsigned};
 use crate::format::document::{Document, FileEntry};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind};
@@ -74,7 +73,7 @@ impl Totals {
 pub(crate) struct Finished<'a> {
     pub(crate) state: State,
     pub(crate) manifest: &'a [u8],
-    pub(crate) document: &'a [u8],
+    pub(crate) document: &'a dyn Stored,
     pub(crate) totals: Totals,
     pub(crate) now: i64,
 }
@@ -111,15 +110,6 @@ fn snapshot(row: &Row<'_>) -> rusqlite::Result<Snapshot> {
             data_bytes: unsigned(row, 10)?,
         },
     })
-}
-
-fn changed(what: &str) -> Error {
-    Error::damaged(format!(
-        "the snapshot's {what} in the catalog is not what was stored"
-    ))
-    .with_hint(
-        "`verify` with repair fetches it again where the snapshot was published; else take it anew",
-    )
 }
 
 impl Txn<'_> {
@@ -219,62 +209,7 @@ impl Txn<'_> {
                 signed(finished.totals.data_bytes),
             ],
         )?;
-        self.execute(
-            "INSERT INTO artifacts (snapshot, manifest, document) VALUES (?1, ?2, ?3)",
-            params![id, finished.manifest, finished.document],
-        )?;
-        Ok(())
-    }
-
-    /// The document, byte for byte. The manifest pins it, the row pins the manifest, and both are looked at here, because
-    /// SQLite has no checksums of its own: a document that changed in the file would put other bytes under right names.
-    pub(crate) fn document(&self, snapshot: i64) -> Result<Vec<u8>> {
-        let (manifest, document) = self.artifacts(snapshot)?;
-        let config = Manifest::parse(&manifest).map(|manifest| manifest.config);
-        if config.is_ok_and(|config| config == Sha256::of(&document)) {
-            Ok(document)
-        } else {
-            Err(changed("document"))
-        }
-    }
-
-    pub(crate) fn manifest(&self, snapshot: i64) -> Result<Vec<u8>> {
-        Ok(self.artifacts(snapshot)?.0)
-    }
-
-    /// Manifest and document; the former is the one the snapshot is known by.
-    fn artifacts(&self, snapshot: i64) -> Result<(Vec<u8>, Vec<u8>)> {
-        let found = self.first(
-            "SELECT s.manifest_digest, a.manifest, a.document FROM artifacts a JOIN snapshots s ON s.id = a.snapshot
-             WHERE a.snapshot = ?1",
-            [snapshot],
-            |row| {
-                let digest = Sha256::from_bytes(row.get(0)?);
-                Ok((digest, row.get::<_, Vec<u8>>(1)?, row.get(2)?))
-            },
-        )?;
-        let Some((digest, manifest, document)) = found else {
-            return Err(changed("document"));
-        };
-        if digest != Sha256::of(&manifest) {
-            return Err(changed("manifest"));
-        }
-        Ok((manifest, document))
-    }
-
-    /// Puts back what describes a snapshot, as it was.
-    pub(crate) fn replace_artifacts(
-        &self,
-        snapshot: i64,
-        manifest: &[u8],
-        document: &[u8],
-    ) -> Result<()> {
-        self.execute(
-            "INSERT INTO artifacts (snapshot, manifest, document) VALUES (?1, ?2, ?3)
-             ON CONFLICT (snapshot) DO UPDATE SET manifest = excluded.manifest, document = excluded.document",
-            params![snapshot, manifest, document],
-        )?;
-        Ok(())
+        self.insert_artifacts(id, finished.manifest, finished.document)
     }
 
     pub(crate) fn touch(&self, snapshot: i64, now: i64) -> Result<()> {

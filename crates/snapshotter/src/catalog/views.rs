@@ -40,24 +40,6 @@ impl ViewInode {
 pub(crate) type ViewKey = (Checksum, [u8; 16]);
 
 impl Txn<'_> {
-    /// The views that count under `boot`, of all blobs of a snapshot, and their inodes.
-    pub(crate) fn views_of_snapshot(
-        &self,
-        snapshot: i64,
-        boot: &str,
-    ) -> Result<Vec<(ViewKey, ViewInode)>> {
-        self.all(
-            "SELECT o.key, v.attributes, v.mtime_seconds, v.mtime_nanoseconds, v.inode
-             FROM object_references r JOIN views v ON v.object = r.object JOIN objects o ON o.id = r.object
-             WHERE r.snapshot = ?1 AND v.boot = ?2",
-            params![snapshot, boot],
-            |row| {
-                let key = (Checksum::from_bytes(row.get(0)?), row.get(1)?);
-                Ok((key, ViewInode::read(row, 2)?))
-            },
-        )
-    }
-
     pub(crate) fn views_of_blob(&self, checksum: &Checksum) -> Result<Vec<[u8; 16]>> {
         self.all(
             "SELECT v.attributes FROM objects o JOIN views v ON v.object = o.id WHERE o.key = ?1",

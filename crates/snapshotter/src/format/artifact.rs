@@ -119,6 +119,19 @@ impl Manifest {
         layers: &[Layer],
         annotations: &BTreeMap<String, String>,
     ) -> Result<Vec<u8>, ManifestError> {
+        let config = (Sha256::of(document), document.len() as u64);
+        Self::build_for(config, layers, annotations)
+    }
+
+    /// The same for a document of which the name and the length are known.
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build).
+    pub fn build_for(
+        document: (Sha256, u64),
+        layers: &[Layer],
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Vec<u8>, ManifestError> {
         let bytes = json::to_vec(&WrittenManifest {
             schema_version: 2,
             media_type: MANIFEST_MEDIA_TYPE,
@@ -189,11 +202,11 @@ struct WrittenAnnotations {
 }
 
 impl WrittenDescriptor {
-    fn plain(media_type: &'static str, bytes: &[u8]) -> Self {
+    fn plain(media_type: &'static str, (sha256, size): (Sha256, u64)) -> Self {
         Self {
             media_type,
-            digest: Sha256::of(bytes).to_string(),
-            size: bytes.len() as u64,
+            digest: sha256.to_string(),
+            size,
             annotations: None,
         }
     }
@@ -212,10 +225,8 @@ impl WrittenDescriptor {
 
 fn written_layers(layers: &[Layer]) -> Result<Vec<WrittenDescriptor>, ManifestError> {
     if layers.is_empty() {
-        return Ok(vec![WrittenDescriptor::plain(
-            EMPTY_MEDIA_TYPE,
-            EMPTY_BYTES,
-        )]);
+        let empty = (Sha256::of(EMPTY_BYTES), EMPTY_BYTES.len() as u64);
+        return Ok(vec![WrittenDescriptor::plain(EMPTY_MEDIA_TYPE, empty)]);
     }
     layers.iter().map(WrittenDescriptor::content).collect()
 }

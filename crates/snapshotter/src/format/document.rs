@@ -3,6 +3,7 @@
 //! or symlink, and each hard link names a file equal to it. [`Document::encode`] runs the same checks, so what one side
 //! writes the other reads; its bytes are those of Go's encoding/json wherever the Go library knows the key.
 
+mod encoded;
 pub(crate) mod json;
 mod read;
 mod validate;
@@ -11,6 +12,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::io::{self, BufReader, Read};
+
+pub use encoded::Encoded;
 use thiserror::Error;
 
 use crate::words::digest::{Checksum, Digest, DigestError};
@@ -25,6 +29,12 @@ pub const MAX_ENTRIES: usize = 1024 * 1024;
 pub const MAX_XATTRS: usize = 4 * 1024 * 1024;
 /// The longest target of a symlink, in bytes.
 pub const MAX_TARGET_BYTES: usize = 4096;
+
+/// Documents up to this length are held in memory where that is quicker, in bytes; of a longer one never more than a piece.
+pub(crate) const SHORT: u64 = 4 << 20;
+
+/// What is read or written of a document at once, in bytes.
+pub(crate) const PIECE: usize = 64 << 10;
 
 /// A document that is malformed, inconsistent or over a limit.
 #[derive(Debug, Error)]
@@ -45,6 +55,9 @@ pub enum DocumentError {
     /// Not JSON, or not of the right shape.
     #[error("the document is not JSON of the right shape")]
     Json(#[source] serde_json::Error),
+    /// Bytes that could not be read or written.
+    #[error("the document's bytes could not be read or written")]
+    Io(#[from] io::Error),
     /// A path that isn't one.
     #[error("a path in the document is not valid")]
     Path(#[from] RelPathError),
@@ -138,6 +151,16 @@ pub enum DocumentError {
     },
 }
 
+impl From<serde_json::Error> for DocumentError {
+    fn from(error: serde_json::Error) -> Self {
+        if error.is_io() {
+            Self::Io(error.into())
+        } else {
+            Self::Json(error)
+        }
+    }
+}
+
 /// What a file's bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -152,6 +175,12 @@ pub enum Content {
 }
 
 impl Content {
+    /// No content's name is written in fewer bytes, where it has both digests.
+    pub(crate) const SHORTEST: Self = Self::V1 {
+        digest: Digest::from_u64(0),
+        checksum: Some(Checksum::from_bytes([0; 32])),
+    };
+
     /// The stream's address.
     pub fn digest(&self) -> Digest {
         match self {
@@ -213,6 +242,46 @@ pub struct WhiteoutEntry {
     pub attributes: Attributes,
 }
 
+impl FileEntry {
+    /// How many bytes it is in a document, its comma left out.
+    ///
+    /// # Errors
+    /// When its mtime is outside the years 0 to 9999.
+    pub fn encoded_length(&self) -> Result<u64, DocumentError> {
+        write::file_length(self)
+    }
+}
+
+impl DirectoryEntry {
+    /// How many bytes it is in a document, its comma left out.
+    ///
+    /// # Errors
+    /// When its mtime is outside the years 0 to 9999.
+    pub fn encoded_length(&self) -> Result<u64, DocumentError> {
+        write::directory_length(self)
+    }
+}
+
+impl SymlinkEntry {
+    /// How many bytes it is in a document, its comma left out.
+    ///
+    /// # Errors
+    /// When its mtime is outside the years 0 to 9999.
+    pub fn encoded_length(&self) -> Result<u64, DocumentError> {
+        write::symlink_length(self)
+    }
+}
+
+impl WhiteoutEntry {
+    /// How many bytes it is in a document, its comma left out.
+    ///
+    /// # Errors
+    /// When its mtime is outside the years 0 to 9999.
+    pub fn encoded_length(&self) -> Result<u64, DocumentError> {
+        write::whiteout_length(self)
+    }
+}
+
 /// All entries of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Document {
@@ -232,8 +301,25 @@ impl Document {
     /// # Errors
     /// When it is malformed, inconsistent or over a limit.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        check_length(bytes)?;
+        check_length(bytes.len() as u64)?;
         let document = read::read(bytes, MAX_ENTRIES)?;
+        document.validate()?;
+        Ok(document)
+    }
+
+    /// Reads and checks a document of `length` bytes as it comes: a long one is never in memory but for its entries.
+    ///
+    /// # Errors
+    /// Those of [`parse`](Self::parse), and of `stream`.
+    pub fn read(mut stream: impl Read, length: u64) -> Result<Self, DocumentError> {
+        check_length(length)?;
+        if length <= SHORT {
+            let mut bytes = Vec::with_capacity(length as usize);
+            stream.take(length).read_to_end(&mut bytes)?;
+            return Self::parse(&bytes);
+        }
+        let stream = BufReader::with_capacity(PIECE, stream.by_ref().take(length));
+        let document = read::read_stream(stream, length, MAX_ENTRIES)?;
         document.validate()?;
         Ok(document)
     }
@@ -244,9 +330,18 @@ impl Document {
     /// When it is inconsistent or over a limit, or an mtime is outside the years 0 to 9999.
     pub fn encode(&self) -> Result<Vec<u8>, DocumentError> {
         self.validate()?;
-        let bytes = write::write(self)?;
-        check_length(&bytes)?;
+        let mut bytes = Vec::new();
+        write::write(self, &mut bytes)?;
+        check_length(bytes.len() as u64)?;
         Ok(bytes)
+    }
+
+    /// The same without having its bytes in memory.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub fn into_encoded(self) -> Result<Encoded, DocumentError> {
+        Encoded::new(self)
     }
 
     /// Sorts each list by the raw bytes of its paths, so that one input gives one document.
@@ -268,8 +363,7 @@ impl Document {
     }
 }
 
-fn check_length(bytes: &[u8]) -> Result<(), DocumentError> {
-    let bytes = bytes.len() as u64;
+fn check_length(bytes: u64) -> Result<(), DocumentError> {
     if bytes > MAX_DOCUMENT_BYTES {
         Err(DocumentError::TooLarge { bytes })
     } else {

@@ -161,7 +161,7 @@ impl<'a> Fetching<'a> {
     /// A second file for the recipient, for a blob of about so many bytes; `packed` where it is there, and cannot be cloned.
     fn second(&self, need: &Need<'_>, bytes: u64, packed: bool) -> Option<(File, SpaceClaim<'a>)> {
         let store = self.context.store;
-        self.recipient?.wants(store, &need.files, bytes, packed)
+        self.recipient?.wants(store, need.files, bytes, packed)
     }
 
     /// A file of the store with checked bytes. It gets the attributes of the first read-only file with them: it is that

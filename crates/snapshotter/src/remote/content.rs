@@ -386,28 +386,7 @@ impl Origin<'_> {
         wanted: Wanted<'_>,
         take: &mut dyn FnMut(&Bytes) -> Result<()>,
     ) -> Result<()> {
-        let (sink, mut pieces) = mpsc::channel(AHEAD);
-        let call = self.start(incoming, sink)?;
-        let taken = loop {
-            match wait(wanted, async { Ok(pieces.recv().await) }) {
-                Ok(Some(bytes)) => {
-                    if let Err(error) = take(&bytes) {
-                        break Err(error);
-                    }
-                }
-                Ok(None) => break Ok(()),
-                Err(cancelled) => break Err(cancelled),
-            }
-        };
-        // A download that nobody takes any more ends by that.
-        drop(pieces);
-        match taken {
-            Ok(()) => wait(wanted, joined(call)),
-            Err(error) => {
-                call.abort();
-                Err(error)
-            }
-        }
+        receive(|sink| self.start(incoming, sink), wanted, take)
     }
 
     fn start(
@@ -445,6 +424,36 @@ impl Origin<'_> {
                         .await
                 }))
             }
+        }
+    }
+}
+
+/// Starts a download elsewhere and takes its pieces here.
+pub(super) fn receive(
+    start: impl FnOnce(mpsc::Sender<Bytes>) -> Result<JoinHandle<Result<()>>>,
+    wanted: Wanted<'_>,
+    take: &mut dyn FnMut(&Bytes) -> Result<()>,
+) -> Result<()> {
+    let (sink, mut pieces) = mpsc::channel(AHEAD);
+    let call = start(sink)?;
+    let taken = loop {
+        match wait(wanted, async { Ok(pieces.recv().await) }) {
+            Ok(Some(bytes)) => {
+                if let Err(error) = take(&bytes) {
+                    break Err(error);
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(cancelled) => break Err(cancelled),
+        }
+    };
+    // A download that nobody takes any more ends by that.
+    drop(pieces);
+    match taken {
+        Ok(()) => wait(wanted, joined(call)),
+        Err(error) => {
+            call.abort();
+            Err(error)
         }
     }
 }

@@ -10,7 +10,7 @@ use super::Remote;
 use super::bring::Brought;
 use super::content::Origin;
 use super::flight::{Flights, Follow, Lead, Turn};
-use super::resolve::{Need, needs, resolve};
+use super::resolve::{Need, by_content, needs, resolve};
 use super::runtime::Wanted;
 use super::visible::{finish, versioned};
 use crate::activity::Activity;
@@ -53,13 +53,19 @@ pub(crate) fn run(
     reference: &Reference,
     recipient: Option<&dyn Recipient>,
 ) -> Result<Fetched> {
-    let resolved = resolve(context.remote, reference, context.activity)?;
+    let resolved = resolve(
+        context.remote,
+        reference,
+        Some(context.store),
+        context.activity,
+    )?;
     let repository = context.remote.repository(reference)?;
     let snapshot = context.store.catalog.write(Sync::Normal, |txn| {
         operation.pending(txn, &versioned(&resolved.reference)?)
     })?;
     let fetching = Fetching::new(context, snapshot, &repository, &resolved.parsed, recipient);
-    let needs = needs(&resolved.entries);
+    let files = by_content(&resolved.entries);
+    let needs = needs(&files);
     let missing = fetching.take_known(needs.iter().collect())?;
     fetching.fetch(&missing)?;
     let snapshot = finish(context, operation, snapshot, &resolved)?;
@@ -165,7 +171,7 @@ impl<'a> Fetching<'a> {
         }
         self.context.activity.tell(|| Event::Planned {
             files: missing.len() as u64,
-            bytes: total(missing.iter().map(|need| need.size)),
+            bytes: total(missing.iter().map(|need| need.size())),
         });
         let origin = self.context.remote.origin(self.repository, self.manifest)?;
         let mut left = missing.to_vec();
@@ -253,7 +259,7 @@ impl<'a> Fetching<'a> {
             }
             result => result,
         }?;
-        let sha256 = origin.sha256(need.digest);
+        let sha256 = origin.sha256(need.digest());
         let arrived = Arrived {
             brought,
             sha256,
@@ -368,14 +374,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A blob of the store with the bytes that are needed. By the digest alone where a snapshot of the Go library says no
 /// more: it would take any bytes with that digest itself.
 fn known(txn: &crate::catalog::Txn<'_>, need: &Need<'_>) -> Result<Option<Blob>> {
-    let found = match &need.checksum {
-        Some(checksum) => txn.blob(checksum)?,
+    let found = match need.checksum() {
+        Some(checksum) => txn.blob(&checksum)?,
         None => txn
-            .blobs_by_digest(need.digest, need.size)?
+            .blobs_by_digest(need.digest(), need.size())?
             .into_iter()
             .next(),
     };
-    Ok(found.filter(|blob| blob.digest == need.digest && blob.size == need.size))
+    Ok(found.filter(|blob| blob.digest == need.digest() && blob.size == need.size()))
 }
 
 /// Bytes that are in the store already.

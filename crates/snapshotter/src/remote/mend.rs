@@ -1,13 +1,12 @@
 //! Fetching again what is damaged or missing of a snapshot that is here, where it is known to be elsewhere.
 
 use super::fetch::{Context, Fetched, Fetching};
-use super::resolve::{needs, resolve};
+use super::resolve::{by_content, needs, resolve};
 use super::runtime::wait;
 use super::{Place, parse_manifest};
 use crate::catalog::{Snapshot, Sync};
 use crate::format::document::Document;
-use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::reference::Reference;
+use crate::words::error::{ErrorKind, Result};
 
 /// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. What is nowhere else has
 /// no other copy.
@@ -19,10 +18,10 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
             let here = context
                 .store
                 .catalog
-                .read(|txn| txn.blobs_of_snapshot(snapshot))?;
+                .read(|txn| txn.contents_of_snapshot(snapshot))?;
             Ok(Fetched {
                 snapshot,
-                reused_blobs: here.len() as u64,
+                reused_blobs: here.all().len() as u64,
                 ..Fetched::default()
             })
         }
@@ -77,38 +76,41 @@ fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
     let snapshot = row.id;
     let (manifest, document) = described(context, row)?;
     let parsed = parse_manifest(&manifest, &row.reference)?;
-    let entries = Document::parse(&document).map_err(|error| {
-        Error::damaged("the snapshot's document is not valid").with_source(error)
-    })?;
     let repository = context.remote.repository(&row.reference)?;
     let fetching = Fetching::new(context, snapshot, &repository, &parsed, None);
-    let needs = needs(&entries);
+    let files = by_content(&document);
+    let needs = needs(&files);
     let missing = fetching.take_known(needs.iter().collect())?;
     fetching.fetch(&missing)?;
     Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
 }
 
 /// Puts back what describes a snapshot that is here; says whether it could, and was not right already.
-pub(crate) fn repair_description(context: &Context<'_>, reference: &Reference) -> Result<bool> {
-    let found = context.store.catalog.read(|txn| txn.find(reference))?;
-    match found {
-        Some(row) if is_elsewhere(context, &row)? => described(context, &row).map(|_| true),
-        _ => Ok(false),
+pub(crate) fn repair_description(context: &Context<'_>, row: &Snapshot) -> Result<bool> {
+    match is_elsewhere(context, row)? {
+        true => described(context, row).map(|_| true),
+        false => Ok(false),
     }
 }
 
 /// Manifest and document of a snapshot that is here; fetched again, by the digest in its row, where they are damaged.
-fn described(context: &Context<'_>, row: &Snapshot) -> Result<(Vec<u8>, Vec<u8>)> {
-    let catalog = &context.store.catalog;
+fn described(context: &Context<'_>, row: &Snapshot) -> Result<(Vec<u8>, Document)> {
+    let Context {
+        store,
+        remote,
+        activity,
+        ..
+    } = context;
+    let catalog = &store.catalog;
     let here = catalog.read(|txn| Ok((txn.manifest(row.id)?, txn.document(row.id)?)));
     match here {
         Err(error) if error.kind() == ErrorKind::Damaged => {}
         here => return here,
     }
     let reference = row.reference.clone().with_digest(row.manifest_digest);
-    let resolved = resolve(context.remote, &reference, context.activity)?;
+    let resolved = resolve(remote, &reference, Some(store), activity)?;
     catalog.write(Sync::Full, |txn| {
         txn.replace_artifacts(row.id, &resolved.manifest, &resolved.document)
     })?;
-    Ok((resolved.manifest, resolved.document))
+    Ok((resolved.manifest, resolved.entries))
 }

@@ -15,7 +15,7 @@ use super::content::{self, Outgoing};
 use super::runtime::wait;
 use super::{Place, Remote};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Snapshot, Sync};
+use crate::catalog::{Blob, Content, Snapshot, Sync};
 use crate::format::artifact::{EMPTY_BYTES, Layer, Manifest};
 use crate::limit::Limit;
 use crate::registry::{Repository, TagOrDigest};
@@ -70,29 +70,30 @@ impl Publishing<'_> {
         let before = self
             .remote
             .published(&self.snapshot.reference, self.activity)?;
-        let (blobs, manifest, document) = self.store.catalog.read(|txn| {
-            Ok((
-                txn.blobs_of_snapshot(self.snapshot.id)?,
-                txn.manifest(self.snapshot.id)?,
-                txn.document(self.snapshot.id)?,
-            ))
+        let id = self.snapshot.id;
+        let (contents, manifest) = self.store.catalog.read(|txn| {
+            // Found out before anything is sent.
+            txn.check_document(id)?;
+            Ok((txn.contents_of_snapshot(id)?, txn.manifest(id)?))
         })?;
-        refuse_twins(&blobs)?;
+        let contents = contents.all();
+        refuse_twins(contents)?;
         self.revise(before)?;
         if !matches!(self.remote.content, Place::Registry) {
             self.refuse_other(before, Sha256::of(&manifest))?;
         }
         self.activity.tell(|| Event::Planned {
-            files: blobs.len() as u64,
-            bytes: total(blobs.iter().map(|blob| blob.data_size)),
+            files: contents.len() as u64,
+            bytes: total(contents.iter().map(|content| content.data_size)),
         });
         let manifest = self
-            .send_contents(&blobs, manifest, &document)
+            .send_contents(contents, manifest)
             .inspect_err(|_| self.forget_absent())?;
         let digest = Sha256::of(&manifest);
         self.refuse_other(before, digest)?;
         // OCI has no manifest without layers: where the contents are none, an empty one stands in.
-        let has_layers = matches!(self.remote.content, Place::Registry) && !blobs.is_empty();
+        let has_layers = matches!(self.remote.content, Place::Registry) && !contents.is_empty();
+        let document = self.store.catalog.read(|txn| txn.document_bytes(id))?;
         self.send_artifacts(&manifest, document, has_layers, before != Some(digest))?;
         self.record(&manifest)?;
         Ok(Publication {
@@ -114,29 +115,55 @@ impl Publishing<'_> {
     }
 
     /// Sends what is not there yet, and returns the manifest: with contents in the registry, they are its layers.
-    fn send_contents(&self, blobs: &[Blob], manifest: Vec<u8>, document: &[u8]) -> Result<Vec<u8>> {
+    fn send_contents(&self, contents: &[Content], manifest: Vec<u8>) -> Result<Vec<u8>> {
         match &self.remote.content {
             Place::Unknown => Err(Error::invalid(
                 "content says no place to publish the snapshot's bytes to",
             )
             .with_hint("configure content: a bucket, a directory, or provider = \"registry\"")),
             Place::Transport(transport) => {
-                self.refuse_published_twins(blobs)?;
-                self.limit.for_each(self.activity, blobs.len(), |index| {
-                    self.publish_blob(transport, &blobs[index])
-                })?;
+                self.refuse_published_twins(contents)?;
+                for some in contents.chunks(AT_ONCE) {
+                    let blobs = self.blobs(some)?;
+                    self.limit.for_each(self.activity, blobs.len(), |index| {
+                        self.publish_blob(transport, &blobs[index])
+                    })?;
+                }
                 Ok(manifest)
             }
             Place::Registry => {
-                let annotations =
-                    super::parse_manifest(&manifest, &self.snapshot.reference)?.annotations;
+                let parsed = super::parse_manifest(&manifest, &self.snapshot.reference)?;
+                let document = (parsed.config, parsed.config_size);
                 let build = |layers: &[Layer]| {
-                    Manifest::build(document, layers, &annotations).map_err(too_many_layers)
+                    Manifest::build_for(document, layers, &parsed.annotations)
+                        .map_err(too_many_layers)
                 };
                 // Said before anything is sent.
-                build(&vec![LONGEST; blobs.len()])?;
-                build(&self.push_blobs(blobs)?)
+                build(&vec![LONGEST; contents.len()])?;
+                build(&self.push_blobs(&self.blobs(contents)?)?)
             }
+        }
+    }
+
+    /// The rows of contents. There may be a million, so they are not read all at once.
+    fn blobs(&self, contents: &[Content]) -> Result<Vec<Blob>> {
+        let id = self.snapshot.id;
+        let read = self.store.catalog.read(|txn| {
+            let blob = |content: &Content| txn.blob_of_snapshot(id, &content.checksum);
+            contents
+                .iter()
+                .filter_map(|content| blob(content).transpose())
+                .collect()
+        });
+        let blobs: Vec<Blob> = read?;
+        if blobs.len() == contents.len() {
+            Ok(blobs)
+        } else {
+            // It is leased, so nobody takes them but whoever takes the snapshot.
+            Err(Error::new(
+                ErrorKind::NotFound,
+                "the snapshot was removed while it was sent",
+            ))
         }
     }
 
@@ -278,9 +305,9 @@ impl Publishing<'_> {
         }
     }
 
-    fn refuse_published_twins(&self, blobs: &[Blob]) -> Result<()> {
+    fn refuse_published_twins(&self, contents: &[Content]) -> Result<()> {
         self.store.catalog.read(|txn| {
-            for blob in blobs {
+            for blob in contents {
                 if let Some(other) = txn.published_twin(blob.digest, &blob.checksum)? {
                     return Err(twins(blob.digest, &blob.checksum, &other));
                 }
@@ -301,6 +328,9 @@ impl Publishing<'_> {
     }
 }
 
+/// Blobs whose rows are read at once, where they are sent to a place that has room for any number.
+const AT_ONCE: usize = 4096;
+
 /// A layer as long as one can be written.
 const LONGEST: Layer = Layer {
     sha256: Sha256::from_bytes([0; 32]),
@@ -310,14 +340,13 @@ const LONGEST: Layer = Layer {
 
 /// An object has one address, its XXH3-64, which is not collision resistant: two files of one digest cannot both be
 /// published.
-fn refuse_twins(blobs: &[Blob]) -> Result<()> {
-    let mut seen = HashMap::with_capacity(blobs.len());
-    for blob in blobs {
-        if let Some(other) = seen.insert(blob.digest, blob.checksum) {
-            return Err(twins(blob.digest, &blob.checksum, &other));
-        }
+fn refuse_twins(contents: &[Content]) -> Result<()> {
+    // They are in the order of their digests.
+    let mut pairs = contents.iter().zip(contents.iter().skip(1));
+    match pairs.find(|(one, other)| one.digest == other.digest) {
+        Some((one, other)) => Err(twins(one.digest, &other.checksum, &one.checksum)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn twins(

@@ -1,17 +1,25 @@
 //! What a snapshot is, as the registry says it: manifest and document, and the distinct contents that it names.
 
-use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::sync::Arc;
 
-use super::content::Incoming;
+use bytes::Bytes;
+
+use super::content::{Incoming, receive};
 use super::flight;
-use super::runtime::wait;
+use super::runtime::{self, wait};
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
+use crate::catalog::Stored;
 use crate::format::artifact::Manifest;
-use crate::format::document::{Document, FileEntry};
-use crate::words::digest::{Checksum, Digest};
+use crate::format::document::{Content, Document, DocumentError, FileEntry, SHORT};
+use crate::fs::hook::step;
+use crate::registry::Repository;
+use crate::store::Store;
+use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::entry::Attributes;
-use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::reference::Reference;
 
 /// A snapshot as the registry describes it.
@@ -20,14 +28,96 @@ pub(super) struct Resolved {
     pub(super) reference: Reference,
     pub(super) manifest: Vec<u8>,
     pub(super) parsed: Manifest,
-    pub(super) document: Vec<u8>,
+    pub(super) document: Text,
     pub(super) entries: Document,
 }
 
-/// Looks a snapshot up in the registry, document and all.
+/// A document as it came.
+#[derive(Debug)]
+pub(super) enum Text {
+    Short(Vec<u8>),
+    /// In a file without a name.
+    Long(File, u64),
+}
+
+impl Text {
+    /// Brings a long one.
+    fn bring(
+        store: &Store,
+        remote: &Remote,
+        repository: &Repository,
+        (sha256, size): (Sha256, u64),
+        activity: &Activity,
+    ) -> Result<Self> {
+        let file = store.scratch()?;
+        let staging = store.root.staging.path();
+        let (registry, repository) = (Arc::clone(&remote.registry), repository.clone());
+        let start = |sink| {
+            let call = async move {
+                let pulled = registry.pull_stream(&repository, sha256, size, None, sink);
+                pulled.await
+            };
+            Ok(runtime::start()?.spawn(call))
+        };
+        let mut write = |bytes: &Bytes| {
+            let written = step("write").and_then(|()| (&file).write_all(bytes));
+            written.at("write to", staging)
+        };
+        receive(start, &|| activity.check(), &mut write)?;
+        Ok(Self::Long(file, size))
+    }
+
+    fn entries(&self) -> std::result::Result<Document, DocumentError> {
+        match self {
+            Self::Short(bytes) => Document::parse(bytes),
+            Self::Long(file, size) => {
+                (&mut &*file).rewind()?;
+                Document::read(file, *size)
+            }
+        }
+    }
+
+    /// All of it, in memory.
+    pub(super) fn into_bytes(self) -> Result<Vec<u8>> {
+        if let Self::Short(bytes) = self {
+            return Ok(bytes);
+        }
+        let mut bytes = Vec::new();
+        let read = self.write(&mut bytes);
+        read.map_err(|error| {
+            Error::new(ErrorKind::of_io(&error), "the document could not be read")
+                .with_source(error)
+        })?;
+        Ok(bytes)
+    }
+}
+
+impl Stored for Text {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Short(bytes) => bytes.len() as u64,
+            Self::Long(_, size) => *size,
+        }
+    }
+
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Short(bytes) => out.write_all(bytes),
+            Self::Long(file, size) => {
+                let mut file = file;
+                file.rewind()?;
+                io::copy(&mut file.take(*size), out).map(|_| ())
+            }
+        }
+    }
+}
+
+/// Looks a snapshot up in the registry, document and all. A long document goes through a file of the store's, where there is
+/// one.
 pub(super) fn resolve(
     remote: &Remote,
     reference: &Reference,
+    store: Option<&Store>,
     activity: &Activity,
 ) -> Result<Resolved> {
     let found = remote.find(reference, activity)?.ok_or_else(|| {
@@ -42,13 +132,17 @@ pub(super) fn resolve(
     })?;
     let parsed = parse_manifest(&found.bytes, reference)?;
     let repository = remote.repository(reference)?;
-    let document = wait(
-        &|| activity.check(),
-        remote
-            .registry
-            .blob(&repository, parsed.config, parsed.config_size),
-    )?;
-    let entries = Document::parse(&document).map_err(|error| {
+    let name = (parsed.config, parsed.config_size);
+    let document = match store {
+        Some(store) if parsed.config_size > SHORT => {
+            Text::bring(store, remote, &repository, name, activity)?
+        }
+        _ => Text::Short(wait(
+            &|| activity.check(),
+            remote.registry.blob(&repository, name.0, name.1),
+        )?),
+    };
+    let entries = document.entries().map_err(|error| {
         Error::damaged(format!("the document of {reference} cannot be used"))
             .with_reference(reference)
             .with_source(error)
@@ -62,20 +156,34 @@ pub(super) fn resolve(
     })
 }
 
-/// A distinct content of a snapshot.
+/// A distinct content of a snapshot: what these files have, of which there is one at least.
 pub(super) struct Need<'a> {
-    pub(super) digest: Digest,
-    pub(super) checksum: Option<Checksum>,
-    pub(super) size: u64,
-    pub(super) files: Vec<&'a FileEntry>,
+    pub(super) files: &'a [&'a FileEntry],
 }
 
 /// Files below this are committed many at once, in bytes.
 const SMALL: u64 = 1 << 20;
 
 impl Need<'_> {
+    fn content(&self) -> &Content {
+        &self.files[0].content
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        self.content().digest()
+    }
+
+    pub(super) fn checksum(&self) -> Option<Checksum> {
+        self.content().checksum()
+    }
+
+    /// Logical bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.files[0].size
+    }
+
     pub(super) fn is_small(&self) -> bool {
-        self.size < SMALL
+        self.size() < SMALL
     }
 
     /// Of the first read-only file with it: given to the blob's own inode, which is then that file's view.
@@ -85,33 +193,35 @@ impl Need<'_> {
     }
 
     pub(super) fn wanted(&self) -> flight::Wanted {
-        (self.digest, self.checksum, self.size)
+        (self.digest(), self.checksum(), self.size())
     }
 
     pub(super) fn incoming(&self) -> Incoming {
         Incoming {
-            digest: self.digest,
-            checksum: self.checksum,
-            size: self.size,
+            digest: self.digest(),
+            checksum: self.checksum(),
+            size: self.size(),
         }
     }
 }
 
-pub(super) fn needs(document: &Document) -> Vec<Need<'_>> {
-    let mut index: HashMap<(Digest, Option<Checksum>), usize> = HashMap::new();
-    let mut needs: Vec<Need<'_>> = Vec::new();
-    for file in &document.files {
-        let key = (file.content.digest(), file.content.checksum());
-        let at = *index.entry(key).or_insert_with(|| {
-            needs.push(Need {
-                digest: key.0,
-                checksum: key.1,
-                size: file.size,
-                files: Vec::new(),
-            });
-            needs.len() - 1
-        });
-        needs[at].files.push(file);
-    }
+/// A document's files, those with the same content together and in the document's order.
+pub(super) fn by_content(document: &Document) -> Vec<&FileEntry> {
+    let mut files: Vec<&FileEntry> = document.files.iter().collect();
+    files.sort_by_key(|file| named(file));
+    files
+}
+
+/// What there is to have for files that are in the order of their contents.
+pub(super) fn needs<'a>(files: &'a [&'a FileEntry]) -> Vec<Need<'a>> {
+    let alike = files.chunk_by(|a, b| a.content == b.content);
+    let mut needs: Vec<Need<'_>> = alike.map(|files| Need { files }).collect();
+    // As the document has them, which is how they were taken.
+    needs.sort_by(|a, b| a.files[0].path.cmp(&b.files[0].path));
     needs
+}
+
+fn named(file: &FileEntry) -> (u64, Option<Checksum>) {
+    let content = &file.content;
+    (content.digest().as_u64(), content.checksum())
 }

@@ -97,8 +97,12 @@ impl Remote {
         reference: &Reference,
         activity: &Activity,
     ) -> Result<(Vec<u8>, Vec<u8>, Document)> {
-        let resolved = resolve(self, reference, activity)?;
-        Ok((resolved.manifest, resolved.document, resolved.entries))
+        let resolved = resolve(self, reference, None, activity)?;
+        Ok((
+            resolved.manifest,
+            resolved.document.into_bytes()?,
+            resolved.entries,
+        ))
     }
 
     /// What the registry says of a snapshot.
@@ -107,13 +111,14 @@ impl Remote {
         reference: &Reference,
         activity: &Activity,
     ) -> Result<RemoteDetails> {
-        let resolved = resolve(self, reference, activity)?;
-        let entries = entries(&resolved.entries);
+        let resolved = resolve(self, reference, None, activity)?;
+        let logical_bytes = Totals::of(&resolved.entries, |_| 0).logical_bytes;
+        let entries = entries(resolved.entries);
         Ok(RemoteDetails {
             manifest_digest: Sha256::of(&resolved.manifest),
             reference: resolved.reference,
             annotations: resolved.parsed.annotations,
-            logical_bytes: Totals::of(&resolved.entries, |_| 0).logical_bytes,
+            logical_bytes,
             files: entries.files,
             directories: entries.directories,
             symlinks: entries.symlinks,

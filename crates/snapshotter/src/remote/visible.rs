@@ -1,14 +1,12 @@
 //! How a fetched snapshot becomes visible: what it is called here, what it amounts to, and where it was seen, in one
 //! transaction.
 
-use std::collections::HashMap;
-
 use super::fetch::Context;
 use super::resolve::Resolved;
 use crate::catalog::{Finished, State, Sync, Totals, Txn};
 use crate::format::document::{Document, FileEntry};
 use crate::store::{Operation, Store, now};
-use crate::words::digest::{Digest, Sha256};
+use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
 use crate::words::reference::Reference;
 
@@ -88,11 +86,12 @@ pub(super) fn finish(
 }
 
 fn totals(store: &Store, snapshot: i64, document: &Document) -> Result<Totals> {
-    let blobs = store.catalog.read(|txn| txn.blobs_of_snapshot(snapshot))?;
-    let data: HashMap<Digest, u64> = blobs
-        .iter()
-        .map(|blob| (blob.digest, blob.data_size))
-        .collect();
-    let of = |file: &FileEntry| data.get(&file.content.digest()).copied().unwrap_or(0);
-    Ok(Totals::of(document, of))
+    let contents = store
+        .catalog
+        .read(|txn| txn.contents_of_snapshot(snapshot))?;
+    let data_size = |file: &FileEntry| {
+        let content = contents.find(&file.content, file.size);
+        content.map_or(0, |content| content.data_size)
+    };
+    Ok(Totals::of(document, data_size))
 }

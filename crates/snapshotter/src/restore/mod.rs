@@ -2,10 +2,13 @@
 
 mod directories;
 mod early;
+mod linked;
 mod materialize;
+mod names;
 mod others;
 mod plan;
 mod preview;
+mod written;
 
 pub use preview::RestorePlan;
 pub(crate) use preview::run as preview;
@@ -231,7 +234,7 @@ pub(crate) fn run(
             }),
         activity,
     };
-    let (leased, fetched, restored) = call
+    let (snapshot, fetched, restored) = call
         .run()
         .map_err(|error| error.with_reference(&request.reference))
         .map_err(|error| match error.kind() {
@@ -239,9 +242,9 @@ pub(crate) fn run(
             _ => error,
         })?;
     drop(operation);
-    let digest = leased.snapshot.manifest_digest;
+    let digest = snapshot.manifest_digest;
     Ok(RestoreReport {
-        reference: leased.snapshot.reference.with_digest(digest),
+        reference: snapshot.reference.with_digest(digest),
         manifest_digest: digest,
         files: restored.files,
         directories: restored.directories,
@@ -274,27 +277,61 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn run(&self) -> Result<(Leased, Fetched, Restored)> {
+    fn run(&self) -> Result<(Snapshot, Fetched, Restored)> {
         // Refused before anything is fetched or made; an output that hangs holds nobody else.
         let near = near_output(self.store, &self.request.output_dir)?;
-        let (leased, mut fetched, early) = self.obtain(near)?;
-        let result = self.materialize(&leased, early.as_ref());
+        let (snapshot, mut fetched, early) = self.obtain(near)?;
+        let plan = self.plan(&snapshot)?;
+        let result = self.materialize(&snapshot, plan, early.as_ref());
         let restored = match (result, &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
-                let again = self.fetch_again(remote, &leased, error)?;
+                let again = self.fetch_again(remote, &snapshot, error)?;
                 fetched.fetched_blobs += again.fetched_blobs;
                 fetched.fetched_bytes += again.fetched_bytes;
-                self.materialize(&leased, None)?
+                self.materialize(&snapshot, self.plan(&snapshot)?, None)?
             }
             (result, _) => result?,
         };
-        Ok((leased, fetched, restored))
+        Ok((snapshot, fetched, restored))
     }
 
-    fn materialize(&self, leased: &Leased, early: Option<&EarlyFiles>) -> Result<Restored> {
-        let document = parse(&leased.document)?;
+    /// What there is to make. A description that is damaged is fetched again.
+    fn plan(&self, snapshot: &Snapshot) -> Result<Plan> {
+        let read = || self.document(snapshot);
+        let document = match (read(), &self.remote) {
+            (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
+                match remote::repair_description(remote, snapshot) {
+                    Ok(true) => read()?,
+                    Ok(false) => return Err(error),
+                    Err(why) => return Err(not_fetched_again(&error, why)),
+                }
+            }
+            (document, _) => document?,
+        };
         let mut plan = plan::plan(document, &self.request.paths, self.limits.files())?;
         self.leave_out_setid(&mut plan);
+        Ok(plan)
+    }
+
+    /// Where nothing is leased, the row may be another snapshot's by now.
+    fn document(&self, snapshot: &Snapshot) -> Result<Document> {
+        self.store.catalog.read(|txn| {
+            if self.operation.is_none() {
+                let manifest = txn.manifest(snapshot.id)?;
+                if Sha256::of(&manifest) != snapshot.manifest_digest {
+                    return Err(removed("restored"));
+                }
+            }
+            txn.document(snapshot.id)
+        })
+    }
+
+    fn materialize(
+        &self,
+        snapshot: &Snapshot,
+        plan: Plan,
+        early: Option<&EarlyFiles>,
+    ) -> Result<Restored> {
         let output = open_output(self.store, &self.request.output_dir)?;
         let context = Context {
             store: self.store,
@@ -308,7 +345,7 @@ impl Call<'_> {
             cloning: Cloning::default(),
             early,
         };
-        materialize::all(&context, leased.snapshot.id, &plan)
+        materialize::all(&context, snapshot.id, plan)
     }
 
     /// A file of another owner than the snapshot's must not run as that one either.
@@ -326,9 +363,10 @@ impl Call<'_> {
     }
 
     /// Leases the snapshot, fetching it first if it is not here.
-    fn obtain(&self, near: Dir) -> Result<(Leased, Fetched, Option<EarlyFiles>)> {
+    fn obtain(&self, near: Dir) -> Result<(Snapshot, Fetched, Option<EarlyFiles>)> {
         let Some(operation) = self.operation else {
-            let found = look_up(self.store, &self.request.reference)?;
+            let reference = &self.request.reference;
+            let found = self.store.catalog.read(|txn| txn.resolve(reference))?;
             return Ok((found, Fetched::default(), None));
         };
         match (
@@ -343,25 +381,12 @@ impl Call<'_> {
                 let recipient = early.as_ref().map(|early| early as &dyn Recipient);
                 let reference = &self.request.reference;
                 let fetched = remote::fetch(remote, operation, reference, recipient)?;
-                let leased = leased(self.store, fetched.snapshot)?;
-                Ok((leased, fetched, early))
+                Ok((leased(self.store, fetched.snapshot)?, fetched, early))
             }
-            (Ok(leased), Some(remote)) if self.request.no_clobber => {
+            (Ok(snapshot), Some(remote)) if self.request.no_clobber => {
                 // A second attempt would find the first one's files in its way: what is bad is found before.
-                let fetched = remote::repair(remote, leased.snapshot.id)?;
-                Ok((leased, fetched, None))
-            }
-            (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
-                let reference = &self.request.reference;
-                match remote::repair_description(remote, reference) {
-                    Ok(true) => Ok((
-                        lease(self.store, operation, reference)?,
-                        Fetched::default(),
-                        None,
-                    )),
-                    Ok(false) => Err(error),
-                    Err(why) => Err(not_fetched_again(&error, why)),
-                }
+                let fetched = remote::repair(remote, snapshot.id)?;
+                Ok((snapshot, fetched, None))
             }
             (leased, _) => Ok((leased?, Fetched::default(), None)),
         }
@@ -371,13 +396,13 @@ impl Call<'_> {
     fn fetch_again(
         &self,
         remote: &remote::Context<'_>,
-        leased: &Leased,
+        snapshot: &Snapshot,
         error: Error,
     ) -> Result<Fetched> {
         if self.request.no_clobber {
             return Err(error);
         }
-        match remote::repair(remote, leased.snapshot.id) {
+        match remote::repair(remote, snapshot.id) {
             // What was here may have been in need of its row alone.
             Ok(fetched) if fetched.fetched_blobs + fetched.reused_blobs > 0 => Ok(fetched),
             Ok(_) => Err(error),
@@ -399,45 +424,27 @@ fn not_fetched_again(error: &Error, why: Error) -> Error {
     }
 }
 
-/// A snapshot that cannot go away while this call runs, unless the root is read-only here and others write to it.
-struct Leased {
-    snapshot: Snapshot,
-    document: Vec<u8>,
-}
-
-fn lease(store: &Store, operation: &Operation, reference: &Reference) -> Result<Leased> {
+/// Finds a snapshot, which cannot go away from then on while this call runs.
+fn lease(store: &Store, operation: &Operation, reference: &Reference) -> Result<Snapshot> {
     store.with_slice(|| {
         store.catalog.write(Sync::Normal, |txn| {
             let snapshot = txn.resolve(reference)?;
             operation.lease(txn, snapshot.id)?;
             txn.touch(snapshot.id, now())?;
-            let document = txn.document(snapshot.id)?;
-            Ok(Leased { snapshot, document })
+            Ok(snapshot)
         })
     })
 }
 
-/// A snapshot of a root where nothing can be leased.
-fn look_up(store: &Store, reference: &Reference) -> Result<Leased> {
-    store.catalog.read(|txn| {
-        let snapshot = txn.resolve(reference)?;
-        let document = txn.document(snapshot.id)?;
-        Ok(Leased { snapshot, document })
-    })
+/// A snapshot that this call leases already.
+fn leased(store: &Store, snapshot: i64) -> Result<Snapshot> {
+    let found = store.catalog.read(|txn| txn.snapshot(snapshot))?;
+    found.ok_or_else(|| removed("fetched"))
 }
 
-/// A snapshot that this call leases already.
-fn leased(store: &Store, snapshot: i64) -> Result<Leased> {
-    let (snapshot, document) = store
-        .catalog
-        .read(|txn| Ok((txn.snapshot(snapshot)?, txn.document(snapshot)?)))?;
-    let snapshot = snapshot.ok_or_else(|| {
-        Error::new(
-            ErrorKind::NotFound,
-            "the snapshot was removed while it was fetched",
-        )
-    })?;
-    Ok(Leased { snapshot, document })
+fn removed(meanwhile: &str) -> Error {
+    let text = format!("the snapshot was removed while it was {meanwhile}");
+    Error::new(ErrorKind::NotFound, text)
 }
 
 /// The figures of a report.
@@ -450,12 +457,6 @@ struct Restored {
     logical_bytes: u64,
     data_bytes: u64,
     placements: Placements,
-}
-
-fn parse(document: &[u8]) -> Result<Document> {
-    Document::parse(document).map_err(|error| {
-        Error::damaged(format!("the snapshot's document is not valid: {error}")).with_source(error)
-    })
 }
 
 /// The output directory, or the nearest one above it that is there.

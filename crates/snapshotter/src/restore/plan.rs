@@ -14,9 +14,11 @@ use crate::words::relpath::{RelPath, is_base};
 pub(super) struct Plan {
     /// Every directory there has to be, parents first.
     pub(super) directories: Vec<PlannedDirectory>,
-    /// Regular files by directory: small groups, so that one directory's files can be shared between threads.
-    pub(super) groups: Vec<Group>,
-    /// Further names of files in `groups`.
+    /// Regular files, those of a directory together.
+    pub(super) files: Vec<FileEntry>,
+    /// Files of a group at most.
+    together: usize,
+    /// Further names of files in `files`, those of a file together.
     pub(super) links: Vec<Link>,
     pub(super) symlinks: Vec<SymlinkEntry>,
     pub(super) whiteouts: Vec<WhiteoutEntry>,
@@ -25,9 +27,9 @@ pub(super) struct Plan {
 impl Plan {
     /// Every path that will not be a directory.
     pub(super) fn names(&self) -> impl Iterator<Item = &RelPath> {
-        self.groups
+        self.files
             .iter()
-            .flat_map(|group| group.files.iter().map(|file| &file.entry.path))
+            .map(|file| &file.path)
             .chain(self.links.iter().map(|link| &link.path))
             .chain(self.symlinks.iter().map(|symlink| &symlink.path))
             .chain(self.whiteouts.iter().map(|whiteout| &whiteout.path))
@@ -35,8 +37,8 @@ impl Plan {
 
     /// Takes the set-user-ID and set-group-ID bits off all files and directories, and returns which of those had any.
     pub(super) fn leave_out_setid(&mut self) -> Vec<RelPath> {
-        let files = self.groups.iter_mut().flat_map(|group| &mut group.files);
-        let files = files.map(|file| (&file.entry.path, &mut file.entry.attributes));
+        let files = self.files.iter_mut();
+        let files = files.map(|file| (&file.path, &mut file.attributes));
         let directories = self.directories.iter_mut().filter_map(|directory| {
             let attributes = directory.attributes.as_mut()?;
             Some((&directory.path, attributes))
@@ -50,6 +52,44 @@ impl Plan {
         }
         had
     }
+
+    /// The files in small groups, each of one directory, so that one directory's files can be shared between threads.
+    pub(super) fn groups(&self) -> Vec<&[FileEntry]> {
+        let mut groups = Vec::new();
+        let mut left = self.files.as_slice();
+        while !left.is_empty() {
+            let (group, rest) = left.split_at(length_of_group(left, self.together));
+            groups.push(group);
+            left = rest;
+        }
+        groups
+    }
+
+    /// The file with this name among `files`.
+    pub(super) fn file(&self, path: &RelPath) -> Option<&FileEntry> {
+        let found = self
+            .files
+            .binary_search_by(|file| file.path.split().cmp(&path.split()));
+        found.ok().map(|index| &self.files[index])
+    }
+
+    /// The names in the output that are to share a file's inode.
+    pub(super) fn others(&self, file: &RelPath) -> &[Link] {
+        let first = self.links.partition_point(|link| link.of < *file);
+        let count = self.links[first..].partition_point(|link| link.of == *file);
+        &self.links[first..first + count]
+    }
+}
+
+/// How many files at the beginning of a list, which is not empty, are a group.
+fn length_of_group(files: &[FileEntry], together: usize) -> usize {
+    let parent = files[0].path.split().0;
+    let mut bytes = 0_u64;
+    let fits = |file: &&FileEntry| {
+        bytes = bytes.saturating_add(file.size);
+        file.path.split().0 == parent && bytes <= GROUP_BYTES
+    };
+    files.iter().take(together).take_while(fits).count().max(1)
 }
 
 #[derive(Debug)]
@@ -61,24 +101,10 @@ pub(super) struct PlannedDirectory {
     pub(super) selected: bool,
 }
 
-/// Files in one directory.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) parent: Option<RelPath>,
-    pub(super) files: Vec<PlannedFile>,
-}
-
-#[derive(Debug)]
-pub(super) struct PlannedFile {
-    pub(super) entry: FileEntry,
-    /// Names in the output that are to share its inode.
-    pub(super) others: Vec<RelPath>,
-}
-
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) path: RelPath,
-    /// The file in `groups` it is a further name of.
+    /// The file in `files` it is a further name of.
     pub(super) of: RelPath,
 }
 
@@ -94,21 +120,11 @@ pub(super) fn plan(document: Document, paths: &[PathBuf], together: usize) -> Re
         let selected = selection.contains(&entry.path);
         directories.know(entry.path, entry.attributes, selected);
     }
-    let symlinks: Vec<SymlinkEntry> = document
-        .symlinks
-        .into_iter()
-        .filter(|entry| selection.contains(&entry.path))
-        .collect();
-    let whiteouts: Vec<WhiteoutEntry> = document
-        .whiteouts
-        .into_iter()
-        .filter(|entry| selection.contains(&entry.path))
-        .collect();
-    let files: Vec<FileEntry> = document
-        .files
-        .into_iter()
-        .filter(|entry| selection.contains(&entry.path))
-        .collect();
+    let (mut files, mut symlinks) = (document.files, document.symlinks);
+    let mut whiteouts = document.whiteouts;
+    files.retain(|entry| selection.contains(&entry.path));
+    symlinks.retain(|entry| selection.contains(&entry.path));
+    whiteouts.retain(|entry| selection.contains(&entry.path));
     for path in files
         .iter()
         .map(|file| &file.path)
@@ -117,10 +133,12 @@ pub(super) fn plan(document: Document, paths: &[PathBuf], together: usize) -> Re
     {
         directories.need_parents(path)?;
     }
-    let (files, links) = split_links(files);
+    let links = split_links(&mut files, &selection);
+    files.sort_unstable_by(|a, b| a.path.split().cmp(&b.path.split()));
     Ok(Plan {
         directories: directories.planned()?,
-        groups: group(files, together),
+        files,
+        together,
         links,
         symlinks,
         whiteouts,
@@ -247,73 +265,30 @@ impl Directories {
     }
 }
 
-/// Separates first names from further ones. Where the first name was not asked for, the next one takes its place.
-fn split_links(files: Vec<FileEntry>) -> (Vec<PlannedFile>, Vec<Link>) {
-    let mut index: HashMap<RelPath, usize> = HashMap::new();
-    let mut planned: Vec<PlannedFile> = Vec::with_capacity(files.len());
-    let (mains, seconds): (Vec<_>, Vec<_>) = files
-        .into_iter()
-        .partition(|entry| entry.hardlink_of.is_none());
-    for entry in mains {
-        index.insert(entry.path.clone(), planned.len());
-        planned.push(PlannedFile {
-            entry,
-            others: Vec::new(),
-        });
-    }
+/// Takes the further names out. Where the first name was not asked for, the next one takes its place.
+fn split_links(files: &mut Vec<FileEntry>, selection: &Selection) -> Vec<Link> {
+    let further: Vec<FileEntry> = files
+        .extract_if(.., |entry| entry.hardlink_of.is_some())
+        .collect();
+    let mut instead: HashMap<RelPath, RelPath> = HashMap::new();
     let mut links = Vec::new();
-    for entry in seconds {
-        // The partition left only entries that name another.
-        let Some(of) = entry.hardlink_of.clone() else {
+    for mut entry in further {
+        // Only such entries were taken.
+        let Some(of) = entry.hardlink_of.take() else {
             continue;
         };
-        if let Some(&main) = index.get(&of) {
-            let main = &mut planned[main];
-            main.others.push(entry.path.clone());
-            links.push(Link {
-                path: entry.path,
-                of: main.entry.path.clone(),
-            });
+        let path = entry.path.clone();
+        if selection.contains(&of) {
+            links.push(Link { path, of });
+        } else if let Some(of) = instead.get(&of).cloned() {
+            links.push(Link { path, of });
         } else {
-            index.insert(of, planned.len());
-            planned.push(PlannedFile {
-                entry,
-                others: Vec::new(),
-            });
+            instead.insert(of, path);
+            files.push(entry);
         }
     }
-    (planned, links)
-}
-
-fn group(mut files: Vec<PlannedFile>, together: usize) -> Vec<Group> {
-    files.sort_by(|a, b| {
-        (a.entry.path.parent(), a.entry.path.file_name())
-            .cmp(&(b.entry.path.parent(), b.entry.path.file_name()))
-    });
-    let mut groups: Vec<Group> = Vec::new();
-    let mut bytes = 0;
-    for file in files {
-        let parent = file.entry.path.parent();
-        let size = file.entry.size;
-        match groups.last_mut() {
-            Some(group)
-                if group.parent == parent
-                    && group.files.len() < together
-                    && bytes + size <= GROUP_BYTES =>
-            {
-                bytes += size;
-                group.files.push(file);
-            }
-            _ => {
-                bytes = size;
-                groups.push(Group {
-                    parent,
-                    files: vec![file],
-                });
-            }
-        }
-    }
-    groups
+    links.sort_by(|a, b| a.of.cmp(&b.of));
+    links
 }
 
 #[cfg(test)]

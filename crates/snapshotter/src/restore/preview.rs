@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::directories::OutputDir;
 use super::plan::{Plan, plan};
-use super::{RestoreRequest, near_output, parse};
+use super::{RestoreRequest, near_output};
 use crate::ErrorKind;
 use crate::activity::Activity;
 use crate::format::document::Document;
@@ -58,16 +58,15 @@ pub(crate) fn run(
         (here, _) => here?,
     };
     let plan = plan(document, &request.paths, usize::MAX)?;
-    let files = || plan.groups.iter().flat_map(|group| &group.files);
     Ok(RestorePlan {
         reference: reference.with_digest(manifest_digest),
         manifest_digest,
         existing: existing(store, request, &plan)?,
-        files: (files().count() + plan.links.len()) as u64,
+        files: (plan.files.len() + plan.links.len()) as u64,
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
         whiteouts: plan.whiteouts.len() as u64,
-        logical_bytes: total(files().map(|file| file.entry.size)),
+        logical_bytes: total(plan.files.iter().map(|file| file.size)),
         entries: entries(&plan),
     })
 }
@@ -81,11 +80,7 @@ fn described_here(
         let document = txn.document(snapshot.id)?;
         Ok((snapshot, document))
     })?;
-    Ok((
-        snapshot.reference,
-        snapshot.manifest_digest,
-        parse(&document)?,
-    ))
+    Ok((snapshot.reference, snapshot.manifest_digest, document))
 }
 
 fn existing(store: &Store, request: &RestoreRequest, plan: &Plan) -> Result<Vec<PathBuf>> {
@@ -116,9 +111,9 @@ fn exists(output: &OutputDir<'_>, path: &RelPath) -> Result<bool> {
 
 fn entries(plan: &Plan) -> Vec<PlannedEntry> {
     let mut entries = Vec::new();
-    for file in plan.groups.iter().flat_map(|group| &group.files) {
-        let entry = &file.entry;
-        for path in std::iter::once(&entry.path).chain(&file.others) {
+    for entry in &plan.files {
+        let others = plan.others(&entry.path).iter().map(|link| &link.path);
+        for path in std::iter::once(&entry.path).chain(others) {
             let path = path.as_path();
             entries.push(PlannedEntry::new(
                 path,

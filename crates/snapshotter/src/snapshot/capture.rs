@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Context;
 use super::reading::Reading;
-use super::walk::{Plan, PlannedFile, Selection, vanished};
+use super::walk::{Plan, PlannedFile, vanished};
 use crate::fs::beneath;
 use crate::fs::place::Cloning;
 use crate::pass::Hashes;
@@ -31,12 +31,19 @@ pub(super) struct Captured {
 /// What one of a plan's files became.
 #[derive(Clone, Debug)]
 enum Outcome {
-    /// It is captured, under all its names.
+    /// It is captured, under all its names unless it was replaced.
     Taken(CapturedFile),
-    /// Its first name was another file's by then, and that one is captured.
-    Replaced(CapturedFile),
     /// Its first name has gone.
     Gone,
+}
+
+impl Outcome {
+    fn captured(self) -> Option<CapturedFile> {
+        match self {
+            Self::Taken(file) => Some(file),
+            Self::Gone => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +55,8 @@ pub(super) struct CapturedFile {
     pub(super) placement: Placement,
     /// Whether this snapshot brought the blob.
     pub(super) stored: bool,
+    /// Whether its first name was another file's by then, and that one was captured.
+    replaced: bool,
 }
 
 /// A file in staging, not yet committed.
@@ -62,7 +71,7 @@ pub(super) struct Source {
     pub(super) attributes: Attributes,
     pub(super) placement: Placement,
     pub(super) synced: bool,
-    /// Whether it is not the file that was planned.
+    /// Whether it is not the file that was planned, which matters where that has further names.
     pub(super) replaced: bool,
 }
 
@@ -81,32 +90,41 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &mut Plan) -> Resu
     let mut captured = Captured::default();
     let mut files = std::mem::take(&mut plan.files);
     while !files.is_empty() {
-        let (outcomes, synced) = capture(context, snapshot, &files, &plan.selection)?;
+        let (outcomes, synced) = capture(context, snapshot, &files, plan)?;
         captured.synced.extend(synced);
         let mut left = Vec::new();
-        for (file, outcome) in files.into_iter().zip(outcomes) {
-            let (file, done) = match outcome {
-                Outcome::Taken(done) => (Some(file), Some(done)),
-                Outcome::Replaced(done) => (Some(file.only(&mut left)), Some(done)),
-                Outcome::Gone => {
-                    file.only(&mut left);
-                    (None, None)
-                }
-            };
-            plan.files.extend(file);
-            captured.files.extend(done);
-        }
+        let kept = |(file, outcome): (PlannedFile, &Outcome)| match outcome {
+            Outcome::Taken(done) if !done.replaced => Some(file),
+            Outcome::Taken(_) => Some(file.only(&mut left)),
+            Outcome::Gone => {
+                file.only(&mut left);
+                None
+            }
+        };
+        // Each list becomes the next one where it is: a million files are not in memory twice.
+        let kept = files.into_iter().zip(&outcomes).filter_map(kept).collect();
+        append(&mut plan.files, kept);
+        let done = outcomes.into_iter().filter_map(Outcome::captured).collect();
+        append(&mut captured.files, done);
         files = left;
     }
     Ok(captured)
 }
 
-/// Captures files and says what each became.
+fn append<T>(all: &mut Vec<T>, mut more: Vec<T>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.append(&mut more);
+    }
+}
+
+/// Captures files of a plan and says what each became.
 fn capture(
     context: &Context<'_>,
     snapshot: i64,
     files: &[PlannedFile],
-    selection: &Selection,
+    plan: &Plan,
 ) -> Result<(Vec<Outcome>, HashSet<Checksum>)> {
     let capture = Capture {
         context,
@@ -116,7 +134,7 @@ fn capture(
         done: Mutex::new(vec![None; files.len()]),
         synced: Mutex::default(),
         files,
-        selection,
+        plan,
     };
     let (limit, activity) = (context.limit, context.activity);
     limit.for_each(activity, files.len(), |index| capture.file(index))?;
@@ -132,7 +150,8 @@ pub(super) struct Capture<'a> {
     done: Mutex<Vec<Option<Outcome>>>,
     synced: Mutex<HashSet<Checksum>>,
     pub(super) files: &'a [PlannedFile],
-    selection: &'a Selection,
+    /// What the files are from.
+    pub(super) plan: &'a Plan,
 }
 
 /// What may still be tried for a file.
@@ -273,13 +292,9 @@ impl<'a> Capture<'a> {
             data_size: ingest.map.data_size(),
             placement,
             stored,
+            replaced: source.replaced,
         };
-        let outcome = if source.replaced {
-            Outcome::Replaced(file)
-        } else {
-            Outcome::Taken(file)
-        };
-        self.settle(source.index, outcome);
+        self.settle(source.index, Outcome::Taken(file));
         self.context.activity.tell(|| Event::FileFinished {
             path: self.files[source.index].path.as_path().to_owned(),
             placement,
@@ -314,7 +329,12 @@ impl<'a> Capture<'a> {
                 Attempt::Writer => how.hardlink = false,
                 Attempt::Short => how.to_end = true,
                 Attempt::Gone(error) => {
-                    vanished(self.context, self.selection, &self.files[index].path, error)?;
+                    vanished(
+                        self.context,
+                        &self.plan.selection,
+                        &self.files[index].path,
+                        error,
+                    )?;
                     self.settle(index, Outcome::Gone);
                     return Ok(None);
                 }

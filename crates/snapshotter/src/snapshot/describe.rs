@@ -2,110 +2,106 @@
 
 use std::collections::BTreeMap;
 
-use super::capture::{Captured, CapturedFile};
-use super::walk::Plan;
+use super::capture::CapturedFile;
+use super::walk::{IN_PARTS, Plan, PlannedFile};
 use crate::catalog::Totals;
 use crate::format::artifact::Manifest;
-use crate::format::document::{
-    Content, DirectoryEntry, Document, FileEntry, SymlinkEntry, WhiteoutEntry,
-};
+use crate::format::document::{Content, Document, DocumentError, Encoded, FileEntry};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::relpath::RelPath;
 
 /// A snapshot's artifacts and what it amounts to.
 #[derive(Debug)]
 pub(super) struct Described {
-    pub(super) document: Vec<u8>,
+    pub(super) document: Encoded,
     pub(super) manifest: Vec<u8>,
     pub(super) totals: Totals,
 }
 
 pub(super) fn describe(
-    plan: &Plan,
-    captured: &Captured,
+    plan: Plan,
+    captured: Vec<CapturedFile>,
     annotations: &BTreeMap<String, String>,
 ) -> Result<Described> {
+    let inodes = captured.iter().map(|file| (file.size, file.data_size));
+    let totals = Totals::new(plan.names(), inodes);
     let mut document = Document {
-        files: files(plan, captured),
-        directories: plan
-            .directories
-            .iter()
-            .map(|(path, attributes)| DirectoryEntry {
-                path: path.clone(),
-                attributes: attributes.clone(),
-            })
-            .collect(),
-        symlinks: plan
-            .symlinks
-            .iter()
-            .map(|symlink| SymlinkEntry {
-                path: symlink.path.clone(),
-                target: symlink.target.clone(),
-                attributes: symlink.attributes.clone(),
-            })
-            .collect(),
-        whiteouts: plan
-            .whiteouts
-            .iter()
-            .map(|(path, attributes)| WhiteoutEntry {
-                path: path.clone(),
-                attributes: attributes.clone(),
-            })
-            .collect(),
+        files: files(plan.files, captured),
+        directories: plan.directories,
+        symlinks: plan.symlinks,
+        whiteouts: plan.whiteouts,
     };
     document.sort();
-    let inodes = captured.files.iter();
-    let totals = Totals::new(
-        document.files.len(),
-        inodes.map(|file| (file.size, file.data_size)),
-    );
-    let encoded = document.encode().map_err(cannot_describe)?;
-    let manifest = Manifest::build(&encoded, &[], annotations).map_err(cannot_describe)?;
+    let document = document.into_encoded().map_err(cannot_describe)?;
+    let name = (document.sha256(), document.length());
+    let manifest = Manifest::build_for(name, &[], annotations);
     Ok(Described {
-        document: encoded,
-        manifest,
+        document,
+        manifest: manifest.map_err(|error| not_in_v1(&error).with_source(error))?,
         totals,
     })
 }
 
-fn cannot_describe(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+/// Says why something has no place in a document.
+pub(super) fn cannot_describe(error: DocumentError) -> Error {
+    use DocumentError as E;
+    let said = match error {
+        E::TooLarge { .. } | E::TooManyEntries | E::TooManyXattrs => {
+            not_in_v1(&error).with_hint(IN_PARTS)
+        }
+        _ => not_in_v1(&error),
+    };
+    said.with_source(error)
+}
+
+fn not_in_v1(error: &dyn std::error::Error) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         format!("the snapshot cannot be described in format v1: {error}"),
     )
-    .with_source(error)
 }
 
-fn files(plan: &Plan, captured: &Captured) -> Vec<FileEntry> {
-    plan.files
-        .iter()
-        .zip(&captured.files)
-        .flat_map(|(planned, captured)| {
-            let first = entry(&planned.path, None, planned.read_only, captured);
-            let others = planned
-                .others
-                .iter()
-                .map(|path| entry(path, Some(&planned.path), planned.read_only, captured));
-            std::iter::once(first).chain(others).collect::<Vec<_>>()
-        })
-        .collect()
+/// Entries made between two times that memory is given back.
+const CHUNK: usize = 64 << 10;
+
+/// Taken from the ends of both lists, which become shorter meanwhile: a million files are not in memory twice.
+fn files(mut planned: Vec<PlannedFile>, mut captured: Vec<CapturedFile>) -> Vec<FileEntry> {
+    let mut files = Vec::with_capacity(planned.len());
+    while let (Some(planned_one), Some(one)) = (planned.pop(), captured.pop()) {
+        let PlannedFile {
+            path,
+            others,
+            read_only,
+            ..
+        } = planned_one;
+        for other in others {
+            let of = Some(path.clone());
+            files.push(entry(other, of, read_only, one.clone()));
+        }
+        files.push(entry(path, None, read_only, one));
+        if planned.len().is_multiple_of(CHUNK) {
+            planned.shrink_to_fit();
+            captured.shrink_to_fit();
+        }
+    }
+    files
 }
 
 fn entry(
-    path: &RelPath,
-    hardlink_of: Option<&RelPath>,
+    path: RelPath,
+    hardlink_of: Option<RelPath>,
     read_only: bool,
-    captured: &CapturedFile,
+    captured: CapturedFile,
 ) -> FileEntry {
     FileEntry {
-        path: path.clone(),
+        path,
         content: Content::V1 {
             digest: captured.hashes.digest,
             checksum: Some(captured.hashes.checksum),
         },
         read_only,
         size: captured.size,
-        attributes: captured.attributes.clone(),
-        hardlink_of: hardlink_of.cloned(),
+        attributes: captured.attributes,
+        hardlink_of,
     }
 }

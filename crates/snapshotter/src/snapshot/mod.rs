@@ -5,6 +5,7 @@ mod describe;
 mod globs;
 mod plan;
 mod reading;
+mod selection;
 mod walk;
 
 pub(crate) use plan::run as plan;
@@ -350,9 +351,17 @@ fn complete(
     });
     let captured = capture::all(context, snapshot, &mut plan)?;
     context.activity.tell(|| Event::Syncing);
-    let described = describe::describe(&plan, &captured, &request.annotations)?;
-    finish(context, snapshot, ends, request, &captured, &described)?;
-    Ok(Taken::new(&plan, &captured, &described))
+    let figures = Figures::of(&captured.files);
+    let described = describe::describe(plan, captured.files, &request.annotations)?;
+    finish(
+        context,
+        snapshot,
+        ends,
+        request,
+        &captured.synced,
+        &described,
+    )?;
+    Ok(Taken::new(figures, &described))
 }
 
 /// Makes the blobs durable (unless that is for later), then the snapshot visible in one transaction, in which the
@@ -362,13 +371,13 @@ fn finish(
     snapshot: i64,
     ends: Option<&Operation>,
     request: &SnapshotRequest,
-    captured: &capture::Captured,
+    on_disk: &HashSet<Checksum>,
     described: &describe::Described,
 ) -> Result<()> {
     let store = context.store;
     let reference = request.reference()?;
     let synced = if context.durable {
-        store.make_durable(snapshot, &captured.synced)?
+        store.make_durable(snapshot, on_disk)?
     } else {
         Vec::new()
     };
@@ -425,6 +434,36 @@ fn check_annotations(annotations: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
+/// What becomes of the captured files, in figures.
+#[derive(Default)]
+struct Figures {
+    stored_bytes: u64,
+    blobs_stored: u64,
+    blobs_reused: u64,
+    placements: Placements,
+}
+
+impl Figures {
+    fn of(files: &[capture::CapturedFile]) -> Self {
+        let mut figures = Self::default();
+        let mut blobs = Vec::with_capacity(files.len());
+        for file in files {
+            figures.placements.count(file.placement, file.data_size);
+            if file.stored {
+                figures.stored_bytes = total([figures.stored_bytes, file.data_size]);
+            }
+            blobs.push((&file.hashes.checksum, !file.stored));
+        }
+        // Of the files with one blob, one that brought it comes first.
+        blobs.sort_unstable();
+        blobs.dedup_by_key(|(checksum, _)| *checksum);
+        let reused = blobs.iter().filter(|(_, reused)| *reused).count();
+        figures.blobs_reused = reused as u64;
+        figures.blobs_stored = (blobs.len() - reused) as u64;
+        figures
+    }
+}
+
 /// The figures of a report.
 struct Taken {
     manifest_digest: Sha256,
@@ -432,41 +471,19 @@ struct Taken {
     directories: u64,
     symlinks: u64,
     whiteouts: u64,
-    stored_bytes: u64,
-    blobs_stored: u64,
-    blobs_reused: u64,
-    placements: Placements,
+    figures: Figures,
 }
 
 impl Taken {
-    fn new(
-        plan: &walk::Plan,
-        captured: &capture::Captured,
-        described: &describe::Described,
-    ) -> Self {
-        let mut placements = Placements::default();
-        let mut stored: HashSet<Checksum> = HashSet::new();
-        let mut reused: HashSet<Checksum> = HashSet::new();
-        let mut stored_bytes = 0;
-        for file in &captured.files {
-            placements.count(file.placement, file.data_size);
-            if file.stored {
-                stored.insert(file.hashes.checksum);
-                stored_bytes = total([stored_bytes, file.data_size]);
-            } else {
-                reused.insert(file.hashes.checksum);
-            }
-        }
+    fn new(figures: Figures, described: &describe::Described) -> Self {
+        let document = described.document.document();
         Self {
             manifest_digest: Sha256::of(&described.manifest),
             totals: described.totals,
-            directories: plan.directories.len() as u64,
-            symlinks: plan.symlinks.len() as u64,
-            whiteouts: plan.whiteouts.len() as u64,
-            stored_bytes,
-            blobs_stored: stored.len() as u64,
-            blobs_reused: reused.difference(&stored).count() as u64,
-            placements,
+            directories: document.directories.len() as u64,
+            symlinks: document.symlinks.len() as u64,
+            whiteouts: document.whiteouts.len() as u64,
+            figures,
         }
     }
 
@@ -490,10 +507,10 @@ impl Taken {
             whiteouts: self.whiteouts,
             logical_bytes: self.totals.logical_bytes,
             data_bytes: self.totals.data_bytes,
-            stored_bytes: self.stored_bytes,
-            blobs_stored: self.blobs_stored,
-            blobs_reused: self.blobs_reused,
-            placements: self.placements,
+            stored_bytes: self.figures.stored_bytes,
+            blobs_stored: self.figures.blobs_stored,
+            blobs_reused: self.figures.blobs_reused,
+            placements: self.figures.placements,
             publication,
             duration,
             warnings: Vec::new(),

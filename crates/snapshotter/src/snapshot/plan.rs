@@ -104,15 +104,11 @@ pub(crate) fn run(
     Ok(SnapshotPlan {
         reference,
         exists,
-        files: plan
-            .files
-            .iter()
-            .map(|file| 1 + file.others.len() as u64)
-            .sum(),
+        files: plan.names() as u64,
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
         whiteouts: plan.whiteouts.len() as u64,
-        logical_bytes: total(plan.files.iter().map(|file| file.stat.size)),
+        logical_bytes: total(plan.files.iter().map(|file| file.size)),
         data_bytes: plan.allocated(),
         entries: entries(&plan),
         warnings: Vec::new(),
@@ -123,7 +119,7 @@ fn entries(plan: &walk::Plan) -> Vec<PlannedEntry> {
     let mut entries = Vec::new();
     for file in &plan.files {
         for path in std::iter::once(&file.path).chain(&file.others) {
-            let (size, read_only) = (file.stat.size, file.read_only);
+            let (size, read_only) = (file.size, file.read_only);
             entries.push(PlannedEntry::new(
                 path.as_path(),
                 EntryKind::File,
@@ -132,9 +128,9 @@ fn entries(plan: &walk::Plan) -> Vec<PlannedEntry> {
             ));
         }
     }
-    for (path, _) in &plan.directories {
+    for directory in &plan.directories {
         entries.push(PlannedEntry::new(
-            path.as_path(),
+            directory.path.as_path(),
             EntryKind::Directory,
             false,
             0,
@@ -144,8 +140,8 @@ fn entries(plan: &walk::Plan) -> Vec<PlannedEntry> {
         let path = symlink.path.as_path();
         entries.push(PlannedEntry::new(path, EntryKind::Symlink, false, 0));
     }
-    for (path, _) in &plan.whiteouts {
-        let path = path.as_path();
+    for whiteout in &plan.whiteouts {
+        let path = whiteout.path.as_path();
         entries.push(PlannedEntry::new(path, EntryKind::Whiteout, false, 0));
     }
     entries.sort_by(|a, b| a.path.cmp(&b.path));

@@ -319,6 +319,7 @@ impl<'c, 'a> Reading<'c, 'a> {
     }
 
     fn staged(&self, ingest: Ingest<'a>, placement: Placement, synced: bool) -> Staged<'a> {
+        let planned = self.capture.plan.identity(self.planned());
         Staged {
             ingest,
             source: Source {
@@ -326,7 +327,7 @@ impl<'c, 'a> Reading<'c, 'a> {
                 attributes: self.attributes.clone(),
                 placement,
                 synced,
-                replaced: self.before.identity() != self.planned().stat.identity(),
+                replaced: planned.is_some_and(|planned| planned != self.before.identity()),
             },
         }
     }

@@ -4,42 +4,55 @@
 //! walk stays inside it, also while somebody changes it. A tree that is in use changes all the time: what was found and is
 //! gone, or something else, a moment later is left out with a warning, unless it was asked for by name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::num::NonZeroU32;
 
+use super::describe::cannot_describe;
 use super::globs::Globs;
-use super::{Context, File, SnapshotRequest};
+use super::selection::Selection;
+use super::{Context, SnapshotRequest};
+use crate::format::document::{
+    Content, DirectoryEntry, DocumentError, FileEntry, MAX_DOCUMENT_BYTES, MAX_ENTRIES,
+    SymlinkEntry, WhiteoutEntry,
+};
 use crate::fs::beneath::has_gone;
 use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
 use crate::store::OwnDirectories;
-use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
-use crate::words::relpath::{RelPath, is_base, os_name};
+use crate::words::relpath::{RelPath, os_name};
 use crate::words::total::total;
 
-/// Entries a document can hold.
-const MAX_ENTRIES: usize = 1 << 20;
+/// What to do about a tree that one document cannot list.
+pub(super) const IN_PARTS: &str = "take several snapshots, each of a part";
 
 /// What a snapshot consists of, each list in the byte order of its paths.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) files: Vec<PlannedFile>,
-    pub(super) directories: Vec<(RelPath, Attributes)>,
-    pub(super) symlinks: Vec<PlannedSymlink>,
-    pub(super) whiteouts: Vec<(RelPath, Attributes)>,
+    pub(super) directories: Vec<DirectoryEntry>,
+    pub(super) symlinks: Vec<SymlinkEntry>,
+    pub(super) whiteouts: Vec<WhiteoutEntry>,
     pub(super) selection: Selection,
+    /// The inodes with several names, by their numbers.
+    inodes: Vec<(u64, u64)>,
 }
 
-/// A regular file: one inode.
+/// A regular file: one inode. There may be a million of them.
 #[derive(Debug)]
 pub(super) struct PlannedFile {
     pub(super) path: RelPath,
     /// Its further names in the snapshot.
     pub(super) others: Vec<RelPath>,
     pub(super) read_only: bool,
-    pub(super) stat: Stat,
+    /// Holes included, in bytes.
+    pub(super) size: u64,
+    /// What it occupies on its disk, in bytes.
+    allocated: u64,
+    /// The number of its inode, if that has several names.
+    inode: Option<NonZeroU32>,
 }
 
 impl PlannedFile {
@@ -57,18 +70,21 @@ impl PlannedFile {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct PlannedSymlink {
-    pub(super) path: RelPath,
-    pub(super) target: Vec<u8>,
-    pub(super) attributes: Attributes,
-}
-
 impl Plan {
     /// Bytes the files occupy: what there is to read, about.
     pub(super) fn allocated(&self) -> u64 {
-        let files = self.files.iter();
-        total(files.map(|file| file.stat.allocated.min(file.stat.size)))
+        total(self.files.iter().map(|file| file.allocated.min(file.size)))
+    }
+
+    /// Which inode a file was found to be; known where it matters, which is where it has several names.
+    pub(super) fn identity(&self, file: &PlannedFile) -> Option<(u64, u64)> {
+        let number = file.inode?.get() as usize;
+        self.inodes.get(number - 1).copied()
+    }
+
+    /// How many names the files have.
+    pub(super) fn names(&self) -> usize {
+        self.files.iter().map(|file| 1 + file.others.len()).sum()
     }
 }
 
@@ -83,6 +99,8 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
         exclude: Globs::new("exclude", &request.exclude)?,
         plan: Plan::default(),
         pending: Vec::new(),
+        inodes: HashMap::new(),
+        length: 0,
     };
     for start in selection.starts() {
         walk.start(start)?;
@@ -92,100 +110,18 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
         walk.list(directory.as_ref())?;
     }
     let mut plan = walk.plan;
+    let mut inodes: Vec<_> = walk.inodes.into_iter().collect();
+    inodes.sort_unstable_by_key(|(_, number)| *number);
+    plan.inodes = inodes.into_iter().map(|(identity, _)| identity).collect();
     selection.require_all_found(context.base)?;
     plan.selection = selection;
     plan.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    plan.directories.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    plan.directories
+        .sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.symlinks.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    plan.whiteouts.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    plan.files = join_hardlinks(plan.files);
+    plan.whiteouts.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    join_hardlinks(&mut plan.files);
     Ok(plan)
-}
-
-/// The requested paths and the promise made for each. The base directory itself is `None`.
-#[derive(Debug, Default)]
-pub(super) struct Selection(BTreeMap<Option<RelPath>, bool>);
-
-impl Selection {
-    fn new(files: &[File]) -> Result<Self> {
-        let mut selected = BTreeMap::new();
-        for file in files {
-            let path = selected_path(file)?;
-            match selected.insert(path, file.read_only) {
-                Some(other) if other != file.read_only => {
-                    return Err(Error::invalid(format!(
-                        "files lists {} both as read-only and as writable",
-                        file.relative_path.display()
-                    ))
-                    .with_path(&file.relative_path));
-                }
-                _ => {}
-            }
-        }
-        if selected.is_empty() {
-            selected.insert(None, false);
-        }
-        Ok(Self(selected))
-    }
-
-    /// The paths that no other selected path contains: where walking starts.
-    fn starts(&self) -> impl Iterator<Item = Option<&RelPath>> {
-        self.0.keys().map(Option::as_ref).filter(|path| {
-            path.is_none_or(|path| !self.0.contains_key(&None) && !self.contains_ancestor(path))
-        })
-    }
-
-    fn contains_ancestor(&self, path: &RelPath) -> bool {
-        let mut parent = path.parent();
-        while let Some(path) = parent {
-            parent = path.parent();
-            if self.0.contains_key(&Some(path)) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// The promise of the nearest selected path at or above this one.
-    fn read_only(&self, path: &RelPath) -> bool {
-        let mut at = Some(path.clone());
-        loop {
-            if let Some(read_only) = self.0.get(&at) {
-                return *read_only;
-            }
-            match at {
-                Some(path) => at = path.parent(),
-                None => return false,
-            }
-        }
-    }
-
-    /// Whether a path was asked for by name, and not for being in a directory.
-    pub(super) fn names(&self, path: &RelPath) -> bool {
-        self.0.contains_key(&Some(path.clone()))
-    }
-
-    /// A selected path inside a selected directory was not started from: it must exist all the same.
-    fn require_all_found(&self, base: &Dir) -> Result<()> {
-        for path in self.0.keys().flatten() {
-            if self.0.contains_key(&None) || self.contains_ancestor(path) {
-                stat_beneath(base, path)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn selected_path(file: &File) -> Result<Option<RelPath>> {
-    let given = &file.relative_path;
-    if is_base(given) {
-        return Ok(None);
-    }
-    RelPath::normalize(given).map(Some).map_err(|error| {
-        Error::invalid(format!("files: {error}"))
-            .with_path(given)
-            .with_hint("paths are relative to base_dir and stay inside it")
-    })
 }
 
 struct Walk<'a> {
@@ -197,6 +133,10 @@ struct Walk<'a> {
     exclude: Globs,
     plan: Plan,
     pending: Vec<Option<RelPath>>,
+    /// Inodes with several names, numbered from one.
+    inodes: HashMap<(u64, u64), NonZeroU32>,
+    /// What the document has at least, in bytes.
+    length: u64,
 }
 
 impl Walk<'_> {
@@ -246,8 +186,12 @@ impl Walk<'_> {
             (Err(error), Some(path)) if is_removed(&error, dir) => self.vanished(path, error),
             (result, None) => result,
             (result, Some(path)) => {
-                self.plan.directories.push((path.clone(), attributes));
-                result
+                result?;
+                let path = path.clone();
+                let entry = DirectoryEntry { path, attributes };
+                self.count(entry.encoded_length())?;
+                self.plan.directories.push(entry);
+                Ok(())
             }
         }
     }
@@ -285,26 +229,60 @@ impl Walk<'_> {
                 ErrorKind::Unsupported,
                 format!("a snapshot cannot have more than {MAX_ENTRIES} entries"),
             )
-            .with_hint("take several snapshots, each of a part"));
+            .with_hint(IN_PARTS));
         }
         match stat.kind {
-            Kind::File => self.plan.files.push(PlannedFile {
-                read_only: self.selection.read_only(&path) || self.read_only.covers(&path),
-                path,
-                others: Vec::new(),
-                stat: *stat,
-            }),
+            Kind::File => self.take_file(path, stat)?,
             Kind::Directory => self.pending.push(Some(path)),
             Kind::Symlink => self.take_symlink(parent, path, stat)?,
-            Kind::Whiteout => {
-                let attributes = attributes::of_stat(stat);
-                self.plan.whiteouts.push((path, attributes));
-            }
+            Kind::Whiteout => self.take_whiteout(path, stat)?,
             Kind::Socket => self.skip(Some(&path), "a socket cannot be restored"),
             Kind::Fifo => self.skip(Some(&path), "a fifo holds no bytes to restore"),
             Kind::Device => self.skip(Some(&path), "a device belongs to its host"),
         }
         Ok(())
+    }
+
+    fn take_file(&mut self, path: RelPath, stat: &Stat) -> Result<()> {
+        let entry = FileEntry {
+            read_only: self.selection.read_only(&path) || self.read_only.covers(&path),
+            path,
+            content: Content::SHORTEST,
+            size: stat.size,
+            attributes: attributes::of_stat(stat),
+            hardlink_of: None,
+        };
+        self.count(entry.encoded_length())?;
+        let inode = if stat.nlink > 1 {
+            // Counted from one, up to the limit on entries.
+            let next = NonZeroU32::MIN.saturating_add(self.inodes.len() as u32);
+            Some(*self.inodes.entry(stat.identity()).or_insert(next))
+        } else {
+            None
+        };
+        self.plan.files.push(PlannedFile {
+            path: entry.path,
+            others: Vec::new(),
+            read_only: entry.read_only,
+            size: stat.size,
+            allocated: stat.allocated,
+            inode,
+        });
+        Ok(())
+    }
+
+    /// Refuses what no document can list, before any file is read. What an entry is found to have besides comes on top.
+    fn count(&mut self, entry: std::result::Result<u64, DocumentError>) -> Result<()> {
+        // With a comma, or what is around the lists.
+        self.length += entry.map_err(cannot_describe)? + 1;
+        if self.length <= MAX_DOCUMENT_BYTES {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "the list of the snapshot's files would be longer than 256 MiB",
+        )
+        .with_hint(IN_PARTS))
     }
 
     fn take_symlink(&mut self, parent: &Dir, path: RelPath, stat: &Stat) -> Result<()> {
@@ -316,11 +294,21 @@ impl Walk<'_> {
             }
             result => result.at("read the link", parent.path_of(name))?,
         };
-        self.plan.symlinks.push(PlannedSymlink {
+        let entry = SymlinkEntry {
             path,
             target,
             attributes: attributes::of_stat(stat),
-        });
+        };
+        self.count(entry.encoded_length())?;
+        self.plan.symlinks.push(entry);
+        Ok(())
+    }
+
+    fn take_whiteout(&mut self, path: RelPath, stat: &Stat) -> Result<()> {
+        let attributes = attributes::of_stat(stat);
+        let entry = WhiteoutEntry { path, attributes };
+        self.count(entry.encoded_length())?;
+        self.plan.whiteouts.push(entry);
         Ok(())
     }
 
@@ -361,7 +349,7 @@ fn is_removed(error: &Error, dir: &Dir) -> bool {
 }
 
 /// What is at a path below the base directory, and its parent, opened.
-fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
+pub(super) fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
     let parent = match path.parent() {
         Some(parent) => beneath::open_dir(base, &parent)?,
         None => base.reopen()?,
@@ -372,20 +360,22 @@ fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
 }
 
 /// Makes files that are names of one inode one file with further names.
-fn join_hardlinks(files: Vec<PlannedFile>) -> Vec<PlannedFile> {
-    let mut first: HashMap<(u64, u64), usize> = HashMap::new();
-    let mut joined: Vec<PlannedFile> = Vec::with_capacity(files.len());
-    for file in files {
-        if file.stat.nlink > 1 {
-            if let Some(&index) = first.get(&file.stat.identity()) {
-                // The promise must hold for every name: the bytes are the same.
-                joined[index].read_only &= file.read_only;
-                joined[index].others.push(file.path);
-                continue;
-            }
-            first.insert(file.stat.identity(), joined.len());
-        }
-        joined.push(file);
+fn join_hardlinks(files: &mut Vec<PlannedFile>) {
+    let mut seen = HashSet::new();
+    let is_further = |file: &mut PlannedFile| file.inode.is_some_and(|inode| !seen.insert(inode));
+    let further: Vec<PlannedFile> = files.extract_if(.., is_further).collect();
+    if further.is_empty() {
+        return;
     }
-    joined
+    let mut first: HashMap<NonZeroU32, &mut PlannedFile> = files
+        .iter_mut()
+        .filter_map(|file| Some((file.inode?, file)))
+        .collect();
+    for file in further {
+        if let Some(first) = file.inode.and_then(|inode| first.get_mut(&inode)) {
+            // The promise must hold for every name: the bytes are the same.
+            first.read_only &= file.read_only;
+            first.others.push(file.path);
+        }
+    }
 }

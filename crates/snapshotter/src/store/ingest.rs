@@ -150,6 +150,12 @@ impl Store {
         Ok((Slot { dir, name, named }, file))
     }
 
+    /// An empty file that goes when it is closed.
+    #[cfg(feature = "registry")]
+    pub(crate) fn scratch(&self) -> Result<File> {
+        self.create_slot().map(|(_slot, file)| file)
+    }
+
     /// A name in staging that nothing has yet, and nothing had before.
     #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
     pub(super) fn name_slot(&self) -> Result<Slot<'_>> {

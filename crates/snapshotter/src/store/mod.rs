@@ -38,7 +38,7 @@ pub(crate) use recipient::Recipient;
 pub(crate) use recover::{NamesOfBlobs, ReadBlob, read_blob};
 pub(crate) use sweep::Strangers;
 pub(crate) use trash::Swept;
-pub(crate) use views::{Existing, KnownViews, Linkable, NewView, Told, Wanted};
+pub(crate) use views::{Existing, Linkable, NewView, Told, Wanted};
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -29,6 +29,7 @@ impl Store {
         let left: Vec<Unsynced> = unsynced
             .iter()
             .filter(|blob| !done.contains(&blob.checksum))
+            .take(FEW + 1)
             .copied()
             .collect();
         let result = self.sync_blobs(&left, &unsynced);
@@ -40,6 +41,7 @@ impl Store {
         result.map(|()| unsynced)
     }
 
+    /// Syncs files, or where they are more than a few all of the filesystem.
     fn sync_blobs(&self, blobs: &[Unsynced], named: &[Unsynced]) -> Result<()> {
         if blobs.len() > FEW && syncfs_tells() {
             return self.root.content.sync_filesystem();

@@ -1,9 +1,10 @@
 //! Names on their way out, and names that cannot go.
 //!
-//! A name is moved to the trash under the names lock, which is quick, and unlinked after it. There it has the owner's name
-//! before its own, so that it takes no directory and the owner's reaper finds it. Where nothing more can be named, it is
-//! unlinked in place. What the system does not let go (an immutable file, a mount on it, a directory that only grows) is
-//! left where it is, and whoever asked says so: it is tried again whenever somebody sweeps, and nothing else waits for it.
+//! A name is moved to the trash under the names lock, which is quick, and unlinked after it; that of a small file is unlinked
+//! at once. In the trash it has the owner's name before its own, so that it takes no directory and the owner's reaper finds
+//! it. Where nothing more can be named, it is unlinked in place. What the system does not let go (an immutable file, a mount
+//! on it, a directory that only grows) is left where it is, and whoever asked says so: it is tried again whenever somebody
+//! sweeps, and nothing else waits for it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -90,7 +91,9 @@ impl Store {
 
     /// Takes a name away. The caller holds the names lock, and has made this handle an owner if it could.
     pub(super) fn throw_away(&self, dir: &Dir, name: &OsStr) -> Thrown {
-        if let Some(to) = self.name_in_trash() {
+        if !is_small(dir, name)
+            && let Some(to) = self.name_in_trash()
+        {
             match dir.rename(name, &self.root.trash, &to) {
                 Ok(()) => return Thrown::Trashed(to),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Thrown::Absent,
@@ -136,6 +139,17 @@ impl Store {
         }
         Ok(left)
     }
+}
+
+/// Files that occupy up to this much are unlinked at once, which is as quick as moving them, in bytes: of a snapshot that
+/// died there may be a million.
+const SMALL: u64 = 64 << 10;
+
+fn is_small(dir: &Dir, name: &OsStr) -> bool {
+    let there = dir.stat_if_any(name);
+    there.is_ok_and(|there| {
+        there.is_some_and(|there| there.kind == Kind::File && there.allocated <= SMALL)
+    })
 }
 
 /// Whose name in the trash it is. Earlier releases made a directory an owner.

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use super::check::OpenBlob;
 use super::{Slot, Store, Swept};
@@ -70,25 +69,8 @@ impl Wanted {
     }
 }
 
-/// The views a restore knows to exist, so that it need not ask for each file, nor make one twice.
-#[derive(Debug, Default)]
-pub(crate) struct KnownViews(Mutex<HashMap<ViewKey, ViewInode>>);
-
-impl KnownViews {
-    fn inode(&self, blob: &Blob, wanted: &Wanted) -> Option<ViewInode> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&(blob.checksum, wanted.fingerprint)).copied()
-    }
-
-    /// A view that was just committed.
-    pub(crate) fn add(&self, view: &NewView<'_>) {
-        if view.refused {
-            return;
-        }
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(view.key(), view.inode);
-    }
-}
+/// Views that are there, so that one transaction asks for those of many files.
+pub(crate) type KnownViews = HashMap<ViewKey, ViewInode>;
 
 /// An inode to link to: a directory of the store and a name in it.
 #[derive(Debug)]
@@ -133,11 +115,20 @@ pub(crate) enum Existing {
 }
 
 impl Store {
-    pub(crate) fn known_views(&self, snapshot: i64) -> Result<KnownViews> {
-        let found = self
-            .catalog
-            .read(|txn| txn.views_of_snapshot(snapshot, self.unsynced_mark()))?;
-        Ok(KnownViews(Mutex::new(found.into_iter().collect())))
+    /// Those of these views that are there.
+    pub(crate) fn known_views(&self, of: impl Iterator<Item = ViewKey>) -> Result<KnownViews> {
+        let mut of = of.peekable();
+        if of.peek().is_none() {
+            return Ok(KnownViews::new());
+        }
+        self.catalog.read(|txn| {
+            let mut known = KnownViews::new();
+            for key in of {
+                let inode = txn.view_inode(&key, self.unsynced_mark())?;
+                known.extend(inode.map(|inode| (key, inode)));
+            }
+            Ok(known)
+        })
     }
 
     /// An existing inode with the wanted attributes: a view, or the blob's own. The blob is plain.
@@ -148,7 +139,8 @@ impl Store {
         wanted: &Wanted,
         known: &KnownViews,
     ) -> Result<Option<Linkable<'_>>> {
-        if let Some(inode) = known.inode(blob, wanted)
+        let key = (blob.checksum, wanted.fingerprint);
+        if let Some(&inode) = known.get(&key)
             && let Some(view) = self.open_view(blob, wanted, inode)?
         {
             return Ok(Some(view));

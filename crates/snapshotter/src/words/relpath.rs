@@ -2,10 +2,10 @@
 //! a `RelPath`, and no component of one is empty, `.` or `..`, so joining can't climb out lexically; symlinks on disk
 //! are the business of whoever opens it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
 
@@ -110,6 +110,11 @@ impl RelPath {
         self.ancestors().next().map(|bytes| Self(bytes.into()))
     }
 
+    /// The bytes of the directory it is in, and of its name there.
+    pub fn split(&self) -> (Option<&[u8]>, &[u8]) {
+        (self.ancestors().next(), self.file_name())
+    }
+
     /// The last component.
     pub fn file_name(&self) -> &[u8] {
         match self.0.iter().rposition(is_slash) {
@@ -151,6 +156,12 @@ impl RelPath {
         self.0
             .strip_prefix(&*other.0)
             .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    }
+}
+
+impl From<RelPath> for PathBuf {
+    fn from(path: RelPath) -> Self {
+        OsString::from_vec(path.0.into_vec()).into()
     }
 }
 

@@ -13,11 +13,19 @@ use serde_json::ser::Formatter;
 /// One line without spaces, escaped as Go does.
 pub(crate) fn to_vec(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut out = Vec::new();
-    value.serialize(&mut serde_json::Serializer::with_formatter(
-        &mut out,
-        GoFormatter,
-    ))?;
+    write(value, &mut out)?;
     Ok(out)
+}
+
+/// The same, written as it comes.
+pub(crate) fn write(
+    value: &impl Serialize,
+    out: &mut impl io::Write,
+) -> Result<(), serde_json::Error> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(
+        out,
+        GoFormatter,
+    ))
 }
 
 /// Escapes what Go escapes for the sake of HTML and JavaScript. serde_json's own escapes (control characters, quote,

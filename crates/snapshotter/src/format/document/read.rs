@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 
 use base64::Engine as _;
@@ -29,20 +30,52 @@ pub(super) const DIRECTORY: u32 = 5;
 
 /// Reads at most `max_entries`, all kinds together.
 pub(super) fn read(bytes: &[u8], max_entries: usize) -> Result<Document, DocumentError> {
+    let room = bytes.len() / AN_ENTRY;
+    read_from(
+        serde_json::Deserializer::from_slice(bytes),
+        max_entries,
+        room,
+    )
+}
+
+/// The same of bytes that are not in memory.
+pub(super) fn read_stream(
+    stream: impl io::BufRead,
+    length: u64,
+    max_entries: usize,
+) -> Result<Document, DocumentError> {
+    let room = usize::try_from(length).unwrap_or(0) / AN_ENTRY;
+    read_from(
+        serde_json::Deserializer::from_reader(stream),
+        max_entries,
+        room,
+    )
+}
+
+/// How long a file is in a document of ours, about, in bytes: a list that grows by copying is in memory twice.
+const AN_ENTRY: usize = 256;
+
+fn read_from<'de>(
+    mut deserializer: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
+    max_entries: usize,
+    room: usize,
+) -> Result<Document, DocumentError> {
     let context = Context {
         max_entries,
+        room,
         ..Context::default()
     };
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let read = DocumentSeed(&context).deserialize(&mut deserializer);
     let read = read.and_then(|document| deserializer.end().map(|()| document));
-    read.map_err(|error| context.fault.take().unwrap_or(DocumentError::Json(error)))
+    read.map_err(|error| context.fault.take().unwrap_or_else(|| error.into()))
 }
 
 /// What all lists share. serde's errors are texts, so ours wait here.
 #[derive(Default)]
 struct Context {
     max_entries: usize,
+    /// For that many files.
+    room: usize,
     entries: Cell<usize>,
     xattrs: Cell<usize>,
     fault: RefCell<Option<DocumentError>>,
@@ -105,14 +138,14 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
                     &mut files,
                     "files",
                     &mut map,
-                    ListSeed::<ReadFile<'de>, _>::new(self.0),
+                    ListSeed::<ReadFile<'de>, _>::new(self.0, self.0.room),
                 )?,
                 Key::Directories => {
                     once(
                         &mut directories,
                         "directories",
                         &mut map,
-                        ListSeed::<ReadPath<'de>, _>::new(self.0),
+                        ListSeed::<ReadPath<'de>, _>::new(self.0, 0),
                     )?;
                 }
                 Key::Whiteouts => {
@@ -120,14 +153,14 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
                         &mut whiteouts,
                         "whiteouts",
                         &mut map,
-                        ListSeed::<ReadPath<'de>, _>::new(self.0),
+                        ListSeed::<ReadPath<'de>, _>::new(self.0, 0),
                     )?;
                 }
                 Key::Symlinks => once(
                     &mut symlinks,
                     "symlinks",
                     &mut map,
-                    ListSeed::<ReadSymlink<'de>, _>::new(self.0),
+                    ListSeed::<ReadSymlink<'de>, _>::new(self.0, 0),
                 )?,
                 Key::Unknown => {
                     map.next_value::<IgnoredAny>()?;
@@ -160,13 +193,15 @@ fn once<'de, A: MapAccess<'de>, S: DeserializeSeed<'de>>(
 /// A list of `R` as it is in JSON, each turned into a `T`.
 struct ListSeed<'c, R, T> {
     context: &'c Context,
+    room: usize,
     kinds: PhantomData<(R, T)>,
 }
 
 impl<'c, R, T> ListSeed<'c, R, T> {
-    fn new(context: &'c Context) -> Self {
+    fn new(context: &'c Context, room: usize) -> Self {
         Self {
             context,
+            room,
             kinds: PhantomData,
         }
     }
@@ -197,7 +232,7 @@ impl<'de, R: Deserialize<'de> + IntoEntry<T>, T> Visitor<'de> for ListSeed<'_, R
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
-        let mut entries = Vec::new();
+        let mut entries = Vec::with_capacity(self.room);
         while let Some(Object(read)) = list.next_element::<Object<R>>()? {
             self.context
                 .count(read.xattrs())

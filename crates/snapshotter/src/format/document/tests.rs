@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::words::digest::Sha256;
 use crate::words::entry::Mtime;
 
 const METADATA: &str =
@@ -74,6 +75,13 @@ fn files(files: Vec<FileEntry>) -> Document {
 
 fn encoded(document: &Document) -> String {
     String::from_utf8(document.encode().unwrap()).unwrap()
+}
+
+/// Its bytes, whatever is wrong with it.
+fn unchecked(document: &Document) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    super::write::write(document, &mut bytes).unwrap();
+    bytes
 }
 
 fn parse(text: &str) -> Result<Document, DocumentError> {
@@ -424,7 +432,7 @@ fn refuses_paths_that_collide() {
     use DocumentError as E;
     let both = |document: &Document| {
         let written = document.encode().unwrap_err();
-        let read = Document::parse(&super::write::write(document).unwrap()).unwrap_err();
+        let read = Document::parse(&unchecked(document)).unwrap_err();
         assert_eq!(written.to_string(), read.to_string());
         written
     };
@@ -545,7 +553,7 @@ fn hardlinks_name_an_equal_file() {
             matches!(bad.encode(), Err(DocumentError::Hardlink { .. })),
             "{bad:?}"
         );
-        let bytes = super::write::write(&bad).unwrap();
+        let bytes = unchecked(&bad);
         assert!(
             matches!(Document::parse(&bytes), Err(DocumentError::Hardlink { .. })),
             "{bad:?}"
@@ -570,7 +578,7 @@ fn symlink_targets() {
             with(target).encode(),
             Err(DocumentError::Target { .. })
         ));
-        assert!(Document::parse(&super::write::write(&with(target)).unwrap()).is_err());
+        assert!(Document::parse(&unchecked(&with(target))).is_err());
     }
 }
 
@@ -821,6 +829,54 @@ fn paths_are_consistent(document: &Document) -> bool {
         })
 }
 
+// The walk refuses by this sum what no document can list, so it must not be more than a document has.
+#[test]
+fn what_an_entry_takes_is_known_before() {
+    let mut document = files(vec![file("a"), file("<\u{1}>")]);
+    document.directories.push(DirectoryEntry {
+        path: path("d"),
+        attributes: Attributes::default(),
+    });
+    document.symlinks.push(symlink("s", b"\xff"));
+    document.whiteouts.push(whiteout("w"));
+    let entries = document.files.iter().map(|entry| entry.encoded_length());
+    let files: u64 = entries.map(|length| length.unwrap() + 1).sum();
+    let others = document.directories[0].encoded_length().unwrap()
+        + document.symlinks[0].encoded_length().unwrap()
+        + document.whiteouts[0].encoded_length().unwrap();
+    let around = r#"{"files":[],"directories":[],"symlinks":[],"whiteouts":[]}"#.len() as u64 - 1;
+    assert_eq!(
+        document.encode().unwrap().len() as u64,
+        files + others + around
+    );
+}
+
+// Long documents took their length in memory three times over. They are written and read as streams, which has to come to
+// the same bytes and entries.
+#[test]
+fn long_documents_are_the_same_as_streams() {
+    let number = SHORT as usize / 150;
+    let long = files((0..number).map(|at| file(format!("f{at:06}"))).collect());
+    let bytes = long.encode().unwrap();
+    assert!(bytes.len() as u64 > SHORT, "{}", bytes.len());
+    for (document, bytes) in [
+        (long, bytes),
+        (files(vec![file("a")]), unchecked(&files(vec![file("a")]))),
+    ] {
+        let length = bytes.len() as u64;
+        assert_eq!(Document::read(&*bytes, length).unwrap(), document);
+        assert!(Document::read(&bytes[..bytes.len() - 1], length).is_err());
+        let encoded = document.into_encoded().unwrap();
+        assert_eq!(
+            (encoded.sha256(), encoded.length()),
+            (Sha256::of(&bytes), length)
+        );
+        let mut written = Vec::new();
+        encoded.write(&mut written).unwrap();
+        assert!(written == bytes);
+    }
+}
+
 proptest! {
     #[test]
     fn round_trips(document in documents()) {
@@ -832,13 +888,13 @@ proptest! {
             }
             Err(error) => {
                 prop_assert!(!paths_are_consistent(&document), "{}", error);
-                prop_assert!(Document::parse(&super::write::write(&document).unwrap()).is_err());
+                prop_assert!(Document::parse(&unchecked(&document)).is_err());
             }
         }
     }
 
     #[test]
-    fn nothing_panics(mut bytes in documents().prop_map(|document| super::write::write(&document).unwrap()), at: usize, byte: u8) {
+    fn nothing_panics(mut bytes in documents().prop_map(|document| unchecked(&document)), at: usize, byte: u8) {
         let at = at % bytes.len();
         bytes[at] = byte;
         if let Ok(document) = Document::parse(&bytes) {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,41 +15,75 @@ use super::{
 use crate::words::entry::Attributes;
 use crate::words::relpath::RelPath;
 
-pub(super) fn write(document: &Document) -> Result<Vec<u8>, DocumentError> {
-    let written = WrittenDocument {
-        files: document
-            .files
-            .iter()
-            .map(written_file)
-            .collect::<Result<_, _>>()?,
-        directories: document
-            .directories
-            .iter()
-            .map(written_directory)
-            .collect::<Result<_, _>>()?,
-        symlinks: document
-            .symlinks
-            .iter()
-            .map(written_symlink)
-            .collect::<Result<_, _>>()?,
-        whiteouts: document
-            .whiteouts
-            .iter()
-            .map(written_whiteout)
-            .collect::<Result<_, _>>()?,
-    };
-    json::to_vec(&written).map_err(DocumentError::Json)
+/// One entry after the other, none of which stays in memory.
+pub(super) fn write(document: &Document, out: &mut dyn io::Write) -> Result<(), DocumentError> {
+    out.write_all(b"{\"files\":[")?;
+    list(document.files.iter().map(written_file), out)?;
+    if !document.directories.is_empty() {
+        out.write_all(b"],\"directories\":[")?;
+        list(document.directories.iter().map(written_directory), out)?;
+    }
+    if !document.symlinks.is_empty() {
+        out.write_all(b"],\"symlinks\":[")?;
+        list(document.symlinks.iter().map(written_symlink), out)?;
+    }
+    if !document.whiteouts.is_empty() {
+        out.write_all(b"],\"whiteouts\":[")?;
+        list(document.whiteouts.iter().map(written_whiteout), out)?;
+    }
+    Ok(out.write_all(b"]}")?)
 }
 
-#[derive(Serialize)]
-struct WrittenDocument<'a> {
-    files: Vec<WrittenFile<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    directories: Vec<WrittenPath<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    symlinks: Vec<WrittenSymlink<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    whiteouts: Vec<WrittenPath<'a>>,
+fn list<T: Serialize>(
+    entries: impl Iterator<Item = Result<T, DocumentError>>,
+    mut out: &mut dyn io::Write,
+) -> Result<(), DocumentError> {
+    for (number, entry) in entries.enumerate() {
+        if number > 0 {
+            out.write_all(b",")?;
+        }
+        json::write(&entry?, &mut out)?;
+    }
+    Ok(())
+}
+
+/// How many bytes a file is in a document, its comma left out.
+pub(super) fn file_length(entry: &FileEntry) -> Result<u64, DocumentError> {
+    length(&written_file(entry)?)
+}
+
+/// The same of a directory.
+pub(super) fn directory_length(entry: &DirectoryEntry) -> Result<u64, DocumentError> {
+    length(&written_directory(entry)?)
+}
+
+/// The same of a symlink.
+pub(super) fn symlink_length(entry: &SymlinkEntry) -> Result<u64, DocumentError> {
+    length(&written_symlink(entry)?)
+}
+
+/// The same of a whiteout.
+pub(super) fn whiteout_length(entry: &WhiteoutEntry) -> Result<u64, DocumentError> {
+    length(&written_whiteout(entry)?)
+}
+
+fn length(entry: &impl Serialize) -> Result<u64, DocumentError> {
+    let mut length = Length(0);
+    json::write(entry, &mut length)?;
+    Ok(length.0)
+}
+
+struct Length(u64);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,153 @@
+//! Read-only files: hardlinks of a view, which is made where there is none.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+
+use super::directories::published;
+use super::materialize::{ATTEMPTS, Job, Placing, blame};
+use crate::fs::place::cannot_share;
+use crate::fs::{Dir, temporary};
+use crate::store::{Existing, Linkable, NewView};
+use crate::words::error::{ErrorKind, Result};
+use crate::words::placement::{LinkMode, Placement};
+
+impl<'a> Placing<'a> {
+    /// The inodes that the read-only files of a group can be hardlinks of; missing views are made, in one commit.
+    pub(super) fn views(&self, jobs: &[Job<'_>]) -> Result<Vec<Option<Linkable<'a>>>> {
+        let store = self.context.store;
+        let linked = jobs.iter().filter(|job| self.wants_link(job));
+        let known = store.known_views(linked.map(Job::view))?;
+        let mut sources = Vec::with_capacity(jobs.len());
+        let mut missing = Vec::new();
+        for (index, job) in jobs.iter().enumerate() {
+            let mut source = None;
+            if self.wants_link(job) {
+                source = store.find_view(&job.blob, &job.opened, &job.wanted, &known)?;
+                if source.is_none() {
+                    missing.push(index);
+                }
+            }
+            sources.push(source);
+        }
+        // Files alike in bytes and attributes share one new view.
+        let mut made: Vec<NewView<'_>> = Vec::new();
+        let mut places: HashMap<_, Option<usize>> = HashMap::new();
+        for &index in &missing {
+            let job = &jobs[index];
+            if let Entry::Vacant(place) = places.entry(job.view()) {
+                let view = self.make_view(job)?;
+                place.insert(view.is_some().then_some(made.len()));
+                made.extend(view);
+            }
+        }
+        store.commit_views(&mut made, Existing::Keep)?;
+        for &index in &missing {
+            if let Some(place) = places[&jobs[index].view()] {
+                sources[index] = store.committed_view(&made[place])?;
+            }
+        }
+        Ok(sources)
+    }
+
+    fn make_view(&self, job: &Job<'_>) -> Result<Option<NewView<'a>>> {
+        let context = self.context;
+        context
+            .store
+            .make_view(
+                &job.blob,
+                &job.opened,
+                &job.wanted,
+                context.privileged,
+                context.activity,
+            )
+            .map_err(|error| blame(error, job.planned))
+    }
+
+    /// Links the output to a view. `None`: not possible, try the next way.
+    pub(super) fn hardlink(
+        &self,
+        parent: &Dir,
+        job: &Job<'_>,
+        mut source: Linkable<'a>,
+    ) -> Result<Option<Placement>> {
+        let mut left = ATTEMPTS;
+        let mut relieved = false;
+        loop {
+            let error = match self.link_to(parent, job, &source) {
+                Ok(placement) => return Ok(Some(placement)),
+                Err(error) => error,
+            };
+            let next = match error.raw_os_error() {
+                // The inode's links are used up: a fresh one takes over.
+                Some(libc::EMLINK) if left > 0 => {
+                    left -= 1;
+                    self.new_source(job, Existing::Replace)?
+                }
+                // The inode lost its name to a fresh one between being looked up and being linked.
+                Some(libc::ENOENT) if left > 0 => {
+                    left -= 1;
+                    self.source_again(job)?
+                }
+                // A name takes space too, however little.
+                _ if !relieved && ErrorKind::of_io(&error) == ErrorKind::NoSpace => {
+                    relieved = true;
+                    if self.context.store.give_up_slice()? {
+                        continue;
+                    }
+                    published(Err(error), parent, job.planned.path.file_name())?;
+                    None
+                }
+                _ if cannot_share(&error) => {
+                    if self.context.link_mode == LinkMode::Hardlink {
+                        self.warn(job, &format!("not hardlinked: {error}"));
+                    }
+                    None
+                }
+                _ => {
+                    published(Err(error), parent, job.planned.path.file_name())?;
+                    None
+                }
+            };
+            match next {
+                Some(next) => source = next,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn new_source(&self, job: &Job<'_>, existing: Existing) -> Result<Option<Linkable<'a>>> {
+        let store = self.context.store;
+        let Some(view) = self.make_view(job)? else {
+            return Ok(None);
+        };
+        let mut views = [view];
+        store.commit_views(&mut views, existing)?;
+        store.committed_view(&views[0])
+    }
+
+    fn source_again(&self, job: &Job<'_>) -> Result<Option<Linkable<'a>>> {
+        match self.context.store.current_view(&job.blob, &job.wanted)? {
+            Some(view) => Ok(Some(view)),
+            None => self.new_source(job, Existing::Keep),
+        }
+    }
+
+    fn link_to(&self, parent: &Dir, job: &Job<'_>, source: &Linkable<'a>) -> io::Result<Placement> {
+        let name = job.name();
+        match source.dir.link(&source.name, parent, name) {
+            Ok(()) => return Ok(Placement::Hardlink),
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists && !self.context.no_clobber => {}
+            Err(error) => return Err(error),
+        }
+        let there = parent.stat_if_any(name)?;
+        if there.is_some_and(|there| there.identity() == source.stat.identity()) {
+            return Ok(Placement::Present);
+        }
+        temporary::replace(parent, name, |temporary| {
+            source.dir.link(&source.name, parent, temporary)
+        })?;
+        Ok(Placement::Hardlink)
+    }
+}

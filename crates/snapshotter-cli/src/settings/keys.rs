@@ -2,7 +2,6 @@
 //! text and written back. Configuration files, variables, `config` and its defaults all come from here.
 
 use std::ffi::OsStr;
-use std::time::Duration;
 
 use super::draft::Draft;
 use super::field::Field;

@@ -407,6 +407,8 @@ impl Key {
 mod tests {
     use snapshotter::{Config, ContentProvider, Credentials, Durability, SharedWith};
 
+    use std::time::Duration;
+
     use super::*;
 
     fn defaults() -> Draft {

@@ -7,13 +7,20 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use support::{Place, Said};
 use testkit::registry::{Kind, RegistryServer, or_skip};
 
-/// Nobody else: the limit counts all that a user runs.
+/// Nobody else, whichever process or thread a test is: the limit counts all that a user runs.
 fn somebody() -> u32 {
-    1_000_000 + std::process::id()
+    thread_local! {
+        static SOMEBODY: u32 = {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            1_000_000 + 100 * std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed)
+        };
+    }
+    SOMEBODY.with(|somebody| *somebody)
 }
 
 /// Runs the command as somebody who may have so many threads.

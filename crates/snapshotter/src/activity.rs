@@ -123,6 +123,8 @@ impl Activity {
     fn into_warnings(self) -> Vec<Warning> {
         let mut warnings = std::mem::take(&mut *self.warnings.lock());
         warnings.sort_by(|a, b| a.path.cmp(&b.path).then(a.message.cmp(&b.message)));
+        // A call that begins again, because what it found was damaged, warns again.
+        warnings.dedup();
         warnings
     }
 

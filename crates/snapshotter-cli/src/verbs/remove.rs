@@ -137,7 +137,8 @@ impl Removed {
             freed_bytes: reports
                 .iter()
                 .map(|report| report.freed_bytes)
-                .fold(0, u64::saturating_add),
+                .fold(0, u64::saturating_add)
+                .min(i64::MAX as u64),
         }
     }
 }

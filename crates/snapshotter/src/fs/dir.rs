@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags, Uid,
+};
 use rustix::io::Errno;
 
 use super::hook::step;
@@ -289,6 +291,14 @@ impl Dir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether something is mounted there; before Linux 5.8, which does not tell, that may be.
+    pub(crate) fn is_mount(&self, name: &OsStr) -> io::Result<bool> {
+        const ROOT: StatxAttributes = StatxAttributes::MOUNT_ROOT;
+        let wanted = StatxFlags::BASIC_STATS;
+        let found = rustix::fs::statx(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW, wanted)?;
+        Ok(!found.stx_attributes_mask.contains(ROOT) || found.stx_attributes.contains(ROOT))
     }
 
     /// Calls `each` with every name in it, in the filesystem's order, until it fails.

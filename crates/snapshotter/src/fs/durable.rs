@@ -48,8 +48,8 @@ pub(crate) fn replace(dir: &Dir, name: &OsStr, bytes: &[u8], mode: u32) -> Resul
     draft.publish(name)
 }
 
-/// Opens a directory in another one; makes it, with exactly this mode, where it is not there. Its name is durable either way: another process
-/// may have made it just now and not have come to syncing it.
+/// Opens a directory in another one; makes it, with exactly this mode, where it is not there. Its name is durable either way:
+/// another process may have made it just now and not have come to syncing it.
 pub(crate) fn ensure_dir(dir: &Dir, name: &OsStr, mode: u32) -> Result<Dir> {
     let path = || dir.path_of(name);
     let is_new = dir

@@ -205,7 +205,7 @@ pub(super) fn unless_mounted<T>(
     result: Result<T>,
 ) -> Result<Option<T>> {
     match result {
-        Err(error) if is_mounted(&error) => {
+        Err(error) if is_busy(&error) && is_mounted(context, path)? => {
             let text = "not replaced, and left as it is: something is mounted on it";
             let path = Some(path.as_path());
             context.activity.warn(WarningKind::Mounted, path, text);
@@ -215,7 +215,14 @@ pub(super) fn unless_mounted<T>(
     }
 }
 
-fn is_mounted(error: &Error) -> bool {
+/// Other filesystems say that of a file which somebody has open.
+fn is_mounted(context: &Context<'_>, path: &RelPath) -> Result<bool> {
+    let parent = context.output.open(path.parent().as_ref())?;
+    let name = os_name(path.file_name());
+    parent.is_mount(name).at("examine", parent.path_of(name))
+}
+
+fn is_busy(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     source.and_then(io::Error::raw_os_error) == Some(libc::EBUSY)
 }

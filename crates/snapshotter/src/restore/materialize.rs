@@ -4,6 +4,7 @@
 //! or copied. A copy is hashed while it is made and gets its name only if the hash is right. Nothing is ever written
 //! through an inode that was there before.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::sync::{Mutex, PoisonError};
 
@@ -20,7 +21,7 @@ use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::form::Form;
 use crate::words::placement::{LinkMode, Placement, Placements};
 use crate::words::progress::{Event, WarningKind};
-use crate::words::relpath::os_name;
+use crate::words::relpath::{RelPath, os_name};
 use crate::words::total::total;
 
 /// How often a link is tried whose source was replaced in the same moment, or has no room for one more.
@@ -120,13 +121,23 @@ fn disagree(file: &FileEntry) -> Error {
     .with_path(file.path.as_path())
 }
 
+/// What was left because something is mounted on it: how many names, and the bytes of the files that have none.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub(super) files: u64,
+    pub(super) logical_bytes: u64,
+    pub(super) data_bytes: u64,
+    /// First names.
+    pub(super) paths: HashSet<RelPath>,
+}
+
 pub(super) struct Placing<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) plan: &'a Plan,
     snapshot: i64,
     pub(super) placements: Mutex<Placements>,
     /// What was left because something is mounted on it.
-    pub(super) left: Mutex<Restored>,
+    pub(super) left: Mutex<Left>,
 }
 
 /// A file about to be placed, with all that is known of it.
@@ -301,6 +312,7 @@ impl<'a> Placing<'a> {
         left.files += 1;
         left.logical_bytes = total([left.logical_bytes, job.blob.size]);
         left.data_bytes = total([left.data_bytes, job.blob.data_size]);
+        left.paths.insert(job.planned.path.clone());
     }
 
     /// Whether a file becomes a hardlink, if that can be made.

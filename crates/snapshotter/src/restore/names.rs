@@ -83,8 +83,10 @@ impl<'a> Placing<'a> {
         placements.count(placement, job.blob.data_size);
         // Where the first name was left, this one has the bytes.
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.logical_bytes = left.logical_bytes.saturating_sub(job.blob.size);
-        left.data_bytes = left.data_bytes.saturating_sub(job.blob.data_size);
+        if left.paths.remove(&link.of) {
+            left.logical_bytes = left.logical_bytes.saturating_sub(job.blob.size);
+            left.data_bytes = left.data_bytes.saturating_sub(job.blob.data_size);
+        }
         Ok(())
     }
 
@@ -100,7 +102,8 @@ impl<'a> Placing<'a> {
             let to = self.context.output.open(other.parent().as_ref())?;
             let name = os_name(other.file_name());
             let result = temporary::replace(&to, name, |temporary| parent.link(of, &to, temporary));
-            published(result, &to, other.file_name())?;
+            let result = published(result, &to, other.file_name());
+            unless_mounted(self.context, other, result)?;
         }
         Ok(())
     }

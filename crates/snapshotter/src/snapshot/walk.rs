@@ -182,18 +182,44 @@ impl Walk<'_> {
         }
         let attributes =
             attributes::of_file(dir, &stat).at("read the attributes of", dir.path())?;
-        match (self.names(dir, path), path) {
-            (Err(error), Some(path)) if is_removed(&error, dir) => self.vanished(path, error),
-            (result, None) => result,
-            (result, Some(path)) => {
-                result?;
-                let path = path.clone();
-                let entry = DirectoryEntry { path, attributes };
-                self.count(entry.encoded_length())?;
-                self.plan.directories.push(entry);
-                Ok(())
+        let Some(path) = path else {
+            return self.names(dir, None);
+        };
+        let before = self.reached();
+        let entry = DirectoryEntry {
+            path: path.clone(),
+            attributes,
+        };
+        self.count(entry.encoded_length())?;
+        self.plan.directories.push(entry);
+        match self.names(dir, Some(path)) {
+            Err(error) if is_removed(&error, dir) => {
+                self.forget_since(before);
+                self.vanished(path, error)
             }
+            result => result,
         }
+    }
+
+    /// How many of each sort were found.
+    fn reached(&self) -> [usize; 5] {
+        let plan = &self.plan;
+        [
+            plan.files.len(),
+            plan.directories.len(),
+            plan.symlinks.len(),
+            plan.whiteouts.len(),
+            self.pending.len(),
+        ]
+    }
+
+    /// Leaves out what was found in a directory that went while it was listed.
+    fn forget_since(&mut self, [files, directories, symlinks, whiteouts, pending]: [usize; 5]) {
+        self.plan.files.truncate(files);
+        self.plan.directories.truncate(directories);
+        self.plan.symlinks.truncate(symlinks);
+        self.plan.whiteouts.truncate(whiteouts);
+        self.pending.truncate(pending);
     }
 
     fn names(&mut self, dir: &Dir, path: Option<&RelPath>) -> Result<()> {

@@ -41,7 +41,7 @@ impl Snapshotter {
         let request = request.clone();
         self.counted(Operation::Snapshot, move |inner, store, activity| {
             let durability = inner.config.durability;
-            let remote = inner.remote_of_snapshot(&request, activity)?;
+            let remote = inner.remote_of_snapshot(store, &request, activity)?;
             let (limits, remote) = (&inner.snapshots, remote.as_ref());
             let report = snapshot::run(store, limits, durability, &request, remote, activity)?;
             inner.metrics.count(|metrics| {
@@ -88,7 +88,7 @@ impl Snapshotter {
         let request = request.clone();
         self.counted(Operation::Restore, move |inner, store, activity| {
             let relaxed = inner.config.relaxed_times;
-            let remote = inner.remote_of_restore(&request, activity)?;
+            let remote = inner.remote_of_restore(store, &request, activity)?;
             let remote = remote.as_ref().map(|remote| (remote, &inner.flights));
             let report = restore::run(store, &inner.restores, relaxed, &request, remote, activity)?;
             inner.metrics.count(|metrics| {
@@ -233,7 +233,7 @@ impl Snapshotter {
     pub async fn plan_restore(&self, request: &RestoreRequest) -> Result<RestorePlan> {
         let request = request.clone();
         self.run(move |inner, store, activity| {
-            let remote = inner.remote_of_restore(&request, activity)?;
+            let remote = inner.remote_of_restore(store, &request, activity)?;
             restore::preview(store, remote.as_ref(), &request, activity)
         })
         .await

@@ -8,6 +8,7 @@ use crate::remote::{
     self, Context, PullReport, PullRequest, PushReport, PushRequest, Remote, RemoteDetails,
     RemoteDiagnosis, RemoteSnapshot,
 };
+use crate::store::Store;
 use crate::transport::Content;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
@@ -36,6 +37,7 @@ impl Snapshotter {
         let request = request.clone();
         self.counted(Operation::Push, move |inner, store, activity| {
             let remote = inner.require_remote(
+                store,
                 request.registry.as_ref(),
                 request.content.as_ref(),
                 activity,
@@ -75,6 +77,7 @@ impl Snapshotter {
         let request = request.clone();
         self.counted(Operation::Pull, move |inner, store, activity| {
             let remote = inner.require_remote(
+                store,
                 request.registry.as_ref(),
                 request.content.as_ref(),
                 activity,
@@ -104,9 +107,9 @@ impl Snapshotter {
     /// `Unsupported` where the registry does not list its repositories; those of reaching it.
     pub async fn list_remote(&self, name: Option<&str>) -> Result<Vec<RemoteSnapshot>> {
         let name = name.map(str::to_owned);
-        self.run(move |inner, _, activity| {
+        self.run(move |inner, store, activity| {
             inner
-                .require_remote(None, None, activity)?
+                .require_remote(store, None, None, activity)?
                 .list(name.as_deref(), activity)
         })
         .await
@@ -118,9 +121,9 @@ impl Snapshotter {
     /// `NotFound`; `Damaged` and `Unsupported` for what is no snapshot; those of reaching the registry.
     pub async fn inspect_remote(&self, reference: &Reference) -> Result<RemoteDetails> {
         let reference = reference.clone();
-        self.run(move |inner, _, activity| {
+        self.run(move |inner, store, activity| {
             inner
-                .require_remote(None, None, activity)?
+                .require_remote(store, None, None, activity)?
                 .describe(&reference, activity)
         })
         .await
@@ -135,7 +138,7 @@ impl Snapshotter {
     pub async fn remove_remote(&self, reference: &Reference) -> Result<Sha256> {
         let reference = reference.clone();
         self.run(move |inner, store, activity| {
-            let remote = inner.require_remote(None, None, activity)?;
+            let remote = inner.require_remote(store, None, None, activity)?;
             remote::remove(store, &remote, &reference, activity)
         })
         .await
@@ -159,13 +162,15 @@ impl Snapshotter {
 impl Inner {
     fn require_remote(
         &self,
+        store: &Store,
         registry: Option<&Registry>,
         content: Option<&Content>,
         activity: &Activity,
     ) -> Result<Remote> {
-        self.remote(registry, content, activity)?.ok_or_else(|| {
-            Error::invalid("no registry is configured")
-                .with_hint("set registry.endpoint; a directory will do: oci-layout:/path")
-        })
+        self.remote(store, registry, content, activity)?
+            .ok_or_else(|| {
+                Error::invalid("no registry is configured")
+                    .with_hint("set registry.endpoint; a directory will do: oci-layout:/path")
+            })
     }
 }

@@ -5,7 +5,6 @@ use crate::activity::Activity;
 use crate::remote::Remote;
 use crate::restore::RestoreRequest;
 use crate::snapshot::SnapshotRequest;
-#[cfg(feature = "registry")]
 use crate::store::Store;
 use crate::verify::VerifyRequest;
 use crate::words::error::Result;
@@ -36,6 +35,7 @@ impl Inner {
     /// The configured remote, or another where a request names one: then both halves may come from either. For one call.
     pub(crate) fn remote(
         &self,
+        store: &Store,
         registry: Option<&crate::Registry>,
         content: Option<&crate::Content>,
         activity: &Activity,
@@ -43,7 +43,7 @@ impl Inner {
         let remote = if registry.is_none() && content.is_none() {
             self.remote.clone()
         } else {
-            require_outside(&*self.store()?, registry, content)?;
+            require_outside(store, registry, content)?;
             Remote::open(
                 registry.or(self.config.registry.as_ref()),
                 content.or(self.config.content.as_ref()),
@@ -55,6 +55,7 @@ impl Inner {
 
     pub(super) fn remote_of_snapshot(
         &self,
+        store: &Store,
         request: &SnapshotRequest,
         activity: &Activity,
     ) -> Result<Option<Remote>> {
@@ -62,6 +63,7 @@ impl Inner {
             return Ok(None);
         }
         self.remote(
+            store,
             request.registry.as_ref(),
             request.content.as_ref(),
             activity,
@@ -70,10 +72,12 @@ impl Inner {
 
     pub(super) fn remote_of_restore(
         &self,
+        store: &Store,
         request: &RestoreRequest,
         activity: &Activity,
     ) -> Result<Option<Remote>> {
         self.remote(
+            store,
             request.registry.as_ref(),
             request.content.as_ref(),
             activity,
@@ -82,17 +86,22 @@ impl Inner {
 
     pub(super) fn remote_of_repair(
         &self,
+        store: &Store,
         request: &VerifyRequest,
         activity: &Activity,
     ) -> Result<Option<Remote>> {
         if !request.repair {
             return Ok(None);
         }
-        self.remote(None, None, activity)
+        self.remote(store, None, None, activity)
     }
 
-    pub(super) fn remote_of_gc(&self, activity: &Activity) -> Result<Option<Remote>> {
-        self.remote(None, None, activity)
+    pub(super) fn remote_of_gc(
+        &self,
+        store: &Store,
+        activity: &Activity,
+    ) -> Result<Option<Remote>> {
+        self.remote(store, None, None, activity)
     }
 }
 
@@ -100,6 +109,7 @@ impl Inner {
 impl Inner {
     pub(super) fn remote_of_snapshot(
         &self,
+        _: &Store,
         _: &SnapshotRequest,
         _: &Activity,
     ) -> Result<Option<Remote>> {
@@ -108,6 +118,7 @@ impl Inner {
 
     pub(super) fn remote_of_restore(
         &self,
+        _: &Store,
         _: &RestoreRequest,
         _: &Activity,
     ) -> Result<Option<Remote>> {
@@ -116,13 +127,14 @@ impl Inner {
 
     pub(super) fn remote_of_repair(
         &self,
+        _: &Store,
         _: &VerifyRequest,
         _: &Activity,
     ) -> Result<Option<Remote>> {
         Ok(None)
     }
 
-    pub(super) fn remote_of_gc(&self, _: &Activity) -> Result<Option<Remote>> {
+    pub(super) fn remote_of_gc(&self, _: &Store, _: &Activity) -> Result<Option<Remote>> {
         Ok(None)
     }
 }

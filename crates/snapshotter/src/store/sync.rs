@@ -26,13 +26,10 @@ impl Store {
         done: &HashSet<Checksum>,
     ) -> Result<Vec<Unsynced>> {
         let unsynced = self.catalog.read(|txn| txn.unsynced_blobs(snapshot))?;
-        let left: Vec<Unsynced> = unsynced
+        let left = unsynced
             .iter()
-            .filter(|blob| !done.contains(&blob.checksum))
-            .take(FEW + 1)
-            .copied()
-            .collect();
-        let result = self.sync_blobs(&left, &unsynced);
+            .filter(|blob| !done.contains(&blob.checksum));
+        let result = self.sync_blobs(left, &unsynced, syncfs_tells());
         if result.is_err() {
             let mark = self.failed_mark();
             self.catalog
@@ -42,8 +39,13 @@ impl Store {
     }
 
     /// Syncs files, or where they are more than a few all of the filesystem.
-    fn sync_blobs(&self, blobs: &[Unsynced], named: &[Unsynced]) -> Result<()> {
-        if blobs.len() > FEW && syncfs_tells() {
+    pub(super) fn sync_blobs<'b>(
+        &self,
+        blobs: impl Iterator<Item = &'b Unsynced> + Clone,
+        named: &[Unsynced],
+        syncfs_tells: bool,
+    ) -> Result<()> {
+        if syncfs_tells && blobs.clone().nth(FEW).is_some() {
             return self.root.content.sync_filesystem();
         }
         for blob in blobs {

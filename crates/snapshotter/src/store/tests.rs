@@ -81,6 +81,27 @@ fn a_sync_that_ends_late_leaves_the_mark_of_the_same_bytes_stored_again() {
     sync_late(b"the same bytes", b"the same bytes");
 }
 
+// So many of a snapshot's files were listed as decide for one call that syncs all of the filesystem. Where that call tells of no
+// failure the listed ones alone were synced, and all counted as synced.
+#[test]
+fn where_syncfs_tells_nothing_every_file_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut operations = Vec::new();
+    let mut all = Vec::new();
+    for number in 0..40 {
+        let (operation, snapshot) = put(&store, &format!("v{number}"), &[number; 100]);
+        operations.push(operation);
+        all.extend(unsynced(&store, snapshot));
+    }
+    let last = store.root.content.path_of(&all[39].name());
+    std::fs::remove_file(&last).unwrap();
+    std::os::unix::fs::symlink("nowhere", &last).unwrap();
+    store.sync_blobs(all.iter(), &all, true).unwrap();
+    let error = store.sync_blobs(all.iter(), &all, false).unwrap_err();
+    assert!(error.to_string().contains("cannot open"), "{error}");
+}
+
 /// A blob whose map is too long to come along with its row.
 fn put_long_map(store: &Arc<Store>) -> (Operation, Blob) {
     let (operation, snapshot) = pending(store, "v1");

@@ -297,10 +297,10 @@ fn open_object(root: &Path, digest: Digest) -> Result<Option<(File, u64)>> {
     let opened = match root.open_dir(OsStr::new(OBJECTS)) {
         Ok(objects) => objects
             .open_file(OsStr::new(&digest.hex()))
-            .at("open", &path)
-            .map_err(hint_at_sharing),
+            .at("open", &path),
         Err(error) => Err(error),
-    };
+    }
+    .map_err(hint_at_sharing);
     let file = match opened {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened?,

@@ -135,8 +135,14 @@ impl RepositoryDir {
         let bytes = serde_json::to_vec(&index.0).map_err(|error| {
             Error::new(ErrorKind::Internal, "cannot write an index").with_source(error)
         })?;
-        let mode = self.shared_with.file_mode();
-        durable::replace(&self.dir, OsStr::new(INDEX), &bytes, mode)
+        // Whoever may read it still may after a publisher who shares with fewer.
+        let name = OsStr::new(INDEX);
+        let before = self
+            .dir
+            .stat_if_any(name)
+            .at("examine", self.dir.path_of(name))?;
+        let mode = before.map_or(0, |stat| stat.mode & 0o644) | self.shared_with.file_mode();
+        durable::replace(&self.dir, name, &bytes, mode)
     }
 }
 

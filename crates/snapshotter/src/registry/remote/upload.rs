@@ -124,7 +124,10 @@ impl Remote {
         let pieces = upload.source.begin().await;
         let (mut stream, told) = Stream::new(pieces, Arc::clone(&progress));
         stream.skip(upload.at).await;
-        let sent = if upload.at == upload.source.size && upload.at > 0 {
+        let renewed = self.renew_login(upload).await;
+        let sent = if let Err(failure) = renewed {
+            Err(failure)
+        } else if upload.at == upload.source.size && upload.at > 0 {
             stream.skip_all().await;
             Ok(upload.session.clone())
         } else {
@@ -175,6 +178,14 @@ impl Remote {
         self.discard(upload.repository, &upload.session).await;
         upload.session = self.open_session(upload.repository).await?;
         upload.at = 0;
+        Ok(())
+    }
+
+    /// Reading again what the registry has may take longer than a login lasts, and a PATCH cannot be repeated with another one.
+    async fn renew_login(&self, upload: &Upload<'_>) -> Result<(), Failure> {
+        if upload.at > 0 {
+            self.ask(upload).await?;
+        }
         Ok(())
     }
 

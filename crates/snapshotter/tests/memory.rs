@@ -1,5 +1,7 @@
 //! What many files cost in memory: each verb in a process of its own, which says its peak at its end.
 
+#![expect(clippy::print_stdout, reason = "a child tells its parent")]
+
 mod support_b;
 
 use std::fs;

@@ -5,14 +5,16 @@ mod describe;
 mod globs;
 mod plan;
 mod reading;
+mod request;
 mod selection;
 mod walk;
 
 pub(crate) use plan::run as plan;
 pub use plan::{EntryKind, PlannedEntry, SnapshotPlan};
+pub use request::{File, SnapshotReport, SnapshotRequest};
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,228 +28,10 @@ use crate::store::{Operation, Store, now};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
-use crate::words::progress::{Event, Warning};
+use crate::words::progress::Event;
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
 use crate::words::total::total;
-
-/// What to take a snapshot of, and what to call it.
-///
-/// ```
-/// use snapshotter::{File, LinkMode, SnapshotRequest};
-///
-/// let request = SnapshotRequest::new("sandboxes/vm-1", "v3", "/run/vm-1")
-///     .file(File::new("memory").read_only(true))
-///     .file(File::new("disk.img"))
-///     .annotation("kernel", "6.18")
-///     .link_mode(LinkMode::Auto);
-/// assert_eq!(request.files.len(), 2);
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct SnapshotRequest {
-    /// Repository path components: lower-case letters, digits and single separators, joined by `/`.
-    pub name: String,
-    /// A tag: up to 128 letters, digits, `_`, `.` and `-`, the first a letter, digit or `_`. Immutable once taken.
-    pub version: String,
-    /// The directory that paths are relative to. Symlinks on the way to it are followed; none below it is.
-    pub base_dir: PathBuf,
-    /// What to take. Empty: everything below `base_dir`, writable.
-    pub files: Vec<File>,
-    /// Patterns of paths to treat as read-only too: `*` stays within a component, `**` crosses them, and a directory
-    /// means everything below it.
-    pub read_only: Vec<String>,
-    /// Patterns of paths to leave out, in the same form.
-    pub exclude: Vec<String>,
-    /// Replaces the version if it exists. Default `false`: versions are immutable.
-    pub force: bool,
-    /// How files get into the store.
-    pub link_mode: LinkMode,
-    /// Free text that travels in the manifest.
-    pub annotations: BTreeMap<String, String>,
-    /// Keeps the snapshot here even where a registry is configured; `push` publishes it later. Default `false`.
-    #[cfg(feature = "registry")]
-    pub local: bool,
-    /// The registry to publish to instead of the configured one, for this call.
-    #[cfg(feature = "registry")]
-    pub registry: Option<crate::Registry>,
-    /// The place of contents to use instead of the configured one, for this call.
-    #[cfg(feature = "registry")]
-    pub content: Option<crate::Content>,
-}
-
-/// A file or directory to take a snapshot of.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub struct File {
-    /// Relative to the base directory. A directory stands for all its descendants, `.` for the base directory itself;
-    /// where both a directory and something in it are listed, the nearer one decides.
-    pub relative_path: PathBuf,
-    /// The caller's promise that the file's bytes will not be changed in place any more. It is then hardlinked instead
-    /// of copied, in and out, and all restores of it share one inode and page cache.
-    pub read_only: bool,
-}
-
-impl File {
-    /// A writable file, or a directory of such.
-    #[must_use]
-    pub fn new(relative_path: impl Into<PathBuf>) -> Self {
-        Self {
-            relative_path: relative_path.into(),
-            read_only: false,
-        }
-    }
-
-    /// Sets [`read_only`](Self::read_only).
-    #[must_use]
-    pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
-        self
-    }
-}
-
-impl SnapshotRequest {
-    /// A snapshot of everything below `base_dir`.
-    #[must_use]
-    pub fn new(
-        name: impl Into<String>,
-        version: impl Into<String>,
-        base_dir: impl Into<PathBuf>,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            version: version.into(),
-            base_dir: base_dir.into(),
-            files: Vec::new(),
-            read_only: Vec::new(),
-            exclude: Vec::new(),
-            force: false,
-            link_mode: LinkMode::default(),
-            annotations: BTreeMap::new(),
-            #[cfg(feature = "registry")]
-            local: false,
-            #[cfg(feature = "registry")]
-            registry: None,
-            #[cfg(feature = "registry")]
-            content: None,
-        }
-    }
-
-    /// Adds a file or directory; the first one replaces "everything".
-    #[must_use]
-    pub fn file(mut self, file: File) -> Self {
-        self.files.push(file);
-        self
-    }
-
-    /// Adds files or directories.
-    #[must_use]
-    pub fn files(mut self, files: impl IntoIterator<Item = File>) -> Self {
-        self.files.extend(files);
-        self
-    }
-
-    /// Adds a pattern to [`read_only`](Self::read_only).
-    #[must_use]
-    pub fn read_only(mut self, glob: impl Into<String>) -> Self {
-        self.read_only.push(glob.into());
-        self
-    }
-
-    /// Adds a pattern to [`exclude`](Self::exclude).
-    #[must_use]
-    pub fn exclude(mut self, glob: impl Into<String>) -> Self {
-        self.exclude.push(glob.into());
-        self
-    }
-
-    /// Sets [`force`](Self::force).
-    #[must_use]
-    pub fn force(mut self, force: bool) -> Self {
-        self.force = force;
-        self
-    }
-
-    /// Sets [`link_mode`](Self::link_mode).
-    #[must_use]
-    pub fn link_mode(mut self, link_mode: LinkMode) -> Self {
-        self.link_mode = link_mode;
-        self
-    }
-
-    /// Adds an annotation.
-    #[must_use]
-    pub fn annotation(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.annotations.insert(key.into(), value.into());
-        self
-    }
-
-    /// Sets [`local`](Self::local).
-    #[cfg(feature = "registry")]
-    #[must_use]
-    pub fn local(mut self, local: bool) -> Self {
-        self.local = local;
-        self
-    }
-
-    /// Sets [`registry`](Self::registry).
-    #[cfg(feature = "registry")]
-    #[must_use]
-    pub fn registry(mut self, registry: crate::Registry) -> Self {
-        self.registry = Some(registry);
-        self
-    }
-
-    /// Sets [`content`](Self::content).
-    #[cfg(feature = "registry")]
-    #[must_use]
-    pub fn content(mut self, content: crate::Content) -> Self {
-        self.content = Some(content);
-        self
-    }
-}
-
-impl SnapshotRequest {
-    fn reference(&self) -> Result<Reference> {
-        Reference::new(&self.name, &self.version).map_err(|error| Error::invalid(error.to_string()))
-    }
-}
-
-/// What a snapshot call did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SnapshotReport {
-    /// The snapshot, with its manifest's digest: its identity.
-    pub reference: Reference,
-    /// SHA-256 of the manifest.
-    pub manifest_digest: Sha256,
-    /// Regular files, second names of one inode included.
-    pub files: u64,
-    /// Directories.
-    pub directories: u64,
-    /// Symbolic links.
-    pub symlinks: u64,
-    /// Whiteouts of overlayfs.
-    pub whiteouts: u64,
-    /// Sizes of the regular files, holes included, each inode once, in bytes.
-    pub logical_bytes: u64,
-    /// Bytes of data in them, holes excluded, each inode once.
-    pub data_bytes: u64,
-    /// Bytes of data the store did not have before.
-    pub stored_bytes: u64,
-    /// Blobs the store did not have before.
-    pub blobs_stored: u64,
-    /// Blobs it had.
-    pub blobs_reused: u64,
-    /// How the bytes got into the store.
-    pub placements: Placements,
-    /// Where it was published, if it was.
-    pub publication: Option<Publication>,
-    /// How long the call took.
-    pub duration: Duration,
-    /// What the caller may care about.
-    pub warnings: Vec<Warning>,
-}
 
 /// What a capture works with.
 pub(crate) struct Context<'a> {

@@ -77,6 +77,13 @@ impl Auth {
             .or_else(|| known.basic.clone())
     }
 
+    /// Whether a token was got for a scope that serves no longer.
+    pub(super) fn has_expired(&self, scope: &str) -> bool {
+        let known = self.lock();
+        let token = known.tokens.get(scope);
+        token.is_some_and(|token| token.until <= Instant::now())
+    }
+
     /// The header that answers a 401; `None` where there is nothing to answer with. Bearer comes first, as a registry
     /// that offers both may take only some users' passwords.
     pub(super) async fn answer(

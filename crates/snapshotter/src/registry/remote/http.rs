@@ -160,6 +160,11 @@ impl Http {
         self.auth.known(scope)
     }
 
+    /// Whether what authorized requests of a scope does so no longer.
+    pub(super) fn login_has_expired(&self, scope: &str) -> bool {
+        self.auth.has_expired(scope)
+    }
+
     async fn follow(
         &self,
         request: &Request,

@@ -183,7 +183,7 @@ impl Remote {
 
     /// Reading again what the registry has may take longer than a login lasts, and a PATCH cannot be repeated with another one.
     async fn renew_login(&self, upload: &Upload<'_>) -> Result<(), Failure> {
-        if upload.at > 0 {
+        if upload.at > 0 && self.http.login_has_expired(&scope(upload.repository, PUSH)) {
             self.ask(upload).await?;
         }
         Ok(())

@@ -11,5 +11,6 @@ pub mod progress;
 pub mod publication;
 pub mod reference;
 pub mod relpath;
+#[cfg(feature = "registry")]
 pub mod sharing;
 pub mod total;

@@ -14,11 +14,8 @@ use serde::Serialize;
 use snapshotter::{Event, Observer, Placement};
 
 use crate::arguments::ProgressMode;
-use crate::output::human;
 use crate::output::json::Relative;
-
-/// A sum says no more, in bytes.
-const MOST: u64 = i64::MAX as u64;
+use crate::output::{human, total};
 
 /// The bar that is being drawn, for those who write to stderr meanwhile.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -290,12 +287,12 @@ impl Lines {
         match event {
             Event::Planned { files, bytes } => {
                 self.files += files;
-                self.total = self.total.saturating_add(*bytes).min(MOST);
+                self.total = total([self.total, *bytes]);
                 let (files, total_bytes) = (self.files, self.total);
                 put(&Line::Planned { files, total_bytes });
             }
             Event::Progressed { bytes } => {
-                self.done = self.done.saturating_add(*bytes).min(MOST);
+                self.done = total([self.done, *bytes]);
                 if self.last.is_none_or(|last| last.elapsed() >= INTERVAL) {
                     self.flush();
                 }

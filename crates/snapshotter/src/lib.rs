@@ -61,6 +61,7 @@ mod fs;
 mod gc;
 mod inspect;
 mod limit;
+mod lock;
 mod metrics;
 #[cfg(feature = "registry")]
 mod pace;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::activity::Activity;
 use crate::fs::open_files_limit;
+use crate::lock::lock;
 use crate::words::error::{Error, Result};
 
 /// How often a thread that waits looks whether its caller has given up.
@@ -188,10 +189,6 @@ fn keep_first(failed: &Mutex<Option<(usize, Error)>>, index: usize, error: Error
 pub(crate) fn wait_a_moment<'a, T>(told: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     let waited = told.wait_timeout(guard, GLANCE);
     waited.unwrap_or_else(PoisonError::into_inner).0
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -45,6 +45,10 @@ pub(crate) struct Fetched {
 pub(crate) struct Asked;
 
 impl Remote {
+    pub(crate) fn of_call(self, _: &Activity) -> Self {
+        match self {}
+    }
+
     pub(crate) fn publication(&self, _: &Reference, _: &[u8], _: i64) -> Result<PublicationRow> {
         match *self {}
     }

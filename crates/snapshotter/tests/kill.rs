@@ -62,7 +62,8 @@ fn work(dir: &Path, seed: u64) {
                 3 => handle.pull(&reference).map(drop),
                 4 => handle.remove(&reference).map(drop),
                 _ => handle.verify().map(|report| {
-                    assert!(report.damaged.is_empty() && report.missing.is_empty());
+                    let whole = report.damaged.is_empty() && report.missing.is_empty();
+                    assert!(whole, "{report:?}");
                 }),
             };
             let _ = fs::remove_dir_all(&output);

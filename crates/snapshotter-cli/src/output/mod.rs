@@ -20,6 +20,13 @@ use crate::arguments::{Early, Global};
 use crate::exit;
 use crate::failure::Failure;
 
+/// A sum of sizes, in bytes, which says no more than a file can have: as the library's own.
+pub fn total(sizes: impl IntoIterator<Item = u64>) -> u64 {
+    let most = i64::MAX as u64;
+    let add = |sum: u64, size| sum.saturating_add(size).min(most);
+    sizes.into_iter().fold(0, add)
+}
+
 /// What titles look like.
 pub const STRONG: Style = Style::new().bold();
 /// What is less important.

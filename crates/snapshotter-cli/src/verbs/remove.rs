@@ -14,9 +14,9 @@ use crate::answer::{Answer, Document};
 use crate::context::{Closed, Context};
 use crate::failure::{Failure, Result};
 use crate::hints;
-use crate::output::Page;
 use crate::output::human::{bytes, count};
 use crate::output::json::{self, Warning};
+use crate::output::{Page, total};
 
 /// Removes snapshots, and the bytes nothing else needs
 ///
@@ -134,11 +134,7 @@ impl Removed {
             dry_run,
             removed: reports.iter().map(One::new).collect(),
             blobs_removed: reports.iter().map(|report| report.blobs_removed).sum(),
-            freed_bytes: reports
-                .iter()
-                .map(|report| report.freed_bytes)
-                .fold(0, u64::saturating_add)
-                .min(i64::MAX as u64),
+            freed_bytes: total(reports.iter().map(|report| report.freed_bytes)),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::{GcReport, GcRequest};
 use crate::activity;
 use crate::config::Gc;
+use crate::lock::lock;
 use crate::metrics::{Operation, Recorder};
 use crate::remote::Remote;
 use crate::store::Store;
@@ -84,10 +85,6 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Work {

@@ -12,9 +12,9 @@ use super::fetch::Fetching;
 use super::resolve::Need;
 use super::runtime::Wanted;
 use crate::fs::hook::step;
-use crate::fs::{Stat, attributes, is_privileged};
+use crate::fs::{Stat, is_privileged};
 use crate::pass::{Hashes, Hashing, Offer, Output, is_wrong, pass_packed};
-use crate::store::{Ingest, Payload, Slot, SpaceClaim};
+use crate::store::{Ingest, Payload, Slot, SpaceClaim, Store};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::progress::Event;
@@ -176,11 +176,7 @@ impl<'a> Fetching<'a> {
     ) -> Result<Ingest<'s>> {
         if let Some(attributes) = need.attributes() {
             // As most restores want them.
-            let wanted = attributes.without_setid();
-            for unset in attributes::set(file, &wanted, is_privileged()) {
-                // Not a view then: a restore makes one when it needs it.
-                tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
-            }
+            Store::set_attributes(file, &attributes.without_setid(), is_privileged());
         }
         let stat = Stat::of_file(file).at("examine", self.context.store.root.staging.path())?;
         Ok(Ingest {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::Remote;
 use super::bring::Brought;
@@ -17,6 +17,7 @@ use crate::activity::Activity;
 use crate::catalog::{Blob, Sync};
 use crate::format::artifact::Manifest;
 use crate::limit::Limit;
+use crate::lock::lock;
 use crate::pass::Hashes;
 use crate::registry::Repository;
 use crate::store::{Ingest, Ingested, Operation, Payload, Recipient, Store};
@@ -365,10 +366,6 @@ impl<'a> Fetching<'a> {
             layers.iter().try_for_each(set)
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A blob of the store with the bytes that are needed. By the digest alone where a snapshot of the Go library says no

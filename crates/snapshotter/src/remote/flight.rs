@@ -14,10 +14,11 @@
 //! follower that finds no blob after the flight asks again, and leads or follows the next one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 use crate::activity::Activity;
 use crate::limit::wait_a_moment;
+use crate::lock::lock;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::Result;
 
@@ -124,10 +125,6 @@ impl Drop for Follow {
             followers.swap_remove(own);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::catalog::{Blob, Txn, ViewKey};
 use crate::format::document::{Content, FileEntry};
 use crate::fs::{Dir, own_ids};
 use crate::limit::for_each;
+use crate::lock::lock;
 use crate::store::{Linkable, OpenBlob, Wanted};
 use crate::words::entry::Attributes;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -169,10 +170,7 @@ impl<'a> Placing<'a> {
         for_each(threads, groups.len(), |index| {
             let group = groups[index];
             if let Some(file) = self.group(group)? {
-                later
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push((group, file));
+                lock(&later).push((group, file));
             }
             Ok(())
         })?;
@@ -293,10 +291,7 @@ impl<'a> Placing<'a> {
     }
 
     fn count(&self, job: &Job<'_>, placement: Placement) {
-        self.placements
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .count(placement, job.blob.data_size);
+        lock(&self.placements).count(placement, job.blob.data_size);
         // Copies have told of their bytes while they ran.
         if placement != Placement::Copy {
             let _ = self.context.activity.advance(job.blob.data_size);
@@ -308,7 +303,7 @@ impl<'a> Placing<'a> {
     }
 
     fn leave(&self, job: &Job<'_>) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = lock(&self.left);
         left.files += 1;
         left.logical_bytes = total([left.logical_bytes, job.blob.size]);
         left.data_bytes = total([left.data_bytes, job.blob.data_size]);

@@ -1,13 +1,13 @@
 //! Further names of files that were just placed.
 
 use std::io;
-use std::sync::PoisonError;
 
 use super::directories::{published, unless_mounted};
 use super::materialize::{ATTEMPTS, Job, Placing};
 use super::plan::Link;
 use crate::format::document::FileEntry;
 use crate::fs::{Dir, temporary};
+use crate::lock::lock;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::relpath::{RelPath, os_name};
 
@@ -22,7 +22,7 @@ impl<'a> Placing<'a> {
                 Err(error) if error.kind() == ErrorKind::NotFound && left > 0 => left -= 1,
                 result => {
                     if unless_mounted(self.context, &link.path, result)?.is_none() {
-                        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut left = lock(&self.left);
                         left.files += 1;
                     }
                     return Ok(());
@@ -78,11 +78,9 @@ impl<'a> Placing<'a> {
         let name = link.path.file_name();
         let result = temporary.publish(os_name(name), self.context.no_clobber);
         published(result, to, name)?;
-        let placements = self.placements.lock();
-        let mut placements = placements.unwrap_or_else(PoisonError::into_inner);
-        placements.count(placement, job.blob.data_size);
+        lock(&self.placements).count(placement, job.blob.data_size);
         // Where the first name was left, this one has the bytes.
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = lock(&self.left);
         if left.paths.remove(&link.of) {
             left.logical_bytes = left.logical_bytes.saturating_sub(job.blob.size);
             left.data_bytes = left.data_bytes.saturating_sub(job.blob.data_size);

@@ -10,7 +10,7 @@ use crate::fs::dir::{Kind, sync_file};
 use crate::fs::place::{Writers, cannot_share, writers};
 use crate::fs::{Stat, attributes, end, is_privileged, scan};
 use crate::pass::{Hashes, Hashing, Output, PROBED, Progress, pass, probe};
-use crate::store::{Ingest, Payload, settled};
+use crate::store::{Ingest, Payload, Store, settled};
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
@@ -300,11 +300,7 @@ impl<'c, 'a> Reading<'c, 'a> {
     ) -> Result<Staged<'a>> {
         if self.planned().read_only {
             // As most restores want them.
-            let wanted = self.attributes.without_setid();
-            for unset in attributes::set(file, &wanted, is_privileged()) {
-                // Not a view then: a restore makes one when it needs it.
-                tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
-            }
+            Store::set_attributes(file, &self.attributes.without_setid(), is_privileged());
         }
         let synced = self.sync_large(file, &map)?;
         let stat = Stat::of_file(file).at("examine", self.path())?;

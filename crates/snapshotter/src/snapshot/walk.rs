@@ -180,15 +180,13 @@ impl Walk<'_> {
             self.skip(path, "the directory is the store's");
             return Ok(());
         }
-        let attributes =
-            attributes::of_file(dir, &stat).at("read the attributes of", dir.path())?;
         let Some(path) = path else {
             return self.names(dir, None);
         };
         let before = self.reached();
         let entry = DirectoryEntry {
             path: path.clone(),
-            attributes,
+            attributes: attributes::of_file(dir, &stat).at("read the attributes of", dir.path())?,
         };
         self.count(entry.encoded_length())?;
         self.plan.directories.push(entry);

@@ -1,8 +1,10 @@
 //! The running calls of a handle: who closes waits for them, and who gives one up tells it so.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{self, ThreadId};
+
+use crate::lock::lock;
 
 /// The threads on which a handle's calls are running.
 #[derive(Default)]
@@ -40,10 +42,6 @@ impl Drop for Running<'_> {
         lock(&self.0.running).retain(|thread| *thread != own);
         self.0.ended.notify_all();
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for a call's end, which drops the other side.

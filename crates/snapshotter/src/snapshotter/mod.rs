@@ -18,13 +18,14 @@ use crate::activity::{self, Activity, Report};
 use crate::config::Config;
 use crate::gc::Worker;
 use crate::limit::Limits;
+use crate::lock::lock;
 use crate::metrics::{Operation, Recorder};
 use crate::remote::{Flights, Remote};
 use crate::store::{Store, WENT_BACK};
 use crate::threads;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::progress::{Observer, Warning, WarningKind};
-use calls::{Calls, CancelOnDrop, lock};
+use calls::{Calls, CancelOnDrop};
 
 /// An open store of snapshots. Clones share it; all methods may be called at once from any thread.
 ///

@@ -1,15 +1,11 @@
 //! What a handle does with remotes.
 
-use super::{Inner, Snapshotter};
-use crate::activity::Activity;
+use super::Snapshotter;
 use crate::metrics::Operation;
-use crate::registry::Registry;
 use crate::remote::{
     self, Context, PullReport, PullRequest, PushReport, PushRequest, Remote, RemoteDetails,
     RemoteDiagnosis, RemoteSnapshot,
 };
-use crate::store::Store;
-use crate::transport::Content;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
 use crate::words::reference::Reference;
@@ -36,12 +32,12 @@ impl Snapshotter {
     pub async fn push(&self, request: &PushRequest) -> Result<PushReport> {
         let request = request.clone();
         self.counted(Operation::Push, move |inner, store, activity| {
-            let remote = inner.require_remote(
+            let remote = require(inner.remote(
                 store,
                 request.registry.as_ref(),
                 request.content.as_ref(),
                 activity,
-            )?;
+            )?)?;
             let report = remote::push(
                 store,
                 &inner.snapshots.transfers,
@@ -76,12 +72,12 @@ impl Snapshotter {
     pub async fn pull(&self, request: &PullRequest) -> Result<PullReport> {
         let request = request.clone();
         self.counted(Operation::Pull, move |inner, store, activity| {
-            let remote = inner.require_remote(
+            let remote = require(inner.remote(
                 store,
                 request.registry.as_ref(),
                 request.content.as_ref(),
                 activity,
-            )?;
+            )?)?;
             let context = Context {
                 store,
                 limit: &inner.restores.transfers,
@@ -107,10 +103,8 @@ impl Snapshotter {
     /// `Unsupported` where the registry does not list its repositories; those of reaching it.
     pub async fn list_remote(&self, name: Option<&str>) -> Result<Vec<RemoteSnapshot>> {
         let name = name.map(str::to_owned);
-        self.run(move |inner, store, activity| {
-            inner
-                .require_remote(store, None, None, activity)?
-                .list(name.as_deref(), activity)
+        self.run(move |inner, _, activity| {
+            require(inner.configured(activity))?.list(name.as_deref(), activity)
         })
         .await
     }
@@ -121,10 +115,8 @@ impl Snapshotter {
     /// `NotFound`; `Damaged` and `Unsupported` for what is no snapshot; those of reaching the registry.
     pub async fn inspect_remote(&self, reference: &Reference) -> Result<RemoteDetails> {
         let reference = reference.clone();
-        self.run(move |inner, store, activity| {
-            inner
-                .require_remote(store, None, None, activity)?
-                .describe(&reference, activity)
+        self.run(move |inner, _, activity| {
+            require(inner.configured(activity))?.describe(&reference, activity)
         })
         .await
     }
@@ -138,7 +130,7 @@ impl Snapshotter {
     pub async fn remove_remote(&self, reference: &Reference) -> Result<Sha256> {
         let reference = reference.clone();
         self.run(move |inner, store, activity| {
-            let remote = inner.require_remote(store, None, None, activity)?;
+            let remote = require(inner.configured(activity))?;
             remote::remove(store, &remote, &reference, activity)
         })
         .await
@@ -159,18 +151,9 @@ impl Snapshotter {
     }
 }
 
-impl Inner {
-    fn require_remote(
-        &self,
-        store: &Store,
-        registry: Option<&Registry>,
-        content: Option<&Content>,
-        activity: &Activity,
-    ) -> Result<Remote> {
-        self.remote(store, registry, content, activity)?
-            .ok_or_else(|| {
-                Error::invalid("no registry is configured")
-                    .with_hint("set registry.endpoint; a directory will do: oci-layout:/path")
-            })
-    }
+fn require(remote: Option<Remote>) -> Result<Remote> {
+    remote.ok_or_else(|| {
+        Error::invalid("no registry is configured")
+            .with_hint("set registry.endpoint; a directory will do: oci-layout:/path")
+    })
 }

@@ -115,7 +115,7 @@ impl Snapshotter {
     pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyReport> {
         let request = request.clone();
         self.counted(Operation::Verify, move |inner, store, activity| {
-            let remote = inner.remote_of_repair(store, &request, activity)?;
+            let remote = inner.remote_of_repair(&request, activity);
             let context = remote.as_ref().map(|remote| crate::remote::Context {
                 store,
                 limit: &inner.restores.transfers,
@@ -214,7 +214,7 @@ impl Snapshotter {
     pub async fn gc(&self, request: &GcRequest) -> Result<GcReport> {
         let request = request.clone();
         self.counted(Operation::Gc, move |inner, store, activity| {
-            let (remote, config) = (inner.remote_of_gc(store, activity)?, &inner.config.gc);
+            let (remote, config) = (inner.configured(activity), &inner.config.gc);
             let report = gc::run(store, remote.as_ref(), config, &request, activity)?;
             inner.metrics.count(|metrics| report.count_in(metrics));
             Ok(report)

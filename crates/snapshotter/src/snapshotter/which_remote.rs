@@ -30,26 +30,41 @@ pub(super) fn require_outside(
     Ok(())
 }
 
+impl Inner {
+    /// The configured remote, for one call.
+    pub(super) fn configured(&self, activity: &Activity) -> Option<Remote> {
+        let remote = self.remote.clone();
+        remote.map(|remote| remote.of_call(activity))
+    }
+
+    pub(super) fn remote_of_repair(
+        &self,
+        request: &VerifyRequest,
+        activity: &Activity,
+    ) -> Option<Remote> {
+        self.configured(activity).filter(|_| request.repair)
+    }
+}
+
 #[cfg(feature = "registry")]
 impl Inner {
     /// The configured remote, or another where a request names one: then both halves may come from either. For one call.
-    pub(crate) fn remote(
+    pub(super) fn remote(
         &self,
         store: &Store,
         registry: Option<&crate::Registry>,
         content: Option<&crate::Content>,
         activity: &Activity,
     ) -> Result<Option<Remote>> {
-        let remote = if registry.is_none() && content.is_none() {
-            self.remote.clone()
-        } else {
-            require_outside(store, registry, content)?;
-            Remote::open(
-                registry.or(self.config.registry.as_ref()),
-                content.or(self.config.content.as_ref()),
-                self.daemon.as_ref(),
-            )?
-        };
+        if registry.is_none() && content.is_none() {
+            return Ok(self.configured(activity));
+        }
+        require_outside(store, registry, content)?;
+        let remote = Remote::open(
+            registry.or(self.config.registry.as_ref()),
+            content.or(self.config.content.as_ref()),
+            self.daemon.as_ref(),
+        )?;
         Ok(remote.map(|remote| remote.of_call(activity)))
     }
 
@@ -83,26 +98,6 @@ impl Inner {
             activity,
         )
     }
-
-    pub(super) fn remote_of_repair(
-        &self,
-        store: &Store,
-        request: &VerifyRequest,
-        activity: &Activity,
-    ) -> Result<Option<Remote>> {
-        if !request.repair {
-            return Ok(None);
-        }
-        self.remote(store, None, None, activity)
-    }
-
-    pub(super) fn remote_of_gc(
-        &self,
-        store: &Store,
-        activity: &Activity,
-    ) -> Result<Option<Remote>> {
-        self.remote(store, None, None, activity)
-    }
 }
 
 #[cfg(not(feature = "registry"))]
@@ -122,19 +117,6 @@ impl Inner {
         _: &RestoreRequest,
         _: &Activity,
     ) -> Result<Option<Remote>> {
-        Ok(None)
-    }
-
-    pub(super) fn remote_of_repair(
-        &self,
-        _: &Store,
-        _: &VerifyRequest,
-        _: &Activity,
-    ) -> Result<Option<Remote>> {
-        Ok(None)
-    }
-
-    pub(super) fn remote_of_gc(&self, _: &Store, _: &Activity) -> Result<Option<Remote>> {
         Ok(None)
     }
 }

@@ -13,7 +13,7 @@ use crate::pass::Hashes;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::extent::{Extent, ExtentMap};
 
-fn open(dir: &Path) -> Arc<Store> {
+pub(crate) fn open(dir: &Path) -> Arc<Store> {
     Arc::new(Store::open(&dir.join("root"), Duration::from_secs(5)).unwrap())
 }
 
@@ -28,7 +28,7 @@ fn pending(store: &Arc<Store>, version: &str) -> (Operation, i64) {
     (operation, snapshot)
 }
 
-fn put(store: &Arc<Store>, version: &str, bytes: &[u8]) -> (Operation, i64) {
+pub(crate) fn put(store: &Arc<Store>, version: &str, bytes: &[u8]) -> (Operation, i64) {
     let (operation, snapshot) = pending(store, version);
     let map = ExtentMap::dense(bytes.len() as u64).unwrap();
     let mut stream = spf::header(bytes.len() as u64, 1).to_vec();

@@ -21,8 +21,8 @@ use super::check::OpenBlob;
 use super::{Slot, Store, Told, Wanted};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Confirmed, StoredName, Sync, Txn};
+use crate::fs::Stat;
 use crate::fs::dir::sync_file;
-use crate::fs::{Stat, attributes};
 use crate::limit::wait_a_moment;
 use crate::pass::Output;
 use crate::words::digest::Checksum;
@@ -92,10 +92,7 @@ impl Store {
             sync_soon: false,
         };
         self.copy_verified(blob, opened, output, activity, Told::Later)?;
-        for unset in attributes::set(&file, &wanted.attributes, privileged) {
-            // Not a view then: the restore makes one.
-            tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
-        }
+        Self::set_attributes(&file, &wanted.attributes, privileged);
         let stat = Stat::of_file(&file).at("examine", self.root.staging.path())?;
         let mut unpacked = Unpacked {
             slot,

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 
 use super::check::OpenBlob;
@@ -178,6 +179,14 @@ impl Store {
                 .matches(&file, &stat)
                 .at("examine", dir.path_of(&name))?;
         Ok(fits.then_some(Linkable { dir, name, stat }))
+    }
+
+    /// Gives a file of the store attributes, which make it the first view of its bytes. Where one cannot be set it is none, and
+    /// a restore makes one when it needs it.
+    pub(crate) fn set_attributes(file: &File, attributes: &Attributes, privileged: bool) {
+        for unset in attributes::set(file, attributes, privileged) {
+            tracing::debug!(what = unset.what, error = %unset.error, "an attribute was not set in the store");
+        }
     }
 
     /// Makes a further inode with a blob's bytes and the wanted attributes; `None` where the store cannot have those.

@@ -5,6 +5,8 @@
 mod describe;
 mod repair;
 mod report;
+#[cfg(test)]
+mod tests;
 
 pub use report::{BadBlob, BadSnapshot, VerifyReport, VerifyRequest};
 
@@ -274,35 +276,35 @@ impl Check<'_> {
     }
 
     fn judge(&self, blob: &Blob) -> Result<Verdict> {
-        let still_there = || self.store.catalog.read(|txn| txn.blob(&blob.checksum));
         let found = match self.store.open_current(blob, self.activity) {
             Ok(Some((blob, opened))) => match self.store.rehash(&blob, &opened, self.activity) {
                 Ok(true) => {
                     self.verify_views(&blob)?;
                     return Ok(Verdict::Right);
                 }
-                found => found.map(drop),
+                found => found.map(|_| Verdict::Damaged),
             },
-            Ok(None) => {
-                self.store.found_missing(blob)?;
-                return Ok(match still_there()? {
-                    Some(_) => Verdict::Missing,
-                    None => Verdict::Gone,
-                });
-            }
+            Ok(None) => self.store.found_missing(blob).map(|_| Verdict::Missing),
             Err(error) => Err(error),
         };
         match found {
             // It cannot be opened, or the row's map cannot be a map of it. What is wrong with the catalog is heard below.
-            Err(error) if error.kind() == ErrorKind::Damaged => {}
-            found => found?,
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                self.confirmed(blob, Verdict::Damaged)
+            }
+            found => self.confirmed(blob, found?),
         }
-        Ok(match still_there()? {
+    }
+
+    /// A verdict that is not good, by what is there now: others remove and store while this reads.
+    fn confirmed(&self, blob: &Blob, bad: Verdict) -> Result<Verdict> {
+        let now = self.store.catalog.read(|txn| txn.blob(&blob.checksum))?;
+        Ok(match now {
             // Nobody marked it, and so it was replaced, where it could have been marked.
             Some(now) if now.state == BlobState::Good && !self.store.is_read_only() => {
                 Verdict::Right
             }
-            Some(_) => Verdict::Damaged,
+            Some(_) => bad,
             None => Verdict::Gone,
         })
     }

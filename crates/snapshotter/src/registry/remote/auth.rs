@@ -4,6 +4,7 @@
 //! to the latter over http only where the registry itself is spoken to over http.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
@@ -40,10 +41,20 @@ struct Known {
     tokens: HashMap<String, Token>,
 }
 
-#[derive(Debug)]
 struct Token {
     header: HeaderValue,
     until: Instant,
+    /// Where it is got anew.
+    bearer: Bearer,
+}
+
+/// Where it is got may have a secret in its query.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Token");
+        shown.field("header", &self.header);
+        shown.field("until", &self.until).finish_non_exhaustive()
+    }
 }
 
 impl Auth {
@@ -77,11 +88,18 @@ impl Auth {
             .or_else(|| known.basic.clone())
     }
 
-    /// Whether a token was got for a scope that serves no longer.
-    pub(super) fn has_expired(&self, scope: &str) -> bool {
+    /// The same for a request that has no second try after a 401: a token that has expired is got anew.
+    pub(super) async fn renewed(&self, scope: &str) -> Result<Option<HeaderValue>, Failure> {
+        match self.expired(scope) {
+            Some(bearer) => self.token(&bearer, scope).await.map(Some),
+            None => Ok(self.known(scope)),
+        }
+    }
+
+    fn expired(&self, scope: &str) -> Option<Bearer> {
         let known = self.lock();
-        let token = known.tokens.get(scope);
-        token.is_some_and(|token| token.until <= Instant::now())
+        let token = known.tokens.get(scope)?;
+        (token.until <= Instant::now()).then(|| token.bearer.clone())
     }
 
     /// The header that answers a 401; `None` where there is nothing to answer with. Bearer comes first, as a registry
@@ -123,6 +141,7 @@ impl Auth {
             header: sensitive(&format!("Bearer {}", issued.token.expose()))?,
             // A tenth earlier, so that it does not expire on its way.
             until: Instant::now() + issued.valid.mul_f64(0.9),
+            bearer: bearer.clone(),
         };
         let header = token.header.clone();
         self.lock().tokens.insert(scope.to_owned(), token);

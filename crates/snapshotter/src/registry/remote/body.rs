@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use http_body::{Frame, SizeHint};
 use sha2::Digest as _;
 use tokio::sync::mpsc;
 
+use crate::lock::lock;
 use crate::patience::{Progress, SLICE};
 use crate::registry::Piece;
 use crate::words::digest::Sha256;
@@ -96,10 +97,6 @@ impl Told {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Piece>>> {
         lock(&self.pieces).poll_recv(cx)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stream {

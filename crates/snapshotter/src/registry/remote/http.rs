@@ -156,13 +156,8 @@ impl Http {
     }
 
     /// What a request with a body that cannot be sent twice is sent with: it has no second try after a 401.
-    pub(super) fn authorization(&self, scope: &str) -> Option<HeaderValue> {
-        self.auth.known(scope)
-    }
-
-    /// Whether what authorized requests of a scope does so no longer.
-    pub(super) fn login_has_expired(&self, scope: &str) -> bool {
-        self.auth.has_expired(scope)
+    pub(super) async fn authorization(&self, scope: &str) -> Result<Option<HeaderValue>, Failure> {
+        self.auth.renewed(scope).await
     }
 
     async fn follow(

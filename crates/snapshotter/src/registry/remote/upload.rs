@@ -124,10 +124,7 @@ impl Remote {
         let pieces = upload.source.begin().await;
         let (mut stream, told) = Stream::new(pieces, Arc::clone(&progress));
         stream.skip(upload.at).await;
-        let renewed = self.renew_login(upload).await;
-        let sent = if let Err(failure) = renewed {
-            Err(failure)
-        } else if upload.at == upload.source.size && upload.at > 0 {
+        let sent = if upload.at == upload.source.size && upload.at > 0 {
             stream.skip_all().await;
             Ok(upload.session.clone())
         } else {
@@ -181,14 +178,6 @@ impl Remote {
         Ok(())
     }
 
-    /// Reading again what the registry has may take longer than a login lasts, and a PATCH cannot be repeated with another one.
-    async fn renew_login(&self, upload: &Upload<'_>) -> Result<(), Failure> {
-        if upload.at > 0 && self.http.login_has_expired(&scope(upload.repository, PUSH)) {
-            self.ask(upload).await?;
-        }
-        Ok(())
-    }
-
     /// How far the registry is with an upload, and where it goes on; `None` where it does not say.
     async fn ask(&self, upload: &Upload<'_>) -> Result<Option<(Url, u64)>, Failure> {
         let doing = format!("ask how far an upload to {} is", upload.repository);
@@ -234,7 +223,7 @@ impl Remote {
         stream: Stream,
         progress: &Progress,
     ) -> Result<Url, Failure> {
-        let authorization = self.http.authorization(&request.scope);
+        let authorization = self.http.authorization(&request.scope).await?;
         let body = Some(reqwest::Body::wrap(stream));
         let answer = self
             .http

@@ -86,6 +86,30 @@ async fn a_token_is_got_with_the_password_and_kept() {
     assert_eq!(tokens.asked().len(), 2);
 }
 
+// A stream is sent once, with the token that is known. Where that had expired, because what was before it took longer than a token
+// lasts, the registry refused the stream for good.
+#[tokio::test]
+async fn a_stream_goes_up_with_a_token_that_is_got_anew() {
+    let tokens = issuing(r#"{"access_token":"t1","expires_in":0}"#);
+    let challenge = format!("Bearer realm=\"{}/token\",service=\"s\"", tokens.url());
+    let weather = Weather::new(move |asked, _| {
+        if asked.header("authorization") != Some("Bearer t1") {
+            return Reply::status(401).with("WWW-Authenticate", challenge.clone());
+        }
+        match asked.method.as_str() {
+            "PUT" => created(asked),
+            _ => Reply::status(202).with("Location", "/v2/ns/up/1"),
+        }
+    });
+    let bytes = some_bytes(6, 100_000);
+    let all = vec![Ok(Piece::Bytes(bytes.clone().into())), Ok(Piece::End)];
+    let (sha256, size) = pushed(&*under(&weather), &repository(), all).await.unwrap();
+    assert_eq!((sha256, size), (Sha256::of(&bytes), 100_000));
+    let asked = weather.asked();
+    let patches = asked.iter().filter(|asked| asked.method == "PATCH");
+    assert_eq!(patches.count(), 1);
+}
+
 #[tokio::test]
 async fn an_expired_token_is_not_used_again() {
     let tokens = issuing(r#"{"access_token":"t1","expires_in":0}"#);

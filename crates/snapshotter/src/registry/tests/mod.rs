@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use testkit::weather::Weather;
+use testkit::weather::{Asked, Reply, Weather};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -86,6 +86,12 @@ async fn pulled(
         registry.pull_stream(repository, sha256, size, range, sink),
         gather
     )
+}
+
+/// What a registry says of a blob that it has now.
+fn created(asked: &Asked) -> Reply {
+    let (_, digest) = asked.target.split_once("digest=").unwrap();
+    Reply::status(201).with("Docker-Content-Digest", digest.replace("%3A", ":"))
 }
 
 /// Pushes these pieces, as often as they are asked for, and closes the channel each time.

@@ -133,12 +133,6 @@ fn registry_that_takes(patch: Reply) -> Weather {
     })
 }
 
-/// What a registry says of a blob that it has now.
-fn created(asked: &Asked) -> Reply {
-    let (_, digest) = asked.target.split_once("digest=").unwrap();
-    Reply::status(201).with("Docker-Content-Digest", digest.replace("%3A", ":"))
-}
-
 fn methods(weather: &Weather) -> Vec<String> {
     weather
         .asked()

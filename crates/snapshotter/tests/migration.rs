@@ -18,9 +18,13 @@ use testkit::mount::{Kind, LoopMount, or_skip};
 
 /// A store as the release with schema 2 wrote it.
 fn unpack(to: &Path) {
+    unpack_schema(2, to);
+}
+
+fn unpack_schema(schema: u32, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    let archive =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/stores/schema-2.tar.gz");
+    let stores = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/stores");
+    let archive = stores.join(format!("schema-{schema}.tar.gz"));
     let mut tar = Command::new("tar");
     tar.arg("--extract").arg("--file").arg(archive);
     assert!(tar.arg("--directory").arg(to).status().unwrap().success());
@@ -47,12 +51,12 @@ fn processes_of_an_older_release_are_waited_for_and_named() {
     drop(lease);
     let handle = Handle::with(impatient).unwrap();
     assert_eq!(handle.listed(), ["vm:v2", "vm:v1"]);
-    assert_eq!(schema(&catalog(&root)), 3);
+    assert_eq!(schema(&catalog(&root)), 4);
     handle.assert_clean();
     handle.close().unwrap();
 
     // The old catalog is kept as it was, and is what an older release would open.
-    let kept = root.join("metadata/before-schema-3.db");
+    let kept = root.join("metadata/before-schema-4.db");
     let kept = Connection::open(kept).unwrap();
     assert_eq!(schema(&kept), 2);
     let check: String = kept
@@ -108,8 +112,9 @@ fn a_full_disk_is_told_how_much_room_it_takes_and_has_the_reserve_for_it() {
     let Some(mount) = or_skip(mount) else { return };
     unpack(mount.path());
     let root = mount.path().join("root");
-    let draft = root.join("metadata/before-schema-3.db.0123456789abcdef");
+    let draft = root.join("metadata/before-schema-4.db.0123456789abcdef");
     fs::write(&draft, vec![1; 64 << 10]).unwrap();
+    fs::write(root.join("metadata/before-schema-3.db"), "of long ago").unwrap();
     let rows = "PRAGMA foreign_keys = OFF;
         INSERT INTO artifacts VALUES (777, zeroblob(1000000), x'00')";
     catalog(&root).execute_batch(rows).unwrap();
@@ -128,6 +133,7 @@ fn a_full_disk_is_told_how_much_room_it_takes_and_has_the_reserve_for_it() {
     let text = error.to_string();
     assert!(text.contains(" bytes") && error.hint().is_some(), "{text}");
     assert!(!draft.exists());
+    assert!(!root.join("metadata/before-schema-3.db").exists());
 
     // A reserve of the older release, one file, is enough for what is small.
     filler.set_len(at - (6 << 20)).unwrap();
@@ -145,13 +151,47 @@ fn a_full_disk_is_told_how_much_room_it_takes_and_has_the_reserve_for_it() {
 
 #[test]
 fn a_migration_that_fails_anywhere_can_be_done_again() {
+    fails_anywhere(2);
+}
+
+#[test]
+fn a_migration_from_schema_3_that_fails_anywhere_can_be_done_again() {
+    fails_anywhere(3);
+}
+
+#[test]
+fn ids_of_schema_3_are_not_given_out_again_and_what_names_nothing_stays_behind() {
     let dir = tempfile::tempdir().unwrap();
-    unpack(dir.path());
+    unpack_schema(3, dir.path());
+    let root = dir.path().join("root");
+    let before = "UPDATE sqlite_sequence SET seq = 7000 WHERE name = 'snapshots';
+        UPDATE generation SET number = 70;
+        INSERT INTO orphans VALUES (0, 'name');
+        PRAGMA foreign_keys = OFF;
+        INSERT INTO object_references (snapshot, object) VALUES (777, 1), (1, 777);
+        INSERT INTO leases (owner, operation, snapshot) VALUES ('somebody', 1, 777);";
+    catalog(&root).execute_batch(before).unwrap();
+    let handle = Handle::open(&root).unwrap();
+    assert_eq!(handle.listed(), ["vm:v2", "vm:v1"]);
+    let says = |sql: &str| -> i64 { catalog(&root).query_row(sql, [], |row| row.get(0)).unwrap() };
+    assert_eq!(
+        says("SELECT seq FROM sqlite_sequence WHERE name = 'snapshots'"),
+        7000
+    );
+    assert!(says("SELECT number FROM generation") >= 70);
+    assert_eq!(says("SELECT count(*) FROM orphans WHERE name = 'name'"), 1);
+    handle.assert_clean();
+    handle.close().unwrap();
+}
+
+fn fails_anywhere(schema: u32) {
+    let dir = tempfile::tempdir().unwrap();
+    unpack_schema(schema, dir.path());
     let trees = dir.path().join("trees");
     let mut failed = 0;
     for step in 1.. {
         let place = dir.path().join(format!("step-{step}"));
-        unpack(&place);
+        unpack_schema(schema, &place);
         let root = place.join("root");
         hook::arm(Action::NoSpace, step);
         let opened = Handle::open(&root);
@@ -179,7 +219,7 @@ fn a_migration_that_fails_anywhere_can_be_done_again() {
             .unwrap()
             .filter(|entry| {
                 let name = entry.as_ref().unwrap().file_name();
-                name.to_string_lossy().starts_with("before-schema-3.db.")
+                name.to_string_lossy().starts_with("before-schema-4.db.")
             });
         assert_eq!(drafts.count(), 0, "step {step}");
         fs::remove_dir_all(&place).unwrap();

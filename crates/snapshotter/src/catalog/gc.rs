@@ -5,17 +5,17 @@ use std::collections::HashSet;
 use rusqlite::params;
 
 use super::names::Shard;
-use super::objects::{checksum, form, shard};
+use super::objects::{checksum, kind, shard};
 use super::references::ExclusiveBlob;
 use super::{Doomed, PublicationRow, Result, Snapshot, Txn, unsigned};
 use crate::words::digest::Checksum;
-use crate::words::form::Form;
+use crate::words::form::ObjectKind;
 
 /// A blob's file, as far as its size matters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StoredBlob {
     pub(crate) checksum: Checksum,
-    pub(crate) form: Form,
+    pub(crate) kind: ObjectKind,
     pub(crate) shard: Shard,
     pub(crate) data_size: u64,
 }
@@ -36,7 +36,7 @@ impl Txn<'_> {
             |row| {
                 Ok(StoredBlob {
                     checksum: checksum(row, 0)?,
-                    form: form(row, 1)?,
+                    kind: kind(row, 1)?,
                     shard: shard(row, 2)?,
                     data_size: unsigned(row, 3)?,
                 })

@@ -21,10 +21,10 @@ use crate::words::error::{At, Error, ErrorKind};
 use crate::words::extent::ExtentMap;
 
 /// What the old catalog is called from then on, beside the new one.
-const BEFORE: &str = "before-schema-3.db";
+const BEFORE: &str = "before-schema-4.db";
 
-/// Children before their parents.
-const OLD_TABLES: [&str; 6] = [
+/// Tables of schemas 1 and 2, children before their parents.
+const TABLES_OF_2: [&str; 6] = [
     "leases",
     "blob_references",
     "artifacts",
@@ -33,7 +33,23 @@ const OLD_TABLES: [&str; 6] = [
     "blobs",
 ];
 
-/// The rows, from the copy. Names stay where they are, above all shards. Rows that name others which are not there stay
+/// Those of schema 3.
+const TABLES_OF_3: [&str; 12] = [
+    "generation",
+    "orphans",
+    "object_places",
+    "publications",
+    "places",
+    "leases",
+    "object_references",
+    "artifacts",
+    "snapshots",
+    "views",
+    "contents",
+    "objects",
+];
+
+/// The rows of schemas 1 and 2, from the copy. Names stay where they are, above all shards. Rows that name others which are not there stay
 /// behind: they were damage, which the old release could live with, and a new one would refuse them.
 const ROWS: &str = "
     INSERT INTO objects (id, key, kind, state, length, data_size, mtime_seconds, mtime_nanoseconds, inode, unsynced,
@@ -189,9 +205,10 @@ impl Catalog {
     }
 }
 
+/// Drafts, and the copy that an earlier change of the schema kept for the release before this one's.
 fn remove_drafts(metadata: &Dir) -> Result<()> {
     for name in metadata.names()? {
-        if name.to_string_lossy().starts_with(&format!("{BEFORE}.")) {
+        if name.to_string_lossy().starts_with("before-schema-") && name != BEFORE {
             ignore_absent(metadata.unlink(&name)).at("remove", metadata.path_of(&name))?;
         }
     }
@@ -217,13 +234,49 @@ impl Txn<'_> {
     }
 
     fn replace_tables(&self) -> Result<()> {
-        for table in OLD_TABLES {
+        let is_3 = self.schema_version()? == 3;
+        let tables: &[&str] = if is_3 { &TABLES_OF_3 } else { &TABLES_OF_2 };
+        for table in tables {
             self.batch(&format!("DROP TABLE main.{table}"))?;
         }
         self.create_schema()?;
+        if is_3 {
+            return self.copy_rows();
+        }
         self.batch(ROWS)?;
         self.places_from_states()?;
         self.measure_packed()
+    }
+
+    /// From version 3, whose columns are all there still. Its row of the generation replaces that of a new catalog, and no
+    /// id is given out again.
+    fn copy_rows(&self) -> Result<()> {
+        self.batch("DELETE FROM generation")?;
+        for table in TABLES_OF_3.iter().rev() {
+            let columns = self.names_in(&format!(
+                "SELECT name FROM pragma_table_info('{table}', 'old')"
+            ))?;
+            let columns = columns.join(", ");
+            // Rows that name others which are not there stay behind here too.
+            let parents = self.names_in(&format!(
+                "SELECT format('%s IN (SELECT id FROM main.%s)', \"from\", \"table\")
+                 FROM pragma_foreign_key_list('{table}')"
+            ))?;
+            let whole = parents
+                .iter()
+                .fold("1".to_owned(), |all, one| format!("{all} AND {one}"));
+            self.batch(&format!(
+                "INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table} WHERE {whole}"
+            ))?;
+        }
+        self.batch(
+            "DELETE FROM main.sqlite_sequence WHERE name IN (SELECT name FROM old.sqlite_sequence);
+             INSERT INTO main.sqlite_sequence (name, seq) SELECT name, seq FROM old.sqlite_sequence;",
+        )
+    }
+
+    fn names_in(&self, sql: &str) -> Result<Vec<String>> {
+        self.all(sql, [], |row| row.get(0))
     }
 
     /// The length of a packed file follows from its map. One whose map cannot be read is damaged.

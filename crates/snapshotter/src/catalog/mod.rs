@@ -18,6 +18,7 @@ mod migrate;
 mod names;
 mod objects;
 mod open;
+mod packs;
 mod places;
 mod problems;
 mod read_only;
@@ -37,6 +38,7 @@ pub(crate) use names::{
 };
 pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob};
 pub(crate) use open::{IsDone, KEPT_LOG, Opening};
+pub(crate) use packs::{NewPack, Pack};
 pub(crate) use places::PublicationRow;
 #[cfg(feature = "registry")]
 pub(crate) use places::{Address, SeenBy};

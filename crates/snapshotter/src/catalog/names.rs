@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::words::digest::Checksum;
-use crate::words::form::Form;
+use crate::words::form::ObjectKind;
 
 /// A directory of names. Objects go to a new one after every 65,536th, because directories have a largest size and slow
 /// down long before it; those of earlier releases stay where they are, in the directory above.
@@ -68,7 +68,7 @@ impl StoredName {
         Self { tree, name }
     }
 
-    /// Of the blob whose bytes the file should have; `None`: no blob or view is called that.
+    /// Of the object whose bytes the file should have; `None`: no object or view is called that.
     pub(crate) fn checksum(&self) -> Option<Checksum> {
         match self.tree {
             Tree::Content => parse_content_name(&self.name).map(|(checksum, ..)| checksum),
@@ -77,16 +77,9 @@ impl StoredName {
     }
 }
 
-/// What the name of a packed blob ends with.
-const PACKED: &str = ".spf";
-
-/// A blob's name under `storage/content/blake3`.
-pub(crate) fn content_name(checksum: &Checksum, form: Form, shard: Shard) -> OsString {
-    let mut name = checksum.hex();
-    if form == Form::Packed {
-        name.push_str(PACKED);
-    }
-    shard.join(name)
+/// An object's name under `storage/content/blake3`.
+pub(crate) fn content_name(key: &Checksum, kind: impl Into<ObjectKind>, shard: Shard) -> OsString {
+    shard.join(key.hex() + kind.into().suffix())
 }
 
 /// A view's name under `storage/snapshot/blake3`.
@@ -95,14 +88,13 @@ pub(crate) fn view_name(checksum: &Checksum, attributes: &[u8; 16], shard: Shard
     shard.join(format!("{}.{bits:032x}", checksum.hex()))
 }
 
-/// The blob, its form and shard, that a name under `storage/content/blake3` stands for; `None`: no blob is called that.
-pub(crate) fn parse_content_name(name: &OsStr) -> Option<(Checksum, Form, Shard)> {
+/// The object, by its key, kind and shard, that a name under `storage/content/blake3` stands for; `None`: none is called that.
+pub(crate) fn parse_content_name(name: &OsStr) -> Option<(Checksum, ObjectKind, Shard)> {
     let (shard, name) = split(name)?;
-    let (hex, form) = match name.strip_suffix(PACKED) {
-        Some(hex) => (hex, Form::Packed),
-        None => (name, Form::Plain),
-    };
-    Some((checksum_of_hex(hex)?, form, shard))
+    ObjectKind::ALL.into_iter().find_map(|kind| {
+        let key = checksum_of_hex(name.strip_suffix(kind.suffix())?)?;
+        Some((key, kind, shard))
+    })
 }
 
 /// The view a name under `storage/snapshot/blake3` stands for.
@@ -142,9 +134,9 @@ mod tests {
         let checksum = Checksum::from_bytes([0xab; 32]);
         let attributes = [0x0f; 16];
         for shard in [Shard(None), Shard(Some(0)), Shard(Some(0x1_2345))] {
-            for form in [Form::Plain, Form::Packed] {
-                let name = content_name(&checksum, form, shard);
-                assert_eq!(parse_content_name(&name), Some((checksum, form, shard)));
+            for kind in ObjectKind::ALL {
+                let name = content_name(&checksum, kind, shard);
+                assert_eq!(parse_content_name(&name), Some((checksum, kind, shard)));
             }
             assert_eq!(
                 parse_view_name(&view_name(&checksum, &attributes, shard)),
@@ -158,7 +150,9 @@ mod tests {
             "..",
             "AB",
             ".spf",
+            ".pack",
             &"g".repeat(64),
+            &format!("{hex}.pack.spf"),
             &format!("../{hex}"),
             &format!("1/{hex}"),
             &format!("00001/{hex}"),

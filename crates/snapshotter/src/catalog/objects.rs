@@ -12,7 +12,7 @@ use crate::fs::Stat;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Mtime;
 use crate::words::extent::ExtentMap;
-use crate::words::form::Form;
+use crate::words::form::{Form, ObjectKind};
 
 /// A file's bytes in the store: the rows of a content and of its object.
 #[derive(Clone, Debug)]
@@ -128,11 +128,7 @@ pub(super) fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
         digest: Digest::from_u64(digest.cast_unsigned()),
         form: form(row, 2)?,
         shard: shard(row, 11)?,
-        state: match row.get(3)? {
-            0_i64 => BlobState::Good,
-            1 => BlobState::Damaged,
-            _ => BlobState::Missing,
-        },
+        state: state(row, 3)?,
         size: unsigned(row, 4)?,
         data_size: unsigned(row, 5)?,
         length: unsigned(row, 12)?,
@@ -148,10 +144,24 @@ pub(super) fn blob(row: &Row<'_>) -> rusqlite::Result<Blob> {
     })
 }
 
-pub(super) fn form(row: &Row<'_>, index: usize) -> rusqlite::Result<Form> {
+fn form(row: &Row<'_>, index: usize) -> rusqlite::Result<Form> {
+    // Only blobs have contents.
+    Ok(kind(row, index)?.form().unwrap_or(Form::Plain))
+}
+
+pub(super) fn kind(row: &Row<'_>, index: usize) -> rusqlite::Result<ObjectKind> {
     Ok(match row.get(index)? {
-        0_i64 => Form::Plain,
-        _ => Form::Packed,
+        0_i64 => Form::Plain.into(),
+        1 => Form::Packed.into(),
+        _ => ObjectKind::Pack,
+    })
+}
+
+pub(super) fn state(row: &Row<'_>, index: usize) -> rusqlite::Result<BlobState> {
+    Ok(match row.get(index)? {
+        0_i64 => BlobState::Good,
+        1 => BlobState::Damaged,
+        _ => BlobState::Missing,
     })
 }
 
@@ -227,7 +237,7 @@ impl Txn<'_> {
              RETURNING id",
             params![
                 new.checksum.as_bytes(),
-                new.form.column(),
+                ObjectKind::from(new.form).column(),
                 new.shard.0,
                 signed(new.length()),
                 signed(new.map.data_size()),
@@ -255,7 +265,7 @@ impl Txn<'_> {
              WHERE key = ?1 RETURNING id",
             params![
                 new.checksum.as_bytes(),
-                new.form.column(),
+                ObjectKind::from(new.form).column(),
                 signed(new.length()),
                 signed(new.map.data_size()),
                 new.mtime.map(|mtime| mtime.seconds),
@@ -299,7 +309,12 @@ impl Txn<'_> {
 
     /// The blob has a plain file now, with its bytes.
     pub(crate) fn make_plain(&self, blob: &Blob, file: &Confirmed<'_>) -> Result<()> {
-        self.confirm_as(&blob.checksum, Form::Packed, Form::Plain, file)?;
+        self.confirm_as(
+            &blob.checksum,
+            Form::Packed.into(),
+            Form::Plain.into(),
+            file,
+        )?;
         self.execute(
             "UPDATE objects SET length = ?2 WHERE key = ?1",
             params![blob.checksum.as_bytes(), signed(blob.size)],
@@ -307,28 +322,29 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// The blob's bytes were read in this form and are right. Nothing changes if it has another form by now.
-    pub(crate) fn confirm_blob(
+    /// The object's bytes were read and are right. Nothing changes if it is of another kind by now.
+    pub(crate) fn confirm_object(
         &self,
-        checksum: &Checksum,
-        form: Form,
+        key: &Checksum,
+        kind: impl Into<ObjectKind>,
         file: &Confirmed<'_>,
     ) -> Result<()> {
-        self.confirm_as(checksum, form, form, file)
+        let kind = kind.into();
+        self.confirm_as(key, kind, kind, file)
     }
 
     fn confirm_as(
         &self,
-        checksum: &Checksum,
-        before: Form,
-        now: Form,
+        key: &Checksum,
+        before: ObjectKind,
+        now: ObjectKind,
         file: &Confirmed<'_>,
     ) -> Result<()> {
         self.execute(
             "UPDATE objects SET kind = ?3, state = 0, mtime_seconds = ?4, mtime_nanoseconds = ?5, unsynced = ?6, inode = ?7
              WHERE key = ?1 AND kind = ?2",
             params![
-                checksum.as_bytes(),
+                key.as_bytes(),
                 before.column(),
                 now.column(),
                 file.mtime.map(|mtime| mtime.seconds),
@@ -340,11 +356,11 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Nothing changes if the blob has another form by now.
-    pub(crate) fn mark_blob(
+    /// Nothing changes if the object is of another kind by now.
+    pub(crate) fn mark_object(
         &self,
-        checksum: &Checksum,
-        form: Form,
+        key: &Checksum,
+        kind: impl Into<ObjectKind>,
         state: BlobState,
     ) -> Result<()> {
         let state = match state {
@@ -354,16 +370,21 @@ impl Txn<'_> {
         };
         self.execute(
             "UPDATE objects SET state = ?3 WHERE key = ?1 AND kind = ?2",
-            params![checksum.as_bytes(), form.column(), state],
+            params![key.as_bytes(), kind.into().column(), state],
         )?;
         Ok(())
     }
 
-    /// Whether a name under `storage/content` is a blob's, in the form and shard that its row says.
-    pub(crate) fn has_blob(&self, checksum: &Checksum, form: Form, shard: Shard) -> Result<bool> {
+    /// Whether a name under `storage/content` is an object's, of the kind and in the shard that its row says.
+    pub(super) fn has_object(
+        &self,
+        key: &Checksum,
+        kind: ObjectKind,
+        shard: Shard,
+    ) -> Result<bool> {
         let found = self.first(
             "SELECT 1 FROM objects WHERE key = ?1 AND kind = ?2 AND shard IS ?3",
-            params![checksum.as_bytes(), form.column(), shard.0],
+            params![key.as_bytes(), kind.column(), shard.0],
             |_| Ok(()),
         )?;
         Ok(found.is_some())

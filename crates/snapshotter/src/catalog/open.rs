@@ -17,7 +17,7 @@ use crate::fs::counter::Counter;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
 /// The schema this release writes.
-pub(super) const SCHEMA_VERSION: i64 = 3;
+pub(super) const SCHEMA_VERSION: i64 = 4;
 
 const SCHEMA: &str = include_str!("schema.sql");
 

@@ -8,10 +8,10 @@ use rusqlite::params;
 use super::names::{
     Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };
-use super::objects::{checksum, form, shard};
+use super::objects::{checksum, kind, shard};
 use super::{Result, Txn, bad_column, unsigned};
 use crate::words::digest::Checksum;
-use crate::words::form::Form;
+use crate::words::form::ObjectKind;
 use crate::words::reference::Reference;
 
 /// An object that one snapshot alone needs.
@@ -19,7 +19,7 @@ use crate::words::reference::Reference;
 pub(crate) struct ExclusiveBlob {
     pub(crate) checksum: Checksum,
     pub(crate) data_size: u64,
-    form: Form,
+    kind: ObjectKind,
     shard: Shard,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Doomed {
 }
 
 impl Txn<'_> {
-    pub(crate) fn reference_blob(&self, snapshot: i64, checksum: &Checksum) -> Result<()> {
+    pub(crate) fn reference_object(&self, snapshot: i64, checksum: &Checksum) -> Result<()> {
         self.execute(
             "INSERT OR IGNORE INTO object_references (snapshot, object)
              SELECT ?1, id FROM objects WHERE key = ?2",
@@ -64,7 +64,7 @@ impl Txn<'_> {
                 Ok(ExclusiveBlob {
                     checksum: checksum(row, 0)?,
                     data_size: unsigned(row, 1)?,
-                    form: form(row, 2)?,
+                    kind: kind(row, 2)?,
                     shard: shard(row, 3)?,
                 })
             },
@@ -87,7 +87,7 @@ impl Txn<'_> {
             "DELETE FROM objects WHERE key = ?1",
             [blob.checksum.as_bytes()],
         )?;
-        let content = StoredName::content(content_name(&blob.checksum, blob.form, blob.shard));
+        let content = StoredName::content(content_name(&blob.checksum, blob.kind, blob.shard));
         let views = views
             .iter()
             .map(|attributes| StoredName::view(view_name(&blob.checksum, attributes, blob.shard)));
@@ -115,7 +115,7 @@ impl Txn<'_> {
     pub(crate) fn has_row(&self, name: &StoredName) -> Result<bool> {
         match name.tree {
             Tree::Content => match parse_content_name(&name.name) {
-                Some((checksum, form, shard)) => self.has_blob(&checksum, form, shard),
+                Some((key, kind, shard)) => self.has_object(&key, kind, shard),
                 None => Ok(false),
             },
             Tree::Views => match parse_view_name(&name.name) {

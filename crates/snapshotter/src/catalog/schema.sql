@@ -1,12 +1,12 @@
--- The catalog, schema version 3. Times are nanoseconds since 1970 UTC unless a column says otherwise.
+-- The catalog, schema version 4. Times are nanoseconds since 1970 UTC unless a column says otherwise.
 -- Ids are never used twice (AUTOINCREMENT). An object's is known inside one transaction only; elsewhere it is its key.
 
 -- What has a name and bytes under storage/. A row lives exactly while a snapshot references it, and always has a file
 -- unless it is marked missing.
 CREATE TABLE objects (
     id                INTEGER PRIMARY KEY AUTOINCREMENT,
-    key               BLOB    NOT NULL UNIQUE CHECK (length(key) = 32),      -- BLAKE3 of its SPF1 stream
-    kind              INTEGER NOT NULL CHECK (kind IN (0, 1)),               -- 0 plain (sparse file), 1 packed (SPF1)
+    key               BLOB    NOT NULL UNIQUE CHECK (length(key) = 32),      -- BLAKE3 of its SPF1 stream; a pack's id
+    kind              INTEGER NOT NULL CHECK (kind IN (0, 1, 2)),            -- 0 plain (sparse file), 1 packed (SPF1), 2 pack
     shard             INTEGER,                         -- the directory its names are in; NULL: the one above all shards
     state             INTEGER NOT NULL DEFAULT 0 CHECK (state IN (0, 1, 2)), -- 0 good, 1 damaged, 2 missing
     length            INTEGER NOT NULL,                -- of its file, in bytes
@@ -18,7 +18,8 @@ CREATE TABLE objects (
     created_at        INTEGER NOT NULL
 ) STRICT;
 
--- What a file's bytes are, and the object that has them: in format v1 one of its own, whose key is their checksum.
+-- What a file's bytes are, and the object that has them: in format v1 one of its own, whose key is their checksum. A pack
+-- has pages of many files, and no row here: documents of format v2 say which.
 CREATE TABLE contents (
     object  INTEGER PRIMARY KEY REFERENCES objects (id) ON DELETE CASCADE,
     digest  INTEGER NOT NULL,                          -- XXH3-64 of the SPF1 stream, its bits as a signed integer
@@ -48,6 +49,7 @@ CREATE TABLE snapshots (
     version          TEXT    NOT NULL,
     state            INTEGER NOT NULL CHECK (state IN (0, 1, 2, 3)),  -- pending, taken here, as 1, fetched
     removed          INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
+    format           INTEGER NOT NULL DEFAULT 1 CHECK (format IN (1, 2)),
     pinned           INTEGER NOT NULL DEFAULT 0 CHECK (pinned IN (0, 1)),
     manifest_digest  BLOB,                             -- sha256; NULL while pending
     created_at       INTEGER NOT NULL,
@@ -66,6 +68,17 @@ CREATE TABLE artifacts (
     document BLOB NOT NULL
 ) STRICT;
 
+-- The snapshot that a directory was last restored from or captured as: what the next capture of it starts from. A directory
+-- that was made anew has another birth time, or another inode.
+CREATE TABLE origins (
+    device   INTEGER NOT NULL,                         -- both: their bits as signed integers
+    inode    INTEGER NOT NULL,
+    born     INTEGER NOT NULL,                         -- the directory's birth time, in nanoseconds since 1970
+    snapshot INTEGER NOT NULL REFERENCES snapshots (id) ON DELETE CASCADE,
+    PRIMARY KEY (device, inode)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX origins_by_snapshot ON origins (snapshot);
+
 -- Which objects a snapshot needs. An object's row lives exactly as long as it has a row here.
 CREATE TABLE object_references (
     snapshot INTEGER NOT NULL REFERENCES snapshots (id) ON DELETE CASCADE,
@@ -73,6 +86,24 @@ CREATE TABLE object_references (
     PRIMARY KEY (snapshot, object)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX object_references_by_object ON object_references (object);
+
+-- Plain files with the content of a file of format v2: a cache, in which a row may lack its file. Restores are hardlinks to
+-- them, clones or copies; without one the packs are read.
+CREATE TABLE cache_entries (
+    content    BLOB    NOT NULL CHECK (length(content) = 32),
+    attributes BLOB    NOT NULL CHECK (length(attributes) = 16),             -- fingerprint of the attributes
+    shared     INTEGER NOT NULL CHECK (shared IN (0, 1)), -- 1: others have names of its inode
+    size       INTEGER NOT NULL,
+    allocated  INTEGER NOT NULL,                       -- bytes that the filesystem keeps for it alone
+    mtime_seconds     INTEGER NOT NULL,                -- the inode's, when its bytes were right
+    mtime_nanoseconds INTEGER NOT NULL,
+    inode      INTEGER NOT NULL,                       -- its number, its bits as a signed integer
+    boot       TEXT    NOT NULL,                       -- an entry is never synced, so it counts under this boot only
+    owner      TEXT    NOT NULL,                       -- name of the snapshot and path in it: of each the newest are kept
+    used_at    INTEGER NOT NULL,
+    PRIMARY KEY (content, attributes)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX cache_entries_by_owner ON cache_entries (owner, used_at);
 
 -- What a live owner relies on. A snapshot that is pending or removed lives exactly as long as it has a row here.
 CREATE TABLE leases (
@@ -113,7 +144,7 @@ CREATE TABLE object_places (
 
 -- Names under storage/ that this store itself took out of use and has not seen go yet. No other name is ever litter.
 CREATE TABLE orphans (
-    tree INTEGER NOT NULL CHECK (tree IN (0, 1)),      -- 0 content, 1 views
+    tree INTEGER NOT NULL CHECK (tree IN (0, 1, 2)),   -- 0 content, 1 views, 2 cache
     name TEXT    NOT NULL,
     PRIMARY KEY (tree, name)
 ) STRICT, WITHOUT ROWID;

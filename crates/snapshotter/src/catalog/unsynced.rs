@@ -1,22 +1,22 @@
 //! Which files are not known to have reached the disk.
 //!
 //! A sync takes long, and afterwards the rows may be about other files: the same bytes may have been removed and stored
-//! again. So a row keeps its mark unless it still is about the file that was synced: in its form, with its inode, and made at
+//! again. So a row keeps its mark unless it still is about the file that was synced: of its kind, with its inode, and made at
 //! the same time.
 
 use rusqlite::params;
 
 use super::names::{Shard, content_name};
-use super::objects::{checksum, form, shard};
+use super::objects::{checksum, kind, shard};
 use super::{Result, Txn};
 use crate::words::digest::Checksum;
-use crate::words::form::Form;
+use crate::words::form::ObjectKind;
 
 /// A file that is not known to have reached the disk, as it was when it was looked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unsynced {
     pub(crate) checksum: Checksum,
-    form: Form,
+    kind: ObjectKind,
     pub(crate) shard: Shard,
     inode: Option<i64>,
     created_at: i64,
@@ -25,7 +25,7 @@ pub(crate) struct Unsynced {
 impl Unsynced {
     /// What its file is called.
     pub(crate) fn name(&self) -> std::ffi::OsString {
-        content_name(&self.checksum, self.form, self.shard)
+        content_name(&self.checksum, self.kind, self.shard)
     }
 }
 
@@ -40,7 +40,7 @@ impl Txn<'_> {
             |row| {
                 Ok(Unsynced {
                     checksum: checksum(row, 0)?,
-                    form: form(row, 1)?,
+                    kind: kind(row, 1)?,
                     shard: shard(row, 2)?,
                     inode: row.get(3)?,
                     created_at: row.get(4)?,
@@ -66,7 +66,7 @@ impl Txn<'_> {
                  WHERE key = ?1 AND kind = ?2 AND inode IS ?3 AND created_at = ?4",
                 params![
                     file.checksum.as_bytes(),
-                    file.form.column(),
+                    file.kind.column(),
                     file.inode,
                     file.created_at,
                     mark

@@ -156,7 +156,7 @@ fn allocated_here_alone(store: &Store, blob: &StoredBlob) -> Result<Here> {
         }
         Ok(())
     };
-    let name = content_name(&blob.checksum, blob.form, blob.shard);
+    let name = content_name(&blob.checksum, blob.kind, blob.shard);
     look(&root.content, &name)?;
     let views = store
         .catalog

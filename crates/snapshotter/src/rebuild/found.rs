@@ -16,7 +16,7 @@ use crate::store::layout::{Root, in_shard};
 use crate::store::{ReadBlob, read_blob};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{At, Result};
-use crate::words::form::Form;
+use crate::words::form::{Form, ObjectKind};
 use crate::words::total::total;
 
 /// A file with the bytes its name says.
@@ -132,7 +132,11 @@ impl Reading<'_> {
         self.activity.check()?;
         let stands_for = match view_of {
             Some((checksum, shard)) => Some((checksum, Form::Plain, shard)),
-            None => parse_content_name(name),
+            None => match parse_content_name(name) {
+                Some((key, ObjectKind::Pack, shard)) => return self.pack(name, key, shard),
+                Some((checksum, ObjectKind::Blob(form), shard)) => Some((checksum, form, shard)),
+                None => None,
+            },
         };
         let read = match &stands_for {
             Some((checksum, form, _)) => {
@@ -153,6 +157,12 @@ impl Reading<'_> {
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Reading<'_> {
+    fn pack(&self, _name: &OsString, _key: Checksum, _shard: Shard) -> Result<()> {
+        todo!()
     }
 }
 

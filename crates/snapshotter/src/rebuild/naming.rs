@@ -268,7 +268,7 @@ fn write_snapshot(
     for file in &named.entries.files {
         if let Some((checksum, _)) = found.of(file) {
             needed.insert(checksum);
-            txn.reference_blob(id, &checksum)?;
+            txn.reference_object(id, &checksum)?;
             continue;
         }
         missing.insert((file.content.digest(), file.content.checksum()));
@@ -277,7 +277,7 @@ fn write_snapshot(
             if txn.blob(&checksum)?.is_none() {
                 insert_missing(txn, file, checksum)?;
             }
-            txn.reference_blob(id, &checksum)?;
+            txn.reference_object(id, &checksum)?;
         }
     }
     Ok(missing.len() as u64)
@@ -298,7 +298,7 @@ fn insert_missing(txn: &Txn<'_>, file: &FileEntry, checksum: Checksum) -> Result
         probe: None,
         now: now(),
     })?;
-    txn.mark_blob(&checksum, Form::Plain, BlobState::Missing)
+    txn.mark_object(&checksum, Form::Plain, BlobState::Missing)
 }
 
 fn totals(found: &Found, document: &Document) -> Totals {

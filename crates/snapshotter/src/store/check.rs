@@ -118,7 +118,7 @@ impl Store {
             // By now it may have been replaced by one that can be read.
             match self.root.content.open_file(&blob.name()) {
                 Err(error) if is_unreadable(&error) => {
-                    txn.mark_blob(&blob.checksum, blob.form, BlobState::Damaged)
+                    txn.mark_object(&blob.checksum, blob.form, BlobState::Damaged)
                 }
                 _ => Ok(()),
             }
@@ -264,7 +264,7 @@ impl Store {
         };
         self.note(|txn| {
             if self.is_named(blob, opened)? {
-                txn.confirm_blob(&blob.checksum, opened.form, &file)?;
+                txn.confirm_object(&blob.checksum, opened.form, &file)?;
             }
             Ok(())
         })
@@ -290,7 +290,7 @@ impl Store {
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "a stored blob is damaged");
         self.note(|txn| {
             if self.is_named(blob, opened)? {
-                txn.mark_blob(&blob.checksum, opened.form, BlobState::Damaged)?;
+                txn.mark_object(&blob.checksum, opened.form, BlobState::Damaged)?;
             }
             Ok(())
         })
@@ -304,7 +304,7 @@ impl Store {
             };
             let stat = self.stat_content(&now)?;
             if !stat.is_some_and(|stat| stat.kind == Kind::File) {
-                txn.mark_blob(&now.checksum, now.form, BlobState::Missing)?;
+                txn.mark_object(&now.checksum, now.form, BlobState::Missing)?;
             }
             Ok(())
         })?;
@@ -330,7 +330,7 @@ impl Store {
         };
         tracing::error!(digest = %blob.digest, checksum = %blob.checksum, "the extent map of a blob is damaged");
         self.note(|txn| match read(txn)? {
-            Err(_) => txn.mark_blob(&blob.checksum, blob.form, BlobState::Damaged),
+            Err(_) => txn.mark_object(&blob.checksum, blob.form, BlobState::Damaged),
             Ok(_) => Ok(()),
         })?;
         Err(error)

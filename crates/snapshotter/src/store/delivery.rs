@@ -293,7 +293,7 @@ mod tests {
             .store
             .catalog
             .write(Sync::Normal, |txn| {
-                txn.mark_blob(
+                txn.mark_object(
                     &blob.checksum,
                     blob.form,
                     crate::catalog::BlobState::Damaged,

@@ -211,7 +211,7 @@ impl Store {
                     mtime: item.mtime,
                     unsynced: Some(self.unsynced_mark()),
                 };
-                txn.confirm_blob(&blob.checksum, blob.form, &file)?;
+                txn.confirm_object(&blob.checksum, blob.form, &file)?;
                 Ingested::Reused
             }
             found => {
@@ -227,7 +227,7 @@ impl Store {
             }
         };
         if ingested != Ingested::Gone {
-            txn.reference_blob(snapshot, &item.hashes.checksum)?;
+            txn.reference_object(snapshot, &item.hashes.checksum)?;
         }
         Ok(ingested)
     }

@@ -17,6 +17,7 @@ mod operation;
 mod owner;
 #[cfg(feature = "test-hook")]
 pub(crate) mod pack;
+mod packs;
 mod private;
 mod recipient;
 mod recover;
@@ -34,6 +35,7 @@ pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot};
 pub(crate) use layout::OwnDirectories;
 pub(crate) use operation::Operation;
+pub(crate) use packs::{OpenPack, StagedPack};
 pub(crate) use recipient::Recipient;
 pub(crate) use recover::{NamesOfBlobs, ReadBlob, read_blob};
 pub(crate) use sweep::Strangers;

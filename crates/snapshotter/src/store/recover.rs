@@ -19,7 +19,7 @@ use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Result};
 use crate::words::extent::ExtentMap;
-use crate::words::form::Form;
+use crate::words::form::{Form, ObjectKind};
 
 /// A file that was read and has the bytes its name says.
 #[derive(Debug)]
@@ -236,7 +236,7 @@ impl Store {
     ) -> Result<Option<(&'n OsStr, ReadBlob, Shard)>> {
         for name in names.of(checksum, Tree::Content) {
             activity.check()?;
-            let Some((_, form, shard)) = parse_content_name(name) else {
+            let Some((_, ObjectKind::Blob(form), shard)) = parse_content_name(name) else {
                 continue;
             };
             let read = read_blob(&self.root.content, name, form, checksum, None, activity)?;
@@ -306,7 +306,7 @@ impl Store {
                 None if !self.has_content(name)? => return Ok(false),
                 None => txn.insert_blob(row)?,
             }
-            txn.reference_blob(snapshot, &row.checksum)?;
+            txn.reference_object(snapshot, &row.checksum)?;
             Ok(true)
         })
     }
@@ -330,7 +330,7 @@ impl Store {
                 return Ok(None);
             }
             let aside = self.root.set_aside(&self.root.content, &name)?;
-            txn.mark_blob(&now.checksum, now.form, BlobState::Missing)?;
+            txn.mark_object(&now.checksum, now.form, BlobState::Missing)?;
             Ok(Some(aside))
         })
     }

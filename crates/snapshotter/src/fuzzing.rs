@@ -2,12 +2,12 @@
 
 pub mod format {
     //! What crosses the wire.
-    pub use crate::format::{artifact, document, spf};
+    pub use crate::format::{artifact, content, document, map, pack, spf, zstd};
 }
 
 pub mod words {
     //! Pure values.
-    pub use crate::words::{digest, entry, extent, reference, relpath};
+    pub use crate::words::{digest, entry, extent, page, reference, relpath};
 }
 
 pub mod restore {
@@ -98,9 +98,10 @@ pub mod restore {
             let snapshot = self.store.catalog.write(Sync::Normal, |txn| {
                 let snapshot = txn.insert_pending(&reference, now())?;
                 for blob in &self.blobs {
-                    txn.reference_object(snapshot, &blob.checksum)?;
+                    txn.reference_blob(snapshot, &blob.checksum)?;
                 }
                 let finished = Finished {
+                    format: 1,
                     state: State::Taken,
                     manifest: &manifest,
                     document: &document.to_vec(),

@@ -9,6 +9,8 @@ use sha2::Digest as _;
 
 use super::{Result, Txn, signed};
 use crate::format::artifact::Manifest;
+use crate::format::artifact::paged::PagedManifest;
+use crate::format::document::paged::PagedDocument;
 use crate::format::document::{Document, DocumentError, Encoded, PIECE};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind};
@@ -63,6 +65,12 @@ impl Txn<'_> {
             .map_err(invalid)
     }
 
+    /// What the document of a snapshot of format v2 says.
+    pub(crate) fn paged_document(&self, snapshot: i64) -> Result<PagedDocument> {
+        self.read_document(snapshot, |bytes, length| PagedDocument::read(bytes, length))?
+            .map_err(invalid)
+    }
+
     /// The document, byte for byte.
     pub(crate) fn document_bytes(&self, snapshot: i64) -> Result<Vec<u8>> {
         let read = self.read_document(snapshot, |bytes, length| {
@@ -84,8 +92,11 @@ impl Txn<'_> {
         snapshot: i64,
         read: impl FnOnce(&mut Hashed<rusqlite::blob::Blob<'_>>, u64) -> T,
     ) -> Result<T> {
-        let manifest = Manifest::parse(&self.manifest(snapshot)?);
-        let config = manifest.map_err(|_| changed("document"))?.config;
+        let manifest = self.manifest(snapshot)?;
+        let config = Manifest::parse(&manifest).map(|manifest| manifest.config);
+        // What is no manifest of the one format is one of the other, or none.
+        let config = config.or_else(|_| PagedManifest::parse(&manifest).map(|paged| paged.config));
+        let config = config.map_err(|_| changed("document"))?;
         let blob = self
             .inner
             .blob_open("main", "artifacts", "document", snapshot, true)

@@ -18,6 +18,7 @@ mod migrate;
 mod names;
 mod objects;
 mod open;
+mod origins;
 mod packs;
 mod places;
 mod problems;
@@ -38,6 +39,7 @@ pub(crate) use names::{
 };
 pub(crate) use objects::{Blob, BlobState, Confirmed, NewBlob};
 pub(crate) use open::{IsDone, KEPT_LOG, Opening};
+pub(crate) use origins::DirectoryId;
 pub(crate) use packs::{NewPack, Pack};
 pub(crate) use places::PublicationRow;
 #[cfg(feature = "registry")]

@@ -16,6 +16,8 @@ pub(crate) struct Snapshot {
     pub(crate) reference: Reference,
     pub(crate) manifest_digest: Sha256,
     pub(crate) state: State,
+    /// 1 or 2.
+    pub(crate) format: u8,
     pub(crate) pinned: bool,
     pub(crate) created_at: i64,
     pub(crate) last_accessed_at: i64,
@@ -72,6 +74,8 @@ impl Totals {
 #[derive(Debug)]
 pub(crate) struct Finished<'a> {
     pub(crate) state: State,
+    /// 1 or 2.
+    pub(crate) format: u8,
     pub(crate) manifest: &'a [u8],
     pub(crate) document: &'a dyn Stored,
     pub(crate) totals: Totals,
@@ -85,7 +89,7 @@ macro_rules! visible {
     ($how:literal, $rest:literal) => {
         concat!(
             "SELECT id, name, version, manifest_digest, state, pinned, created_at, last_accessed_at, files, \
-             logical_bytes, data_bytes FROM snapshots",
+             logical_bytes, data_bytes, format FROM snapshots",
             $how,
             " WHERE state > 0 AND removed = 0",
             $rest
@@ -109,6 +113,7 @@ fn snapshot(row: &Row<'_>) -> rusqlite::Result<Snapshot> {
             logical_bytes: unsigned(row, 9)?,
             data_bytes: unsigned(row, 10)?,
         },
+        format: row.get(11)?,
     })
 }
 
@@ -197,7 +202,7 @@ impl Txn<'_> {
         let digest = Sha256::of(finished.manifest);
         self.execute(
             "UPDATE snapshots SET state = ?2, manifest_digest = ?3, created_at = ?4, last_accessed_at = ?4,
-                                  files = ?5, logical_bytes = ?6, data_bytes = ?7
+                                  files = ?5, logical_bytes = ?6, data_bytes = ?7, format = ?8
              WHERE id = ?1",
             params![
                 id,
@@ -207,6 +212,7 @@ impl Txn<'_> {
                 signed(finished.totals.files),
                 signed(finished.totals.logical_bytes),
                 signed(finished.totals.data_bytes),
+                finished.format,
             ],
         )?;
         self.insert_artifacts(id, finished.manifest, finished.document)

@@ -79,6 +79,18 @@ impl Stat {
         Ok(Self::of(&rustix::fs::fstat(file)?))
     }
 
+    /// When an open file's inode was made, in nanoseconds since 1970; `None` where the filesystem does not tell.
+    pub(crate) fn born(file: impl AsFd) -> io::Result<Option<i64>> {
+        use rustix::fs::{AtFlags, StatxFlags, statx};
+        let said = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
+        let tells = StatxFlags::from_bits_retain(said.stx_mask).contains(StatxFlags::BTIME);
+        let born = said.stx_btime;
+        let seconds = tells
+            .then(|| born.tv_sec.checked_mul(1_000_000_000))
+            .flatten();
+        Ok(seconds.and_then(|seconds| seconds.checked_add(born.tv_nsec.into())))
+    }
+
     /// Which inode it is.
     pub(crate) fn identity(&self) -> (u64, u64) {
         (self.dev, self.ino)

@@ -54,7 +54,7 @@ pub(super) fn run(
         moved: Condvar::new(),
         tree: Mutex::default(),
     };
-    let helpers = Helpers::hire(usize::try_from(count - 1).unwrap_or(MOST));
+    let helpers = Helpers::hire(usize::try_from(count - 1).unwrap_or(MOST).min(MOST - 1));
     std::thread::scope(|scope| {
         let others: Vec<_> = (0..helpers.0).map_while(|_| pass.start(scope)).collect();
         pass.run_lane();
@@ -192,19 +192,23 @@ impl Drop for StopOnPanic<'_, '_> {
 
 /// Lanes besides those that callers run themselves, of all passes of this process: together they are fewer than the
 /// processors, for more would only push each other's pieces out of the caches.
-struct Helpers(usize);
+#[derive(Debug)]
+pub(crate) struct Helpers(usize);
 
 static HIRED: AtomicUsize = AtomicUsize::new(0);
 
 impl Helpers {
-    fn hire(wanted: usize) -> Self {
-        let wanted = wanted.min(MOST - 1);
+    pub(crate) fn hire(wanted: usize) -> Self {
         let mut got = 0;
         let _ = HIRED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |hired| {
             got = wanted.min((processors() - 1).saturating_sub(hired));
             Some(hired + got)
         });
         Self(got)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0
     }
 }
 

@@ -9,12 +9,13 @@
 pub(crate) mod buffers;
 mod copy;
 mod hashes;
-mod lanes;
+pub(crate) mod lanes;
 mod packed;
 pub(crate) mod piece;
 mod probe;
 pub(crate) mod source;
 mod tree;
+pub(crate) mod turns;
 #[cfg(feature = "registry")]
 pub(crate) mod wire;
 

@@ -73,6 +73,7 @@ pub(super) fn finish(
         txn.finish_snapshot(
             snapshot,
             &Finished {
+                format: 1,
                 state: State::Fetched,
                 manifest: &resolved.manifest,
                 document: &resolved.document,

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::Context;
+use super::opened::Opened;
 use super::reading::Reading;
 use super::walk::{Plan, PlannedFile, vanished};
-use crate::fs::beneath;
 use crate::fs::place::Cloning;
 use crate::pass::Hashes;
 use crate::store::{Ingest, Ingested};
@@ -30,17 +30,17 @@ pub(super) struct Captured {
 
 /// What one of a plan's files became.
 #[derive(Clone, Debug)]
-enum Outcome {
-    /// It is captured, under all its names unless it was replaced.
-    Taken(CapturedFile),
+pub(super) enum Outcome<T> {
+    /// It is captured, under all its names unless its first one was another file's by then, which was captured instead.
+    Taken(T, bool),
     /// Its first name has gone.
     Gone,
 }
 
-impl Outcome {
-    fn captured(self) -> Option<CapturedFile> {
+impl<T> Outcome<T> {
+    fn captured(self) -> Option<T> {
         match self {
-            Self::Taken(file) => Some(file),
+            Self::Taken(file, _) => Some(file),
             Self::Gone => None,
         }
     }
@@ -55,8 +55,6 @@ pub(super) struct CapturedFile {
     pub(super) placement: Placement,
     /// Whether this snapshot brought the blob.
     pub(super) stored: bool,
-    /// Whether its first name was another file's by then, and that one was captured.
-    replaced: bool,
 }
 
 /// A file in staging, not yet committed.
@@ -75,7 +73,7 @@ pub(super) struct Source {
     pub(super) replaced: bool,
 }
 
-const TORN: &str =
+pub(super) const TORN: &str =
     "written through a mapping while it was read: its bytes may be of several moments";
 
 /// Files are committed in batches of this many, or as soon as one of at least [`LARGE`] bytes is ready.
@@ -87,15 +85,29 @@ pub(super) const LARGE: u64 = 1 << 20;
 /// Captures every file of a plan and references the blobs from the pending snapshot. What has gone since it was planned
 /// is not in the plan any more.
 pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &mut Plan) -> Result<Captured> {
-    let mut captured = Captured::default();
+    let mut on_disk = HashSet::new();
+    let files = in_rounds(plan, |files, plan| {
+        let (outcomes, synced) = capture(context, snapshot, files, plan)?;
+        on_disk.extend(synced);
+        Ok(outcomes)
+    })?;
+    let synced = on_disk;
+    Ok(Captured { files, synced })
+}
+
+/// Captures every file of a plan, and those names once more whose file was another one by then.
+pub(super) fn in_rounds<T>(
+    plan: &mut Plan,
+    mut capture: impl FnMut(&[PlannedFile], &Plan) -> Result<Vec<Outcome<T>>>,
+) -> Result<Vec<T>> {
+    let mut captured = Vec::new();
     let mut files = std::mem::take(&mut plan.files);
     while !files.is_empty() {
-        let (outcomes, synced) = capture(context, snapshot, &files, plan)?;
-        captured.synced.extend(synced);
+        let outcomes = capture(&files, plan)?;
         let mut left = Vec::new();
-        let kept = |(file, outcome): (PlannedFile, &Outcome)| match outcome {
-            Outcome::Taken(done) if !done.replaced => Some(file),
-            Outcome::Taken(_) => Some(file.only(&mut left)),
+        let kept = |(file, outcome): (PlannedFile, &Outcome<T>)| match outcome {
+            Outcome::Taken(_, false) => Some(file),
+            Outcome::Taken(_, true) => Some(file.only(&mut left)),
             Outcome::Gone => {
                 file.only(&mut left);
                 None
@@ -105,7 +117,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, plan: &mut Plan) -> Resu
         let kept = files.into_iter().zip(&outcomes).filter_map(kept).collect();
         append(&mut plan.files, kept);
         let done = outcomes.into_iter().filter_map(Outcome::captured).collect();
-        append(&mut captured.files, done);
+        append(&mut captured, done);
         files = left;
     }
     Ok(captured)
@@ -125,7 +137,7 @@ fn capture(
     snapshot: i64,
     files: &[PlannedFile],
     plan: &Plan,
-) -> Result<(Vec<Outcome>, HashSet<Checksum>)> {
+) -> Result<(Vec<Outcome<CapturedFile>>, HashSet<Checksum>)> {
     let capture = Capture {
         context,
         snapshot,
@@ -147,7 +159,7 @@ pub(super) struct Capture<'a> {
     snapshot: i64,
     pub(super) cloning: Cloning,
     staged: Mutex<Vec<Staged<'a>>>,
-    done: Mutex<Vec<Option<Outcome>>>,
+    done: Mutex<Vec<Option<Outcome<CapturedFile>>>>,
     synced: Mutex<HashSet<Checksum>>,
     pub(super) files: &'a [PlannedFile],
     /// What the files are from.
@@ -225,12 +237,12 @@ impl<'a> Capture<'a> {
         self.commit(rest)
     }
 
-    fn finish(self) -> Result<(Vec<Outcome>, HashSet<Checksum>)> {
+    fn finish(self) -> Result<(Vec<Outcome<CapturedFile>>, HashSet<Checksum>)> {
         let done = self
             .done
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let outcomes: Option<Vec<Outcome>> = done.into_iter().collect();
+        let outcomes: Option<Vec<Outcome<CapturedFile>>> = done.into_iter().collect();
         let outcomes = outcomes.ok_or_else(|| {
             Error::new(
                 ErrorKind::Internal,
@@ -292,16 +304,15 @@ impl<'a> Capture<'a> {
             data_size: ingest.map.data_size(),
             placement,
             stored,
-            replaced: source.replaced,
         };
-        self.settle(source.index, Outcome::Taken(file));
+        self.settle(source.index, Outcome::Taken(file, source.replaced));
         self.context.activity.tell(|| Event::FileFinished {
             path: self.files[source.index].path.as_path().to_owned(),
             placement,
         });
     }
 
-    fn settle(&self, index: usize, outcome: Outcome) {
+    fn settle(&self, index: usize, outcome: Outcome<CapturedFile>) {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(outcome);
     }
 
@@ -340,19 +351,9 @@ impl<'a> Capture<'a> {
                 }
             }
             if changes == 2 {
-                return Err(self.changed(index));
+                return Err(changed(&self.path(index)));
             }
         }
-    }
-
-    fn changed(&self, index: usize) -> Error {
-        let path = self.path(index);
-        Error::new(
-            ErrorKind::Busy,
-            format!("{} kept changing while it was read", path.display()),
-        )
-        .with_path(path)
-        .with_hint("pause whatever writes it, then take the snapshot again")
     }
 
     pub(super) fn path(&self, index: usize) -> std::path::PathBuf {
@@ -361,21 +362,11 @@ impl<'a> Capture<'a> {
 
     fn attempt(&self, index: usize, how: How) -> Result<Attempt<'a>> {
         let planned = &self.files[index];
-        let activity = self.context.activity;
-        let wanted = || activity.advance(0);
-        let opened = beneath::open_file(self.context.base, &planned.path, &wanted);
-        activity.check()?;
-        let file = match opened {
-            Err(error) if beneath::has_gone(&error) => {
-                return Ok(Attempt::Gone(Error::io("open", &self.path(index), error)));
-            }
-            result => result.at("open", self.path(index))?,
+        let reading = match Opened::open(self.context, &planned.path)? {
+            Ok(opened) => Reading::new(self, index, opened),
+            Err(gone) => return Ok(Attempt::Gone(gone)),
         };
-        let reading = match Reading::open(self, index, file)? {
-            Ok(reading) => reading,
-            Err(replaced) => return Ok(Attempt::Gone(replaced)),
-        };
-        if how.to_end || reading.goes_beyond()? {
+        if how.to_end || reading.opened.goes_beyond()? {
             return reading.by_reading_to_end();
         }
         let mode = self.context.link_mode;
@@ -386,8 +377,10 @@ impl<'a> Capture<'a> {
         {
             return Ok(attempt);
         }
-        let occupied = reading.before.allocated;
-        if self.cloning.is_worth_it(reading.before.dev, occupied, mode)
+        let occupied = reading.opened.before.allocated;
+        if self
+            .cloning
+            .is_worth_it(reading.opened.before.dev, occupied, mode)
             && let Some(attempt) = reading.by_reflink()?
         {
             return Ok(attempt);
@@ -412,4 +405,13 @@ impl<'a> Capture<'a> {
             .activity
             .warn(kind, Some(planned.path.as_path()), message);
     }
+}
+
+pub(super) fn changed(path: &std::path::Path) -> Error {
+    Error::new(
+        ErrorKind::Busy,
+        format!("{} kept changing while it was read", path.display()),
+    )
+    .with_path(path)
+    .with_hint("pause whatever writes it, then take the snapshot again")
 }

@@ -3,15 +3,20 @@
 mod capture;
 mod describe;
 mod globs;
+mod opened;
+mod pages;
 mod plan;
 mod reading;
 mod request;
 mod selection;
 mod walk;
+mod words;
 
+pub use pages::{PagedReport, ParentChosen, ParentReport};
 pub(crate) use plan::run as plan;
 pub use plan::{EntryKind, PlannedEntry, SnapshotPlan};
 pub use request::{File, SnapshotReport, SnapshotRequest};
+pub use words::{Compression, Format, ParentChoice};
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -19,14 +24,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::activity::Activity;
-use crate::catalog::{Finished, State, Sync};
+use crate::catalog::{DirectoryId, Finished, State, Stored, Sync, Totals};
 use crate::config::Durability;
-use crate::fs::Dir;
+use crate::format::document::Document;
+use crate::fs::{Dir, Stat};
 use crate::limit::{Limit, Limits};
 use crate::remote::{Remote, publish_new};
 use crate::store::{Operation, Store, now};
 use crate::words::digest::{Checksum, Sha256};
-use crate::words::error::{Error, Result};
+use crate::words::error::{At, Error, Result};
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
@@ -128,6 +134,9 @@ fn complete(
     ends: Option<&Operation>,
     request: &SnapshotRequest,
 ) -> Result<Taken> {
+    if request.format == Format::V2 {
+        return pages::complete(context, snapshot, ends, request);
+    }
     let mut plan = walk::plan(context, request)?;
     context.activity.tell(|| Event::Planned {
         files: plan.files.len() as u64,
@@ -137,29 +146,67 @@ fn complete(
     context.activity.tell(|| Event::Syncing);
     let figures = Figures::of(&captured.files);
     let described = describe::describe(plan, captured.files, &request.annotations)?;
-    finish(
-        context,
+    let description = Description {
+        format: Format::V1,
+        document: &described.document,
+        manifest: &described.manifest,
+        totals: described.totals,
+    };
+    let pending = Pending {
         snapshot,
         ends,
         request,
-        &captured.synced,
-        &described,
-    )?;
-    Ok(Taken::new(figures, &described))
+    };
+    finish(context, &pending, &captured.synced, &description)?;
+    Ok(Taken::new(
+        figures,
+        &description,
+        described.document.document(),
+    ))
+}
+
+/// The pending snapshot, and the operation that ends when it is visible.
+struct Pending<'a> {
+    snapshot: i64,
+    ends: Option<&'a Operation>,
+    request: &'a SnapshotRequest,
+}
+
+/// What a snapshot is described by.
+struct Description<'a> {
+    format: Format,
+    document: &'a dyn Stored,
+    manifest: &'a [u8],
+    totals: Totals,
+}
+
+/// The directory that a snapshot is taken of, where the filesystem tells one from another.
+fn directory(base: &Dir) -> Result<Option<DirectoryId>> {
+    let stat = Stat::of_file(base).at("examine", base.path())?;
+    let born = Stat::born(base).at("examine", base.path())?;
+    Ok(born.map(|born| DirectoryId {
+        device: stat.dev,
+        inode: stat.ino,
+        born,
+    }))
 }
 
 /// Makes the blobs durable (unless that is for later), then the snapshot visible in one transaction, in which the
 /// operation `ends`.
 fn finish(
     context: &Context<'_>,
-    snapshot: i64,
-    ends: Option<&Operation>,
-    request: &SnapshotRequest,
+    pending: &Pending<'_>,
     on_disk: &HashSet<Checksum>,
-    described: &describe::Described,
+    described: &Description<'_>,
 ) -> Result<()> {
     let store = context.store;
+    let Pending {
+        snapshot,
+        ends,
+        request,
+    } = *pending;
     let reference = request.reference()?;
+    let directory = directory(context.base)?;
     let synced = if context.durable {
         store.make_durable(snapshot, on_disk)?
     } else {
@@ -187,12 +234,16 @@ fn finish(
             snapshot,
             &Finished {
                 state: State::Taken,
-                manifest: &described.manifest,
-                document: &described.document,
+                format: described.format.number(),
+                manifest: described.manifest,
+                document: described.document,
                 totals: described.totals,
                 now: now(),
             },
         )?;
+        if let Some(directory) = &directory {
+            txn.set_origin(directory, snapshot)?;
+        }
         if let Some(operation) = ends {
             operation.finish(txn)?;
         }
@@ -251,18 +302,19 @@ impl Figures {
 /// The figures of a report.
 struct Taken {
     manifest_digest: Sha256,
-    totals: crate::catalog::Totals,
+    totals: Totals,
     directories: u64,
     symlinks: u64,
     whiteouts: u64,
     figures: Figures,
+    paged: Option<PagedReport>,
 }
 
 impl Taken {
-    fn new(figures: Figures, described: &describe::Described) -> Self {
-        let document = described.document.document();
+    fn new<C>(figures: Figures, described: &Description<'_>, document: &Document<C>) -> Self {
         Self {
-            manifest_digest: Sha256::of(&described.manifest),
+            paged: None,
+            manifest_digest: Sha256::of(described.manifest),
             totals: described.totals,
             directories: document.directories.len() as u64,
             symlinks: document.symlinks.len() as u64,
@@ -295,6 +347,7 @@ impl Taken {
             blobs_stored: self.figures.blobs_stored,
             blobs_reused: self.figures.blobs_reused,
             placements: self.figures.placements,
+            paged: self.paged,
             publication,
             duration,
             warnings: Vec::new(),

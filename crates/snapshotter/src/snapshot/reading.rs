@@ -5,14 +5,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::capture::{Attempt, Capture, LARGE, Source, Staged};
+use super::opened::Opened;
 use super::walk::PlannedFile;
-use crate::fs::dir::{Kind, sync_file};
+use crate::fs::dir::sync_file;
 use crate::fs::place::{Writers, cannot_share, writers};
-use crate::fs::{Stat, attributes, end, is_privileged, scan};
+use crate::fs::{Stat, end, is_privileged, scan};
 use crate::pass::{Hashes, Hashing, Output, PROBED, Progress, pass, probe};
 use crate::store::{Ingest, Payload, Store, settled};
-use crate::words::entry::Attributes;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{At, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::placement::{LinkMode, Placement};
 use crate::words::progress::WarningKind;
@@ -20,37 +20,20 @@ use crate::words::progress::WarningKind;
 /// Writable files without holes up to this size are kept in memory until their batch is committed, in bytes.
 const IN_MEMORY: u64 = 16 << 10;
 
-/// An opened source file and the first look at it.
+/// A source file that is being read.
 pub(super) struct Reading<'c, 'a> {
     capture: &'c Capture<'a>,
     index: usize,
-    file: std::fs::File,
-    pub(super) before: Stat,
-    attributes: Attributes,
+    pub(super) opened: Opened,
 }
 
 impl<'c, 'a> Reading<'c, 'a> {
-    /// Takes the first look; an error inside says that it is no regular file any more.
-    pub(super) fn open(
-        capture: &'c Capture<'a>,
-        index: usize,
-        file: std::fs::File,
-    ) -> Result<Result<Self>> {
-        let path = || capture.path(index);
-        let before = Stat::of_file(&file).at("examine", path())?;
-        if before.kind != Kind::File {
-            let error = format!("{} is no longer a regular file", path().display());
-            return Ok(Err(Error::new(ErrorKind::Busy, error).with_path(path())));
-        }
-        let attributes =
-            attributes::of_file(&file, &before).at("read the attributes of", path())?;
-        Ok(Ok(Self {
+    pub(super) fn new(capture: &'c Capture<'a>, index: usize, opened: Opened) -> Self {
+        Self {
             capture,
             index,
-            file,
-            before,
-            attributes,
-        }))
+            opened,
+        }
     }
 
     fn planned(&self) -> &PlannedFile {
@@ -68,7 +51,7 @@ impl<'c, 'a> Reading<'c, 'a> {
     /// Makes the file itself the blob: no bytes move. `None`: not possible, try the next way.
     pub(super) fn by_hardlink(&self) -> Result<Option<Attempt<'a>>> {
         let insists = self.capture.context.link_mode == LinkMode::Hardlink;
-        match writers(&self.file) {
+        match writers(&self.opened.file) {
             Writers::None => {}
             Writers::Some => {
                 self.warn(
@@ -85,7 +68,7 @@ impl<'c, 'a> Reading<'c, 'a> {
                 return Ok(None);
             }
         }
-        let slot = match self.capture.context.store.link_slot(&self.file)? {
+        let slot = match self.capture.context.store.link_slot(&self.opened.file)? {
             Ok(slot) => slot,
             Err(error) if cannot_share(&error) || error.kind() == io::ErrorKind::NotFound => {
                 if insists {
@@ -96,18 +79,18 @@ impl<'c, 'a> Reading<'c, 'a> {
             Err(error) => return Err(error).at("link", self.path()),
         };
         // Linking moved the change time: the look to compare with is this one.
-        let before = self.look()?;
+        let before = self.opened.look()?;
         let mtime = settled(&before);
-        let map = self.map(&self.file, &before)?;
+        let map = self.map(&self.opened.file, &before)?;
         let Some(hashes) = self.read(&map, Output::None)? else {
             return self.short().map(Some);
         };
-        let synced = self.sync_large(&self.file, &map)?;
-        if writers(&self.file) != Writers::None {
+        let synced = self.sync_large(&self.opened.file, &map)?;
+        if writers(&self.opened.file) != Writers::None {
             return Ok(Some(Attempt::Writer));
         }
-        let after = self.look()?;
-        let probe = self.probe(&self.file, &map)?;
+        let after = self.opened.look()?;
+        let probe = self.probe(&self.opened.file, &map)?;
         let ingest = Ingest {
             payload: Payload::Slot(slot),
             hashes,
@@ -119,35 +102,26 @@ impl<'c, 'a> Reading<'c, 'a> {
         Ok(Some(judge(staged, &before, &after)))
     }
 
-    /// Whether it has bytes after the end that its size tells, and that is still its size.
-    pub(super) fn goes_beyond(&self) -> Result<bool> {
-        let size = self.before.size;
-        Ok(
-            end::goes_beyond(&self.file, size).at("read", self.path())?
-                && self.look()?.size == size,
-        )
-    }
-
     /// Copies all that it gives and then hashes the copy: nobody can say how long it is, nor that it has holes.
     pub(super) fn by_reading_to_end(&self) -> Result<Attempt<'a>> {
         let (slot, copy) = self.capture.context.store.create_slot()?;
         let activity = self.capture.context.activity;
-        let copied = end::copy_to_end(&self.file, &copy, &|_| activity.advance(0));
+        let copied = end::copy_to_end(&self.opened.file, &copy, &|_| activity.advance(0));
         activity.check()?;
         let size = copied.at("capture", self.path())?;
         let map = scan::extents(&copy, size).at("find the extents of", self.path())?;
         let Some(hashes) = self.read_from(&copy, &map, Output::None)? else {
             return Ok(Attempt::Changed);
         };
-        let after = self.look()?;
+        let after = self.opened.look()?;
         let probe = self.probe(&copy, &map)?;
         let staged = self.finish_slot(slot, &copy, hashes, map, probe, Placement::Copy)?;
-        Ok(judge(staged, &self.before, &after))
+        Ok(judge(staged, &self.opened.before, &after))
     }
 
     /// It was shorter than its size told: it shrank, or never was that long.
     fn short(&self) -> Result<Attempt<'a>> {
-        let same = self.look()?.same_bytes_since(&self.before);
+        let same = self.opened.look()?.same_bytes_since(&self.opened.before);
         Ok(if same {
             Attempt::Short
         } else {
@@ -155,21 +129,17 @@ impl<'c, 'a> Reading<'c, 'a> {
         })
     }
 
-    fn look(&self) -> Result<Stat> {
-        Stat::of_file(&self.file).at("examine", self.path())
-    }
-
     /// Clones the file's blocks, then hashes the clone, which nobody else can change.
     pub(super) fn by_reflink(&self) -> Result<Option<Attempt<'a>>> {
         let (slot, clone) = self.capture.context.store.create_slot()?;
         let cloning = &self.capture.cloning;
         if !cloning
-            .clone(self.before.dev, &self.file, &clone)
+            .clone(self.opened.before.dev, &self.opened.file, &clone)
             .at("clone", self.path())?
         {
             return Ok(None);
         }
-        let after = self.look()?;
+        let after = self.opened.look()?;
         let cloned = Stat::of_file(&clone).at("examine", self.path())?;
         let map = self.map(&clone, &cloned)?;
         let Some(hashes) = self.read_from(&clone, &map, Output::None)? else {
@@ -177,16 +147,16 @@ impl<'c, 'a> Reading<'c, 'a> {
         };
         let probe = self.probe(&clone, &map)?;
         let staged = self.finish_slot(slot, &clone, hashes, map, probe, Placement::Reflink)?;
-        Ok(Some(judge(staged, &self.before, &after)))
+        Ok(Some(judge(staged, &self.opened.before, &after)))
     }
 
     /// Hashes a file that looks like a stored one, without copying it. `None`: it looks like none, or is not it.
     pub(super) fn by_recognition(&self) -> Result<Option<Attempt<'a>>> {
-        if self.before.size < PROBED {
+        if self.opened.before.size < PROBED {
             return Ok(None);
         }
-        let map = self.map(&self.file, &self.before)?;
-        let Some(probe) = self.probe(&self.file, &map)? else {
+        let map = self.map(&self.opened.file, &self.opened.before)?;
+        let Some(probe) = self.probe(&self.opened.file, &map)? else {
             return Ok(None);
         };
         let store = self.capture.context.store;
@@ -204,7 +174,7 @@ impl<'c, 'a> Reading<'c, 'a> {
         if alike.iter().all(|blob| blob.checksum != hashes.checksum) {
             return Ok(None);
         }
-        let after = self.look()?;
+        let after = self.opened.look()?;
         let ingest = Ingest {
             payload: Payload::Known,
             hashes,
@@ -213,13 +183,13 @@ impl<'c, 'a> Reading<'c, 'a> {
             probe: Some(probe),
         };
         let staged = self.staged(ingest, Placement::Present, false);
-        Ok(Some(judge(staged, &self.before, &after)))
+        Ok(Some(judge(staged, &self.opened.before, &after)))
     }
 
     /// Copies the file's data, hashing it on the way.
     pub(super) fn by_copy(&self) -> Result<Attempt<'a>> {
         let store = self.capture.context.store;
-        let map = self.map(&self.file, &self.before)?;
+        let map = self.map(&self.opened.file, &self.opened.before)?;
         if map.size() <= IN_MEMORY && map.data_size() == map.size() && !self.planned().read_only {
             return self.by_copy_in_memory(map);
         }
@@ -239,10 +209,10 @@ impl<'c, 'a> Reading<'c, 'a> {
         };
         drop(claim);
         let torn = written && !self.reads_the_same(&map, &hashes)?;
-        let after = self.look()?;
+        let after = self.opened.look()?;
         let probe = self.probe(&copy, &map)?;
         let staged = self.finish_slot(slot, &copy, hashes, map, probe, Placement::Copy)?;
-        Ok(judge(staged, &self.before, &after).or_torn(torn))
+        Ok(judge(staged, &self.opened.before, &after).or_torn(torn))
     }
 
     fn by_copy_in_memory(&self, map: ExtentMap) -> Result<Attempt<'a>> {
@@ -253,7 +223,7 @@ impl<'c, 'a> Reading<'c, 'a> {
         let bytes = bytes.into_inner();
         // Cheaper than to ask whether anybody could write it.
         let torn = !self.gives_again(&bytes).at("capture", self.path())?;
-        let after = self.look()?;
+        let after = self.opened.look()?;
         let ingest = Ingest {
             payload: Payload::Bytes(bytes),
             hashes,
@@ -262,18 +232,18 @@ impl<'c, 'a> Reading<'c, 'a> {
             probe: None,
         };
         let staged = self.staged(ingest, Placement::Copy, false);
-        Ok(judge(staged, &self.before, &after).or_torn(torn))
+        Ok(judge(staged, &self.opened.before, &after).or_torn(torn))
     }
 
     /// Whether somebody could change its bytes through a mapping without its time moving. A clone is made at one moment,
     /// what looks like a stored file has bytes that were one file's before; what is copied is not so lucky.
     fn is_open_for_writing(&self) -> bool {
-        writers(&self.file) == Writers::Some
+        writers(&self.opened.file) == Writers::Some
     }
 
     fn gives_again(&self, bytes: &[u8]) -> io::Result<bool> {
         let mut again = vec![0; bytes.len()];
-        match self.file.read_exact_at(&mut again, 0) {
+        match self.opened.file.read_exact_at(&mut again, 0) {
             Ok(()) => Ok(again == bytes),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
             Err(error) => Err(error),
@@ -284,7 +254,13 @@ impl<'c, 'a> Reading<'c, 'a> {
     fn reads_the_same(&self, map: &ExtentMap, hashes: &Hashes) -> Result<bool> {
         let activity = self.capture.context.activity;
         let progress = |_| activity.advance(0);
-        let again = self.pass(&self.file, map, Output::None, Hashing::Checksum, &progress)?;
+        let again = self.pass(
+            &self.opened.file,
+            map,
+            Output::None,
+            Hashing::Checksum,
+            &progress,
+        )?;
         Ok(again.is_some_and(|again| again.checksum == hashes.checksum))
     }
 
@@ -300,7 +276,11 @@ impl<'c, 'a> Reading<'c, 'a> {
     ) -> Result<Staged<'a>> {
         if self.planned().read_only {
             // As most restores want them.
-            Store::set_attributes(file, &self.attributes.without_setid(), is_privileged());
+            Store::set_attributes(
+                file,
+                &self.opened.attributes.without_setid(),
+                is_privileged(),
+            );
         }
         let synced = self.sync_large(file, &map)?;
         let stat = Stat::of_file(file).at("examine", self.path())?;
@@ -320,10 +300,10 @@ impl<'c, 'a> Reading<'c, 'a> {
             ingest,
             source: Source {
                 index: self.index,
-                attributes: self.attributes.clone(),
+                attributes: self.opened.attributes.clone(),
                 placement,
                 synced,
-                replaced: planned.is_some_and(|planned| planned != self.before.identity()),
+                replaced: planned.is_some_and(|planned| planned != self.opened.before.identity()),
             },
         }
     }
@@ -333,7 +313,7 @@ impl<'c, 'a> Reading<'c, 'a> {
     }
 
     fn read(&self, map: &ExtentMap, output: Output<'_>) -> Result<Option<Hashes>> {
-        self.read_from(&self.file, map, output)
+        self.read_from(&self.opened.file, map, output)
     }
 
     /// One pass; `None`: the file shrank meanwhile.

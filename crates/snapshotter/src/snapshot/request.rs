@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::pages::PagedReport;
+use super::words::{Compression, Format, ParentChoice};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::Warning;
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
+
+/// What [`SnapshotRequest::index_bytes`] is where nobody says it.
+const INDEX_BYTES: u64 = 256 << 20;
 
 /// What to take a snapshot of, and what to call it.
 ///
@@ -43,6 +48,16 @@ pub struct SnapshotRequest {
     pub force: bool,
     /// How files get into the store.
     pub link_mode: LinkMode,
+    /// How it is kept. Default [`Format::V1`].
+    pub format: Format,
+    /// What a snapshot of format v2 is compared with: pages that are the same are not stored again. Default
+    /// [`ParentChoice::Origin`].
+    pub parent: ParentChoice,
+    /// How pages of format v2 are compressed. Default `zstd:1`.
+    pub compression: Compression,
+    /// Memory for finding pages again that moved, in bytes: 26 for each page of the parent that is not zero, and for each
+    /// one that is stored. Beyond it such pages are stored again. Default 256 MiB.
+    pub index_bytes: u64,
     /// Free text that travels in the manifest.
     pub annotations: BTreeMap<String, String>,
     /// Keeps the snapshot here even where a registry is configured; `push` publishes it later. Default `false`.
@@ -103,6 +118,10 @@ impl SnapshotRequest {
             exclude: Vec::new(),
             force: false,
             link_mode: LinkMode::default(),
+            format: Format::default(),
+            parent: ParentChoice::default(),
+            compression: Compression::default(),
+            index_bytes: INDEX_BYTES,
             annotations: BTreeMap::new(),
             #[cfg(feature = "registry")]
             local: false,
@@ -152,6 +171,34 @@ impl SnapshotRequest {
     #[must_use]
     pub fn link_mode(mut self, link_mode: LinkMode) -> Self {
         self.link_mode = link_mode;
+        self
+    }
+
+    /// Sets [`format`](Self::format).
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// Sets [`parent`](Self::parent).
+    #[must_use]
+    pub fn parent(mut self, parent: ParentChoice) -> Self {
+        self.parent = parent;
+        self
+    }
+
+    /// Sets [`compression`](Self::compression).
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Sets [`index_bytes`](Self::index_bytes).
+    #[must_use]
+    pub fn index_bytes(mut self, index_bytes: u64) -> Self {
+        self.index_bytes = index_bytes;
         self
     }
 
@@ -221,6 +268,8 @@ pub struct SnapshotReport {
     pub blobs_reused: u64,
     /// How the bytes got into the store.
     pub placements: Placements,
+    /// What a snapshot of format v2 took over and stored; `None` in format v1.
+    pub paged: Option<PagedReport>,
     /// Where it was published, if it was.
     pub publication: Option<Publication>,
     /// How long the call took.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::private::in_store;
-use super::reserve;
+use super::{page_lists, reserve};
 use crate::catalog::{Shard, Tree};
 use crate::fs::counter::Counter;
 use crate::fs::dir::Kind;
@@ -132,6 +132,7 @@ impl Root {
             "storage/snapshot",
             QUARANTINE,
             reserve::NAME,
+            page_lists::NAME,
         ];
         for name in others {
             own.add(&self.dir, OsStr::new(name))?;

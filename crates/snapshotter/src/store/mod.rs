@@ -17,7 +17,9 @@ mod operation;
 mod owner;
 #[cfg(feature = "test-hook")]
 pub(crate) mod pack;
+mod pack_reader;
 mod packs;
+mod page_lists;
 mod private;
 mod recipient;
 mod recover;
@@ -35,6 +37,7 @@ pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot};
 pub(crate) use layout::OwnDirectories;
 pub(crate) use operation::Operation;
+pub(crate) use pack_reader::{PackReader, key as pack_key};
 pub(crate) use packs::{OpenPack, StagedPack};
 pub(crate) use recipient::Recipient;
 pub(crate) use recover::{NamesOfBlobs, ReadBlob, read_blob};

@@ -167,6 +167,11 @@ impl Store {
             .with_source(Error::damaged(why.into().to_string())))
     }
 
+    /// Where a pack's file is, for errors.
+    pub(crate) fn pack_path(&self, pack: &Pack) -> std::path::PathBuf {
+        self.root.content.path_of(&pack.name())
+    }
+
     fn mark_pack(
         &self,
         pack: &Pack,

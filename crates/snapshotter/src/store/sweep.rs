@@ -51,6 +51,9 @@ impl Store {
         }
         let mut swept = self.sweep_orphans()?;
         swept.left.extend(left);
+        let (lists, left) = self.sweep_page_lists()?;
+        swept.names += lists;
+        swept.left.extend(left);
         Ok(swept)
     }
 

@@ -84,6 +84,8 @@ pub enum WarningKind {
     Exposed,
     /// Garbage collection kept a snapshot, because it could not confirm that it is elsewhere.
     Kept,
+    /// A snapshot of format v2 could not take over what its parent has, and stored it again.
+    ParentIncomplete,
 }
 
 impl WarningKind {
@@ -104,6 +106,7 @@ impl WarningKind {
             Self::Mounted => "mounted",
             Self::Exposed => "exposed",
             Self::Kept => "kept",
+            Self::ParentIncomplete => "parent_incomplete",
         }
     }
 }

@@ -1,0 +1,219 @@
+//! Where each page goes, decided in the order of the page space, so that the same files and the same parent give the same
+//! packs whatever the threads do.
+//!
+//! A page that the parent has at the same place stays where it is. One that this capture has stored already, or that the parent
+//! has anywhere, is referred to. Every other one is new and goes into the next frame. A page is the same only if all of its
+//! digest is: the index alone is not believed.
+
+use std::io;
+
+use super::digests::Digests;
+use super::index::{Index, Known};
+use super::parent::{Parent, SamePlace};
+use crate::format::content::{ContentHasher, ContentId, PageDigest};
+use crate::format::map::{Extent, Map, MapError};
+use crate::words::page::PAGE_BYTES;
+
+/// What is known of a file whose pages are being placed.
+#[derive(Debug)]
+pub(super) struct FilePages {
+    /// Where its pages are, counted from its first. Packs of the parent have the parent's numbers, those of this capture the
+    /// numbers after these.
+    pub(super) map: Map,
+    content: ContentHasher,
+    /// Its first page's digest in the list of this capture.
+    pub(super) digests: u64,
+    same: Option<SamePlace>,
+    /// Why its pages are not all there.
+    short: Option<io::Error>,
+}
+
+impl FilePages {
+    /// Gives up what comes of it.
+    pub(super) fn end_short(&mut self, why: Option<io::Error>) {
+        if let Some(why) = why {
+            self.short.get_or_insert(why);
+        }
+    }
+
+    pub(super) fn is_short(&self) -> bool {
+        self.short.is_some()
+    }
+
+    pub(super) fn short(&mut self) -> Option<io::Error> {
+        self.short.take()
+    }
+
+    /// What the file's bytes are called, once all of its pages have come.
+    pub(super) fn content(&self) -> ContentId {
+        self.content.finish()
+    }
+}
+
+/// A page that is not zero.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Page<'b> {
+    /// Its place in its file.
+    pub(super) index: u64,
+    pub(super) digest: PageDigest,
+    pub(super) bytes: &'b [u8],
+}
+
+/// A frame that is full, or the last.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) number: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What became of pages, how many of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// At the same place in the parent.
+    pub(super) same: u64,
+    /// Elsewhere in the parent, or stored by this capture before.
+    pub(super) found: u64,
+    pub(super) stored: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Cutter<'a> {
+    parent: Option<&'a Parent>,
+    index: Index,
+    /// Of all pages that are not zero, file after file.
+    pub(super) all: Digests,
+    /// Of those that are stored, in their order.
+    stored: Digests,
+    /// The number of the first new pack.
+    first: u32,
+    /// Pages of a pack.
+    pack_pages: u64,
+    frame_bytes: usize,
+    frame: Vec<u8>,
+    frames: u64,
+    pub(super) counts: Counts,
+}
+
+impl<'a> Cutter<'a> {
+    pub(super) fn new(
+        parent: Option<&'a Parent>,
+        index: Index,
+        lists: [Digests; 2],
+        pack_pages: u64,
+        frame_bytes: usize,
+    ) -> Self {
+        let [all, stored] = lists;
+        Self {
+            parent,
+            index,
+            all,
+            stored,
+            first: parent.map_or(0, Parent::packs),
+            pack_pages,
+            frame_bytes,
+            frame: Vec::new(),
+            frames: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Begins a file of this size.
+    pub(super) fn file(&self, path: &crate::words::relpath::RelPath, size: u64) -> FilePages {
+        FilePages {
+            map: Map::default(),
+            content: ContentHasher::new(size),
+            digests: self.all.len(),
+            same: self.parent.and_then(|parent| parent.same_place(path)),
+            short: None,
+        }
+    }
+
+    /// Places the next page of a file. Frames that become full are appended to `full`.
+    pub(super) fn place(
+        &mut self,
+        file: &mut FilePages,
+        page: Page<'_>,
+        full: &mut Vec<Frame>,
+    ) -> io::Result<()> {
+        let (pack, at) = self
+            .find(file, &page)?
+            .map_or_else(|| self.store(&page, full), Ok)?;
+        file.content.page(page.index, &page.digest);
+        self.all.push(page.digest)?;
+        let extent = Extent {
+            start: page.index,
+            pages: 1,
+            pack,
+            page: at,
+        };
+        file.map.push(extent).map_err(in_map)
+    }
+
+    fn find(&mut self, file: &mut FilePages, page: &Page<'_>) -> io::Result<Option<(u32, u64)>> {
+        if let (Some(parent), Some(same)) = (self.parent, &mut file.same)
+            && let Some(place) = same.find(parent, page.index, &page.digest)?
+        {
+            self.counts.same += 1;
+            return Ok(Some(place));
+        }
+        let found = match (self.index.get(&page.digest), self.parent) {
+            (Some(Known::Stored(number)), _) => {
+                let is_same = self.stored.get(number)? == page.digest;
+                is_same.then(|| self.stored_at(number))
+            }
+            (Some(Known::Parent(number)), Some(parent)) => {
+                let is_same = parent.digest(number)? == page.digest;
+                is_same.then(|| parent.place(number)).flatten()
+            }
+            _ => None,
+        };
+        self.counts.found += u64::from(found.is_some());
+        Ok(found)
+    }
+
+    fn stored_at(&self, number: u64) -> (u32, u64) {
+        // A document has fewer packs than that.
+        let pack = u32::try_from(number / self.pack_pages).unwrap_or(u32::MAX);
+        (self.first.saturating_add(pack), number % self.pack_pages)
+    }
+
+    fn store(&mut self, page: &Page<'_>, full: &mut Vec<Frame>) -> io::Result<(u32, u64)> {
+        let number = self.stored.len();
+        self.stored.push(page.digest)?;
+        self.index.add(&page.digest, Known::Stored(number));
+        if self.frame.capacity() == 0 {
+            self.frame.reserve_exact(self.frame_bytes);
+        }
+        self.frame.extend_from_slice(page.bytes);
+        let padded = self.frame.len().next_multiple_of(PAGE_BYTES);
+        self.frame.resize(padded, 0);
+        if self.frame.len() == self.frame_bytes {
+            full.push(self.take_frame());
+        }
+        self.counts.stored += 1;
+        Ok(self.stored_at(number))
+    }
+
+    /// The last frame, if there is one that is not full.
+    pub(super) fn last_frame(&mut self) -> Option<Frame> {
+        (!self.frame.is_empty()).then(|| self.take_frame())
+    }
+
+    fn take_frame(&mut self) -> Frame {
+        let number = self.frames;
+        self.frames += 1;
+        Frame {
+            number,
+            bytes: std::mem::take(&mut self.frame),
+        }
+    }
+
+    /// How many packs there are new pages in.
+    pub(super) fn packs(&self) -> u32 {
+        u32::try_from(self.stored.len().div_ceil(self.pack_pages)).unwrap_or(u32::MAX)
+    }
+}
+
+fn in_map(error: MapError) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, error)
+}

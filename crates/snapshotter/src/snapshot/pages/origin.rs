@@ -1,0 +1,303 @@
+//! Which snapshot a capture starts from, and getting hold of it: its packs are referenced first, so that nobody takes them away;
+//! then its map is read, and the list of its page digests, which is believed only where it adds up to the content ids of the
+//! snapshot's document.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::digests::{DigestReader, Digests};
+use super::parent::Parent;
+use super::report::ParentChosen;
+use crate::catalog::Snapshot;
+use crate::format::content::{ContentHasher, page_digest};
+use crate::format::document::paged::{PackEntry, PagedDocument};
+use crate::format::map::Map;
+use crate::format::pack::FrameDecoder;
+use crate::limit::for_each;
+use crate::snapshot::{Context, ParentChoice, SnapshotRequest, directory};
+use crate::store::{PackReader, Store, pack_key};
+use crate::words::digest::{Checksum, Sha256};
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::page::PAGE_BYTES;
+use crate::words::progress::WarningKind;
+use crate::words::reference::Reference;
+
+/// The snapshot that is started from.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) reference: Reference,
+    pub(super) manifest_digest: Sha256,
+    pub(super) chosen: ParentChosen,
+    pub(super) document: PagedDocument,
+    pub(super) parent: Parent,
+}
+
+/// The parent that a request asks for, or that is found, referenced from the pending snapshot.
+pub(super) fn find(
+    context: &Context<'_>,
+    snapshot: i64,
+    request: &SnapshotRequest,
+) -> Result<Option<Origin>> {
+    let Some(found) = choose(context, request)? else {
+        return Ok(None);
+    };
+    let reference = found.reference.clone();
+    let chosen = match request.parent {
+        ParentChoice::Snapshot(_) => ParentChosen::Given,
+        ParentChoice::Latest => ParentChosen::Latest,
+        _ => ParentChosen::Origin,
+    };
+    let is_asked_for = chosen == ParentChosen::Given;
+    match open(context, snapshot, &found, chosen) {
+        Ok(origin) => Ok(origin),
+        Err(error) if error.kind() == ErrorKind::Damaged && !is_asked_for => {
+            let text = format!("nothing is taken over from {reference}: {}", error.line());
+            incomplete(context, text);
+            Ok(None)
+        }
+        Err(error) => Err(error.with_reference(&reference)),
+    }
+}
+
+fn choose(context: &Context<'_>, request: &SnapshotRequest) -> Result<Option<Snapshot>> {
+    let catalog = &context.store.catalog;
+    match &request.parent {
+        ParentChoice::None => Ok(None),
+        ParentChoice::Snapshot(reference) => catalog.read(|txn| txn.resolve(reference)).map(Some),
+        ParentChoice::Latest => {
+            let all = catalog.read(|txn| txn.snapshots())?;
+            // Of a name the newest comes first.
+            Ok(all
+                .into_iter()
+                .find(|one| one.reference.name() == request.name))
+        }
+        ParentChoice::Origin => match directory(context.base)? {
+            Some(directory) => catalog.read(|txn| txn.origin(&directory)),
+            None => Ok(None),
+        },
+    }
+}
+
+fn incomplete(context: &Context<'_>, text: String) {
+    context
+        .activity
+        .warn(WarningKind::ParentIncomplete, None, text);
+}
+
+/// `None`: it is of format v1.
+fn open(
+    context: &Context<'_>,
+    snapshot: i64,
+    found: &Snapshot,
+    chosen: ParentChosen,
+) -> Result<Option<Origin>> {
+    let store = context.store;
+    if found.format != 2 {
+        let text = format!(
+            "nothing is taken over from {}, which is of format v1",
+            found.reference
+        );
+        incomplete(context, text);
+        return Ok(None);
+    }
+    let document = store.catalog.read(|txn| txn.paged_document(found.id))?;
+    let keys: Vec<Checksum> = document
+        .packs
+        .iter()
+        .map(|pack| pack_key(pack.id))
+        .collect();
+    let lacking = store.reference_packs(snapshot, &keys)?;
+    if !lacking.is_empty() {
+        let text = format!(
+            "packs of {} are not here or are bad: {}; what is in them is stored anew",
+            found.reference,
+            lacking.len()
+        );
+        incomplete(context, text);
+    }
+    let map = read_map(store, &document)?;
+    let list = list(context, found, &document, &map)?;
+    let is_lacking = |pack: &PackEntry| lacking.contains(&pack_key(pack.id));
+    let mut given_up: Vec<bool> = document.packs.iter().map(is_lacking).collect();
+    give_up(&mut given_up, &document.packs, &map);
+    let files = document.places();
+    let files = files
+        .map(|(file, pages)| (file.path.clone(), pages))
+        .collect();
+    Ok(Some(Origin {
+        reference: found.reference.clone(),
+        manifest_digest: found.manifest_digest,
+        chosen,
+        parent: Parent::new(map, given_up, list, files),
+        document,
+    }))
+}
+
+/// A document's map, which is in its first pack.
+pub(super) fn read_map(store: &Store, document: &PagedDocument) -> Result<Map> {
+    let (Some(place), Some(first)) = (document.map, document.packs.first()) else {
+        return Ok(Map::default());
+    };
+    let pack = store.read_pack(first.id)?;
+    let pages: Vec<u64> = document.packs.iter().map(|pack| pack.pages).collect();
+    store.read_map(&pack, place, document.page_space(), &pages)
+}
+
+/// More packs than this, and some are given up.
+const MANY: usize = 96;
+
+/// More than this, and there may soon be more than a document can name.
+const TOO_MANY: usize = 224;
+
+/// Pages that are stored anew at least, rather than none.
+const AT_LEAST: u64 = 256;
+
+/// Chooses packs whose pages are stored anew, because there are many or most of what is in them is needed no more: the
+/// emptiest first, of together at most half as many pages as the parent stored, which is about what changed.
+fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map) {
+    let mut used = vec![0_u64; packs.len()];
+    for extent in map.iter() {
+        used[extent.pack as usize] += extent.pages;
+    }
+    let named: u64 = packs.iter().map(|pack| pack.pages).sum();
+    let needed: u64 = used.iter().sum();
+    if packs.len() <= MANY && named / 2 <= needed {
+        return;
+    }
+    let changed = packs.first().map_or(0, |newest| newest.pages);
+    let budget = if packs.len() > TOO_MANY {
+        u64::MAX
+    } else {
+        AT_LEAST.max(changed / 2)
+    };
+    let mut order: Vec<usize> = (0..packs.len()).collect();
+    let share = |number: &usize| {
+        u128::from(used[*number]) * 1_000_000 / u128::from(packs[*number].pages.max(1))
+    };
+    order.sort_by_key(share);
+    let (mut pages, mut left) = (0, packs.len());
+    for number in order {
+        pages += used[number];
+        if pages > budget || (packs.len() > TOO_MANY && left <= MANY) {
+            return;
+        }
+        given_up[number] = true;
+        left -= 1;
+    }
+}
+
+/// The list of a snapshot's page digests, which adds up to its content ids.
+fn list(
+    context: &Context<'_>,
+    found: &Snapshot,
+    document: &PagedDocument,
+    map: &Map,
+) -> Result<File> {
+    let store = context.store;
+    if let Some(list) = store.open_page_list(&found.manifest_digest)? {
+        match adds_up(list, document, map) {
+            Ok(Some(list)) => return Ok(list),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "a list of page digests cannot be read"),
+        }
+    }
+    let list = make_list(context, document, map)?;
+    match adds_up(list, document, map).at("read", store.root.staging.path())? {
+        Some(list) => Ok(list),
+        None => Err(Error::damaged(
+            "its packs do not have the contents that its document says",
+        )),
+    }
+}
+
+/// Whether the digests are those that content ids were folded from. Files without one are not compared: what a page of
+/// theirs is was hashed when the pack was read.
+fn adds_up(list: File, document: &PagedDocument, map: &Map) -> std::io::Result<Option<File>> {
+    let mapped = map.pages();
+    if list.metadata()?.len() != mapped * 32 {
+        return Ok(None);
+    }
+    let mut reader = DigestReader::new(list);
+    let mut number = 0;
+    for (file, pages) in document.places() {
+        let mut content = ContentHasher::new(file.size);
+        for extent in map.range(pages.clone()) {
+            for page in extent.start..extent.end() {
+                content.page(page - pages.start, &reader.get(number, mapped)?);
+                number += 1;
+            }
+        }
+        if file.content.is_some_and(|id| id != content.finish()) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(reader.into_file()))
+}
+
+/// Makes the list from the packs.
+fn make_list(context: &Context<'_>, document: &PagedDocument, map: &Map) -> Result<File> {
+    let store = context.store;
+    let (mut starts, mut all) = (Vec::new(), 0);
+    for pack in &document.packs {
+        starts.push(all);
+        all += pack.pages;
+    }
+    // All pages of all packs first, for their order is another one than the map's.
+    let (_slot, by_pack) = store.create_slot()?;
+    for (pack, start) in document.packs.iter().zip(&starts) {
+        let reader = store.read_pack(pack.id)?;
+        hash_pack(context, &reader, *start, &by_pack)?;
+    }
+    let mut by_pack = DigestReader::new(by_pack);
+    let (_slot, file) = store.create_slot()?;
+    let mut list = Digests::new(file);
+    let staging = store.root.staging.path();
+    for extent in map.iter() {
+        let first = starts[extent.pack as usize] + extent.page;
+        for number in first..first + extent.pages {
+            let digest = by_pack.get(number, all).at("read", staging)?;
+            list.push(digest).at("write to", staging)?;
+        }
+    }
+    list.into_file().at("write to", staging)
+}
+
+/// Frames that one thread reads at once.
+const FRAMES: usize = 64;
+
+fn hash_pack(context: &Context<'_>, pack: &PackReader, start: u64, into: &File) -> Result<()> {
+    let frames = pack.layout().data_frames();
+    let per_frame = u64::from(pack.layout().frame_pages().count());
+    let work = |number: usize| {
+        context.activity.check()?;
+        let first = number * FRAMES;
+        let frames = &frames[first..frames.len().min(first + FRAMES)];
+        let mut decoder = FrameDecoder::new().map_err(|error| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("there is no memory to decompress with: {error}"),
+            )
+        })?;
+        let mut stored = Vec::new();
+        let mut digests = Vec::new();
+        pack.read_stored(context.store, frames, &mut stored)?;
+        let mut rest = stored.as_slice();
+        for frame in frames {
+            let (bytes, after) = rest.split_at(frame.stored as usize);
+            rest = after;
+            let bytes = pack.decode(context.store, frame, &mut decoder, bytes)?;
+            let (pages, _) = bytes.as_chunks::<PAGE_BYTES>();
+            digests.extend(
+                pages
+                    .iter()
+                    .map(|page| page_digest(page).unwrap_or([0; 32])),
+            );
+        }
+        let at = (start + first as u64 * per_frame) * 32;
+        into.write_all_at(digests.as_flattened(), at)
+            .at("write to", context.store.root.staging.path())
+    };
+    let count = frames.len().div_ceil(FRAMES);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for_each(threads.min(count), count, work)
+}

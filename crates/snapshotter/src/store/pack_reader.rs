@@ -1,0 +1,170 @@
+//! Reading packs: each frame is hashed before a decoder sees it, so what is given out is what was stored or an error.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::{OpenPack, Store};
+use crate::format::document::paged::MapPlace;
+use crate::format::map;
+use crate::format::pack::{FOOTER_BYTES, Footer, Frame, FrameDecoder, Layout, PackError, PackId};
+use crate::fs::is_bad_medium;
+use crate::words::digest::Checksum;
+use crate::words::error::{At, Error, ErrorKind, Result};
+
+/// A pack whose table was read and is right.
+#[derive(Debug)]
+pub(crate) struct PackReader {
+    opened: OpenPack,
+    layout: Layout,
+}
+
+impl PackReader {
+    /// Where its frames are.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Reads stored bytes of frames that lie one after the other.
+    ///
+    /// # Errors
+    /// `Damaged` where the file does not give them.
+    pub(crate) fn read_stored(
+        &self,
+        store: &Store,
+        frames: &[Frame],
+        stored: &mut Vec<u8>,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+            stored.clear();
+            return Ok(());
+        };
+        // Frames are within the file, whose length was looked at.
+        let length = usize::try_from(last.range().end - first.offset).unwrap_or(usize::MAX);
+        stored.resize(length, 0);
+        let read = self.opened.file.read_exact_at(stored, first.offset);
+        read.or_else(|error| self.unreadable(store, error))
+    }
+
+    /// Verifies a frame's stored bytes and decodes them.
+    ///
+    /// # Errors
+    /// `Damaged` where they are not what was stored; the pack is marked then.
+    pub(crate) fn decode<'b>(
+        &self,
+        store: &Store,
+        frame: &Frame,
+        decoder: &'b mut FrameDecoder,
+        stored: &'b [u8],
+    ) -> Result<&'b [u8]> {
+        decoder
+            .decode(frame, stored)
+            .or_else(|error| Err(self.wrong(store, error)?))
+    }
+
+    fn unreadable<T>(&self, store: &Store, error: io::Error) -> Result<T> {
+        if error.kind() == io::ErrorKind::UnexpectedEof || is_bad_medium(&error) {
+            return Err(store.found_bad_pack(&self.opened, error)?);
+        }
+        Err(error).at("read", store.pack_path(&self.opened.pack))
+    }
+
+    fn wrong(&self, store: &Store, error: PackError) -> Result<Error> {
+        match error {
+            PackError::Io(error) => Ok(Error::new(
+                ErrorKind::Internal,
+                format!("there is no memory to decompress with: {error}"),
+            )),
+            error => store.found_bad_pack(&self.opened, error),
+        }
+    }
+}
+
+impl Store {
+    /// Opens a pack and reads its table.
+    ///
+    /// # Errors
+    /// `Damaged` where the pack is not here or its table is not right; it is marked then.
+    pub(crate) fn read_pack(&self, id: PackId) -> Result<PackReader> {
+        let opened = self.open_pack(&key(id))?;
+        let length = opened.pack.length;
+        let layout = read_layout(&opened, length);
+        let layout = match layout {
+            Ok(layout) if layout.id() == id => Ok(layout),
+            Ok(_) => Err(PackError::Id),
+            Err(error) => Err(error),
+        };
+        match layout {
+            Ok(layout) => Ok(PackReader { opened, layout }),
+            Err(PackError::Io(error))
+                if error.kind() != io::ErrorKind::UnexpectedEof && !is_bad_medium(&error) =>
+            {
+                Err(error).at("read", self.pack_path(&opened.pack))
+            }
+            Err(error) => Err(self.found_bad_pack(&opened, error)?),
+        }
+    }
+
+    /// Reads the map that is in frames of a pack: `page_space` is how many pages there are, `packs` how many data pages each
+    /// pack has that the map may name.
+    ///
+    /// # Errors
+    /// `Damaged` where it is not a map that can be.
+    pub(crate) fn read_map(
+        &self,
+        pack: &PackReader,
+        place: MapPlace,
+        page_space: u64,
+        packs: &[u64],
+    ) -> Result<map::Map> {
+        let all = pack.layout.frames();
+        let before = pack.layout.data_frames().len();
+        let (first, count) = (place.frame as usize, place.frames as usize);
+        let frames = all.get(first..first + count).filter(|_| first >= before);
+        let Some(frames) = frames else {
+            let text = format!(
+                "the pack {} has no map where one should be",
+                pack.layout.id()
+            );
+            return Err(Error::damaged(text));
+        };
+        let length = frames.iter().map(|frame| u64::from(frame.length)).sum();
+        let mut map = map::Decoder::new(length, page_space, packs);
+        let mut decoder =
+            FrameDecoder::new().or_else(|error| Err(pack.wrong(self, error.into())?))?;
+        let mut stored = Vec::new();
+        for frame in frames {
+            pack.read_stored(self, std::slice::from_ref(frame), &mut stored)?;
+            let bytes = pack.decode(self, frame, &mut decoder, &stored)?;
+            map.push(bytes).map_err(|error| not_a_map(pack, error))?;
+        }
+        map.finish().map_err(|error| not_a_map(pack, error))
+    }
+}
+
+/// The frames are what was stored: so it was stored wrong.
+fn not_a_map(pack: &PackReader, error: map::MapError) -> Error {
+    Error::damaged(format!(
+        "the map in the pack {} is not valid",
+        pack.layout.id()
+    ))
+    .with_source(error)
+}
+
+fn read_layout(opened: &OpenPack, length: u64) -> std::result::Result<Layout, PackError> {
+    let mut start = [0; 8];
+    opened.file.read_exact_at(&mut start, 0)?;
+    Layout::check_start(&start)?;
+    let mut footer = [0; FOOTER_BYTES];
+    let at = length.saturating_sub(FOOTER_BYTES as u64);
+    opened.file.read_exact_at(&mut footer, at)?;
+    let footer = Footer::parse(&footer, length)?;
+    let range = footer.table();
+    let mut table = vec![0; (range.end - range.start) as usize];
+    opened.file.read_exact_at(&mut table, range.start)?;
+    Layout::parse(footer, &table)
+}
+
+/// What the store calls it.
+pub(crate) fn key(id: PackId) -> Checksum {
+    Checksum::from_bytes(*id.as_bytes())
+}

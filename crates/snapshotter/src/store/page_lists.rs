@@ -1,0 +1,81 @@
+//! Lists of page digests, one a snapshot of format v2, under `digests/` in the root: what the next capture compares with. A list
+//! is a cache. It has no row and belongs to whichever snapshot has the manifest that it is named by; without it, it is made
+//! again from the packs. What is in one is believed only where it adds up to the content ids of the snapshot's document.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+
+use super::trash::Left;
+use super::{Slot, Store};
+use crate::fs::Dir;
+use crate::fs::dir::ignore_absent;
+use crate::words::digest::Sha256;
+use crate::words::error::{At, Result};
+
+/// The directory.
+pub(super) const NAME: &str = "digests";
+
+fn name_of(manifest: &Sha256) -> OsString {
+    manifest.hex().into()
+}
+
+impl Store {
+    fn page_lists(&self) -> Result<Option<Dir>> {
+        let name = OsStr::new(NAME);
+        let there = self.root.dir.stat_if_any(name);
+        match there.at("examine", self.root.dir.path_of(name))? {
+            Some(_) => self.root.dir.open_dir(name).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The list of the snapshot with this manifest, unchecked, where there is one.
+    pub(crate) fn open_page_list(&self, manifest: &Sha256) -> Result<Option<File>> {
+        let Some(lists) = self.page_lists()? else {
+            return Ok(None);
+        };
+        let name = name_of(manifest);
+        match lists.open_file(&name) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at("open", lists.path_of(&name)),
+        }
+    }
+
+    /// Keeps a list, in place of that of the snapshot before it, if one is given.
+    pub(crate) fn keep_page_list(
+        &self,
+        manifest: &Sha256,
+        mut list: Slot<'_>,
+        instead_of: Option<&Sha256>,
+    ) -> Result<()> {
+        let lists = self.root.dir.ensure_dir(OsStr::new(NAME), 0o700)?;
+        list.rename_to(&lists, &name_of(manifest))?;
+        let Some(before) = instead_of.filter(|before| *before != manifest) else {
+            return Ok(());
+        };
+        let name = name_of(before);
+        ignore_absent(lists.unlink(&name)).at("remove", lists.path_of(&name))
+    }
+
+    /// Removes lists of snapshots that are not here any more. Says how many, and which could not be removed.
+    pub(super) fn sweep_page_lists(&self) -> Result<(u64, Vec<Left>)> {
+        let (mut swept, mut left) = (0, Vec::new());
+        let Some(lists) = self.page_lists()? else {
+            return Ok((swept, left));
+        };
+        let names = lists.names()?;
+        let snapshots = self.catalog.read(|txn| txn.snapshots())?;
+        let needed = snapshots.iter().map(|one| name_of(&one.manifest_digest));
+        let needed: HashSet<OsString> = needed.collect();
+        for name in names.iter().filter(|name| !needed.contains(*name)) {
+            match ignore_absent(lists.unlink(name)) {
+                Ok(()) => swept += 1,
+                Err(error) => left.push(Left::new(&lists, name, error)),
+            }
+        }
+        Ok((swept, left))
+    }
+}

@@ -2,12 +2,12 @@
 
 pub mod format {
     //! What crosses the wire.
-    pub use crate::format::{artifact, document, spf};
+    pub use crate::format::{artifact, content, document, map, pack, spf, zstd};
 }
 
 pub mod words {
     //! Pure values.
-    pub use crate::words::{digest, entry, extent, reference, relpath};
+    pub use crate::words::{digest, entry, extent, page, reference, relpath};
 }
 
 pub mod restore {

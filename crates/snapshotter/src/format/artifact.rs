@@ -1,17 +1,24 @@
 //! The OCI manifest around a document. It is built from its parts alone, so one snapshot has one manifest digest.
 //! Reading takes from it only what is checked: the config's digest and size, layers of our own media type, annotations.
-//! `urls` and embedded data are never looked at.
+//! `urls` and embedded data are never looked at. Here is the manifest of format v1; `paged` has that of format v2.
 
-use std::borrow::Cow;
+#[cfg_attr(
+    not(any(test, feature = "fuzzing")),
+    expect(
+        dead_code,
+        reason = "nothing publishes or fetches with it yet: it is held by its vectors and fuzzing"
+    )
+)]
+pub mod paged;
+mod wire;
+
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::document::MAX_DOCUMENT_BYTES;
-use super::document::json::{self, Object};
-use crate::words::digest::{Digest, DigestError, Sha256, excerpt};
-use crate::words::extent::MAX_SIZE;
+use self::wire::{Kind, Named};
+use crate::words::digest::{Digest, DigestError, Sha256};
+use crate::words::entry::MtimeError;
 
 /// The manifest's own media type: OCI's.
 pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -29,6 +36,13 @@ pub const EMPTY_BYTES: &[u8] = b"{}";
 pub const DIGEST_ANNOTATION: &str = "io.d7y.snapshotter.digest";
 /// The longest manifest, in bytes.
 pub const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
+
+const V1: Kind = Kind {
+    artifact_type: ARTIFACT_TYPE,
+    config_media_type: CONFIG_MEDIA_TYPE,
+    content_media_type: CONTENT_MEDIA_TYPE,
+    annotation: DIGEST_ANNOTATION,
+};
 
 /// A manifest that isn't a snapshot's, or can't be one.
 #[derive(Debug, Error)]
@@ -77,6 +91,15 @@ pub enum ManifestError {
     /// A layer's digest is malformed.
     #[error("a digest of a content layer is not valid")]
     LayerDigest(#[source] DigestError),
+    /// A time of creation that cannot be written.
+    #[error("the time of creation is not valid")]
+    Created(#[source] MtimeError),
+    /// An annotation of a caller that the format writes itself.
+    #[error("the annotation {key} is the format's own")]
+    Reserved {
+        /// Its key.
+        key: String,
+    },
     /// A layer of ours without digest, size or annotation, or with an impossible size.
     #[error("a content layer has no valid {field}")]
     Layer {
@@ -132,22 +155,12 @@ impl Manifest {
         layers: &[Layer],
         annotations: &BTreeMap<String, String>,
     ) -> Result<Vec<u8>, ManifestError> {
-        let bytes = json::to_vec(&WrittenManifest {
-            schema_version: 2,
-            media_type: MANIFEST_MEDIA_TYPE,
-            artifact_type: ARTIFACT_TYPE,
-            config: WrittenDescriptor::plain(CONFIG_MEDIA_TYPE, document),
-            layers: written_layers(layers)?,
-            annotations,
-        })
-        .map_err(ManifestError::Json)?;
-        if bytes.len() > MAX_MANIFEST_BYTES {
-            return Err(ManifestError::DoesNotFit {
-                bytes: bytes.len(),
-                layers: layers.len(),
-            });
-        }
-        Ok(bytes)
+        let named = layers.iter().map(|layer| Named {
+            sha256: layer.sha256,
+            size: layer.size,
+            name: layer.digest.to_string(),
+        });
+        wire::build(&V1, document, named, annotations)
     }
 
     /// Reads a manifest of ours or of the Go library (whose `layers` is null).
@@ -155,186 +168,22 @@ impl Manifest {
     /// # Errors
     /// When it is too long, malformed, some other artifact's, or one of our layers in it is malformed.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        if bytes.len() > MAX_MANIFEST_BYTES {
-            return Err(ManifestError::TooLarge { bytes: bytes.len() });
-        }
-        let Object(read) =
-            serde_json::from_slice::<Object<ReadManifest>>(bytes).map_err(ManifestError::Json)?;
-        let config = check_types(&read)?;
-        if config.size > MAX_DOCUMENT_BYTES {
-            return Err(ManifestError::ConfigTooLarge { bytes: config.size });
-        }
+        let read = wire::read(bytes)?;
+        let (config, config_size) = wire::config(&V1, &read)?;
+        let layers = wire::layers(&V1, &read)?.into_iter().map(|layer| {
+            Ok(Layer {
+                sha256: layer.sha256,
+                size: layer.size,
+                digest: layer.name.parse().map_err(ManifestError::LayerDigest)?,
+            })
+        });
         Ok(Self {
-            config: config.digest.parse().map_err(ManifestError::ConfigDigest)?,
-            config_size: config.size,
-            layers: read_layers(read.layers.unwrap_or_default())?,
+            config,
+            config_size,
+            layers: layers.collect::<Result<_, _>>()?,
             annotations: read.annotations.unwrap_or_default(),
         })
     }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenManifest<'a> {
-    schema_version: u8,
-    media_type: &'static str,
-    artifact_type: &'static str,
-    config: WrittenDescriptor,
-    layers: Vec<WrittenDescriptor>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: &'a BTreeMap<String, String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenDescriptor {
-    media_type: &'static str,
-    digest: String,
-    size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    annotations: Option<WrittenAnnotations>,
-}
-
-#[derive(Serialize)]
-struct WrittenAnnotations {
-    #[serde(rename = "io.d7y.snapshotter.digest")]
-    digest: String,
-}
-
-impl WrittenDescriptor {
-    fn plain(media_type: &'static str, (sha256, size): (Sha256, u64)) -> Self {
-        Self {
-            media_type,
-            digest: sha256.to_string(),
-            size,
-            annotations: None,
-        }
-    }
-
-    fn content(layer: &Layer) -> Result<Self, ManifestError> {
-        Ok(Self {
-            media_type: CONTENT_MEDIA_TYPE,
-            digest: layer.sha256.to_string(),
-            size: checked_size(layer.size)?,
-            annotations: Some(WrittenAnnotations {
-                digest: layer.digest.to_string(),
-            }),
-        })
-    }
-}
-
-fn written_layers(layers: &[Layer]) -> Result<Vec<WrittenDescriptor>, ManifestError> {
-    if layers.is_empty() {
-        let empty = (Sha256::of(EMPTY_BYTES), EMPTY_BYTES.len() as u64);
-        return Ok(vec![WrittenDescriptor::plain(EMPTY_MEDIA_TYPE, empty)]);
-    }
-    layers.iter().map(WrittenDescriptor::content).collect()
-}
-
-fn checked_size(size: u64) -> Result<u64, ManifestError> {
-    if size > MAX_SIZE {
-        Err(ManifestError::Layer { field: "size" })
-    } else {
-        Ok(size)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadManifest<'a> {
-    schema_version: u64,
-    #[serde(borrow)]
-    media_type: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    artifact_type: Option<Cow<'a, str>>,
-    /// Indexes have none, and are to be called by their name.
-    #[serde(borrow)]
-    config: Option<Object<ReadConfig<'a>>>,
-    #[serde(borrow)]
-    layers: Option<Vec<Object<ReadLayer<'a>>>>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadConfig<'a> {
-    #[serde(borrow)]
-    media_type: Cow<'a, str>,
-    #[serde(borrow)]
-    digest: Cow<'a, str>,
-    size: u64,
-}
-
-/// Other layers than ours may be of any kind, so nothing is required until the media type is known.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadLayer<'a> {
-    #[serde(borrow)]
-    media_type: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    digest: Option<Cow<'a, str>>,
-    size: Option<u64>,
-    #[serde(borrow)]
-    annotations: Option<Object<ReadAnnotations<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct ReadAnnotations<'a> {
-    #[serde(borrow, rename = "io.d7y.snapshotter.digest")]
-    digest: Option<Cow<'a, str>>,
-}
-
-/// The config of what is a snapshot's manifest.
-fn check_types<'r, 'a>(read: &'r ReadManifest<'a>) -> Result<&'r ReadConfig<'a>, ManifestError> {
-    if read.schema_version != 2 {
-        return Err(ManifestError::SchemaVersion {
-            found: read.schema_version,
-        });
-    }
-    let media_type = read.media_type.as_deref().unwrap_or(MANIFEST_MEDIA_TYPE);
-    check_type("media type", media_type, MANIFEST_MEDIA_TYPE)?;
-    check_type(
-        "artifact type",
-        read.artifact_type.as_deref().unwrap_or_default(),
-        ARTIFACT_TYPE,
-    )?;
-    let missing = || ManifestError::Json(serde::de::Error::missing_field("config"));
-    let Object(config) = read.config.as_ref().ok_or_else(missing)?;
-    check_type("config's media type", &config.media_type, CONFIG_MEDIA_TYPE)?;
-    Ok(config)
-}
-
-fn check_type(field: &'static str, found: &str, expected: &str) -> Result<(), ManifestError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(ManifestError::NotASnapshot {
-            field,
-            found: excerpt(found),
-        })
-    }
-}
-
-fn read_layers(layers: Vec<Object<ReadLayer<'_>>>) -> Result<Vec<Layer>, ManifestError> {
-    let ours = layers
-        .into_iter()
-        .filter(|Object(layer)| layer.media_type.as_deref() == Some(CONTENT_MEDIA_TYPE));
-    ours.map(|Object(layer)| read_layer(layer)).collect()
-}
-
-fn read_layer(layer: ReadLayer<'_>) -> Result<Layer, ManifestError> {
-    let missing = |field| ManifestError::Layer { field };
-    let sha256 = layer.digest.ok_or(missing("digest"))?;
-    let size = layer.size.ok_or(missing("size"))?;
-    let digest = layer
-        .annotations
-        .and_then(|Object(annotations)| annotations.digest)
-        .ok_or(missing(DIGEST_ANNOTATION))?;
-    Ok(Layer {
-        sha256: sha256.parse().map_err(ManifestError::LayerDigest)?,
-        size: checked_size(size)?,
-        digest: digest.parse().map_err(ManifestError::LayerDigest)?,
-    })
 }
 
 #[cfg(test)]

@@ -10,8 +10,6 @@ use thiserror::Error;
 use twox_hash::XxHash3_64;
 
 const DIGEST_RULE: &str = "xxh3: and 1 to 16 lower-case hex digits without leading zeros";
-const CHECKSUM_RULE: &str = "blake3: and 64 lower-case hex digits";
-const SHA256_RULE: &str = "sha256: and 64 lower-case hex digits";
 
 /// Text that is not a digest, checksum or SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -83,105 +81,79 @@ impl FromStr for Digest {
     }
 }
 
-/// BLAKE3 of a blob's packed stream: what the store trusts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Checksum([u8; 32]);
+/// A hash of 32 bytes with one spelling: `ALGORITHM:` and 64 digits.
+macro_rules! long_hash {
+    ($(#[$doc:meta])* $name:ident, $algorithm:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// Wraps a hash that was computed elsewhere.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The hash's bytes.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// The 64 digits alone.
+            pub fn hex(&self) -> String {
+                $crate::words::digest::hex(&self.0)
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, concat!($algorithm, ":{}"), self.hex())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::words::digest::DigestError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                const RULE: &str = concat!($algorithm, ": and 64 lower-case hex digits");
+                $crate::words::digest::parse_long(text, $algorithm, RULE).map(Self)
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+pub(crate) use long_hash;
+
+long_hash! {
+    /// BLAKE3 of a blob's packed stream: what the store trusts.
+    Checksum, "blake3"
+}
 
 impl Checksum {
-    /// Wraps a hash that was computed elsewhere.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
     /// Hashes bytes that are already in memory.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
-
-    /// The hash's bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// The 64 digits alone.
-    pub fn hex(&self) -> String {
-        Hex(&self.0).to_string()
-    }
 }
 
-impl fmt::Display for Checksum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "blake3:{}", Hex(&self.0))
-    }
+long_hash! {
+    /// SHA-256 of a registry object (document, manifest, layer).
+    Sha256, "sha256"
 }
-
-impl FromStr for Checksum {
-    type Err = DigestError;
-
-    fn from_str(text: &str) -> Result<Self, DigestError> {
-        let digits = strip_algorithm(text, "blake3")?;
-        parse_32_bytes(digits)
-            .map(Self)
-            .ok_or_else(|| malformed(CHECKSUM_RULE, text))
-    }
-}
-
-/// SHA-256 of a registry object (document, manifest, layer).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sha256([u8; 32]);
 
 impl Sha256 {
-    /// Wraps a hash that was computed elsewhere.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
     /// Hashes bytes that are already in memory.
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
     }
-
-    /// The hash's bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// The 64 digits alone.
-    pub fn hex(&self) -> String {
-        Hex(&self.0).to_string()
-    }
-}
-
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", Hex(&self.0))
-    }
-}
-
-impl FromStr for Sha256 {
-    type Err = DigestError;
-
-    fn from_str(text: &str) -> Result<Self, DigestError> {
-        let digits = strip_algorithm(text, "sha256")?;
-        parse_32_bytes(digits)
-            .map(Self)
-            .ok_or_else(|| malformed(SHA256_RULE, text))
-    }
 }
 
 impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Debug for Checksum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Debug for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -210,17 +182,10 @@ pub(crate) fn visible(c: char) -> impl Iterator<Item = char> {
     escaped.into_iter().flatten().chain(plain)
 }
 
-struct Hex<'a>(&'a [u8; 32]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0_u8; 64];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = hex_digit(byte >> 4);
-            pair[1] = hex_digit(byte & 15);
-        }
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
-    }
+/// 64 digits of a hash.
+pub(crate) fn hex(bytes: &[u8; 32]) -> String {
+    let pairs = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    pairs.map(|nibble| char::from(hex_digit(nibble))).collect()
 }
 
 const fn hex_digit(nibble: u8) -> u8 {
@@ -245,6 +210,16 @@ fn malformed(rule: &'static str, text: &str) -> DigestError {
         rule,
         text: excerpt(text),
     }
+}
+
+/// Reads a hash of 32 bytes in its one spelling.
+pub(crate) fn parse_long(
+    text: &str,
+    algorithm: &'static str,
+    rule: &'static str,
+) -> Result<[u8; 32], DigestError> {
+    let digits = strip_algorithm(text, algorithm)?;
+    parse_32_bytes(digits).ok_or_else(|| malformed(rule, text))
 }
 
 fn parse_32_bytes(digits: &str) -> Option<[u8; 32]> {

@@ -6,6 +6,7 @@ pub mod entry;
 pub mod error;
 pub mod extent;
 pub mod form;
+pub mod page;
 pub mod placement;
 pub mod progress;
 pub mod publication;

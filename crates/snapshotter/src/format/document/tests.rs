@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::words::digest::Sha256;
-use crate::words::entry::Mtime;
+use crate::words::digest::{Checksum, Digest, Sha256};
+use crate::words::entry::{Attributes, Mtime};
+use crate::words::relpath::RelPath;
 
 const METADATA: &str =
     r#"{"mode":420,"uid":0,"gid":0,"size":3,"mtime":"2023-11-14T22:13:20Z","typeflag":0}"#;
@@ -89,7 +90,7 @@ fn parse(text: &str) -> Result<Document, DocumentError> {
 }
 
 /// A file with `more` keys in it.
-fn json_file(name: &str, more: &str) -> String {
+pub(super) fn json_file(name: &str, more: &str) -> String {
     format!(
         r#"{{"digest":"xxh3:abc","readOnly":false,"relativePath":"{name}","metadata":{METADATA}{more}}}"#
     )
@@ -711,7 +712,7 @@ fn sorts_by_raw_bytes() {
     assert_eq!(order, ["B", "a", "a.b", "a/b", "b", "\u{e9}"]);
 }
 
-fn names() -> impl Strategy<Value = RelPath> {
+pub(super) fn names() -> impl Strategy<Value = RelPath> {
     let name = prop_oneof![
         "[ab]{1,2}".prop_map(String::into_bytes),
         "\\PC{1,4}".prop_map(String::into_bytes),

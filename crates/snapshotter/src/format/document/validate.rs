@@ -16,21 +16,19 @@ const MAX_XATTR_NAME_BYTES: usize = 255;
 const MAX_XATTR_VALUE_BYTES: usize = 65536;
 const MAX_XATTR_LIST_BYTES: usize = 65536;
 
-#[derive(Clone, Copy)]
-enum Kind<'a> {
-    File(&'a FileEntry),
+enum Kind<'a, C> {
+    File(&'a FileEntry<C>),
     Directory,
     /// A symlink or a whiteout.
     Other,
 }
 
-#[derive(Clone, Copy)]
-struct Named<'a> {
+struct Named<'a, C> {
     path: &'a RelPath,
-    kind: Kind<'a>,
+    kind: Kind<'a, C>,
 }
 
-pub(super) fn validate(document: &Document) -> Result<(), DocumentError> {
+pub(super) fn validate<C: PartialEq>(document: &Document<C>) -> Result<(), DocumentError> {
     check_counts(document)?;
     check_each(document)?;
     let named = sorted(document);
@@ -42,7 +40,7 @@ pub(super) fn validate(document: &Document) -> Result<(), DocumentError> {
     links.try_for_each(|(file, target)| check_hardlink(file, target, &named))
 }
 
-fn check_counts(document: &Document) -> Result<(), DocumentError> {
+fn check_counts<C>(document: &Document<C>) -> Result<(), DocumentError> {
     let leaves = document.files.len() + document.symlinks.len() + document.whiteouts.len();
     if leaves + document.directories.len() > MAX_ENTRIES {
         return Err(DocumentError::TooManyEntries);
@@ -57,14 +55,14 @@ fn check_counts(document: &Document) -> Result<(), DocumentError> {
     }
 }
 
-fn check_each(document: &Document) -> Result<(), DocumentError> {
+fn check_each<C>(document: &Document<C>) -> Result<(), DocumentError> {
     all_attributes(document)
         .try_for_each(|(path, attributes)| check_attributes(path, attributes))?;
     document.files.iter().try_for_each(check_size)?;
     document.symlinks.iter().try_for_each(check_target)
 }
 
-fn all_attributes(document: &Document) -> impl Iterator<Item = (&RelPath, &Attributes)> {
+fn all_attributes<C>(document: &Document<C>) -> impl Iterator<Item = (&RelPath, &Attributes)> {
     let files = document
         .files
         .iter()
@@ -84,7 +82,7 @@ fn all_attributes(document: &Document) -> impl Iterator<Item = (&RelPath, &Attri
     files.chain(directories).chain(symlinks).chain(whiteouts)
 }
 
-fn check_size(file: &FileEntry) -> Result<(), DocumentError> {
+fn check_size<C>(file: &FileEntry<C>) -> Result<(), DocumentError> {
     if file.size > MAX_SIZE {
         Err(DocumentError::Size {
             path: file.path.clone(),
@@ -128,7 +126,7 @@ fn check_attributes(path: &RelPath, attributes: &Attributes) -> Result<(), Docum
     Ok(())
 }
 
-fn sorted(document: &Document) -> Vec<Named<'_>> {
+fn sorted<C>(document: &Document<C>) -> Vec<Named<'_, C>> {
     let files = document.files.iter().map(|file| Named {
         path: &file.path,
         kind: Kind::File(file),
@@ -176,7 +174,7 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
         .map(|at| start + at)
 }
 
-fn check_neighbours(named: &[Named<'_>]) -> Result<(), DocumentError> {
+fn check_neighbours<C>(named: &[Named<'_, C>]) -> Result<(), DocumentError> {
     for (first, second) in named.iter().zip(named.iter().skip(1)) {
         if first.path == second.path {
             return Err(DocumentError::Duplicate {
@@ -193,13 +191,13 @@ fn check_neighbours(named: &[Named<'_>]) -> Result<(), DocumentError> {
     Ok(())
 }
 
-fn check_hardlink(
-    file: &FileEntry,
+fn check_hardlink<C: PartialEq>(
+    file: &FileEntry<C>,
     target: &RelPath,
-    named: &[Named<'_>],
+    named: &[Named<'_, C>],
 ) -> Result<(), DocumentError> {
     let at = named.binary_search_by(|entry| by_component(entry.path.as_bytes(), target.as_bytes()));
-    let found = at.ok().map(|at| named[at].kind);
+    let found = at.ok().map(|at| &named[at].kind);
     match hardlink_fault(file, found) {
         Some(why) => Err(DocumentError::Hardlink {
             path: file.path.clone(),
@@ -210,7 +208,10 @@ fn check_hardlink(
     }
 }
 
-fn hardlink_fault(file: &FileEntry, found: Option<Kind<'_>>) -> Option<&'static str> {
+fn hardlink_fault<C: PartialEq>(
+    file: &FileEntry<C>,
+    found: Option<&Kind<'_, C>>,
+) -> Option<&'static str> {
     let Some(Kind::File(other)) = found else {
         return Some("that is not a regular file of the document");
     };

@@ -10,70 +10,108 @@ use serde::Serialize;
 
 use super::read::{CHARACTER_DEVICE, DIRECTORY, REGULAR, SYMLINK};
 use super::{
-    DirectoryEntry, Document, DocumentError, FileEntry, SymlinkEntry, WhiteoutEntry, json,
+    Content, DirectoryEntry, Document, DocumentError, FileEntry, SymlinkEntry, WhiteoutEntry, json,
 };
+use crate::format::content::ContentId;
 use crate::words::entry::Attributes;
 use crate::words::relpath::RelPath;
 
-/// One entry after the other, none of which stays in memory.
+/// How a format writes a file. The other kinds of entries are the same in all of them.
+pub trait WriteFile: Sized {
+    /// Writes the entry.
+    ///
+    /// # Errors
+    /// When its mtime is outside the years 0 to 9999.
+    fn write_file(entry: &FileEntry<Self>, out: &mut dyn io::Write) -> Result<(), DocumentError>;
+}
+
+impl WriteFile for Content {
+    fn write_file(entry: &FileEntry, mut out: &mut dyn io::Write) -> Result<(), DocumentError> {
+        Ok(json::write(&written_file(entry)?, &mut out)?)
+    }
+}
+
+impl WriteFile for Option<ContentId> {
+    fn write_file(
+        entry: &FileEntry<Self>,
+        mut out: &mut dyn io::Write,
+    ) -> Result<(), DocumentError> {
+        Ok(json::write(&written_paged_file(entry)?, &mut out)?)
+    }
+}
+
+/// A document of format v1.
 pub(super) fn write(document: &Document, out: &mut dyn io::Write) -> Result<(), DocumentError> {
     out.write_all(b"{\"files\":[")?;
-    list(document.files.iter().map(written_file), out)?;
+    write_lists(document, out)
+}
+
+/// What comes after the bracket of the list of files. One entry after the other, none of which stays in memory.
+pub(super) fn write_lists<C: WriteFile>(
+    document: &Document<C>,
+    out: &mut dyn io::Write,
+) -> Result<(), DocumentError> {
+    list(&document.files, C::write_file, out)?;
     if !document.directories.is_empty() {
         out.write_all(b"],\"directories\":[")?;
-        list(document.directories.iter().map(written_directory), out)?;
+        list(&document.directories, write_directory, out)?;
     }
     if !document.symlinks.is_empty() {
         out.write_all(b"],\"symlinks\":[")?;
-        list(document.symlinks.iter().map(written_symlink), out)?;
+        list(&document.symlinks, write_symlink, out)?;
     }
     if !document.whiteouts.is_empty() {
         out.write_all(b"],\"whiteouts\":[")?;
-        list(document.whiteouts.iter().map(written_whiteout), out)?;
+        list(&document.whiteouts, write_whiteout, out)?;
     }
     Ok(out.write_all(b"]}")?)
 }
 
-fn list<T: Serialize>(
-    entries: impl Iterator<Item = Result<T, DocumentError>>,
-    mut out: &mut dyn io::Write,
-) -> Result<(), DocumentError> {
-    for (number, entry) in entries.enumerate() {
+type Write<E> = fn(&E, &mut dyn io::Write) -> Result<(), DocumentError>;
+
+fn list<E>(entries: &[E], write: Write<E>, out: &mut dyn io::Write) -> Result<(), DocumentError> {
+    for (number, entry) in entries.iter().enumerate() {
         if number > 0 {
             out.write_all(b",")?;
         }
-        json::write(&entry?, &mut out)?;
+        write(entry, out)?;
     }
     Ok(())
 }
 
-/// How many bytes a file is in a document, its comma left out.
-pub(super) fn file_length(entry: &FileEntry) -> Result<u64, DocumentError> {
-    length(&written_file(entry)?)
+pub(super) fn write_directory(
+    entry: &DirectoryEntry,
+    mut out: &mut dyn io::Write,
+) -> Result<(), DocumentError> {
+    let written = written_path(&entry.path, &entry.attributes, DIRECTORY)?;
+    Ok(json::write(&written, &mut out)?)
 }
 
-/// The same of a directory.
-pub(super) fn directory_length(entry: &DirectoryEntry) -> Result<u64, DocumentError> {
-    length(&written_directory(entry)?)
+pub(super) fn write_whiteout(
+    entry: &WhiteoutEntry,
+    mut out: &mut dyn io::Write,
+) -> Result<(), DocumentError> {
+    let written = written_path(&entry.path, &entry.attributes, CHARACTER_DEVICE)?;
+    Ok(json::write(&written, &mut out)?)
 }
 
-/// The same of a symlink.
-pub(super) fn symlink_length(entry: &SymlinkEntry) -> Result<u64, DocumentError> {
-    length(&written_symlink(entry)?)
+pub(super) fn write_symlink(
+    entry: &SymlinkEntry,
+    mut out: &mut dyn io::Write,
+) -> Result<(), DocumentError> {
+    Ok(json::write(&written_symlink(entry)?, &mut out)?)
 }
 
-/// The same of a whiteout.
-pub(super) fn whiteout_length(entry: &WhiteoutEntry) -> Result<u64, DocumentError> {
-    length(&written_whiteout(entry)?)
-}
-
-fn length(entry: &impl Serialize) -> Result<u64, DocumentError> {
+/// How many bytes an entry is in a document, its comma left out.
+pub(super) fn length<E>(entry: &E, write: Write<E>) -> Result<u64, DocumentError> {
     let mut length = Length(0);
-    json::write(entry, &mut length)?;
+    write(entry, &mut length)?;
     Ok(length.0)
 }
 
-struct Length(u64);
+/// Counts what is written to it.
+#[derive(Debug, Default)]
+pub(super) struct Length(pub(super) u64);
 
 impl io::Write for Length {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -95,6 +133,24 @@ struct WrittenFile<'a> {
     metadata: Metadata,
     #[serde(skip_serializing_if = "Option::is_none")]
     checksum: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hardlink_of: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hardlink_of_bytes: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    xattrs: BTreeMap<&'a str, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relative_path_bytes: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenPagedFile<'a> {
+    relative_path: Cow<'a, str>,
+    read_only: bool,
+    metadata: Metadata,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hardlink_of: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,13 +198,7 @@ struct Metadata {
 
 fn written_file(entry: &FileEntry) -> Result<WrittenFile<'_>, DocumentError> {
     let (relative_path, relative_path_bytes) = text_and_bytes(entry.path.as_bytes());
-    let (hardlink_of, hardlink_of_bytes) = match &entry.hardlink_of {
-        Some(target) => {
-            let (text, bytes) = text_and_bytes(target.as_bytes());
-            (Some(text), bytes)
-        }
-        None => (None, None),
-    };
+    let (hardlink_of, hardlink_of_bytes) = written_target(entry.hardlink_of.as_ref());
     Ok(WrittenFile {
         digest: entry.content.digest().to_string(),
         read_only: entry.read_only,
@@ -165,12 +215,31 @@ fn written_file(entry: &FileEntry) -> Result<WrittenFile<'_>, DocumentError> {
     })
 }
 
-fn written_directory(entry: &DirectoryEntry) -> Result<WrittenPath<'_>, DocumentError> {
-    written_path(&entry.path, &entry.attributes, DIRECTORY)
+fn written_paged_file(
+    entry: &FileEntry<Option<ContentId>>,
+) -> Result<WrittenPagedFile<'_>, DocumentError> {
+    let (relative_path, relative_path_bytes) = text_and_bytes(entry.path.as_bytes());
+    let (hardlink_of, hardlink_of_bytes) = written_target(entry.hardlink_of.as_ref());
+    Ok(WrittenPagedFile {
+        relative_path,
+        read_only: entry.read_only,
+        metadata: metadata(&entry.path, &entry.attributes, entry.size, REGULAR)?,
+        content: entry.content.map(|content| content.to_string()),
+        hardlink_of,
+        hardlink_of_bytes,
+        xattrs: xattrs(&entry.attributes),
+        relative_path_bytes,
+    })
 }
 
-fn written_whiteout(entry: &WhiteoutEntry) -> Result<WrittenPath<'_>, DocumentError> {
-    written_path(&entry.path, &entry.attributes, CHARACTER_DEVICE)
+fn written_target(target: Option<&RelPath>) -> (Option<Cow<'_, str>>, Option<String>) {
+    match target {
+        Some(target) => {
+            let (text, bytes) = text_and_bytes(target.as_bytes());
+            (Some(text), bytes)
+        }
+        None => (None, None),
+    }
 }
 
 fn written_path<'a>(

@@ -2,13 +2,6 @@
 //! Reading takes from it only what is checked: the config's digest and size, layers of our own media type, annotations.
 //! `urls` and embedded data are never looked at. Here is the manifest of format v1; `paged` has that of format v2.
 
-#[cfg_attr(
-    not(any(test, feature = "fuzzing")),
-    expect(
-        dead_code,
-        reason = "nothing publishes or fetches with it yet: it is held by its vectors and fuzzing"
-    )
-)]
 pub mod paged;
 mod wire;
 

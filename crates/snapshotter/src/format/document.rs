@@ -7,13 +7,6 @@ mod encoded;
 mod entries;
 mod error;
 pub(crate) mod json;
-#[cfg_attr(
-    not(any(test, feature = "fuzzing")),
-    expect(
-        dead_code,
-        reason = "nothing captures or restores with it yet: it is held by its vectors and fuzzing"
-    )
-)]
 pub mod paged;
 mod read;
 mod validate;

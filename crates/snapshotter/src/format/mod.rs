@@ -4,13 +4,6 @@
 pub mod artifact;
 pub mod document;
 
-#[cfg_attr(
-    not(any(test, feature = "fuzzing")),
-    expect(
-        dead_code,
-        reason = "nothing captures or restores with it yet: it is held by its vectors and fuzzing"
-    )
-)]
 pub mod content;
 #[cfg_attr(
     not(any(test, feature = "fuzzing")),

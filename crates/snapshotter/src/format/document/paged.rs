@@ -147,7 +147,7 @@ impl PagedDocument {
         let all = self
             .own_pages()
             .try_fold(0_u64, |sum, (_, pages)| sum.checked_add(pages));
-        if !all.is_some_and(|all| all <= MAX_PAGES) {
+        if all.is_none_or(|all| all > MAX_PAGES) {
             return Err(DocumentError::PageSpace);
         }
         packs_fault(&self.packs, self.map).map_or(Ok(()), |what| Err(DocumentError::Packs { what }))

@@ -142,7 +142,9 @@ fn packs_without_pages_or_without_a_map() {
 
 #[test]
 fn a_long_map_is_cut_into_frames() {
-    let map: Vec<u8> = (0..2_500_000_u32).map(|at| (at * 31 >> 7) as u8).collect();
+    let map: Vec<u8> = (0..2_500_000_u32)
+        .map(|at| ((at * 31) >> 7) as u8)
+        .collect();
     let bytes = pack(&pages(1), &map, FramePages::Sixteen, Compression::Zstd(1));
     let found = layout(&bytes).unwrap();
     let lengths: Vec<_> = found

@@ -24,7 +24,16 @@ impl Contents {
     /// The content that an entry of this size names. One without a checksum was written by the Go library, whose snapshots
     /// cannot hold two files of one digest.
     pub(crate) fn find(&self, named: &document::Content, size: u64) -> Option<&Content> {
-        let digest = named.digest();
+        self.find_named(named.digest(), named.checksum().as_ref(), size)
+    }
+
+    /// The same by its digest and checksum.
+    pub(crate) fn find_named(
+        &self,
+        digest: Digest,
+        checksum: Option<&Checksum>,
+        size: u64,
+    ) -> Option<&Content> {
         let first = self
             .0
             .partition_point(|content| content.digest.as_u64() < digest.as_u64());
@@ -32,8 +41,7 @@ impl Contents {
             .iter()
             .take_while(|content| content.digest == digest);
         let is_named = |content: &&Content| {
-            let checksum = named.checksum();
-            content.size == size && checksum.is_none_or(|checksum| checksum == content.checksum)
+            content.size == size && checksum.is_none_or(|checksum| *checksum == content.checksum)
         };
         alike.into_iter().find(is_named)
     }

@@ -49,6 +49,26 @@ pub struct Document<C = Content> {
     pub whiteouts: Vec<WhiteoutEntry>,
 }
 
+impl<C> Document<C> {
+    /// The same entries, of whose files the bytes are said in another way.
+    pub fn map<D>(self, content: impl Fn(&FileEntry<C>) -> D) -> Document<D> {
+        let files = self.files.into_iter().map(|file| FileEntry {
+            content: content(&file),
+            path: file.path,
+            read_only: file.read_only,
+            size: file.size,
+            attributes: file.attributes,
+            hardlink_of: file.hardlink_of,
+        });
+        Document {
+            files: files.collect(),
+            directories: self.directories,
+            symlinks: self.symlinks,
+            whiteouts: self.whiteouts,
+        }
+    }
+}
+
 impl Document {
     /// Reads and checks a document. Memory stays within a small multiple of the input's length.
     ///

@@ -16,14 +16,15 @@ impl<'a> Placing<'a> {
     /// The inodes that the read-only files of a group can be hardlinks of; missing views are made, in one commit.
     pub(super) fn views(&self, jobs: &[Job<'_>]) -> Result<Vec<Option<Linkable<'a>>>> {
         let store = self.context.store;
-        let linked = jobs.iter().filter(|job| self.wants_link(job));
-        let known = store.known_views(linked.map(Job::view))?;
+        let wants_link = |job: &&Job<'_>| self.wants_link(job.planned, job.device);
+        let linked = jobs.iter().filter(wants_link);
+        let known = store.known_views(linked.filter_map(Job::view))?;
         let mut sources = Vec::with_capacity(jobs.len());
         let mut missing = Vec::new();
         for (index, job) in jobs.iter().enumerate() {
             let mut source = None;
-            if self.wants_link(job) {
-                source = store.find_view(&job.blob, &job.opened, &job.wanted, &known)?;
+            if let Some((blob, opened)) = job.blob().filter(|_| wants_link(&job)) {
+                source = store.find_view(blob, opened, &job.wanted, &known)?;
                 if source.is_none() {
                     missing.push(index);
                 }
@@ -52,15 +53,12 @@ impl<'a> Placing<'a> {
 
     fn make_view(&self, job: &Job<'_>) -> Result<Option<NewView<'a>>> {
         let context = self.context;
-        context
-            .store
-            .make_view(
-                &job.blob,
-                &job.opened,
-                &job.wanted,
-                context.privileged,
-                context.activity,
-            )
+        let Some((blob, opened)) = job.blob() else {
+            return Ok(None);
+        };
+        let (store, wanted) = (context.store, &job.wanted);
+        store
+            .make_view(blob, opened, wanted, context.privileged, context.activity)
             .map_err(|error| blame(error, job.planned))
     }
 
@@ -127,7 +125,11 @@ impl<'a> Placing<'a> {
     }
 
     fn source_again(&self, job: &Job<'_>) -> Result<Option<Linkable<'a>>> {
-        match self.context.store.current_view(&job.blob, &job.wanted)? {
+        let current = match job.blob() {
+            Some((blob, _)) => self.context.store.current_view(blob, &job.wanted)?,
+            None => None,
+        };
+        match current {
             Some(view) => Ok(Some(view)),
             None => self.new_source(job, Existing::Keep),
         }

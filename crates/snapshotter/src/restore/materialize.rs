@@ -8,11 +8,11 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::sync::{Mutex, PoisonError};
 
+use super::content::{Content, FileEntry};
 use super::directories::{self, unless_mounted};
 use super::plan::Plan;
 use super::{Context, Restored, others};
 use crate::catalog::{Blob, Txn, ViewKey};
-use crate::format::document::{Content, FileEntry};
 use crate::fs::{Dir, own_ids};
 use crate::limit::for_each;
 use crate::lock::lock;
@@ -101,15 +101,21 @@ fn look_up(
     let read = |txn: &Txn<'_>| txn.contents_of_snapshot(snapshot);
     let contents = context.store.catalog.read(read)?;
     for file in files {
-        let found = contents.find(&file.content, file.size);
-        let found = found.ok_or_else(|| disagree(file))?;
-        // Those of the Go library have no checksums.
-        file.content = Content::V1 {
-            digest: found.digest,
-            checksum: Some(found.checksum),
+        let data_size = match file.content {
+            Content::Blob { digest, checksum } => {
+                let found = contents.find_named(digest, checksum.as_ref(), file.size);
+                let found = found.ok_or_else(|| disagree(file))?;
+                // Those of the Go library have no checksums.
+                let checksum = Some(found.checksum);
+                file.content = Content::Blob { digest, checksum };
+                found.data_size
+            }
+            Content::Pages { first, .. } => context
+                .packs
+                .map_or(0, |packs| packs.data_size(first, file.size)),
         };
-        restored.logical_bytes = total([restored.logical_bytes, found.size]);
-        restored.data_bytes = total([restored.data_bytes, found.data_size]);
+        restored.logical_bytes = total([restored.logical_bytes, file.size]);
+        restored.data_bytes = total([restored.data_bytes, data_size]);
     }
     Ok(())
 }
@@ -144,21 +150,38 @@ pub(super) struct Placing<'a> {
 /// A file about to be placed, with all that is known of it.
 pub(super) struct Job<'a> {
     pub(super) planned: &'a FileEntry,
-    pub(super) blob: Blob,
-    pub(super) opened: OpenBlob,
+    pub(super) source: Source,
+    /// Bytes of data in it.
+    pub(super) data_size: u64,
     pub(super) wanted: Wanted,
     /// The device of the directory it goes to.
     pub(super) device: u64,
 }
 
+/// What a file's bytes are copied from.
+pub(super) enum Source {
+    Blob(Blob, OpenBlob),
+    /// Packs: its pages in the page space from this one on.
+    Pages(u64),
+}
+
 impl Job<'_> {
+    /// The blob with its bytes, if it has one.
+    pub(super) fn blob(&self) -> Option<(&Blob, &OpenBlob)> {
+        match &self.source {
+            Source::Blob(blob, opened) => Some((blob, opened)),
+            Source::Pages(_) => None,
+        }
+    }
+
     pub(super) fn name(&self) -> &OsStr {
         os_name(self.planned.path.file_name())
     }
 
-    /// What a view of it is called by.
-    pub(super) fn view(&self) -> ViewKey {
-        (self.blob.checksum, self.wanted.fingerprint)
+    /// What a view of its blob is called by.
+    pub(super) fn view(&self) -> Option<ViewKey> {
+        let (blob, _) = self.blob()?;
+        Some((blob.checksum, self.wanted.fingerprint))
     }
 }
 
@@ -191,15 +214,18 @@ impl<'a> Placing<'a> {
         }
     }
 
-    /// The blobs of files, which only those are that the snapshot references.
-    pub(super) fn blobs(&self, files: &[FileEntry]) -> Result<Vec<Blob>> {
+    /// The blobs of files, which only those are that the snapshot references. What has pages has none.
+    pub(super) fn blobs(&self, files: &[FileEntry]) -> Result<Vec<Option<Blob>>> {
+        if self.context.packs.is_some() {
+            return Ok(files.iter().map(|_| None).collect());
+        }
         self.context.store.catalog.read(|txn| {
             let blob = |file: &FileEntry| {
                 let found = match file.content.checksum() {
                     Some(checksum) => txn.blob_of_snapshot(self.snapshot, &checksum)?,
                     None => None,
                 };
-                found.ok_or_else(|| disagree(file))
+                found.ok_or_else(|| disagree(file)).map(Some)
             };
             files.iter().map(blob).collect()
         })
@@ -237,37 +263,52 @@ impl<'a> Placing<'a> {
     pub(super) fn open(
         &self,
         planned: &'a FileEntry,
-        blob: Blob,
+        blob: Option<Blob>,
         device: u64,
     ) -> Result<Option<Job<'a>>> {
-        let opened = self
-            .context
-            .store
-            .open_good(&blob, self.context.activity)
-            .map_err(|error| blame(error, planned))?;
-        let mut job = Job {
-            device,
-            planned,
-            blob,
-            opened,
-            wanted: Wanted::new(self.effective(planned), self.context.relaxed_times),
-        };
-        if job.opened.form == Form::Packed && self.wants_link(&job) {
-            match self.unpack(&job)? {
-                Some(plain) => job.opened = plain,
-                None => return Ok(None),
+        let wanted = Wanted::new(self.effective(planned), self.context.relaxed_times);
+        let (source, data_size) = match (&planned.content, blob) {
+            (Content::Pages { first, .. }, _) => {
+                let packs = self.context.packs;
+                let data_size = packs.map_or(0, |packs| packs.data_size(*first, planned.size));
+                (Source::Pages(*first), data_size)
             }
-        }
-        Ok(Some(job))
+            (Content::Blob { .. }, Some(blob)) => {
+                let Some(opened) = self.open_blob(planned, &blob, &wanted, device)? else {
+                    return Ok(None);
+                };
+                let data_size = blob.data_size;
+                (Source::Blob(blob, opened), data_size)
+            }
+            (Content::Blob { .. }, None) => return Err(disagree(planned)),
+        };
+        Ok(Some(Job {
+            planned,
+            source,
+            data_size,
+            wanted,
+            device,
+        }))
     }
 
-    /// Nobody links to a packed file: the blob becomes plain first.
-    fn unpack(&self, job: &Job<'_>) -> Result<Option<OpenBlob>> {
+    /// Nobody links to a packed file: such a blob becomes plain first.
+    fn open_blob(
+        &self,
+        planned: &FileEntry,
+        blob: &Blob,
+        wanted: &Wanted,
+        device: u64,
+    ) -> Result<Option<OpenBlob>> {
         let context = self.context;
+        let opened = context.store.open_good(blob, context.activity);
+        let opened = opened.map_err(|error| blame(error, planned))?;
+        if opened.form != Form::Packed || !self.wants_link(planned, device) {
+            return Ok(Some(opened));
+        }
         context
             .store
-            .unpack(&job.blob, &job.wanted, context.privileged, context.activity)
-            .map_err(|error| blame(error, job.planned))
+            .unpack(blob, wanted, context.privileged, context.activity)
+            .map_err(|error| blame(error, planned))
     }
 
     /// What this process may set: without privileges, files are its own and have `user.*` attributes only.
@@ -291,10 +332,10 @@ impl<'a> Placing<'a> {
     }
 
     fn count(&self, job: &Job<'_>, placement: Placement) {
-        lock(&self.placements).count(placement, job.blob.data_size);
+        lock(&self.placements).count(placement, job.data_size);
         // Copies have told of their bytes while they ran.
         if placement != Placement::Copy {
-            let _ = self.context.activity.advance(job.blob.data_size);
+            let _ = self.context.activity.advance(job.data_size);
         }
         self.context.activity.tell(|| Event::FileFinished {
             path: job.planned.path.as_path().to_owned(),
@@ -305,17 +346,17 @@ impl<'a> Placing<'a> {
     fn leave(&self, job: &Job<'_>) {
         let mut left = lock(&self.left);
         left.files += 1;
-        left.logical_bytes = total([left.logical_bytes, job.blob.size]);
-        left.data_bytes = total([left.data_bytes, job.blob.data_size]);
+        left.logical_bytes = total([left.logical_bytes, job.planned.size]);
+        left.data_bytes = total([left.data_bytes, job.data_size]);
         left.paths.insert(job.planned.path.clone());
     }
 
     /// Whether a file becomes a hardlink, if that can be made.
-    pub(super) fn wants_link(&self, job: &Job<'_>) -> bool {
-        job.planned.read_only
+    pub(super) fn wants_link(&self, planned: &FileEntry, device: u64) -> bool {
+        planned.read_only
             // From one mount to another nothing can be linked.
             && !self.context.store.is_read_only()
-            && job.device == self.context.store.root.device
+            && device == self.context.store.root.device
             && matches!(self.context.link_mode, LinkMode::Auto | LinkMode::Hardlink)
     }
 

@@ -1,11 +1,13 @@
 //! Restoring a snapshot: resolve → plan → materialize.
 
+mod content;
 mod directories;
 mod early;
 mod linked;
 mod materialize;
 mod names;
 mod others;
+mod pages;
 mod plan;
 mod preview;
 mod request;
@@ -20,12 +22,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use content::Content;
 use directories::OutputDir;
 use early::EarlyFiles;
+use pages::Packs;
 use plan::{Plan, Selection};
 
 use crate::activity::Activity;
-use crate::catalog::{Snapshot, Sync};
+use crate::catalog::{Snapshot, Sync, Txn};
 use crate::format::document::Document;
 use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
@@ -50,6 +54,8 @@ struct Context<'a> {
     privileged: bool,
     cloning: Cloning,
     early: Option<&'a EarlyFiles>,
+    /// Of a snapshot of format v2.
+    packs: Option<&'a Packs<'a>>,
 }
 
 impl Context<'_> {
@@ -159,9 +165,15 @@ impl Call<'_> {
         Ok((snapshot, fetched, restored))
     }
 
-    /// What there is to make. A description that is damaged is fetched again.
-    fn plan(&self, snapshot: &Snapshot) -> Result<Plan> {
-        let read = || self.document(snapshot);
+    /// What there is to make, and out of which packs. A description that is damaged is fetched again.
+    fn plan(&self, snapshot: &Snapshot) -> Result<(Plan, Option<Packs<'_>>)> {
+        if snapshot.format == 2 {
+            let document = self.read(snapshot, |txn| txn.paged_document(snapshot.id))?;
+            let packs = Packs::open(self.store, &document)?;
+            let plan = self.plan_of(content::of_pages(document))?;
+            return Ok((plan, Some(packs)));
+        }
+        let read = || self.read(snapshot, |txn| txn.document(snapshot.id));
         let document = match (read(), &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
                 match remote::repair_description(remote, snapshot) {
@@ -172,13 +184,17 @@ impl Call<'_> {
             }
             (document, _) => document?,
         };
+        Ok((self.plan_of(content::of_blobs(document))?, None))
+    }
+
+    fn plan_of(&self, document: Document<Content>) -> Result<Plan> {
         let mut plan = plan::plan(document, &self.request.paths, self.limits.files())?;
         self.leave_out_setid(&mut plan);
         Ok(plan)
     }
 
     /// Where nothing is leased, the row may be another snapshot's by now.
-    fn document(&self, snapshot: &Snapshot) -> Result<Document> {
+    fn read<T>(&self, snapshot: &Snapshot, read: impl FnOnce(&Txn<'_>) -> Result<T>) -> Result<T> {
         self.store.catalog.read(|txn| {
             if self.operation.is_none() {
                 let manifest = txn.manifest(snapshot.id)?;
@@ -186,14 +202,14 @@ impl Call<'_> {
                     return Err(removed("restored"));
                 }
             }
-            txn.document(snapshot.id)
+            read(txn)
         })
     }
 
     fn materialize(
         &self,
         snapshot: &Snapshot,
-        plan: Plan,
+        (plan, packs): (Plan, Option<Packs<'_>>),
         early: Option<&EarlyFiles>,
     ) -> Result<Restored> {
         let output = open_output(self.store, &self.request.output_dir)?;
@@ -208,6 +224,7 @@ impl Call<'_> {
             privileged: is_privileged(),
             cloning: Cloning::default(),
             early,
+            packs: packs.as_ref(),
         };
         materialize::all(&context, snapshot.id, plan)
     }

@@ -2,10 +2,10 @@
 
 use std::io;
 
+use super::content::FileEntry;
 use super::directories::{published, unless_mounted};
 use super::materialize::{ATTEMPTS, Job, Placing};
 use super::plan::Link;
-use crate::format::document::FileEntry;
 use crate::fs::{Dir, temporary};
 use crate::lock::lock;
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -78,12 +78,12 @@ impl<'a> Placing<'a> {
         let name = link.path.file_name();
         let result = temporary.publish(os_name(name), self.context.no_clobber);
         published(result, to, name)?;
-        lock(&self.placements).count(placement, job.blob.data_size);
+        lock(&self.placements).count(placement, job.data_size);
         // Where the first name was left, this one has the bytes.
         let mut left = lock(&self.left);
         if left.paths.remove(&link.of) {
-            left.logical_bytes = left.logical_bytes.saturating_sub(job.blob.size);
-            left.data_bytes = left.data_bytes.saturating_sub(job.blob.data_size);
+            left.logical_bytes = left.logical_bytes.saturating_sub(job.planned.size);
+            left.data_bytes = left.data_bytes.saturating_sub(job.data_size);
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use crate::format::document::{Document, FileEntry, SymlinkEntry, WhiteoutEntry};
+use super::content::{Content, FileEntry};
+use crate::format::document::{Document, SymlinkEntry, WhiteoutEntry};
 use crate::words::entry::{Attributes, SETID_BITS};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::relpath::{RelPath, is_base};
@@ -112,7 +113,11 @@ pub(super) struct Link {
 const GROUP_BYTES: u64 = 4 << 20;
 
 /// Works out what to make of a document, or of the part below `paths`, in groups of so many files at most.
-pub(super) fn plan(document: Document, paths: &[PathBuf], together: usize) -> Result<Plan> {
+pub(super) fn plan(
+    document: Document<Content>,
+    paths: &[PathBuf],
+    together: usize,
+) -> Result<Plan> {
     let selection = Selection::new(paths)?;
     selection.require_all_found(&document)?;
     let mut directories = Directories::default();
@@ -181,7 +186,7 @@ impl Selection {
         after > 0 && path.starts_with(&self.tops[after - 1])
     }
 
-    fn require_all_found(&self, document: &Document) -> Result<()> {
+    fn require_all_found<C>(&self, document: &Document<C>) -> Result<()> {
         if self.asked.is_empty() {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::content::{Content, of_blobs, of_pages};
 use super::directories::OutputDir;
 use super::plan::{Plan, plan};
 use super::{RestoreRequest, near_output};
@@ -53,6 +54,7 @@ pub(crate) fn run(
     let (reference, manifest_digest, document) = match (described_here(store, request), remote) {
         (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
             let (manifest, _, document) = remote.description(&request.reference, activity)?;
+            let document = of_blobs(document);
             (request.reference.clone(), Sha256::of(&manifest), document)
         }
         (here, _) => here?,
@@ -74,10 +76,13 @@ pub(crate) fn run(
 fn described_here(
     store: &Store,
     request: &RestoreRequest,
-) -> Result<(Reference, Sha256, Document)> {
+) -> Result<(Reference, Sha256, Document<Content>)> {
     let (snapshot, document) = store.catalog.read(|txn| {
         let snapshot = txn.resolve(&request.reference)?;
-        let document = txn.document(snapshot.id)?;
+        let document = match snapshot.format {
+            2 => of_pages(txn.paged_document(snapshot.id)?),
+            _ => of_blobs(txn.document(snapshot.id)?),
+        };
         Ok((snapshot, document))
     })?;
     Ok((snapshot.reference, snapshot.manifest_digest, document))

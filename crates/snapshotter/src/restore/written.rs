@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io;
 
+use super::content::Content;
 use super::directories::{self, published, warn_unset};
-use super::materialize::{Job, Placing, blame};
+use super::materialize::{Job, Placing, Source, blame};
+use super::pages::content_of;
 use super::plan::Link;
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
@@ -12,7 +14,7 @@ use crate::fs::temporary::Temporary;
 use crate::fs::{Dir, Stat, attributes};
 use crate::pass::{Hashing, Output, holes_are_zero, is_wrong, pass};
 use crate::store::{Told, is_unreadable};
-use crate::words::error::{At, Result};
+use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::form::Form;
 use crate::words::placement::{LinkMode, Placement};
 use crate::words::relpath::os_name;
@@ -31,7 +33,7 @@ impl Placing<'_> {
         if self.context.no_clobber {
             return Err(directories::exists(&path()));
         }
-        if stat.kind != Kind::File || stat.size != job.blob.size {
+        if stat.kind != Kind::File || stat.size != job.planned.size {
             return Ok(false);
         }
         let others = self.plan.others(&job.planned.path);
@@ -62,12 +64,23 @@ impl Placing<'_> {
     /// Whether a file in the output has a blob's bytes; one that the disk does not give back has not.
     fn has_bytes(&self, file: &File, job: &Job<'_>) -> Result<io::Result<bool>> {
         let context = self.context;
-        let map = context.store.extents(&job.blob)?;
         let progress = |_| context.activity.advance(0);
-        let result =
-            pass(file, &map, Output::None, Hashing::Checksum, &progress).and_then(|hashes| {
-                Ok(hashes.checksum == job.blob.checksum && holes_are_zero(file, &map)?)
-            });
+        let result = match job.blob() {
+            Some((blob, _)) => {
+                let map = context.store.extents(blob)?;
+                let hashes = pass(file, &map, Output::None, Hashing::Checksum, &progress);
+                hashes.and_then(|hashes| {
+                    Ok(hashes.checksum == blob.checksum && holes_are_zero(file, &map)?)
+                })
+            }
+            None => match job.planned.content {
+                Content::Pages { id: Some(id), .. } => {
+                    content_of(file, job.planned.size, &|| progress(0)).map(|found| found == id)
+                }
+                // Nobody knows what to compare with.
+                _ => Ok(false),
+            },
+        };
         context.activity.check()?;
         Ok(match result {
             Err(error) if is_wrong(&error) => Ok(false),
@@ -88,8 +101,9 @@ impl Placing<'_> {
 
     /// Gives the name to a file that was written while its blob was fetched, if there is one.
     fn take_early(&self, parent: &Dir, job: &Job<'_>) -> Result<bool> {
-        let early = self.context.early;
-        let Some(file) = early.and_then(|early| early.take(&job.blob.checksum, job.device)) else {
+        let early = self.context.early.zip(job.blob());
+        let file = early.and_then(|(early, (blob, _))| early.take(&blob.checksum, job.device));
+        let Some(file) = file else {
             return Ok(false);
         };
         let mut temporary = Temporary::unnamed(parent, file);
@@ -99,7 +113,7 @@ impl Placing<'_> {
             Err(error) if cannot_share(&error) => Ok(false),
             result => {
                 published(result, parent, job.planned.path.file_name())?;
-                let _ = self.context.activity.advance(job.blob.data_size);
+                let _ = self.context.activity.advance(job.data_size);
                 Ok(true)
             }
         }
@@ -125,39 +139,53 @@ impl Placing<'_> {
 
     fn fill(&self, parent: &Dir, job: &Job<'_>, file: &File) -> Result<Placement> {
         let context = self.context;
-        let device = job.device;
-        let cloning = &context.cloning;
-        if job.opened.form == Form::Plain
-            && cloning.is_worth_it(device, job.blob.data_size, context.link_mode)
-            && cloning
-                .clone(device, &job.opened.file, file)
+        if let Some((_, opened)) = job.blob()
+            && opened.form == Form::Plain
+            && context
+                .cloning
+                .is_worth_it(job.device, job.data_size, context.link_mode)
+            && context
+                .cloning
+                .clone(job.device, &opened.file, file)
                 .at("clone", parent.path_of(job.name()))?
         {
             return Ok(Placement::Reflink);
         }
         if context.link_mode == LinkMode::Reflink {
-            self.warn(
-                job,
-                match job.opened.form {
-                    Form::Plain => "copied: the filesystem cannot reflink it",
-                    Form::Packed => "copied: it is stored packed, as it was delivered",
-                },
-            );
+            self.warn(job, why_copied(&job.source));
         }
-        if job.blob.data_size >= LARGE {
-            context.store.require_space(parent, job.blob.data_size)?;
+        if job.data_size >= LARGE {
+            context.store.require_space(parent, job.data_size)?;
         }
-        let sync_soon = false;
-        context
-            .store
-            .copy_verified(
-                &job.blob,
-                &job.opened,
-                Output::File { file, sync_soon },
-                context.activity,
-                Told::Here,
-            )
+        self.copy(job, file)
             .map_err(|error| blame(error, job.planned))?;
         Ok(Placement::Copy)
+    }
+
+    fn copy(&self, job: &Job<'_>, file: &File) -> Result<()> {
+        let context = self.context;
+        let activity = context.activity;
+        match (&job.source, context.packs) {
+            (Source::Blob(blob, opened), _) => {
+                let sync_soon = false;
+                let output = Output::File { file, sync_soon };
+                let store = context.store;
+                store.copy_verified(blob, opened, output, activity, Told::Here)
+            }
+            (Source::Pages(first), Some(packs)) => {
+                packs.fill(file, *first, job.planned.size, activity)
+            }
+            (Source::Pages(_), None) => Err(Error::new(ErrorKind::Internal, "pages without packs")),
+        }
+    }
+}
+
+fn why_copied(source: &Source) -> &'static str {
+    match source {
+        Source::Blob(_, opened) if opened.form == Form::Plain => {
+            "copied: the filesystem cannot reflink it"
+        }
+        Source::Blob(..) => "copied: it is stored packed, as it was delivered",
+        Source::Pages(_) => "copied: it is stored in pages",
     }
 }

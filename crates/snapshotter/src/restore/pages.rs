@@ -1,0 +1,364 @@
+//! Files of format v2 out of packs. What a file needs is sorted by where it is in the packs, so that each frame is read,
+//! verified and decoded once for it; frames that lie together are read at once, by several threads if there are many.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::activity::Activity;
+use crate::format::content::{ContentHasher, ContentId, page_digest};
+use crate::format::document::paged::PagedDocument;
+use crate::format::map::Map;
+use crate::format::pack::FrameDecoder;
+use crate::fs::ahead::Ahead;
+use crate::fs::hook::step;
+use crate::lock::lock;
+use crate::pass::lanes::Helpers;
+use crate::store::{PackReader, Store};
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::page::{PAGE_BYTES, pages};
+
+/// Frames that are read at once.
+const TOGETHER: usize = 32;
+
+/// The packs that a snapshot names, open, and its map.
+#[derive(Debug)]
+pub(super) struct Packs<'s> {
+    store: &'s Store,
+    packs: Vec<PackReader>,
+    map: Map,
+    /// Those that no thread uses: what one has decoded last may be what the next file begins with.
+    idle: Mutex<Vec<Frames>>,
+}
+
+/// Frames of one pack, decoded.
+#[derive(Debug)]
+struct Frames {
+    decoder: FrameDecoder,
+    stored: Vec<u8>,
+    decoded: Vec<u8>,
+    /// Which these are.
+    pack: usize,
+    frames: Range<usize>,
+}
+
+/// Pages that lie together in a pack and in a file.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    pack: usize,
+    /// In the pack.
+    page: u64,
+    /// In the file.
+    at: u64,
+    pages: u64,
+}
+
+/// Runs in frames that are read at once.
+#[derive(Debug)]
+struct Window {
+    runs: Range<usize>,
+    frames: Range<usize>,
+}
+
+impl<'s> Packs<'s> {
+    /// Opens the packs of a document and reads its map.
+    ///
+    /// # Errors
+    /// `Damaged` where one is missing or is not what the document says.
+    pub(super) fn open(store: &'s Store, document: &PagedDocument) -> Result<Self> {
+        let packs = document.packs.iter().map(|named| {
+            let pack = store.read_pack(named.id)?;
+            if pack.layout().pages() != named.pages {
+                let text = format!(
+                    "the document and the pack {} disagree about its pages",
+                    named.id
+                );
+                return Err(Error::damaged(text));
+            }
+            Ok(pack)
+        });
+        let packs: Vec<PackReader> = packs.collect::<Result<_>>()?;
+        let map = match (document.map, packs.first()) {
+            (Some(place), Some(first)) => {
+                let pages: Vec<u64> = document.packs.iter().map(|pack| pack.pages).collect();
+                store.read_map(first, place, document.page_space(), &pages)?
+            }
+            _ => Map::default(),
+        };
+        Ok(Self {
+            store,
+            packs,
+            map,
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Bytes of data in a file of this size, whose first page is this one.
+    pub(super) fn data_size(&self, first: u64, size: u64) -> u64 {
+        let mapped: u64 = self
+            .map
+            .range(range(first, size))
+            .map(|extent| extent.pages)
+            .sum();
+        mapped.saturating_mul(PAGE_BYTES as u64).min(size)
+    }
+
+    /// Writes a file's data into an empty file, which becomes so long. `first` is its first page.
+    ///
+    /// # Errors
+    /// `Damaged` where a pack does not have them; the pack is marked then.
+    pub(super) fn fill(
+        &self,
+        file: &File,
+        first: u64,
+        size: u64,
+        activity: &Activity,
+    ) -> Result<()> {
+        step("write")
+            .and_then(|()| file.set_len(size))
+            .at("write to", "the output")?;
+        let runs = self.runs(range(first, size));
+        ask_for_space(file, &runs, size).at("write to", "the output")?;
+        let mut runs = self.cut(&runs);
+        runs.sort_unstable_by_key(|run| (run.pack, run.page));
+        let windows = self.windows(&runs);
+        let work = |window: &Window, frames: &mut Frames| {
+            self.read(&runs[window.runs.start], window, frames)?;
+            for run in &runs[window.runs.clone()] {
+                activity.check()?;
+                self.write(file, size, run, frames, activity)?;
+            }
+            Ok(())
+        };
+        self.for_each(&windows, work)
+    }
+
+    fn runs(&self, of: Range<u64>) -> Vec<Run> {
+        let extents = self.map.range(of.clone());
+        let runs = extents.map(|extent| Run {
+            pack: extent.pack as usize,
+            page: extent.page,
+            at: extent.start - of.start,
+            pages: extent.pages,
+        });
+        runs.collect()
+    }
+
+    /// Cuts long runs where a frame ends, so that each is in a window.
+    fn cut(&self, runs: &[Run]) -> Vec<Run> {
+        let mut all = Vec::with_capacity(runs.len());
+        for run in runs {
+            let per_frame = u64::from(self.packs[run.pack].layout().frame_pages().count());
+            let most = TOGETHER as u64 * per_frame;
+            let mut left = *run;
+            while left.pages > 0 {
+                let pages = left.pages.min(most - left.page % most);
+                all.push(Run { pages, ..left });
+                left.page += pages;
+                left.at += pages;
+                left.pages -= pages;
+            }
+        }
+        all
+    }
+
+    /// Groups sorted runs by frames that are read at once.
+    fn windows(&self, runs: &[Run]) -> Vec<Window> {
+        let mut windows: Vec<Window> = Vec::new();
+        for (number, run) in runs.iter().enumerate() {
+            let per_frame = u64::from(self.packs[run.pack].layout().frame_pages().count());
+            let first = (run.page / per_frame) as usize;
+            let end = (run.page + run.pages).div_ceil(per_frame) as usize;
+            match windows.last_mut() {
+                Some(last)
+                    if runs[last.runs.start].pack == run.pack
+                        && first <= last.frames.end
+                        && end - last.frames.start <= TOGETHER =>
+                {
+                    last.runs.end = number + 1;
+                    last.frames.end = last.frames.end.max(end);
+                }
+                _ => windows.push(Window {
+                    runs: number..number + 1,
+                    frames: first..end,
+                }),
+            }
+        }
+        windows
+    }
+
+    fn for_each(
+        &self,
+        windows: &[Window],
+        work: impl Fn(&Window, &mut Frames) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let run = || {
+            let mut frames = self.take()?;
+            while !is_over.load(Ordering::Relaxed) {
+                let Some(window) = windows.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                    break;
+                };
+                if let Err(error) = work(window, &mut frames) {
+                    is_over.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            lock(&self.idle).push(frames);
+            Ok(())
+        };
+        if windows.len() < 2 {
+            return run();
+        }
+        let helpers = Helpers::hire(windows.len() - 1);
+        std::thread::scope(|scope| {
+            let start = |_| {
+                let thread = std::thread::Builder::new().name("snapshotter-pages".to_owned());
+                // Out of threads: slower, and right.
+                thread.spawn_scoped(scope, run).ok()
+            };
+            let others: Vec<_> = (0..helpers.count()).map_while(start).collect();
+            let mut result = run();
+            for other in others {
+                match other.join() {
+                    Ok(other) => result = result.and(other),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            result
+        })
+    }
+
+    fn take(&self) -> Result<Frames> {
+        if let Some(frames) = lock(&self.idle).pop() {
+            return Ok(frames);
+        }
+        let decoder = FrameDecoder::new().map_err(|error| {
+            let text = format!("there is no memory to decompress with: {error}");
+            Error::new(ErrorKind::Internal, text)
+        })?;
+        Ok(Frames {
+            decoder,
+            stored: Vec::new(),
+            decoded: Vec::new(),
+            pack: 0,
+            frames: 0..0,
+        })
+    }
+
+    /// Has the frames of a window decoded.
+    fn read(&self, first: &Run, window: &Window, into: &mut Frames) -> Result<()> {
+        let has_them = into.pack == first.pack
+            && into.frames.start <= window.frames.start
+            && into.frames.end >= window.frames.end;
+        if has_them {
+            return Ok(());
+        }
+        let pack = &self.packs[first.pack];
+        let frames = &pack.layout().data_frames()[window.frames.clone()];
+        // What is half done is nothing.
+        into.frames = 0..0;
+        into.decoded.clear();
+        pack.read_stored(self.store, frames, &mut into.stored)?;
+        let mut rest = into.stored.as_slice();
+        for frame in frames {
+            let (stored, after) = rest.split_at(frame.stored as usize);
+            rest = after;
+            let decoded = pack.decode(self.store, frame, &mut into.decoder, stored)?;
+            into.decoded.extend_from_slice(decoded);
+        }
+        into.pack = first.pack;
+        into.frames = window.frames.clone();
+        Ok(())
+    }
+
+    /// Writes the pages of a run, which are in these frames. What is behind the end of the file has to be zero.
+    fn write(
+        &self,
+        file: &File,
+        size: u64,
+        run: &Run,
+        frames: &Frames,
+        activity: &Activity,
+    ) -> Result<()> {
+        let bytes = self.bytes(run, frames);
+        let at = run.at * PAGE_BYTES as u64;
+        let length = bytes
+            .len()
+            .min(usize::try_from(size - at).unwrap_or(usize::MAX));
+        let (bytes, beyond) = bytes.split_at(length);
+        if beyond.iter().any(|byte| *byte != 0) {
+            return Err(Error::damaged("a file's last page goes on behind its end"));
+        }
+        file.write_all_at(bytes, at).at("write to", "the output")?;
+        let told = activity.advance(bytes.len() as u64);
+        activity.check()?;
+        told.at("write to", "the output")
+    }
+
+    fn bytes<'f>(&self, run: &Run, frames: &'f Frames) -> &'f [u8] {
+        let per_frame = u64::from(self.packs[run.pack].layout().frame_pages().count());
+        let first = run.page - frames.frames.start as u64 * per_frame;
+        let start = first as usize * PAGE_BYTES;
+        &frames.decoded[start..start + run.pages as usize * PAGE_BYTES]
+    }
+}
+
+/// The pages of a file in the page space.
+fn range(first: u64, size: u64) -> Range<u64> {
+    first..first.saturating_add(pages(size))
+}
+
+/// Asks for the space of long runs before anything is written, in their order in the file, which is not that of the writing.
+fn ask_for_space(file: &File, runs: &[Run], size: u64) -> io::Result<()> {
+    let mut ahead = Ahead::default();
+    let mut runs = runs.iter().peekable();
+    while let Some(first) = runs.next() {
+        let mut end = first.at + first.pages;
+        while let Some(next) = runs.next_if(|next| next.at == end) {
+            end += next.pages;
+        }
+        let (mut at, end) = (
+            first.at * PAGE_BYTES as u64,
+            (end * PAGE_BYTES as u64).min(size),
+        );
+        while at < end {
+            ahead.expect(file, at, end)?;
+            at += 1 << 20;
+        }
+    }
+    Ok(())
+}
+
+/// What the bytes of a file are called, read through once.
+///
+/// # Errors
+/// The filesystem's; `UnexpectedEof` where it is shorter.
+pub(super) fn content_of(
+    file: &File,
+    size: u64,
+    progress: &dyn Fn() -> io::Result<()>,
+) -> io::Result<ContentId> {
+    let map = crate::fs::scan::extents(file, size)?;
+    let mut content = ContentHasher::new(size);
+    let mut next = 0;
+    let mut page = [0; PAGE_BYTES];
+    for extent in map.extents() {
+        let first = (extent.offset / PAGE_BYTES as u64).max(next);
+        next = pages(extent.end());
+        for index in first..next {
+            progress()?;
+            let at = index * PAGE_BYTES as u64;
+            let length = (size - at).min(PAGE_BYTES as u64) as usize;
+            file.read_exact_at(&mut page[..length], at)?;
+            page[length..].fill(0);
+            if let Some(digest) = page_digest(&page) {
+                content.page(index, &digest);
+            }
+        }
+    }
+    Ok(content.finish())
+}

@@ -127,7 +127,10 @@ pub use remote::{
     RemoteSnapshot,
 };
 pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
-pub use snapshot::{EntryKind, File, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest};
+pub use snapshot::{
+    Compression, EntryKind, File, Format, PagedReport, ParentChoice, ParentChosen, ParentReport,
+    PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest,
+};
 pub use snapshotter::Snapshotter;
 #[cfg(feature = "registry")]
 pub use transport::{Content, ContentProvider, Credentials};

@@ -109,6 +109,8 @@ pub mod hook {
 
 pub use config::{Config, Durability, Gc};
 pub use diagnose::{Diagnosis, OutputDiagnosis};
+pub use format::content::ContentId;
+pub use format::pack::PackId;
 pub use gc::{
     GcAmount, GcReport, GcRequest, GcShortfall, GcStop, KeptFor, KeptSnapshots, ReleasedSnapshot,
     SnapshotUsage, UsageDetails,

@@ -116,7 +116,7 @@ pub use gc::{
     SnapshotUsage, UsageDetails,
 };
 pub use inspect::{
-    FileDetails, PathDetails, PublishedAt, RemoveReport, SnapshotDetails, SnapshotState,
+    ChangedFile, FileDetails, PackDetails, PathDetails, PublishedAt, RemoveReport, SnapshotDetails, SnapshotState,
     SnapshotSummary, SymlinkDetails, Usage,
 };
 pub use metrics::{Histogram, Metrics, Operation, OperationMetrics};

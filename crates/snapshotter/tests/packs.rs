@@ -39,9 +39,10 @@ async fn take_paged(store: &Snapshotter, version: &str, base: &Path) {
 }
 
 fn packs(place: &Place) -> Vec<PathBuf> {
-    let mut found = files_below(&place.root().join("storage/content/blake3"));
+    let content = place.root().join("storage/content/blake3");
+    let mut found = files_below(&content);
     found.retain(|path| path.extension().is_some_and(|end| end == "pack"));
-    found
+    found.iter().map(|path| content.join(path)).collect()
 }
 
 fn only_pack(place: &Place) -> PathBuf {
@@ -439,38 +440,53 @@ async fn pages_that_differ_are_counted_and_nothing_else_is_read() {
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
+/// `test:v1`, and `other:v1`, which needs its pack and one more.
+async fn related() -> One {
+    let one = One::new().await;
+    overwrite(&one.base.join("memory"), 0, b"changed");
+    let other = SnapshotRequest::new("other", "v1", &one.base).format(Format::V2);
+    one.store.snapshot(&other).await.unwrap();
+    assert_eq!((packs(&one.place).len(), lists(&one.place).len()), (2, 2));
+    one
+}
+
 #[tokio::test]
 async fn a_pack_goes_with_the_last_snapshot_that_needs_it_and_lists_with_theirs() {
-    for collects in [false, true] {
-        let one = One::new().await;
-        overwrite(&one.base.join("memory"), 0, b"changed");
-        let other = SnapshotRequest::new("other", "v1", &one.base).format(Format::V2);
-        one.store.snapshot(&other).await.unwrap();
-        assert_eq!((packs(&one.place).len(), lists(&one.place).len()), (2, 2));
-        let everything = GcRequest::new()
-            .free_bytes(1 << 40)
-            .include_unpublished(true);
-        if collects {
-            one.store.pin(&reference("other:v1")).await.unwrap();
-            let mut request = everything.clone();
-            request.min_retention_period = Some(std::time::Duration::ZERO);
-            one.store.gc(&request).await.unwrap();
-        } else {
-            let planned = one.store.plan_removal(&reference("test:v1")).await.unwrap();
-            let removed = one.store.remove(&reference("test:v1")).await.unwrap();
-            assert_eq!((planned.blobs_removed, removed.freed_bytes), (0, 0));
-        }
-        assert_eq!(one.store.list().await.unwrap().len(), 1);
-        assert_eq!((packs(&one.place).len(), lists(&one.place).len()), (2, 1));
-        let output = one.place.fresh();
-        let request = snapshotter::RestoreRequest::new(reference("other:v1"), &output);
-        one.store.restore(&request).await.unwrap();
-        assert_same(&one.base, &output);
-        let removed = one.store.remove(&reference("other:v1")).await.unwrap();
-        assert_eq!(removed.blobs_removed, 2);
-        assert!(packs(&one.place).is_empty() && lists(&one.place).is_empty());
-        one.place.assert_empty();
-    }
+    let one = related().await;
+    let test = reference("test:v1");
+    let planned = one.store.plan_removal(&test).await.unwrap();
+    let removed = one.store.remove(&test).await.unwrap();
+    assert_eq!((planned.blobs_removed, removed.freed_bytes), (0, 0));
+    assert_eq!((packs(&one.place).len(), lists(&one.place).len()), (2, 1));
+    let output = one.place.fresh();
+    let request = snapshotter::RestoreRequest::new(reference("other:v1"), &output);
+    one.store.restore(&request).await.unwrap();
+    assert_same(&one.base, &output);
+    let removed = one.store.remove(&reference("other:v1")).await.unwrap();
+    assert_eq!(removed.blobs_removed, 2);
+    assert!(lists(&one.place).is_empty());
+    one.place.assert_empty();
+}
+
+#[tokio::test]
+async fn a_collection_counts_packs_and_frees_one_with_its_last_snapshot() {
+    let one = related().await;
+    let request = GcRequest::new()
+        .max_bytes(1)
+        .min_retention_period(std::time::Duration::ZERO)
+        .include_unpublished(true);
+    one.store.pin(&reference("other:v1")).await.unwrap();
+    let report = one.store.gc(&request).await.unwrap();
+    // All that `test:v1` has the other one needs.
+    assert_eq!((report.released.len(), packs(&one.place).len()), (0, 2));
+    let stored = one.store.usage().await.unwrap().stored_bytes;
+    assert_eq!(report.wanted.store_bytes, stored - 1);
+    one.store.unpin(&reference("other:v1")).await.unwrap();
+    let report = one.store.gc(&request).await.unwrap();
+    assert_eq!((report.released.len(), report.blobs_released), (2, 2));
+    assert_eq!(report.released_bytes, stored);
+    assert!(lists(&one.place).is_empty());
+    one.place.assert_empty();
 }
 
 #[tokio::test]

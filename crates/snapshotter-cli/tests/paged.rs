@@ -1,0 +1,221 @@
+//! Snapshots of format v2 as people and scripts see them: flags, settings, texts and documents.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use support::Place;
+
+fn write_at(place: &Place, name: &str, at: u64, bytes: &[u8]) {
+    let file = fs::File::options().write(true).open(place.path(name));
+    file.unwrap().write_all_at(bytes, at).unwrap();
+}
+
+/// `vm:v1` in pages, and `vm:v2` of the same directory after one page of `memory` changed.
+fn two() -> Place {
+    let place = Place::new();
+    place.write("vm/memory", &[7; 40_000]);
+    place
+        .run(["snapshot", "vm:v1", "vm", "--format", "v2"])
+        .succeeded();
+    write_at(&place, "vm/memory", 5000, b"changed");
+    place
+        .run(["snapshot", "vm:v2", "vm", "--format", "v2"])
+        .succeeded();
+    place
+}
+
+#[test]
+fn a_snapshot_in_pages_says_what_it_took_over() {
+    let place = two();
+    let take = |version: &str, more: &[&str]| {
+        let args = ["snapshot", version, "vm", "--json", "--format", "v2"];
+        place.run(args.iter().chain(more)).succeeded().json()
+    };
+    write_at(&place, "vm/memory", 9000, b"changed again");
+    let json = take("vm:v3", &[]);
+    assert_eq!(
+        (&json["format"], &json["changedPages"]),
+        (&"v2".into(), &1.into())
+    );
+    assert_eq!(
+        (&json["changedBytes"], &json["storedPages"]),
+        (&4096.into(), &1.into())
+    );
+    assert_eq!(
+        (&json["packs"], &json["blobsStored"]),
+        (&3.into(), &1.into())
+    );
+    assert!(json["storedBytes"].as_u64().unwrap() > 0 && json["reusedPages"].as_u64().unwrap() > 0);
+    let parent = |json: &serde_json::Value| {
+        let parent = &json["parent"];
+        let reference = parent["reference"].as_str().unwrap().to_owned();
+        (reference, parent["chosen"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(parent(&json), ("vm:v2".into(), "origin".into()));
+    let named = take("vm:v4", &["--parent", "vm:v1"]);
+    assert_eq!(parent(&named), ("vm:v1".into(), "given".into()));
+    let latest = take("vm:v5", &["--parent", "latest"]);
+    assert_eq!(parent(&latest), ("vm:v4".into(), "latest".into()));
+    let alone = take("vm:v6", &["--parent", "none", "--compression", "none"]);
+    assert_eq!(
+        (&alone["parent"], &alone["reusedBytes"]),
+        (&serde_json::Value::Null, &json["reusedBytes"])
+    );
+    let text = place
+        .run(["snapshot", "vm:v7", "vm", "--format", "v2"])
+        .succeeded();
+    assert!(
+        text.out
+            .contains("0 pages (0 B) changed since vm:v6, what the directory came from"),
+        "{text:#?}"
+    );
+    let v1 = place
+        .run(["snapshot", "vm:v8", "vm", "--json"])
+        .succeeded()
+        .json();
+    assert_eq!((&v1["format"], v1.get("parent")), (&"v1".into(), None));
+}
+
+#[test]
+fn settings_say_how_snapshots_are_taken_and_flags_win() {
+    let place = Place::new()
+        .set("SNAPSHOTTER_SNAPSHOT_FORMAT", "v2")
+        .set("SNAPSHOTTER_SNAPSHOT_PARENT", "none")
+        .set("SNAPSHOTTER_SNAPSHOT_COMPRESSION", "none");
+    let take = |version: &str, more: &[&str]| {
+        let args = ["snapshot", version, "vm", "--json"];
+        place.run(args.iter().chain(more)).succeeded().json()
+    };
+    let first = take("vm:v1", &[]);
+    assert_eq!(first["format"], "v2");
+    let second = take("vm:v2", &[]);
+    assert!(second["parent"].is_null());
+    assert_eq!(
+        take("vm:v3", &["--parent", "latest"])["parent"]["reference"],
+        "vm:v2"
+    );
+    assert_eq!(take("vm:v4", &["--format", "v1"])["format"], "v1");
+    let compressed = take("vm:v5", &["--compression", "zstd:3"]);
+    assert!(compressed["storedBytes"].as_u64() < first["storedBytes"].as_u64());
+    for [flag, wrong] in [
+        ["--format", "v3"],
+        ["--parent", "nothing"],
+        ["--compression", "zstd:20"],
+    ] {
+        place
+            .run(["snapshot", "vm:v6", "vm", flag, wrong])
+            .exited(2);
+    }
+}
+
+#[test]
+fn lists_and_details_know_the_format() {
+    let place = two();
+    let listed = place.run(["list", "--json"]).succeeded().json();
+    assert_eq!(listed["snapshots"][0]["format"], "v2");
+    let json = place.run(["inspect", "vm:v2", "--json"]).succeeded().json();
+    assert_eq!(json["format"], "v2");
+    let packs = json["packs"].as_array().unwrap();
+    assert_eq!(
+        (packs.len(), &packs[0]["exclusive"], &packs[1]["exclusive"]),
+        (2, &true.into(), &false.into())
+    );
+    assert_eq!(json["exclusiveBytes"], packs[0]["sizeBytes"]);
+    for file in json["files"].as_array().unwrap() {
+        assert!(file["digest"].is_null() && file["checksum"].is_null());
+        assert!(file["content"].as_str().unwrap().starts_with("blake3:"));
+    }
+    let text = place.run(["inspect", "vm:v2", "-v"]).succeeded().out;
+    assert!(text.contains("format v2, 2 packs"), "{text}");
+    assert!(
+        text.contains(json["files"][0]["content"].as_str().unwrap()),
+        "{text}"
+    );
+    let df = place.run(["df", "--json"]).succeeded().json();
+    assert_eq!((&df["packs"], &df["blobs"]), (&2.into(), &0.into()));
+}
+
+#[test]
+fn pages_that_differ_are_counted() {
+    let place = two();
+    let json = place
+        .run(["diff", "vm:v1", "vm:v2", "--json"])
+        .succeeded()
+        .json();
+    let changed = json["changed"].as_array().unwrap();
+    let memory = changed
+        .iter()
+        .find(|one| one["relativePath"] == "memory")
+        .unwrap();
+    assert_eq!(
+        (&memory["changedPages"], &json["contentsCompared"]),
+        (&1.into(), &true.into())
+    );
+    let text = place.run(["diff", "vm:v1", "vm:v2"]).succeeded().out;
+    assert!(text.contains("memory  content (1 page)"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_said() {
+    let place = two();
+    place.run(["snapshot", "vm:old", "vm"]).succeeded();
+    let json = place
+        .run(["diff", "vm:old", "vm:v2", "--json"])
+        .succeeded()
+        .json();
+    assert_eq!(
+        (&json["contentsCompared"], &json["changed"]),
+        (&false.into(), &serde_json::json!([]))
+    );
+    let text = place.run(["diff", "vm:old", "vm:v2"]).succeeded().out;
+    assert!(text.contains("only the sizes were compared"), "{text}");
+}
+
+#[test]
+fn a_damaged_pack_is_named() {
+    let place = two();
+    let sound = place.run(["verify"]).succeeded();
+    assert!(sound.out.contains("0 blobs and 2 packs"), "{sound:#?}");
+    let inspected = place.run(["inspect", "vm:v1", "--json"]).succeeded().json();
+    let pack = inspected["packs"][0]["pack"].as_str().unwrap().to_owned();
+    let (_, hex) = pack.split_once(':').unwrap();
+    let name = format!("root/storage/content/blake3/0000/{hex}.pack");
+    write_at(&place, &name, 20, b"damage");
+    let json = place.run(["verify", "--json"]).exited(5).json();
+    let bad = &json["damaged"][0];
+    assert_eq!(
+        (&bad["pack"], &bad["digest"], &bad["checksum"]),
+        (
+            &pack.clone().into(),
+            &serde_json::Value::Null,
+            &serde_json::Value::Null
+        )
+    );
+    assert_eq!(bad["snapshots"], serde_json::json!(["vm:v1", "vm:v2"]));
+    let said = place.run(["verify"]).exited(5);
+    assert!(
+        said.out.contains(&format!("damaged pack {pack}")),
+        "{said:#?}"
+    );
+}
+
+#[test]
+fn what_would_be_published_is_refused_with_the_flag_that_helps() {
+    let place = Place::with_registry();
+    let said = place
+        .run(["snapshot", "vm:v1", "vm", "--format", "v2"])
+        .exited(11);
+    assert!(
+        said.err.contains("local so far") && said.err.contains("--local"),
+        "{said:#?}"
+    );
+    assert!(place.contents().is_empty());
+    place
+        .run(["snapshot", "vm:v1", "vm", "--format", "v2", "--local"])
+        .succeeded();
+    let said = place.run(["push", "vm:v1"]).exited(11);
+    assert!(said.err.contains("local so far"), "{said:#?}");
+    assert!(place.contents().is_empty());
+}

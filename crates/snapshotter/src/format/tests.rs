@@ -2,7 +2,9 @@
 //! say. `testdata/golden-v2/read.py`, which was written from the page alone, has to make the same files of them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -172,7 +174,7 @@ fn base() -> Input {
     .file(b"empty", Vec::new())
     .file(b"hole", vec![0; 5000])
     .file(b"name-\xff", b"x".to_vec())
-    .file(b"random", random(5, 20 * PAGE_BYTES))
+    .file(b"random", random(5, 36 * PAGE_BYTES))
     .file("r\u{e9}sum\u{e9} <&>\u{2028}".as_bytes(), text(6, 100))
 }
 
@@ -606,33 +608,24 @@ fn golden_vectors_of_format_v2_have_all_that_there_is() {
     assert_eq!(codecs.len(), 4, "{codecs:?}");
 }
 
-/// The reader that was written from docs/format.md, if what it needs is here.
-fn reader(out: &Path) -> Result<Command, testkit::mount::Skip> {
-    for program in ["python3", "zstd"] {
-        let found = Command::new(program).arg("--version").output();
-        found.map_err(|error| testkit::mount::Skip::lacking(format!("{program}: {error}")))?;
-    }
-    let mut command = Command::new("python3");
-    command
-        .arg(vectors().join("read.py"))
-        .arg(vectors())
-        .arg(out);
-    Ok(command)
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
 }
 
 #[test]
 fn a_reader_written_from_the_page_makes_the_same_files() {
+    if !is_there("python3") || !is_there("zstd") {
+        testkit::skip!("python3 or zstd is not installed");
+    }
     let dir = tempfile::tempdir().unwrap();
-    let Some(mut command) = testkit::mount::or_skip(reader(dir.path())) else {
-        return;
-    };
-    let output = command.output().unwrap();
+    let mut command = Command::new("python3");
+    command.arg(vectors().join("read.py")).arg(vectors());
+    let output = command.arg(dir.path()).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
     for input in inputs() {
         for (file, bytes) in &input.files {
-            let name = std::os::unix::ffi::OsStrExt::from_bytes(file.path.as_bytes());
-            let name: &std::ffi::OsStr = name;
+            let name = OsStr::from_bytes(file.path.as_bytes());
             let made = fs::read(dir.path().join(input.name).join(name)).unwrap();
             assert!(made == *bytes, "{} {}", input.name, file.path);
         }

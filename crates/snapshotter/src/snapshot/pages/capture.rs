@@ -37,6 +37,8 @@ pub(super) struct Captured {
     pub(super) map: Map,
     /// The number of its first page's digest.
     pub(super) digests: u64,
+    /// How many of its pages the parent has at the same place.
+    pub(super) same_pages: u64,
 }
 
 /// What all rounds share.
@@ -377,6 +379,7 @@ fn captured(attributes: Attributes, size: u64, pages: FilePages) -> Captured {
         content: pages.content(),
         map: pages.map,
         digests: pages.digests,
+        same_pages: pages.same_pages,
     }
 }
 

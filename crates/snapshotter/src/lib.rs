@@ -109,12 +109,14 @@ pub mod hook {
 
 pub use config::{Config, Durability, Gc};
 pub use diagnose::{Diagnosis, OutputDiagnosis};
+pub use format::content::ContentId;
+pub use format::pack::PackId;
 pub use gc::{
     GcAmount, GcReport, GcRequest, GcShortfall, GcStop, KeptFor, KeptSnapshots, ReleasedSnapshot,
     SnapshotUsage, UsageDetails,
 };
 pub use inspect::{
-    FileDetails, PathDetails, PublishedAt, RemoveReport, SnapshotDetails, SnapshotState,
+    ChangedFile, FileDetails, PackDetails, PathDetails, PublishedAt, RemoveReport, SnapshotDetails, SnapshotState,
     SnapshotSummary, SymlinkDetails, Usage,
 };
 pub use metrics::{Histogram, Metrics, Operation, OperationMetrics};

@@ -4,7 +4,7 @@
 use crate::activity::Report;
 use crate::diagnose::Diagnosis;
 use crate::gc::{GcReport, UsageDetails};
-use crate::inspect::{RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
+use crate::inspect::{ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{PullReport, PushReport, RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
@@ -49,6 +49,7 @@ have_warnings!(
 have_warnings!(PushReport, PullReport);
 
 have_none!(
+    Vec<ChangedFile>,
     Vec<SnapshotSummary>,
     SnapshotSummary,
     SnapshotDetails,

@@ -32,9 +32,9 @@ pub(crate) struct NewPack<'a> {
     pub(crate) key: Checksum,
     pub(crate) shard: Shard,
     pub(crate) length: u64,
-    pub(crate) mtime: Mtime,
+    pub(crate) mtime: Option<Mtime>,
     pub(crate) inode: u64,
-    pub(crate) unsynced: &'a str,
+    pub(crate) unsynced: Option<&'a str>,
     pub(crate) now: i64,
 }
 
@@ -107,6 +107,30 @@ impl Txn<'_> {
         )
     }
 
+    /// Number of packs, and their bytes.
+    pub(crate) fn pack_totals(&self) -> Result<(u64, u64)> {
+        self.first(
+            "SELECT count(*), coalesce(sum(length), 0) FROM objects WHERE kind = 2",
+            [],
+            |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)),
+        )
+        .map(Option::unwrap_or_default)
+    }
+
+    /// A row for a pack that a document names and that is not here.
+    pub(crate) fn put_missing_pack(&self, key: &Checksum, shard: Shard, now: i64) -> Result<()> {
+        self.put_pack(&NewPack {
+            key: *key,
+            shard,
+            length: 0,
+            mtime: None,
+            inode: 0,
+            unsynced: None,
+            now,
+        })?;
+        self.mark_object(key, ObjectKind::Pack, BlobState::Missing)
+    }
+
     /// Gives a pack its row, or the row the file that has its name from now on.
     pub(crate) fn put_pack(&self, new: &NewPack<'_>) -> Result<()> {
         self.execute(
@@ -121,8 +145,8 @@ impl Txn<'_> {
                 new.key.as_bytes(),
                 new.shard.0,
                 signed(new.length),
-                new.mtime.seconds,
-                new.mtime.nanoseconds,
+                new.mtime.map(|mtime| mtime.seconds),
+                new.mtime.map(|mtime| mtime.nanoseconds),
                 new.inode.cast_signed(),
                 new.unsynced,
                 new.now,

@@ -11,9 +11,10 @@ use rusqlite::{Connection, Row, params};
 
 use super::open::{SCHEMA_VERSION, connect};
 use super::places::{PublicationRow, publication, publications};
-use super::{Catalog, Result, State, Sync, Totals, Txn, signed};
-use crate::format::artifact::Manifest;
+use super::{Catalog, Result, State, Sync, Totals, Txn, signed, unsigned};
+use crate::format::artifact::paged::AnyManifest;
 use crate::format::document::Document;
+use crate::format::document::paged::PagedDocument;
 use crate::fs::counter::Counter;
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{Error, ErrorKind};
@@ -32,7 +33,24 @@ pub(crate) struct Named {
     pub(crate) last_accessed_at: i64,
     pub(crate) manifest: Vec<u8>,
     pub(crate) document: Vec<u8>,
-    pub(crate) entries: Document,
+    pub(crate) entries: Entries,
+}
+
+/// What a document says, by its format.
+#[derive(Clone, Debug)]
+pub(crate) enum Entries {
+    V1(Document),
+    /// With the bytes of data that the catalog said.
+    V2(PagedDocument, u64),
+}
+
+impl Entries {
+    fn format(&self) -> u8 {
+        match self {
+            Self::V1(_) => 1,
+            Self::V2(..) => 2,
+        }
+    }
 }
 
 /// What a damaged catalog still says.
@@ -119,7 +137,7 @@ pub(crate) fn salvage(path: &Path) -> Salvage {
     for order in ["ASC", "DESC"] {
         let sql = format!(
             "SELECT s.id, s.name, s.version, s.state, s.pinned, s.created_at, s.last_accessed_at, s.manifest_digest,
-                    a.manifest, a.document
+                    a.manifest, a.document, s.data_bytes
              FROM snapshots s NOT INDEXED JOIN artifacts a ON a.snapshot = s.id
              WHERE s.state > 0 AND s.removed = 0 ORDER BY s.id {order}"
         );
@@ -182,7 +200,11 @@ fn named(row: &Row<'_>) -> Option<Named> {
     let (name, version): (String, String) = (row.get(1).ok()?, row.get(2).ok()?);
     let digest = Sha256::from_bytes(row.get(7).ok()?);
     let (manifest, document): (Vec<u8>, Vec<u8>) = (row.get(8).ok()?, row.get(9).ok()?);
-    let config = Manifest::parse(&manifest).ok()?.config;
+    let parsed = AnyManifest::parse(&manifest).ok()?;
+    let config = match &parsed {
+        AnyManifest::V1(manifest) => manifest.config,
+        AnyManifest::V2(manifest) => manifest.config,
+    };
     if Sha256::of(&manifest) != digest || Sha256::of(&document) != config {
         return None;
     }
@@ -193,7 +215,13 @@ fn named(row: &Row<'_>) -> Option<Named> {
         pinned: row.get(4).ok()?,
         created_at: row.get(5).ok()?,
         last_accessed_at: row.get(6).ok()?,
-        entries: Document::parse(&document).ok()?,
+        entries: match parsed {
+            AnyManifest::V1(_) => Entries::V1(Document::parse(&document).ok()?),
+            AnyManifest::V2(_) => {
+                let data = unsigned(row, 10).unwrap_or_default();
+                Entries::V2(PagedDocument::parse(&document).ok()?, data)
+            }
+        },
         manifest,
         document,
     })
@@ -210,8 +238,8 @@ impl Txn<'_> {
         let reference = &named.reference;
         let id = self.insert(
             "INSERT INTO snapshots (name, version, state, pinned, manifest_digest, created_at, last_accessed_at, files,
-                                    logical_bytes, data_bytes)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                                    logical_bytes, data_bytes, format)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 reference.name(),
                 reference.version(),
@@ -223,6 +251,7 @@ impl Txn<'_> {
                 signed(totals.files),
                 signed(totals.logical_bytes),
                 signed(totals.data_bytes),
+                named.entries.format(),
             ],
         )?;
         self.replace_artifacts(id, &named.manifest, &named.document)?;

@@ -60,8 +60,8 @@ impl Totals {
     }
 
     /// Of a document, whose files have so many bytes of data.
-    pub(crate) fn of(document: &Document, data: impl Fn(&FileEntry) -> u64) -> Self {
-        let is_inode = |file: &&FileEntry| file.hardlink_of.is_none();
+    pub(crate) fn of<C>(document: &Document<C>, data: impl Fn(&FileEntry<C>) -> u64) -> Self {
+        let is_inode = |file: &&FileEntry<C>| file.hardlink_of.is_none();
         let inodes = document.files.iter().filter(is_inode);
         Self::new(
             document.files.len(),

@@ -34,6 +34,15 @@ pub(crate) fn random_name() -> io::Result<String> {
     Ok(format!("{:016x}", random_u64()?))
 }
 
+/// An empty file in memory, for where none can be written.
+///
+/// # Errors
+/// The operating system's.
+pub(crate) fn in_memory() -> io::Result<std::fs::File> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    Ok(rustix::fs::memfd_create("snapshotter", flags)?.into())
+}
+
 /// A random number.
 ///
 /// # Errors

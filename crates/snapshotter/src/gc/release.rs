@@ -27,6 +27,9 @@ pub(super) fn release(
     })?;
     if let Some(doomed) = &doomed {
         store.sweep_removed(doomed, activity);
+        if chosen.format == 2 {
+            store.drop_page_list(&chosen.manifest_digest);
+        }
     }
     Ok(doomed)
 }

@@ -13,7 +13,7 @@ use crate::format::document::FileEntry;
 use crate::fs::Dir;
 use crate::limit::Limit;
 use crate::store::layout::{Root, in_shard};
-use crate::store::{ReadBlob, read_blob};
+use crate::store::{ReadBlob, ReadPack, read_blob, read_pack_file};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{At, Result};
 use crate::words::form::{Form, ObjectKind};
@@ -36,7 +36,9 @@ pub(super) struct Found {
     /// Those that have their rows already, and were not read.
     known: BTreeMap<Checksum, Known>,
     by_digest: HashMap<(Digest, u64), Checksum>,
-    /// Names of the content directory that are no blobs.
+    /// Packs that are whole, by their ids, and the directories their names are in.
+    pub(super) packs: BTreeMap<Checksum, (ReadPack, Shard)>,
+    /// Names of the content directory that are neither blobs nor packs.
     wrong: Vec<OsString>,
 }
 
@@ -78,6 +80,7 @@ pub(super) fn read(
 ) -> Result<Found> {
     let row = |blob: &Blob| (blob.checksum, (blob.digest, blob.size, blob.data_size));
     let reading = Reading {
+        root,
         salvage,
         activity,
         found: Mutex::new(Found {
@@ -112,6 +115,7 @@ pub(super) fn read(
 }
 
 struct Reading<'a> {
+    root: &'a Root,
     salvage: &'a Salvage,
     activity: &'a Activity,
     found: Mutex<Found>,
@@ -161,8 +165,15 @@ impl Reading<'_> {
 }
 
 impl Reading<'_> {
-    fn pack(&self, _name: &OsString, _key: Checksum, _shard: Shard) -> Result<()> {
-        todo!()
+    fn pack(&self, name: &OsString, key: Checksum, shard: Shard) -> Result<()> {
+        let dir = &self.root.content;
+        let read = read_pack_file(dir, name, &key, self.activity)?;
+        let mut found = self.found();
+        match read {
+            Some(read) => _ = found.packs.entry(key).or_insert((read, shard)),
+            None => found.wrong.push(name.clone()),
+        }
+        Ok(())
     }
 }
 
@@ -186,7 +197,8 @@ impl Found {
 
     pub(super) fn data_bytes(&self) -> u64 {
         let blobs = self.blobs.values();
-        total(blobs.map(|blob| blob.read.map.data_size()))
+        let packs = self.packs.values().map(|(read, _)| read.length);
+        total(blobs.map(|blob| blob.read.map.data_size()).chain(packs))
     }
 
     /// The blob with a file's bytes, and the bytes of data in it.

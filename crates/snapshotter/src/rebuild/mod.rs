@@ -96,11 +96,15 @@ pub struct RebuildReport {
     pub lost_and_found: Vec<Reference>,
     /// Blobs in it.
     pub unnamed_blobs: u64,
-    /// Bytes of data in those.
+    /// Packs that it keeps. Without a document nobody knows whose pages they have, so it has no files of them.
+    pub unnamed_packs: u64,
+    /// Bytes of data in those blobs, and stored bytes of those packs.
     pub unnamed_bytes: u64,
     /// Files with the bytes their names say.
     pub checked_blobs: u64,
-    /// Bytes of data in them.
+    /// Packs whose frames are all right.
+    pub checked_packs: u64,
+    /// Bytes of data in those blobs, and stored bytes of those packs.
     pub checked_bytes: u64,
     /// Where the files are now that have other bytes than their names say. Nothing uses or removes them there.
     pub quarantined: Vec<PathBuf>,
@@ -120,7 +124,7 @@ pub struct RebuiltSnapshot {
     pub reference: Reference,
     /// Whether the registry described it; else the damaged catalog did.
     pub from_registry: bool,
-    /// Blobs of it that are not here. They are listed as missing, and fetched again where the snapshot was published.
+    /// Blobs or packs of it that are not here. They are listed as missing, and fetched again where the snapshot was published.
     pub missing_blobs: u64,
 }
 
@@ -168,6 +172,7 @@ pub(crate) fn run(
         Some(root.metadata.path_of(OsStr::new(REBUILDING)))
     });
     report.checked_blobs = found.blobs.len() as u64;
+    report.checked_packs = found.packs.len() as u64;
     report.checked_bytes = found.data_bytes();
     report.duration = started.elapsed();
     drop((own, owners));

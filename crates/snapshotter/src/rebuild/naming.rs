@@ -1,16 +1,18 @@
 //! Which snapshots the blobs that were found belong to, and what becomes of those that belong to none.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
 
 use super::found::Found;
 use super::{RebuildReport, RebuildRequest, RebuiltSnapshot};
 use crate::activity::Activity;
-use crate::catalog::{Blob, BlobState, Named, NewBlob, Salvage, State, Totals, Txn};
+use crate::catalog::{BlobState, Entries, Named, NewBlob, Salvage, State, Totals, Txn};
 use crate::format::artifact::Manifest;
+use crate::format::document::paged::PagedDocument;
 use crate::format::document::{Content, Document, FileEntry};
 use crate::fs::own_ids;
 use crate::remote::Remote;
-use crate::store::now;
+use crate::store::{now, pack_key};
 use crate::words::digest::Checksum;
 use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{Error, ErrorKind, Result};
@@ -104,7 +106,7 @@ impl Naming {
                 last_accessed_at: now(),
                 manifest,
                 document,
-                entries,
+                entries: Entries::V1(entries),
             };
             self.named.push((named, true));
         } else if here > 0 {
@@ -113,13 +115,13 @@ impl Naming {
         Ok(())
     }
 
-    /// Writes all rows: every blob, every snapshot, and one of the blobs that none of these needs.
-    /// `is_there` tells whether the file of a row is.
+    /// Writes all rows: every blob and pack, every snapshot, and one of what none of these needs.
+    /// `is_there` tells whether there is a file of this name.
     pub(super) fn write(
         &self,
         txn: &Txn<'_>,
         found: &Found,
-        is_there: &dyn Fn(&Blob) -> Result<bool>,
+        is_there: &dyn Fn(&OsStr) -> Result<bool>,
     ) -> Result<RebuildReport> {
         let mut report = RebuildReport {
             incomplete: self.incomplete.clone(),
@@ -130,11 +132,21 @@ impl Naming {
             let row = blob.read.row(blob.shard, None);
             match txn.blob(checksum)? {
                 None => txn.insert_blob(&row)?,
-                Some(lost) if !is_there(&lost)? => {
+                Some(lost) if !is_there(&lost.name())? => {
                     txn.move_blob(&lost, &row)?;
                     needed.insert(*checksum);
                 }
                 Some(_) => {}
+            }
+        }
+        for (key, (read, shard)) in &found.packs {
+            match txn.pack(key)? {
+                None => txn.put_pack(&read.row(*key, *shard, None))?,
+                Some(lost) if !is_there(&lost.name())? => {
+                    txn.put_pack(&read.row(*key, *shard, None))?;
+                    needed.insert(*key);
+                }
+                Some(_) => _ = needed.insert(*key),
             }
         }
         for (named, from_registry) in &self.named {
@@ -145,21 +157,46 @@ impl Naming {
                 missing_blobs,
             });
         }
-        let unnamed: Vec<&Checksum> = found
-            .blobs
-            .keys()
-            .filter(|checksum| !needed.contains(*checksum))
-            .collect();
-        report.unnamed_blobs = unnamed.len() as u64;
-        for (number, unnamed) in unnamed.chunks(MOST).enumerate() {
-            let named = self.lost_and_found(txn, found, unnamed, number)?;
-            write_snapshot(txn, found, &mut needed, &named)?;
+        self.write_unnamed(txn, found, &needed, &mut report)?;
+        Ok(report)
+    }
+
+    /// Keeps what no snapshot needs in one that is made for it. Packs are referenced by it, and have no files in it.
+    fn write_unnamed(
+        &self,
+        txn: &Txn<'_>,
+        found: &Found,
+        needed: &BTreeSet<Checksum>,
+        report: &mut RebuildReport,
+    ) -> Result<()> {
+        let is_unnamed = |key: &&Checksum| !needed.contains(*key);
+        let blobs: Vec<&Checksum> = found.blobs.keys().filter(is_unnamed).collect();
+        let packs: Vec<&Checksum> = found.packs.keys().filter(is_unnamed).collect();
+        report.unnamed_blobs = blobs.len() as u64;
+        report.unnamed_packs = packs.len() as u64;
+        let mut chunks: Vec<&[&Checksum]> = blobs.chunks(MOST).collect();
+        if chunks.is_empty() && !packs.is_empty() {
+            chunks.push(&[]);
+        }
+        for (number, blobs) in chunks.into_iter().enumerate() {
+            let (named, document) = self.lost_and_found(txn, found, blobs, number)?;
+            let id = txn.insert_named(&named, totals(found, &document))?;
+            for key in blobs {
+                txn.reference_object(id, key)?;
+            }
+            // They are not too many for the first one.
+            for key in packs.iter().filter(|_| number == 0) {
+                txn.reference_object(id, key)?;
+            }
             let data = |file: &FileEntry| found.of(file).map_or(0, |(_, data)| data);
-            let files = named.entries.files.iter().map(data);
+            let files = document.files.iter().map(data);
             report.unnamed_bytes = total(files.chain([report.unnamed_bytes]));
             report.lost_and_found.push(named.reference);
         }
-        Ok(report)
+        let lengths = packs.iter().filter_map(|key| found.packs.get(*key));
+        let lengths = lengths.map(|(read, _)| read.length);
+        report.unnamed_bytes = total(lengths.chain([report.unnamed_bytes]));
+        Ok(())
     }
 
     /// A snapshot with one file a blob.
@@ -169,7 +206,7 @@ impl Naming {
         found: &Found,
         blobs: &[&Checksum],
         number: usize,
-    ) -> Result<Named> {
+    ) -> Result<(Named, Document)> {
         let internal =
             |error: &dyn std::error::Error| Error::new(ErrorKind::Internal, error.to_string());
         let (uid, gid) = own_ids();
@@ -198,7 +235,7 @@ impl Naming {
         }
         let document = entries.encode().map_err(|error| internal(&error))?;
         let manifest = Manifest::build(&document, &[], &BTreeMap::new());
-        Ok(Named {
+        let named = Named {
             reference: self.free_reference(txn, number)?,
             state: State::Taken,
             seen: Vec::new(),
@@ -207,8 +244,9 @@ impl Naming {
             last_accessed_at: now(),
             manifest: manifest.map_err(|error| internal(&error))?,
             document,
-            entries,
-        })
+            entries: Entries::V1(entries.clone()),
+        };
+        Ok((named, entries))
     }
 
     /// `lost-and-found`, with the time as its version; an older one may have been found again.
@@ -263,9 +301,15 @@ fn write_snapshot(
     needed: &mut BTreeSet<Checksum>,
     named: &Named,
 ) -> Result<u64> {
-    let id = txn.insert_named(named, totals(found, &named.entries))?;
+    let document = match &named.entries {
+        Entries::V1(document) => document,
+        Entries::V2(document, data) => {
+            return write_paged(txn, found, needed, named, (document, *data));
+        }
+    };
+    let id = txn.insert_named(named, totals(found, document))?;
     let mut missing = BTreeSet::new();
-    for file in &named.entries.files {
+    for file in &document.files {
         if let Some((checksum, _)) = found.of(file) {
             needed.insert(checksum);
             txn.reference_object(id, &checksum)?;
@@ -281,6 +325,34 @@ fn write_snapshot(
         }
     }
     Ok(missing.len() as u64)
+}
+
+/// The same for one of format v2, whose packs are all or nothing.
+fn write_paged(
+    txn: &Txn<'_>,
+    found: &Found,
+    needed: &mut BTreeSet<Checksum>,
+    named: &Named,
+    (document, data_bytes): (&PagedDocument, u64),
+) -> Result<u64> {
+    let totals = Totals {
+        data_bytes,
+        ..Totals::of(&document.entries, |_| 0)
+    };
+    let id = txn.insert_named(named, totals)?;
+    let mut missing = 0;
+    for pack in &document.packs {
+        let key = pack_key(pack.id);
+        needed.insert(key);
+        if !found.packs.contains_key(&key) {
+            missing += 1;
+            if txn.pack(&key)?.is_none() {
+                txn.put_missing_pack(&key, txn.shard_of_new()?, now())?;
+            }
+        }
+        txn.reference_object(id, &key)?;
+    }
+    Ok(missing)
 }
 
 /// Its map is not known; what brings the bytes brings it.

@@ -6,17 +6,18 @@
 //! the store open meanwhile.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 
 use super::found::read;
 use super::naming::Naming;
 use super::{RebuildReport, RebuildRequest, is_whole};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Salvage, Sync};
+use crate::catalog::{Salvage, Sync};
 use crate::config::Config;
 use crate::limit::Limit;
 use crate::remote::Remote;
 use crate::store::Store;
-use crate::words::error::Result;
+use crate::words::error::{At, Result};
 
 /// Adds to the catalog. Blocks.
 ///
@@ -54,7 +55,11 @@ pub(super) fn run(
     let mut report = store.catalog.write(Sync::Full, |txn| {
         found.spare_known(txn)?;
         let quarantined = found.settle(&store.root)?;
-        let is_there = |blob: &Blob| Ok(store.stat_content(blob)?.is_some());
+        let is_there = |name: &OsStr| {
+            let content = &store.root.content;
+            let there = content.stat_if_any(name);
+            Ok(there.at("examine", content.path_of(name))?.is_some())
+        };
         let mut report = naming.write(txn, &found, &is_there)?;
         txn.forgive_going_back()?;
         report.quarantined = quarantined;
@@ -62,6 +67,7 @@ pub(super) fn run(
         Ok(report)
     })?;
     report.checked_blobs = found.blobs.len() as u64;
+    report.checked_packs = found.packs.len() as u64;
     report.checked_bytes = found.data_bytes();
     report.duration = started.elapsed();
     store.close()?;

@@ -215,7 +215,11 @@ fn by_digest(layers: &[Layer]) -> HashMap<Digest, Layer> {
 /// A manifest's bytes as what they say; they come from outside.
 fn parse_manifest(bytes: &[u8], reference: &Reference) -> Result<Manifest> {
     use crate::format::artifact::ManifestError;
+    use crate::format::artifact::paged::PagedManifest;
     Manifest::parse(bytes).map_err(|error| {
+        if PagedManifest::parse(bytes).is_ok() {
+            return local_so_far(reference);
+        }
         let kind = match error {
             ManifestError::NotASnapshot { .. } | ManifestError::SchemaVersion { .. } => {
                 ErrorKind::Unsupported
@@ -226,4 +230,12 @@ fn parse_manifest(bytes: &[u8], reference: &Reference) -> Result<Manifest> {
             .with_reference(reference)
             .with_source(error)
     })
+}
+
+/// Refuses to publish or fetch a snapshot of format v2.
+pub(crate) fn local_so_far(reference: &Reference) -> Error {
+    let text = format!("{reference} is of format v2, and snapshots of format v2 are local so far");
+    Error::new(ErrorKind::Unsupported, text)
+        .with_reference(reference)
+        .with_hint("take it in format v1 to publish it")
 }

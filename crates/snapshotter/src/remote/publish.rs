@@ -50,6 +50,9 @@ pub(super) fn run(
     force: bool,
     activity: &Activity,
 ) -> Result<Publication> {
+    if snapshot.format == 2 {
+        return Err(super::local_so_far(&snapshot.reference));
+    }
     let publishing = Publishing {
         store,
         limit,

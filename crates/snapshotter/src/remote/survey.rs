@@ -7,7 +7,7 @@ use super::runtime::wait;
 use super::{Place, Remote};
 use crate::activity::Activity;
 use crate::catalog::Totals;
-use crate::format::artifact::Manifest;
+use crate::format::artifact::paged::AnyManifest;
 use crate::format::document::Document;
 use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
 use crate::registry::{MAX_NAMES, TagOrDigest};
@@ -153,7 +153,7 @@ impl Remote {
             return Err(absent());
         }
         // Deleting what is no snapshot would be a mistake of whoever shares the registry.
-        Manifest::parse(&found.bytes).map_err(|error| {
+        AnyManifest::parse(&found.bytes).map_err(|error| {
             Error::new(
                 ErrorKind::Unsupported,
                 format!("{reference} in {} is no snapshot", self.endpoint),

@@ -1,7 +1,7 @@
 //! What a handle does with the snapshots of its own store.
 
 use super::Snapshotter;
-use crate::inspect::{self, RemoveReport, SnapshotDetails, SnapshotSummary};
+use crate::inspect::{self, ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary};
 use crate::metrics::Operation;
 use crate::restore::{self, RestorePlan, RestoreReport, RestoreRequest};
 use crate::snapshot::{self, SnapshotPlan, SnapshotReport, SnapshotRequest};
@@ -144,6 +144,39 @@ impl Snapshotter {
     pub async fn inspect(&self, reference: &Reference) -> Result<SnapshotDetails> {
         let reference = reference.clone();
         self.run(move |_, store, _| inspect::inspect(store, &reference))
+            .await
+    }
+
+    /// The files that two snapshots of format v2 both have, with other bytes, and how many pages of each differ. Only what the
+    /// two do not share is read.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// # for (version, bytes) in [("v1", "old"), ("v2", "new")] {
+    /// #     std::fs::write(dir.path().join("vm/memory"), bytes)?;
+    /// #     let request = snapshotter::SnapshotRequest::new("vm", version, dir.path().join("vm"));
+    /// #     snapshotter.snapshot(&request.format(snapshotter::Format::V2)).await?;
+    /// # }
+    /// let changed = snapshotter.changed_pages(&"vm:v1".parse()?, &"vm:v2".parse()?).await?;
+    /// assert_eq!(changed[0].pages, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound`; `Unsupported` where one is of format v1; `Damaged` where a pack of one is bad or missing.
+    pub async fn changed_pages(
+        &self,
+        from: &Reference,
+        to: &Reference,
+    ) -> Result<Vec<ChangedFile>> {
+        let (from, to) = (from.clone(), to.clone());
+        self.run(move |_, store, activity| inspect::changed_pages(store, &from, &to, activity))
             .await
     }
 

@@ -7,7 +7,11 @@ use crate::restore::RestoreRequest;
 use crate::snapshot::SnapshotRequest;
 use crate::store::Store;
 use crate::verify::VerifyRequest;
+#[cfg(feature = "registry")]
+use crate::snapshot::Format;
 use crate::words::error::Result;
+#[cfg(feature = "registry")]
+use crate::words::error::{Error, ErrorKind};
 
 /// Refuses directories inside the store as what nodes share: the store would take what is in them for its own.
 #[cfg(feature = "registry")]
@@ -77,12 +81,20 @@ impl Inner {
         if request.local {
             return Ok(None);
         }
-        self.remote(
+        let remote = self.remote(
             store,
             request.registry.as_ref(),
             request.content.as_ref(),
             activity,
-        )
+        )?;
+        if remote.is_some() && request.format == Format::V2 {
+            // Before anything is read: it could not be published.
+            let text = "snapshots of format v2 are local so far, and this one would be published";
+            return Err(Error::new(ErrorKind::Unsupported, text).with_hint(
+                "with `local` it is taken and kept here; in format v1 it can be published",
+            ));
+        }
+        Ok(remote)
     }
 
     pub(super) fn remote_of_restore(

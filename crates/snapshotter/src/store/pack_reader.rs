@@ -1,10 +1,13 @@
 //! Reading packs: each frame is hashed before a decoder sees it, so what is given out is what was stored or an error.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::pack_pass::{Take, read_frames};
 use super::{OpenPack, Store};
-use crate::format::document::paged::MapPlace;
+use crate::activity::Activity;
+use crate::format::document::paged::{MapPlace, PagedDocument};
 use crate::format::map;
 use crate::format::pack::{FOOTER_BYTES, Footer, Frame, FrameDecoder, Layout, PackError, PackId};
 use crate::fs::is_bad_medium;
@@ -61,6 +64,28 @@ impl PackReader {
             .or_else(|error| Err(self.wrong(store, error)?))
     }
 
+    /// Hashes and decodes the frames that are wanted, by their numbers in the table, on all cores.
+    ///
+    /// # Errors
+    /// `Damaged` where one is not what was stored; the pack is marked then.
+    pub(super) fn read_frames(
+        &self,
+        store: &Store,
+        wanted: &(dyn Fn(usize) -> bool + Sync),
+        activity: &Activity,
+        take: Take<'_>,
+    ) -> Result<()> {
+        match read_frames(&self.opened.file, &self.layout, wanted, activity, take)? {
+            Ok(()) => Ok(()),
+            Err(PackError::Io(error)) => self.unreadable(store, error),
+            Err(error) => Err(self.wrong(store, error)?),
+        }
+    }
+
+    pub(super) fn opened(&self) -> &OpenPack {
+        &self.opened
+    }
+
     fn unreadable<T>(&self, store: &Store, error: io::Error) -> Result<T> {
         if error.kind() == io::ErrorKind::UnexpectedEof || is_bad_medium(&error) {
             return Err(store.found_bad_pack(&self.opened, error)?);
@@ -85,9 +110,17 @@ impl Store {
     /// # Errors
     /// `Damaged` where the pack is not here or its table is not right; it is marked then.
     pub(crate) fn read_pack(&self, id: PackId) -> Result<PackReader> {
-        let opened = self.open_pack(&key(id))?;
+        self.read_table(self.open_pack(&key(id))?)
+    }
+
+    /// Reads the table of an open pack.
+    ///
+    /// # Errors
+    /// `Damaged` where it is not right; the pack is marked then.
+    pub(super) fn read_table(&self, opened: OpenPack) -> Result<PackReader> {
+        let id = PackId::from_bytes(*opened.pack.key.as_bytes());
         let length = opened.pack.length;
-        let layout = read_layout(&opened, length);
+        let layout = read_layout(&opened.file, length);
         let layout = match layout {
             Ok(layout) if layout.id() == id => Ok(layout),
             Ok(_) => Err(PackError::Id),
@@ -102,6 +135,19 @@ impl Store {
             }
             Err(error) => Err(self.found_bad_pack(&opened, error)?),
         }
+    }
+
+    /// A document's map, which is in its first pack.
+    ///
+    /// # Errors
+    /// `Damaged` where the pack is not here or what it has is not a map that can be.
+    pub(crate) fn map_of(&self, document: &PagedDocument) -> Result<map::Map> {
+        let (Some(place), Some(first)) = (document.map, document.packs.first()) else {
+            return Ok(map::Map::default());
+        };
+        let pack = self.read_pack(first.id)?;
+        let pages: Vec<u64> = document.packs.iter().map(|pack| pack.pages).collect();
+        self.read_map(&pack, place, document.page_space(), &pages)
     }
 
     /// Reads the map that is in frames of a pack: `page_space` is how many pages there are, `packs` how many data pages each
@@ -150,17 +196,18 @@ fn not_a_map(pack: &PackReader, error: map::MapError) -> Error {
     .with_source(error)
 }
 
-fn read_layout(opened: &OpenPack, length: u64) -> std::result::Result<Layout, PackError> {
+/// Where the frames of a pack are, from a file of this length.
+pub(super) fn read_layout(file: &File, length: u64) -> std::result::Result<Layout, PackError> {
     let mut start = [0; 8];
-    opened.file.read_exact_at(&mut start, 0)?;
+    file.read_exact_at(&mut start, 0)?;
     Layout::check_start(&start)?;
     let mut footer = [0; FOOTER_BYTES];
     let at = length.saturating_sub(FOOTER_BYTES as u64);
-    opened.file.read_exact_at(&mut footer, at)?;
+    file.read_exact_at(&mut footer, at)?;
     let footer = Footer::parse(&footer, length)?;
     let range = footer.table();
     let mut table = vec![0; (range.end - range.start) as usize];
-    opened.file.read_exact_at(&mut table, range.start)?;
+    file.read_exact_at(&mut table, range.start)?;
     Layout::parse(footer, &table)
 }
 

@@ -81,9 +81,9 @@ impl Store {
             key: staged.key,
             shard,
             length: staged.length,
-            mtime: stat.mtime,
+            mtime: Some(stat.mtime),
             inode: stat.ino,
-            unsynced: self.unsynced_mark(),
+            unsynced: Some(self.unsynced_mark()),
             now: now(),
         })?;
         Ok(false)
@@ -172,7 +172,7 @@ impl Store {
         self.root.content.path_of(&pack.name())
     }
 
-    fn mark_pack(
+    pub(super) fn mark_pack(
         &self,
         pack: &Pack,
         state: BlobState,

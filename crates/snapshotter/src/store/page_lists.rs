@@ -60,6 +60,21 @@ impl Store {
         ignore_absent(lists.unlink(&name)).at("remove", lists.path_of(&name))
     }
 
+    /// Gives up the list of the snapshot with this manifest, if there is one. It is a cache: what fails here costs a file that
+    /// the next whole sweep takes.
+    pub(crate) fn drop_page_list(&self, manifest: &Sha256) {
+        let dropped = self.page_lists().and_then(|lists| match lists {
+            Some(lists) => {
+                let name = name_of(manifest);
+                ignore_absent(lists.unlink(&name)).at("remove", lists.path_of(&name))
+            }
+            None => Ok(()),
+        });
+        if let Err(error) = dropped {
+            tracing::debug!(%error, "a list of page digests was not removed");
+        }
+    }
+
     /// Removes lists of snapshots that are not here any more. Says how many, and which could not be removed.
     pub(super) fn sweep_page_lists(&self) -> Result<(u64, Vec<Left>)> {
         let (mut swept, mut left) = (0, Vec::new());

@@ -124,7 +124,7 @@ fn read_packed(file: &File, activity: &Activity) -> io::Result<Option<Read>> {
 }
 
 /// Errors that are about this file, and not about the store.
-fn is_unreadable(error: &io::Error) -> bool {
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::UnexpectedEof
@@ -156,7 +156,7 @@ impl Root {
 pub(crate) struct NamesOfBlobs(HashMap<Checksum, Vec<StoredName>>);
 
 impl NamesOfBlobs {
-    fn of(&self, checksum: &Checksum, tree: Tree) -> impl Iterator<Item = &OsStr> {
+    pub(super) fn of(&self, checksum: &Checksum, tree: Tree) -> impl Iterator<Item = &OsStr> {
         let all = self.0.get(checksum).into_iter().flatten();
         all.filter(move |name| name.tree == tree)
             .map(|name| &*name.name)
@@ -311,7 +311,7 @@ impl Store {
         })
     }
 
-    fn has_content(&self, name: &OsStr) -> Result<bool> {
+    pub(super) fn has_content(&self, name: &OsStr) -> Result<bool> {
         let content = &self.root.content;
         let stat = content.stat_if_any(name).at("examine", content.path())?;
         Ok(stat.is_some_and(|stat| stat.kind == Kind::File))

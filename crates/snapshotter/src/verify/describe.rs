@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 
 use crate::catalog::{Content, Contents, Snapshot};
+use crate::format::document::paged::PagedDocument;
 use crate::format::document::{Document, FileEntry};
-use crate::store::Store;
+use crate::store::{Store, pack_key};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{ErrorKind, Result};
 
@@ -16,6 +17,29 @@ pub(super) struct Fault {
     pub(super) problem: String,
     /// Contents that have no row, or one that says something else of them.
     pub(super) lost: Vec<(Digest, Option<Checksum>)>,
+    /// Packs that the snapshot does not reference.
+    pub(super) lost_packs: Vec<Checksum>,
+    /// All packs are here and right, and do not have the contents.
+    pub(super) is_of_contents: bool,
+}
+
+impl Fault {
+    fn new(snapshot: &Snapshot, problem: String) -> Self {
+        Self {
+            snapshot: snapshot.clone(),
+            problem,
+            lost: Vec::new(),
+            lost_packs: Vec::new(),
+            is_of_contents: false,
+        }
+    }
+
+    pub(super) fn of_contents(snapshot: &Snapshot, problem: String) -> Self {
+        Self {
+            is_of_contents: true,
+            ..Self::new(snapshot, problem)
+        }
+    }
 }
 
 /// A snapshot's document, if it is what was stored, and the contents that it may name.
@@ -36,15 +60,57 @@ fn read(store: &Store, snapshot: &Snapshot) -> Result<Option<Read>> {
     })
 }
 
+/// The document of a snapshot of format v2, if it is what was stored. `None`: it was removed meanwhile.
+pub(super) fn paged(
+    store: &Store,
+    snapshot: &Snapshot,
+) -> Result<Option<std::result::Result<PagedDocument, String>>> {
+    store.catalog.read(|txn| {
+        if txn.snapshot(snapshot.id)?.is_none() {
+            return Ok(None);
+        }
+        match txn.paged_document(snapshot.id) {
+            Err(error) if error.kind() == ErrorKind::Damaged => Ok(Some(Err(error.to_string()))),
+            document => Ok(Some(Ok(document?))),
+        }
+    })
+}
+
+fn paged_fault(store: &Store, snapshot: &Snapshot) -> Result<Option<Fault>> {
+    let document = match paged(store, snapshot)? {
+        None => return Ok(None),
+        Some(Err(problem)) => return Ok(Some(Fault::new(snapshot, problem))),
+        Some(Ok(document)) => document,
+    };
+    let there = store
+        .catalog
+        .read(|txn| txn.packs_of_snapshot(snapshot.id))?;
+    let there: HashSet<Checksum> = there.iter().map(|pack| pack.key).collect();
+    let named = document.packs.iter().map(|pack| pack_key(pack.id));
+    let lost_packs: Vec<Checksum> = named.filter(|key| !there.contains(key)).collect();
+    Ok(lost_packs.first().map(|first| {
+        let problem = format!(
+            "the catalog has lost packs: {}, {first} for one",
+            lost_packs.len()
+        );
+        Fault {
+            lost_packs: lost_packs.clone(),
+            ..Fault::new(snapshot, problem)
+        }
+    }))
+}
+
 /// Looks at one snapshot; `None`: all is well, or it was removed meanwhile.
 pub(super) fn fault(store: &Store, snapshot: &Snapshot) -> Result<Option<Fault>> {
+    if snapshot.format == 2 {
+        return paged_fault(store, snapshot);
+    }
     let Some((document, contents)) = read(store, snapshot)? else {
         return Ok(None);
     };
     let fault = |problem, lost| Fault {
-        snapshot: snapshot.clone(),
-        problem,
         lost,
+        ..Fault::new(snapshot, problem)
     };
     let document = match document {
         Ok(document) => document,
@@ -68,6 +134,9 @@ pub(super) fn fault(store: &Store, snapshot: &Snapshot) -> Result<Option<Fault>>
 
 /// The blobs of a snapshot that its document does not name; `None` while something is wrong with it.
 pub(super) fn unnamed(store: &Store, snapshot: &Snapshot) -> Result<Option<Vec<Checksum>>> {
+    if snapshot.format == 2 {
+        return unnamed_packs(store, snapshot);
+    }
     let Some((Ok(document), there)) = read(store, snapshot)? else {
         return Ok(None);
     };
@@ -87,6 +156,30 @@ pub(super) fn unnamed(store: &Store, snapshot: &Snapshot) -> Result<Option<Vec<C
         |one: &&Content| named.contains(&one.checksum) || by_digest.contains(&one.digest);
     let unnamed = there.all().iter().filter(|one| !is_named(one));
     Ok(Some(unnamed.map(|one| one.checksum).collect()))
+}
+
+fn unnamed_packs(store: &Store, snapshot: &Snapshot) -> Result<Option<Vec<Checksum>>> {
+    let Some(Ok(document)) = paged(store, snapshot)? else {
+        return Ok(None);
+    };
+    let named: HashSet<Checksum> = document
+        .packs
+        .iter()
+        .map(|pack| pack_key(pack.id))
+        .collect();
+    let there = store
+        .catalog
+        .read(|txn| txn.packs_of_snapshot(snapshot.id))?;
+    let there: Vec<Checksum> = there.iter().map(|pack| pack.key).collect();
+    if named.iter().any(|key| !there.contains(key)) {
+        return Ok(None);
+    }
+    Ok(Some(
+        there
+            .into_iter()
+            .filter(|key| !named.contains(key))
+            .collect(),
+    ))
 }
 
 /// The files whose contents the snapshot does not reference. By the rules by which a restore finds them.

@@ -2,7 +2,9 @@
 //! a file. Names without a row are swept only where every row has a file and nothing is wrong with the catalog: else they
 //! may be what it lost.
 
+mod contents;
 mod describe;
+mod object;
 mod repair;
 mod report;
 #[cfg(test)]
@@ -17,14 +19,15 @@ use std::time::Instant;
 use crate::activity::Activity;
 use crate::catalog::{Blob, BlobState, Snapshot};
 use crate::limit::Limit;
+use crate::lock::lock;
 use crate::remote;
-use crate::store::{Store, Strangers, WENT_BACK};
+use crate::store::{PageRecords, Store, Strangers, WENT_BACK};
 use crate::words::digest::Checksum;
 use crate::words::error::{ErrorKind, Result};
 use crate::words::progress::WarningKind;
 use crate::words::reference::Reference;
-use crate::words::total::total;
 use describe::Fault;
+use object::Object;
 use repair::{Outcome, Repair};
 
 /// Said of files without a row.
@@ -81,26 +84,30 @@ fn check(
     report: &mut VerifyReport,
 ) -> Result<()> {
     let whole = request.references.is_empty();
+    let records = PageRecords::default();
     let check = Check {
         store,
         activity,
+        records: &records,
         found: Mutex::new(Found::default()),
     };
     let snapshots = check.chosen(&request.references)?;
-    let faults = check.faults(&snapshots)?;
+    let mut faults = check.faults(&snapshots)?;
     if whole {
         check.whole_store(limit)?;
     } else {
         check.snapshots(limit, &snapshots)?;
     }
+    faults.extend(check.contents(limit, &snapshots)?);
     let found = check
         .found
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     report.checked_blobs = found.checked_blobs;
+    report.checked_packs = found.checked_packs;
     report.checked_bytes = found.checked_bytes;
     report.mended = found.mended;
-    let bad: Vec<(Blob, BadBlob, Verdict)> = found.bad.into_values().collect();
+    let bad: Vec<(Object, BadBlob, Verdict)> = found.bad.into_values().collect();
     let lost_nothing = report.catalog.is_empty() && faults.is_empty() && bad.is_empty();
     let sweeps = lost_nothing && !store.is_read_only();
     if whole && sweeps {
@@ -113,8 +120,8 @@ fn check(
     };
     let all_is_well = bad.is_empty() && faults.is_empty() && report.catalog.is_empty();
     let outcomes = if request.repair && !all_is_well {
-        let blobs: Vec<Blob> = bad.iter().map(|(blob, ..)| blob.clone()).collect();
-        repair.run(&blobs, &faults)?
+        let objects: Vec<Object> = bad.iter().map(|(object, ..)| object.clone()).collect();
+        repair.run(&objects, &faults)?
     } else {
         let bad = bad.iter();
         bad.map(|_| Outcome::Bad { quarantined: None }).collect()
@@ -159,7 +166,8 @@ impl VerifyReport {
     fn describe(&mut self, store: &Store, repaired: bool, faults: Vec<Fault>) -> Result<()> {
         for fault in faults {
             let reference = fault.snapshot.reference.clone();
-            let now = if repaired {
+            // What packs do not have, no repair brings.
+            let now = if repaired && !fault.is_of_contents {
                 describe::fault(store, &fault.snapshot)?
             } else {
                 Some(fault)
@@ -179,14 +187,17 @@ impl VerifyReport {
 #[derive(Default)]
 struct Found {
     checked_blobs: u64,
+    checked_packs: u64,
     checked_bytes: u64,
-    bad: BTreeMap<Checksum, (Blob, BadBlob, Verdict)>,
+    bad: BTreeMap<Checksum, (Object, BadBlob, Verdict)>,
     mended: u64,
 }
 
 struct Check<'a> {
     store: &'a Store,
     activity: &'a Activity,
+    /// What the pages are of packs that were read and are right.
+    records: &'a PageRecords,
     found: Mutex<Found>,
 }
 
@@ -201,17 +212,32 @@ enum Verdict {
 
 impl Check<'_> {
     fn whole_store(&self, limit: &Limit) -> Result<()> {
+        let catalog = &self.store.catalog;
+        let blobs = |after: Option<Checksum>| {
+            let page = catalog.read(|txn| txn.blobs_after(after.as_ref(), PAGE))?;
+            Ok(page.into_iter().map(Object::Blob).collect())
+        };
+        self.pages(limit, &blobs)?;
+        let packs = |after: Option<Checksum>| {
+            let page = catalog.read(|txn| txn.packs_after(after.as_ref(), PAGE))?;
+            Ok(page.into_iter().map(Object::Pack).collect())
+        };
+        self.pages(limit, &packs)
+    }
+
+    fn pages(
+        &self,
+        limit: &Limit,
+        next: &dyn Fn(Option<Checksum>) -> Result<Vec<Object>>,
+    ) -> Result<()> {
         let mut after = None;
         loop {
-            let page = self
-                .store
-                .catalog
-                .read(|txn| txn.blobs_after(after.as_ref(), PAGE))?;
+            let page = next(after)?;
             let Some(last) = page.last() else {
                 return Ok(());
             };
-            after = Some(last.checksum);
-            self.blobs(limit, &page)?;
+            after = Some(last.key());
+            self.objects(limit, &page)?;
         }
     }
 
@@ -238,44 +264,35 @@ impl Check<'_> {
     }
 
     fn snapshots(&self, limit: &Limit, snapshots: &[Snapshot]) -> Result<()> {
-        let mut blobs = BTreeMap::new();
+        let mut objects = BTreeMap::new();
         for snapshot in snapshots {
-            let found = self
-                .store
-                .catalog
-                .read(|txn| txn.blobs_of_snapshot(snapshot.id))?;
-            blobs.extend(found.into_iter().map(|blob| (blob.checksum, blob)));
+            let (blobs, packs) = self.store.catalog.read(|txn| {
+                let blobs = txn.blobs_of_snapshot(snapshot.id)?;
+                Ok((blobs, txn.packs_of_snapshot(snapshot.id)?))
+            })?;
+            let blobs = blobs.into_iter().map(Object::Blob);
+            let all = blobs.chain(packs.into_iter().map(Object::Pack));
+            objects.extend(all.map(|object| (object.key(), object)));
         }
-        self.blobs(limit, &blobs.into_values().collect::<Vec<_>>())
+        self.objects(limit, &objects.into_values().collect::<Vec<_>>())
     }
 
-    fn blobs(&self, limit: &Limit, blobs: &[Blob]) -> Result<()> {
-        limit.for_each(self.activity, blobs.len(), |index| self.blob(&blobs[index]))
-    }
-
-    fn blob(&self, blob: &Blob) -> Result<()> {
-        self.activity.check()?;
-        let verdict = self.judge(blob)?;
-        self.activity.advance(blob.data_size).ok();
-        let bad = match verdict {
-            Verdict::Damaged | Verdict::Missing => Some(self.describe(blob)?),
-            Verdict::Right | Verdict::Gone => None,
-        };
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        match (verdict, bad) {
-            (Verdict::Gone, _) => return Ok(()),
-            (verdict, Some(bad)) => {
-                let entry = (blob.clone(), bad, verdict);
-                found.bad.insert(blob.checksum, entry);
+    /// Snapshots of format v2 whose packs are right and do not have what their documents say.
+    fn contents(&self, limit: &Limit, snapshots: &[Snapshot]) -> Result<Vec<Fault>> {
+        let faults = Mutex::new(Vec::new());
+        limit.for_each(self.activity, snapshots.len(), |index| {
+            let snapshot = &snapshots[index];
+            if snapshot.format == 2 {
+                let fault = contents::fault(self.store, snapshot, self.records, self.activity)?;
+                lock(&faults).extend(fault);
             }
-            _ => found.mended += u64::from(blob.state != BlobState::Good),
-        }
-        found.checked_blobs += 1;
-        found.checked_bytes = total([found.checked_bytes, blob.data_size]);
-        Ok(())
+            Ok(())
+        })?;
+        Ok(faults.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn judge(&self, blob: &Blob) -> Result<Verdict> {
+        let object = || Object::Blob(blob.clone());
         let found = match self.store.open_current(blob, self.activity) {
             Ok(Some((blob, opened))) => match self.store.rehash(&blob, &opened, self.activity) {
                 Ok(true) => {
@@ -290,20 +307,17 @@ impl Check<'_> {
         match found {
             // It cannot be opened, or the row's map cannot be a map of it. What is wrong with the catalog is heard below.
             Err(error) if error.kind() == ErrorKind::Damaged => {
-                self.confirmed(blob, Verdict::Damaged)
+                self.confirmed(&object(), Verdict::Damaged)
             }
-            found => self.confirmed(blob, found?),
+            found => self.confirmed(&object(), found?),
         }
     }
 
     /// A verdict that is not good, by what is there now: others remove and store while this reads.
-    fn confirmed(&self, blob: &Blob, bad: Verdict) -> Result<Verdict> {
-        let now = self.store.catalog.read(|txn| txn.blob(&blob.checksum))?;
-        Ok(match now {
+    fn confirmed(&self, object: &Object, bad: Verdict) -> Result<Verdict> {
+        Ok(match object.state(self.store)? {
             // Nobody marked it, and so it was replaced, where it could have been marked.
-            Some(now) if now.state == BlobState::Good && !self.store.is_read_only() => {
-                Verdict::Right
-            }
+            Some(BlobState::Good) if !self.store.is_read_only() => Verdict::Right,
             Some(_) => bad,
             None => Verdict::Gone,
         })
@@ -325,18 +339,5 @@ impl Check<'_> {
             }
         }
         Ok(())
-    }
-
-    fn describe(&self, blob: &Blob) -> Result<BadBlob> {
-        Ok(BadBlob {
-            digest: blob.digest,
-            checksum: blob.checksum,
-            size: blob.size,
-            snapshots: self
-                .store
-                .catalog
-                .read(|txn| txn.snapshots_of_blob(&blob.checksum))?,
-            quarantined: None,
-        })
     }
 }

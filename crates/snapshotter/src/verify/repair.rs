@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::describe::{self, Fault};
+use super::object::Object;
 use crate::activity::Activity;
-use crate::catalog::{Blob, BlobState, Snapshot, Sync};
+use crate::catalog::{BlobState, Snapshot, Sync};
 use crate::remote;
 use crate::store::{NamesOfBlobs, Store};
 use crate::words::error::{ErrorKind, Result};
@@ -19,7 +20,7 @@ pub(super) struct Repair<'a> {
     pub(super) activity: &'a Activity,
 }
 
-/// What became of a bad blob.
+/// What became of a bad object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Repaired,
@@ -32,23 +33,25 @@ pub(super) enum Outcome {
 
 impl Repair<'_> {
     /// Does what can be done for these; afterwards each is looked at again.
-    pub(super) fn run(&self, blobs: &[Blob], faults: &[Fault]) -> Result<Vec<Outcome>> {
-        let lost = faults.iter().flat_map(|fault| &fault.lost);
-        let lost = lost.filter_map(|(_, checksum)| *checksum);
-        let wanted = blobs.iter().map(|blob| blob.checksum).chain(lost).collect();
+    pub(super) fn run(&self, objects: &[Object], faults: &[Fault]) -> Result<Vec<Outcome>> {
+        let contents = faults.iter().flat_map(|fault| &fault.lost);
+        let contents = contents.filter_map(|(_, checksum)| *checksum);
+        let packs = faults.iter().flat_map(|fault| &fault.lost_packs).copied();
+        let lost = contents.chain(packs);
+        let wanted = objects.iter().map(Object::key).chain(lost).collect();
         let names = self.store.names_of_blobs(&wanted)?;
         for fault in faults {
             self.adopt(fault, &names)?;
         }
         let mut left = Vec::new();
-        for blob in blobs {
+        for object in objects {
             self.activity.check()?;
-            let mended = self.store.mend(blob, &names, self.activity);
+            let mended = object.mend(self.store, &names, self.activity);
             if !self.or_warn(mended, false)? {
-                left.push(blob);
+                left.push(object);
             }
         }
-        let snapshots = self.affected(blobs, faults)?;
+        let snapshots = self.affected(objects, faults)?;
         let still_bad = self.affected(left, faults)?;
         for (id, snapshot) in &snapshots {
             if still_bad.contains_key(id) {
@@ -57,7 +60,7 @@ impl Repair<'_> {
             self.store.sync_now(*id);
         }
         self.drop_what_nobody_names(faults)?;
-        blobs.iter().map(|blob| self.outcome(blob)).collect()
+        objects.iter().map(|object| self.outcome(object)).collect()
     }
 
     /// References of a repaired snapshot to blobs that its document does not name, and rows that only those kept: what a
@@ -95,6 +98,11 @@ impl Repair<'_> {
                 self.or_warn(adopted, false)?;
             }
         }
+        for key in &fault.lost_packs {
+            let snapshot = fault.snapshot.id;
+            let adopted = self.store.adopt_pack(snapshot, key, names, self.activity);
+            self.or_warn(adopted, false)?;
+        }
         Ok(())
     }
 
@@ -113,13 +121,13 @@ impl Repair<'_> {
 
     fn affected<'b>(
         &self,
-        blobs: impl IntoIterator<Item = &'b Blob>,
+        objects: impl IntoIterator<Item = &'b Object>,
         faults: &[Fault],
     ) -> Result<BTreeMap<i64, Snapshot>> {
         let mut affected = BTreeMap::new();
         self.store.catalog.read(|txn| {
-            for blob in blobs {
-                for reference in txn.snapshots_of_blob(&blob.checksum)? {
+            for object in objects {
+                for reference in txn.snapshots_of_blob(&object.key())? {
                     if let Some(snapshot) = txn.find(&reference)? {
                         affected.insert(snapshot.id, snapshot);
                     }
@@ -140,6 +148,14 @@ impl Repair<'_> {
         let Some(context) = self.remote else {
             return Ok(());
         };
+        if snapshot.format == 2 {
+            let text = format!(
+                "{} could not be fetched again: it is of format v2, and packs are not fetched by this release",
+                snapshot.reference
+            );
+            self.activity.warn(WarningKind::Unrepaired, None, text);
+            return Ok(());
+        }
         let operation = context.store.begin()?;
         let leased = self.store.catalog.write(Sync::Normal, |txn| {
             let there = txn.snapshot(snapshot.id)?.is_some();
@@ -164,13 +180,12 @@ impl Repair<'_> {
         }
     }
 
-    fn outcome(&self, blob: &Blob) -> Result<Outcome> {
-        let now = self.store.catalog.read(|txn| txn.blob(&blob.checksum))?;
-        Ok(match now.map(|blob| blob.state) {
+    fn outcome(&self, object: &Object) -> Result<Outcome> {
+        Ok(match object.state(self.store)? {
             None => Outcome::Gone,
             Some(BlobState::Good) => Outcome::Repaired,
             Some(_) => Outcome::Bad {
-                quarantined: self.or_warn(self.store.quarantine(blob), None)?,
+                quarantined: self.or_warn(object.quarantine(self.store), None)?,
             },
         })
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::format::pack::PackId;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
@@ -11,7 +12,7 @@ use crate::words::reference::Reference;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyRequest {
-    /// The snapshots whose blobs are read. Empty: all blobs, and names without a row are swept.
+    /// The snapshots whose blobs and packs are read. Empty: all, and names without a row are swept.
     pub references: Vec<Reference>,
     /// Whether to mend what is found: from what is here, or by fetching it again where a registry is configured. What has
     /// wrong bytes and cannot be mended is moved to `quarantine/` in the root.
@@ -46,17 +47,20 @@ impl VerifyRequest {
 pub struct VerifyReport {
     /// Blobs that were read.
     pub checked_blobs: u64,
-    /// Bytes of data that were read.
+    /// Packs that were read.
+    pub checked_packs: u64,
+    /// Bytes that were read: data of blobs, stored bytes of packs.
     pub checked_bytes: u64,
-    /// Blobs whose bytes are not what they were.
+    /// Blobs and packs whose bytes are not what they were.
     pub damaged: Vec<BadBlob>,
-    /// Blobs whose files are gone.
+    /// Blobs and packs whose files are gone.
     pub missing: Vec<BadBlob>,
-    /// Blobs that were marked damaged or missing and are right again.
+    /// Blobs and packs that were marked damaged or missing and are right again.
     pub mended: u64,
-    /// Blobs that were damaged or missing and were repaired by this call; they are in neither list.
+    /// Blobs and packs that were damaged or missing and were repaired by this call; they are in neither list.
     pub repaired: Vec<BadBlob>,
-    /// Snapshots whose description is damaged, or whose contents the catalog does not know any more.
+    /// Snapshots whose description is damaged, whose contents or packs the catalog does not know any more, or, in format v2,
+    /// whose packs are right and do not have their contents.
     pub damaged_snapshots: Vec<BadSnapshot>,
     /// Snapshots of which this was so and which this call repaired.
     pub repaired_snapshots: Vec<Reference>,
@@ -88,15 +92,17 @@ impl VerifyReport {
     }
 }
 
-/// A blob that cannot be restored.
+/// A blob or a pack that cannot be restored from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadBlob {
-    /// Its format v1 address.
-    pub digest: Digest,
-    /// Its BLAKE3 checksum: its name in the store.
-    pub checksum: Checksum,
-    /// Its size, holes included, in bytes.
+    /// A blob's format v1 address.
+    pub digest: Option<Digest>,
+    /// A blob's BLAKE3 checksum: its name in the store.
+    pub checksum: Option<Checksum>,
+    /// A pack's id: its name in the store. A pack has neither of the two others.
+    pub pack: Option<PackId>,
+    /// A blob's size, holes included; a pack's length; in bytes.
     pub size: u64,
     /// The snapshots that need it.
     pub snapshots: Vec<Reference>,

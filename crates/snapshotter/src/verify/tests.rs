@@ -16,12 +16,18 @@ fn what_was_removed_and_stored_again_meanwhile_is_not_missing() {
     let blobs = store.catalog.read(|txn| txn.blobs_after(None, 10));
     let seen = blobs.unwrap().remove(0);
     let activity = Activity::new(Arc::new(AtomicBool::new(false)), None);
+    let records = PageRecords::default();
     let check = Check {
         store: &store,
         activity: &activity,
+        records: &records,
         found: Mutex::new(Found::default()),
     };
-    let verdict = || check.confirmed(&seen, Verdict::Missing).unwrap();
+    let verdict = || {
+        check
+            .confirmed(&Object::Blob(seen.clone()), Verdict::Missing)
+            .unwrap()
+    };
     drop(operation);
     assert_eq!(verdict(), Verdict::Gone);
     let _operation = put(&store, "v2", b"bytes");

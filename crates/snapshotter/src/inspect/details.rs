@@ -1,4 +1,4 @@
-//! Looking at what is stored, and taking it away: list, inspect, usage, remove.
+//! What a snapshot says of itself, for people.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,16 +6,17 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::activity::Activity;
-use crate::catalog::{PublicationRow, Snapshot, State, Sync};
-use crate::format::artifact::Manifest;
-use crate::format::document::{Document, FileEntry};
-use crate::fs::space;
-use crate::store::Store;
+use crate::catalog::{BlobState, ExclusiveBlob, Pack, PublicationRow, Snapshot, State};
+use crate::format::artifact::paged::AnyManifest;
+use crate::format::content::ContentId;
+use crate::format::document::paged::{PackEntry, PagedDocument};
+use crate::format::document::{Content, Document, FileEntry};
+use crate::format::pack::PackId;
+use crate::snapshot::Format;
+use crate::store::{Store, pack_key};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::entry::{Attributes, Mtime};
-use crate::words::error::{At, Error, Result};
-use crate::words::progress::Warning;
+use crate::words::error::{Error, Result};
 use crate::words::reference::Reference;
 use crate::words::relpath::RelPath;
 use crate::words::total::total;
@@ -28,6 +29,8 @@ pub struct SnapshotSummary {
     pub reference: Reference,
     /// SHA-256 of its manifest: its identity.
     pub manifest_digest: Sha256,
+    /// How it is kept.
+    pub format: Format,
     /// How far it has travelled.
     pub state: SnapshotState,
     /// Where it is besides here, as far as is known.
@@ -104,6 +107,10 @@ pub struct SnapshotDetails {
     pub summary: SnapshotSummary,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Bytes of data, or stored bytes of packs, that no other snapshot needs: what removing it gives back.
+    pub exclusive_bytes: u64,
+    /// The packs that a snapshot of format v2 needs, in the order of its document.
+    pub packs: Vec<PackDetails>,
     /// Its regular files, by path.
     pub files: Vec<FileDetails>,
     /// Its directories, by path.
@@ -124,16 +131,32 @@ pub struct SnapshotDetails {
 pub struct FileDetails {
     /// Path and attributes.
     pub entry: PathDetails,
-    /// Its format v1 address.
-    pub digest: Digest,
-    /// BLAKE3 of the same bytes; missing in snapshots of the Go library.
+    /// Its format v1 address; missing in format v2.
+    pub digest: Option<Digest>,
+    /// BLAKE3 of the same bytes; missing in snapshots of the Go library, and in format v2.
     pub checksum: Option<Checksum>,
+    /// What its bytes are called in format v2; missing in format v1, and where not all of its pages were captured.
+    pub content: Option<ContentId>,
     /// Whether it was promised not to change.
     pub read_only: bool,
     /// Its size, holes included, in bytes.
     pub size: u64,
     /// The file it is a second name of.
     pub hardlink_of: Option<PathBuf>,
+}
+
+/// A pack of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PackDetails {
+    /// Its name in the store.
+    pub id: PackId,
+    /// Pages in it, whether this snapshot uses them or not.
+    pub pages: u64,
+    /// Its length in bytes; 0 where it is not here.
+    pub length: u64,
+    /// Whether no other snapshot needs it.
+    pub exclusive: bool,
 }
 
 /// A symbolic link of a snapshot.
@@ -164,88 +187,92 @@ pub struct PathDetails {
     pub xattrs: BTreeMap<String, Vec<u8>>,
 }
 
-/// What a store holds and what its filesystem can still take, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Usage {
-    /// Snapshots.
-    pub snapshots: u64,
-    /// Sizes of all files of all snapshots, holes included, as if nothing were shared.
-    pub logical_bytes: u64,
-    /// Bytes of data in them, holes excluded, as if nothing were shared.
-    pub data_bytes: u64,
-    /// Blobs.
-    pub blobs: u64,
-    /// Bytes of data the store keeps, each once whatever form it has. A hardlinked file's are counted, though they cost
-    /// nothing while its other name exists: the one in the directory it was captured from, or in a daemon's cache.
-    pub stored_bytes: u64,
-    /// Size of the filesystem the root is on.
-    pub filesystem_bytes: u64,
-    /// What this process could still write there.
-    pub available_bytes: u64,
-}
-
-/// What removing a snapshot gave back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RemoveReport {
-    /// The snapshot.
-    pub reference: Reference,
-    /// SHA-256 of its manifest.
-    pub manifest_digest: Sha256,
-    /// Blobs that nothing else needed. None yet, if the snapshot is being restored: they go when that ends.
-    pub blobs_removed: u64,
-    /// Bytes of data in them; those whose files are missing, or were moved to `quarantine/`, have none. The filesystem gets
-    /// back less where another name keeps a hardlinked file.
-    pub freed_bytes: u64,
-    /// Files that could not be removed yet.
-    pub warnings: Vec<Warning>,
-}
-
-pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
-    let (snapshots, mut publications) = store
-        .catalog
-        .read(|txn| Ok((txn.snapshots()?, txn.publications()?)))?;
-    let summaries = snapshots.into_iter().map(|snapshot| {
-        let known = publications.remove(&snapshot.id).unwrap_or_default();
-        summary(snapshot, known)
-    });
-    Ok(summaries.collect())
-}
-
 pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDetails> {
     let read = store.catalog.read(|txn| {
         let snapshot = txn.resolve(reference)?;
-        let document = txn.document_bytes(snapshot.id)?;
-        let manifest = txn.manifest(snapshot.id)?;
-        let known = txn.publications_of(snapshot.id)?;
-        Ok((summary(snapshot, known), document, manifest))
+        Ok(Rows {
+            document: txn.document_bytes(snapshot.id)?,
+            manifest: txn.manifest(snapshot.id)?,
+            packs: txn.packs_of_snapshot(snapshot.id)?,
+            exclusive: txn.exclusive_blobs(snapshot.id)?,
+            known: txn.publications_of(snapshot.id)?,
+            snapshot,
+        })
     });
-    let (summary, document, manifest) = read.map_err(|error| error.with_reference(reference))?;
+    let rows = read.map_err(|error| error.with_reference(reference))?;
     let invalid = |what: &str, error: &dyn std::error::Error| {
         Error::damaged(format!("the snapshot's {what} is not valid: {error}"))
             .with_reference(reference)
     };
-    let parsed = Document::parse(&document).map_err(|error| invalid("document", &error))?;
-    let annotations = Manifest::parse(&manifest)
-        .map_err(|error| invalid("manifest", &error))?
-        .annotations;
-    let Entries {
-        files,
-        directories,
-        symlinks,
-        whiteouts,
-    } = entries(parsed);
+    let manifest =
+        AnyManifest::parse(&rows.manifest).map_err(|error| invalid("manifest", &error))?;
+    let (annotations, entries, packs) = match manifest {
+        AnyManifest::V1(manifest) => {
+            let document = Document::parse(&rows.document);
+            let document = document.map_err(|error| invalid("document", &error))?;
+            (manifest.annotations, entries(document), Vec::new())
+        }
+        AnyManifest::V2(manifest) => {
+            let document = PagedDocument::parse(&rows.document);
+            let document = document.map_err(|error| invalid("document", &error))?;
+            let packs = document.packs.iter().map(|pack| rows.pack(pack)).collect();
+            (manifest.annotations, entries(document.entries), packs)
+        }
+    };
+    let exclusive = rows.exclusive.iter().map(|one| one.data_size);
     Ok(SnapshotDetails {
-        summary,
         annotations,
-        files,
-        directories,
-        symlinks,
-        whiteouts,
-        document,
-        manifest,
+        exclusive_bytes: total(exclusive),
+        packs,
+        files: entries.files,
+        directories: entries.directories,
+        symlinks: entries.symlinks,
+        whiteouts: entries.whiteouts,
+        document: rows.document,
+        manifest: rows.manifest,
+        summary: summary(rows.snapshot, rows.known),
     })
+}
+
+/// What the catalog has of a snapshot.
+struct Rows {
+    snapshot: Snapshot,
+    document: Vec<u8>,
+    manifest: Vec<u8>,
+    packs: Vec<Pack>,
+    exclusive: Vec<ExclusiveBlob>,
+    known: Vec<PublicationRow>,
+}
+
+impl Rows {
+    fn pack(&self, named: &PackEntry) -> PackDetails {
+        let key = pack_key(named.id);
+        let here = self.packs.iter().find(|pack| pack.key == key);
+        let here = here.filter(|pack| pack.state != BlobState::Missing);
+        PackDetails {
+            id: named.id,
+            pages: named.pages,
+            length: here.map_or(0, |pack| pack.length),
+            exclusive: self.exclusive.iter().any(|one| one.checksum == key),
+        }
+    }
+}
+
+/// What a format calls the bytes of a file.
+pub(crate) trait Called {
+    fn names(&self) -> (Option<Digest>, Option<Checksum>, Option<ContentId>);
+}
+
+impl Called for Content {
+    fn names(&self) -> (Option<Digest>, Option<Checksum>, Option<ContentId>) {
+        (Some(self.digest()), self.checksum(), None)
+    }
+}
+
+impl Called for Option<ContentId> {
+    fn names(&self) -> (Option<Digest>, Option<Checksum>, Option<ContentId>) {
+        (None, None, *self)
+    }
 }
 
 /// A document's entries for people.
@@ -256,7 +283,7 @@ pub(crate) struct Entries {
     pub(crate) whiteouts: Vec<PathDetails>,
 }
 
-pub(crate) fn entries(document: Document) -> Entries {
+pub(crate) fn entries<C: Called>(document: Document<C>) -> Entries {
     let directories = document.directories.into_iter();
     let symlinks = document.symlinks.into_iter().map(|entry| SymlinkDetails {
         entry: path(entry.path, entry.attributes),
@@ -275,89 +302,15 @@ pub(crate) fn entries(document: Document) -> Entries {
     }
 }
 
-/// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its
-/// blobs when the restore ends.
-pub(crate) fn remove(
-    store: &Store,
-    reference: &Reference,
-    activity: &Activity,
-) -> Result<RemoveReport> {
-    store.require_current()?;
-    store.expect_orphans();
-    let (snapshot, doomed) = store.with_reserve(|| {
-        store.catalog.write(Sync::Full, |txn| {
-            let snapshot = txn.resolve(reference)?;
-            txn.mark_removed(snapshot.id)?;
-            let doomed = txn.doom_abandoned(&[snapshot.id])?;
-            Ok((snapshot, doomed))
-        })
-    })?;
-    // It is removed: what is left of it now is litter.
-    store.sweep_removed(&doomed, activity);
-    let freed = doomed.iter().map(|blob| blob.data_size);
-    Ok(RemoveReport::new(snapshot, freed))
-}
-
-/// Pins a snapshot or takes its pin away.
-pub(crate) fn set_pinned(
-    store: &Store,
-    reference: &Reference,
-    pinned: bool,
-) -> Result<SnapshotSummary> {
-    store.with_slice(|| {
-        store.catalog.write(Sync::Full, |txn| {
-            let snapshot = txn.resolve(reference)?;
-            txn.set_pinned(snapshot.id, pinned)?;
-            let known = txn.publications_of(snapshot.id)?;
-            Ok(summary(Snapshot { pinned, ..snapshot }, known))
-        })
-    })
-}
-
-/// What [`remove`] would report, refused where that would be.
-pub(crate) fn plan_removal(store: &Store, reference: &Reference) -> Result<RemoveReport> {
-    store.require_current()?;
-    let (snapshot, exclusive) = store.catalog.read(|txn| {
-        let snapshot = txn.resolve(reference)?;
-        let exclusive = txn.exclusive_blobs(snapshot.id)?;
-        Ok((snapshot, exclusive))
-    })?;
-    let freed = exclusive.iter().map(|blob| blob.data_size);
-    Ok(RemoveReport::new(snapshot, freed))
-}
-
-impl RemoveReport {
-    fn new(snapshot: Snapshot, freed: impl Iterator<Item = u64> + Clone) -> Self {
-        Self {
-            reference: snapshot.reference,
-            manifest_digest: snapshot.manifest_digest,
-            blobs_removed: freed.clone().count() as u64,
-            freed_bytes: total(freed),
-            warnings: Vec::new(),
-        }
-    }
-}
-
-pub(crate) fn usage(store: &Store) -> Result<Usage> {
-    let (snapshots, (blobs, stored_bytes)) = store
-        .catalog
-        .read(|txn| Ok((txn.snapshots()?, txn.blob_totals()?)))?;
-    let space = space::of(&store.root.dir).at("examine", store.root.dir.path())?;
-    Ok(Usage {
-        snapshots: snapshots.len() as u64,
-        logical_bytes: total(snapshots.iter().map(|s| s.totals.logical_bytes)),
-        data_bytes: total(snapshots.iter().map(|s| s.totals.data_bytes)),
-        blobs,
-        stored_bytes,
-        filesystem_bytes: space.total,
-        available_bytes: space.available,
-    })
-}
-
-fn summary(snapshot: Snapshot, known: Vec<PublicationRow>) -> SnapshotSummary {
+pub(super) fn summary(snapshot: Snapshot, known: Vec<PublicationRow>) -> SnapshotSummary {
     SnapshotSummary {
         reference: snapshot.reference,
         manifest_digest: snapshot.manifest_digest,
+        format: if snapshot.format == 2 {
+            Format::V2
+        } else {
+            Format::V1
+        },
         state: match snapshot.state {
             _ if known.is_empty() => SnapshotState::Unpublished,
             State::Taken => SnapshotState::Published,
@@ -388,11 +341,13 @@ fn system_time(mtime: Mtime) -> SystemTime {
     whole + Duration::from_nanos(mtime.nanoseconds.into())
 }
 
-fn file(entry: FileEntry) -> FileDetails {
+fn file<C: Called>(entry: FileEntry<C>) -> FileDetails {
+    let (digest, checksum, content) = entry.content.names();
     FileDetails {
         entry: path(entry.path, entry.attributes),
-        digest: entry.content.digest(),
-        checksum: entry.content.checksum(),
+        digest,
+        checksum,
+        content,
         read_only: entry.read_only,
         size: entry.size,
         hardlink_of: entry.hardlink_of.map(PathBuf::from),

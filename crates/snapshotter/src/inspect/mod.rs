@@ -1,0 +1,159 @@
+//! Looking at what is stored, and taking it away: list, inspect, compare, usage, remove.
+
+mod compare;
+mod details;
+
+pub use compare::ChangedFile;
+pub(crate) use compare::changed_pages;
+#[cfg(feature = "registry")]
+pub(crate) use details::entries;
+pub(crate) use details::{inspect, time};
+pub use details::{
+    FileDetails, PackDetails, PathDetails, PublishedAt, SnapshotDetails, SnapshotState,
+    SnapshotSummary, SymlinkDetails,
+};
+
+use crate::activity::Activity;
+use crate::catalog::{Snapshot, Sync};
+use crate::fs::space;
+use crate::store::Store;
+use crate::words::digest::Sha256;
+use crate::words::error::{At, Result};
+use crate::words::progress::Warning;
+use crate::words::reference::Reference;
+use crate::words::total::total;
+use details::summary;
+
+/// What a store holds and what its filesystem can still take, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Sizes of all files of all snapshots, holes included, as if nothing were shared.
+    pub logical_bytes: u64,
+    /// Bytes of data in them, holes excluded, as if nothing were shared.
+    pub data_bytes: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Packs, which have the pages of snapshots of format v2.
+    pub packs: u64,
+    /// Bytes the store keeps, each once: data of blobs, whatever form they have, and stored bytes of packs. A hardlinked file's are counted, though they cost
+    /// nothing while its other name exists: the one in the directory it was captured from, or in a daemon's cache.
+    pub stored_bytes: u64,
+    /// Size of the filesystem the root is on.
+    pub filesystem_bytes: u64,
+    /// What this process could still write there.
+    pub available_bytes: u64,
+}
+
+/// What removing a snapshot gave back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoveReport {
+    /// The snapshot.
+    pub reference: Reference,
+    /// SHA-256 of its manifest.
+    pub manifest_digest: Sha256,
+    /// Blobs and packs that nothing else needed. None yet, if the snapshot is being restored: they go when that ends.
+    pub blobs_removed: u64,
+    /// Bytes of data in them, stored bytes of packs; those whose files are missing, or were moved to `quarantine/`, have none. The filesystem gets
+    /// back less where another name keeps a hardlinked file.
+    pub freed_bytes: u64,
+    /// Files that could not be removed yet.
+    pub warnings: Vec<Warning>,
+}
+
+pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
+    let (snapshots, mut publications) = store
+        .catalog
+        .read(|txn| Ok((txn.snapshots()?, txn.publications()?)))?;
+    let summaries = snapshots.into_iter().map(|snapshot| {
+        let known = publications.remove(&snapshot.id).unwrap_or_default();
+        summary(snapshot, known)
+    });
+    Ok(summaries.collect())
+}
+
+/// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its
+/// blobs when the restore ends.
+pub(crate) fn remove(
+    store: &Store,
+    reference: &Reference,
+    activity: &Activity,
+) -> Result<RemoveReport> {
+    store.require_current()?;
+    store.expect_orphans();
+    let (snapshot, doomed) = store.with_reserve(|| {
+        store.catalog.write(Sync::Full, |txn| {
+            let snapshot = txn.resolve(reference)?;
+            txn.mark_removed(snapshot.id)?;
+            let doomed = txn.doom_abandoned(&[snapshot.id])?;
+            Ok((snapshot, doomed))
+        })
+    })?;
+    // It is removed: what is left of it now is litter.
+    store.sweep_removed(&doomed, activity);
+    if snapshot.format == 2 {
+        store.drop_page_list(&snapshot.manifest_digest);
+    }
+    let freed = doomed.iter().map(|blob| blob.data_size);
+    Ok(RemoveReport::new(snapshot, freed))
+}
+
+/// Pins a snapshot or takes its pin away.
+pub(crate) fn set_pinned(
+    store: &Store,
+    reference: &Reference,
+    pinned: bool,
+) -> Result<SnapshotSummary> {
+    store.with_slice(|| {
+        store.catalog.write(Sync::Full, |txn| {
+            let snapshot = txn.resolve(reference)?;
+            txn.set_pinned(snapshot.id, pinned)?;
+            let known = txn.publications_of(snapshot.id)?;
+            Ok(summary(Snapshot { pinned, ..snapshot }, known))
+        })
+    })
+}
+
+/// What [`remove`] would report, refused where that would be.
+pub(crate) fn plan_removal(store: &Store, reference: &Reference) -> Result<RemoveReport> {
+    store.require_current()?;
+    let (snapshot, exclusive) = store.catalog.read(|txn| {
+        let snapshot = txn.resolve(reference)?;
+        let exclusive = txn.exclusive_blobs(snapshot.id)?;
+        Ok((snapshot, exclusive))
+    })?;
+    let freed = exclusive.iter().map(|blob| blob.data_size);
+    Ok(RemoveReport::new(snapshot, freed))
+}
+
+impl RemoveReport {
+    fn new(snapshot: Snapshot, freed: impl Iterator<Item = u64> + Clone) -> Self {
+        Self {
+            reference: snapshot.reference,
+            manifest_digest: snapshot.manifest_digest,
+            blobs_removed: freed.clone().count() as u64,
+            freed_bytes: total(freed),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+pub(crate) fn usage(store: &Store) -> Result<Usage> {
+    let (snapshots, (blobs, blob_bytes), (packs, pack_bytes)) = store
+        .catalog
+        .read(|txn| Ok((txn.snapshots()?, txn.blob_totals()?, txn.pack_totals()?)))?;
+    let space = space::of(&store.root.dir).at("examine", store.root.dir.path())?;
+    Ok(Usage {
+        snapshots: snapshots.len() as u64,
+        logical_bytes: total(snapshots.iter().map(|s| s.totals.logical_bytes)),
+        data_bytes: total(snapshots.iter().map(|s| s.totals.data_bytes)),
+        blobs,
+        packs,
+        stored_bytes: total([blob_bytes, pack_bytes]),
+        filesystem_bytes: space.total,
+        available_bytes: space.available,
+    })
+}

@@ -116,8 +116,8 @@ pub use gc::{
     SnapshotUsage, UsageDetails,
 };
 pub use inspect::{
-    ChangedFile, FileDetails, PackDetails, PathDetails, PublishedAt, RemoveReport, SnapshotDetails, SnapshotState,
-    SnapshotSummary, SymlinkDetails, Usage,
+    ChangedFile, FileDetails, PackDetails, PathDetails, PublishedAt, RemoveReport, SnapshotDetails,
+    SnapshotState, SnapshotSummary, SymlinkDetails, Usage,
 };
 pub use metrics::{Histogram, Metrics, Operation, OperationMetrics};
 pub use rebuild::{RebuildReport, RebuildRequest, RebuiltSnapshot};

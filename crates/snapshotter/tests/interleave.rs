@@ -777,7 +777,9 @@ fn without_space_and_with_the_handle_kept() {
             .unwrap();
         let context = format!("{verb:?} with no space at step {step}: {result:?}");
         match (verb, result) {
-            (Verb::Snapshot, Err(_)) => assert_eq!((kept, leases), (objects(false), 0), "{context}"),
+            (Verb::Snapshot, Err(_)) => {
+                assert_eq!((kept, leases), (objects(false), 0), "{context}")
+            }
             (Verb::Remove, result) => {
                 assert!(result.is_ok(), "{context}");
                 assert_eq!((kept, leases), (objects(false), 0), "{context}");

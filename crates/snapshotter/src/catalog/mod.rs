@@ -46,7 +46,7 @@ pub(crate) use places::PublicationRow;
 pub(crate) use places::{Address, SeenBy};
 use read_only::Access;
 pub(crate) use read_only::is_read_only;
-pub(crate) use rebuild::{Entries, Condition, Named, Salvage, salvage};
+pub(crate) use rebuild::{Condition, Entries, Named, Salvage, salvage};
 pub(crate) use references::{Doomed, ExclusiveBlob};
 pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
 pub(crate) use unsynced::Unsynced;

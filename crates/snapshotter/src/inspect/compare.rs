@@ -67,7 +67,10 @@ pub(crate) fn changed_pages(
         }
         if pages > 0 {
             let relative_path = path.clone().into();
-            changed.push(ChangedFile { relative_path, pages });
+            changed.push(ChangedFile {
+                relative_path,
+                pages,
+            });
         }
     }
     Ok(changed)
@@ -242,9 +245,8 @@ fn differing(
         let count = (run.pages - done).min(TOGETHER);
         let read = |side: &Side, place: Option<(u32, u64)>, into: &mut Vec<PageRecord>| {
             into.clear();
-            let recorded = place.and_then(|(pack, page)| {
-                Some((records.pack(side.pack(pack)?)?, page + done))
-            });
+            let recorded =
+                place.and_then(|(pack, page)| Some((records.pack(side.pack(pack)?)?, page + done)));
             match recorded {
                 Some((pack, page)) => records.read(pack, page..page + count, into),
                 None => {

@@ -7,11 +7,11 @@ pub use compare::ChangedFile;
 pub(crate) use compare::changed_pages;
 #[cfg(feature = "registry")]
 pub(crate) use details::entries;
-pub(crate) use details::{inspect, time};
 pub use details::{
     FileDetails, PackDetails, PathDetails, PublishedAt, SnapshotDetails, SnapshotState,
     SnapshotSummary, SymlinkDetails,
 };
+pub(crate) use details::{inspect, time};
 
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};

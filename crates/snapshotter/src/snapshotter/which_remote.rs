@@ -4,11 +4,11 @@ use super::Inner;
 use crate::activity::Activity;
 use crate::remote::Remote;
 use crate::restore::RestoreRequest;
+#[cfg(feature = "registry")]
+use crate::snapshot::Format;
 use crate::snapshot::SnapshotRequest;
 use crate::store::Store;
 use crate::verify::VerifyRequest;
-#[cfg(feature = "registry")]
-use crate::snapshot::Format;
 use crate::words::error::Result;
 #[cfg(feature = "registry")]
 use crate::words::error::{Error, ErrorKind};

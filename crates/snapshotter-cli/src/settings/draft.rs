@@ -3,11 +3,15 @@
 
 use snapshotter::{Config, Content, ContentProvider, Credentials, Dragonfly, Registry};
 
+use super::snapshots::Snapshots;
+
 /// The pieces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
     /// What has no section, and `[gc]`.
     pub config: Config,
+    /// `[snapshot]`.
+    pub snapshot: Snapshots,
     /// `[registry]`; its main key is the endpoint.
     pub registry: Registry,
     /// The main key of `[content]`.
@@ -25,6 +29,7 @@ impl Draft {
     pub fn new(config: Config) -> Self {
         Self {
             config,
+            snapshot: Snapshots::default(),
             registry: Registry::new("", ""),
             provider: None,
             credentials: None,

@@ -11,7 +11,9 @@ mod field;
 mod file;
 mod keys;
 mod proxy;
+mod snapshots;
 mod surroundings;
+mod table;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,7 @@ pub use draft::Draft;
 pub use env_file::Foreign;
 use file::Expected;
 pub use keys::{KEYS, Key};
+pub use snapshots::Snapshots;
 pub use value::{Value, duration_text, parse_bytes, parse_duration};
 
 use crate::arguments::Global;

@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use snapshotter::{ContentProvider, Credentials, Durability, SharedWith};
+use snapshotter::{
+    Compression, ContentProvider, Credentials, Durability, Format, ParentChoice, SharedWith,
+};
+
+use super::snapshots::{compression_text, parent_text, parse_parent};
 
 /// What a key's values look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,12 @@ pub enum Shape {
     Credentials,
     /// nobody, group or everyone.
     SharedWith,
+    /// v1 or v2.
+    Format,
+    /// origin, latest or none.
+    Parent,
+    /// none, or zstd and a level.
+    Compression,
 }
 
 /// A key's value. Empty text is none.
@@ -72,6 +82,12 @@ pub enum Value {
     Credentials(Option<Credentials>),
     /// See [`Shape::SharedWith`].
     SharedWith(SharedWith),
+    /// See [`Shape::Format`].
+    Format(Format),
+    /// See [`Shape::Parent`].
+    Parent(ParentChoice),
+    /// See [`Shape::Compression`].
+    Compression(Compression),
 }
 
 const PROVIDERS: [ContentProvider; 8] = [
@@ -100,6 +116,9 @@ impl Shape {
             Self::Provider => "s3, oss, gcs, azblob, obs, cos, fs or registry",
             Self::Credentials => "\"static\" or \"ambient\"",
             Self::SharedWith => "\"nobody\", \"group\" or \"everyone\"",
+            Self::Format => "\"v1\" or \"v2\"",
+            Self::Parent => "\"origin\", \"latest\" or \"none\"",
+            Self::Compression => "\"none\", or \"zstd:\" and a level from 1 to 19",
         }
     }
 
@@ -127,6 +146,9 @@ impl Shape {
             Self::Provider => parse_provider(text).map(Value::Provider),
             Self::Credentials => parse_credentials(text).map(Value::Credentials),
             Self::SharedWith => parse_shared_with(text).map(Value::SharedWith),
+            Self::Format => text.parse().ok().map(Value::Format),
+            Self::Parent => parse_parent(text).map(Value::Parent),
+            Self::Compression => text.parse().ok().map(Value::Compression),
         }
     }
 
@@ -283,6 +305,9 @@ impl Value {
             Self::Credentials(Some(Credentials::Ambient)) => "ambient".into(),
             Self::Credentials(Some(_)) => "static".into(),
             Self::SharedWith(others) => others.as_str().to_owned(),
+            Self::Format(format) => format.as_str().to_owned(),
+            Self::Parent(parent) => parent_text(parent),
+            Self::Compression(compression) => compression_text(*compression),
         }
     }
 

@@ -48,6 +48,7 @@ struct Space {
     logical_bytes: u64,
     data_bytes: u64,
     blobs: u64,
+    packs: u64,
     stored_bytes: u64,
     reclaimable_bytes: u64,
     filesystem_bytes: u64,
@@ -100,6 +101,7 @@ impl Space {
             logical_bytes: usage.logical_bytes,
             data_bytes: usage.data_bytes,
             blobs: usage.blobs,
+            packs: usage.packs,
             stored_bytes: usage.stored_bytes,
             reclaimable_bytes: details.reclaimable_bytes,
             by_snapshot: details.snapshots.iter().map(One::new).collect(),
@@ -124,7 +126,10 @@ impl Document for Space {
             (
                 "stored",
                 bytes(self.stored_bytes),
-                format!("in {} blobs: equal bytes are kept once", self.blobs),
+                match self.packs {
+                    0 => format!("in {} blobs: equal bytes are kept once", self.blobs),
+                    packs => format!("in {} blobs and {packs} packs", self.blobs),
+                },
             ),
             (
                 "reclaimable",

@@ -1,5 +1,6 @@
-//! `snapshotter diff`: what one snapshot has that another has not. Read from the two documents alone; no stored bytes
-//! are looked at, because equal checksums are equal bytes.
+//! `snapshotter diff`: what one snapshot has that another has not. Of format v1 it is read from the two documents alone, because
+//! equal checksums are equal bytes; of format v2 the pages that the two do not share are counted. A snapshot of the one and one
+//! of the other have no names of contents in common, so only sizes are compared, and that is said.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use anstyle::AnsiColor;
 use serde::Serialize;
-use snapshotter::{FileDetails, PathDetails, Reference, SnapshotDetails, Snapshotter};
+use snapshotter::{FileDetails, Format, PathDetails, Reference, SnapshotDetails, Snapshotter};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
-use crate::output::human::bytes;
+use crate::output::human::{bytes, count};
 use crate::output::json::Relative;
 
 /// Compares two snapshots
@@ -41,10 +42,36 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let from = hints::reference(&args.from, command)?;
     let to = hints::reference(&args.to, command)?;
     context.require_store()?;
-    let seen = context
-        .with_store(async |store| Ok((inspect(store, &from).await?, inspect(store, &to).await?)))?;
-    let (from, to) = &seen.value;
-    Ok(Answer::new(Difference::between(from, to)).with_warnings(seen.warnings))
+    let seen = context.with_store(async |store| {
+        let (from, to) = (inspect(store, &from).await?, inspect(store, &to).await?);
+        let pages = pages(store, &from, &to).await?;
+        Ok((from, to, pages))
+    })?;
+    let (from, to, pages) = &seen.value;
+    Ok(Answer::new(Difference::between(from, to, pages)).with_warnings(seen.warnings))
+}
+
+/// How many pages of which files differ, where both have pages.
+async fn pages(
+    store: &Snapshotter,
+    from: &SnapshotDetails,
+    to: &SnapshotDetails,
+) -> Result<BTreeMap<PathBuf, u64>> {
+    if [from, to].map(|one| one.summary.format) != [Format::V2; 2] {
+        return Ok(BTreeMap::new());
+    }
+    let names = [from, to].map(|one| {
+        let summary = &one.summary;
+        summary
+            .reference
+            .clone()
+            .with_digest(summary.manifest_digest)
+    });
+    let changed = store.changed_pages(&names[0], &names[1]).await?;
+    let changed = changed
+        .into_iter()
+        .map(|file| (file.relative_path, file.pages));
+    Ok(changed.collect())
 }
 
 async fn inspect(store: &Snapshotter, reference: &Reference) -> Result<SnapshotDetails> {
@@ -55,6 +82,7 @@ async fn inspect(store: &Snapshotter, reference: &Reference) -> Result<SnapshotD
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Difference {
     from: Side,
     to: Side,
@@ -62,6 +90,7 @@ struct Difference {
     removed: Vec<Line>,
     changed: Vec<Change>,
     unchanged: u64,
+    contents_compared: bool,
 }
 
 #[derive(Serialize)]
@@ -69,6 +98,7 @@ struct Difference {
 struct Side {
     reference: String,
     manifest_digest: String,
+    format: &'static str,
 }
 
 #[derive(Serialize)]
@@ -89,6 +119,8 @@ struct Change {
     what: Vec<&'static str>,
     from_size_bytes: u64,
     to_size_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed_pages: Option<u64>,
 }
 
 /// A path of a snapshot, of whatever kind.
@@ -105,7 +137,11 @@ enum Body<'a> {
 }
 
 impl Difference {
-    fn between(from: &SnapshotDetails, to: &SnapshotDetails) -> Self {
+    fn between(
+        from: &SnapshotDetails,
+        to: &SnapshotDetails,
+        pages: &BTreeMap<PathBuf, u64>,
+    ) -> Self {
         let (old, mut new) = (items(from), items(to));
         let mut difference = Self {
             from: Side::new(from),
@@ -114,19 +150,20 @@ impl Difference {
             removed: Vec::new(),
             changed: Vec::new(),
             unchanged: 0,
+            contents_compared: from.summary.format == to.summary.format,
         };
         for (path, item) in &old {
             match new.remove(path) {
                 None => difference.removed.push(item.line()),
-                Some(other) => difference.compare(item, &other),
+                Some(other) => difference.compare(item, &other, pages.get(path).copied()),
             }
         }
         difference.added = new.values().map(Item::line).collect();
         difference
     }
 
-    fn compare(&mut self, old: &Item<'_>, new: &Item<'_>) {
-        let what = old.differences(new);
+    fn compare(&mut self, old: &Item<'_>, new: &Item<'_>, changed_pages: Option<u64>) {
+        let what = old.differences(new, changed_pages);
         if what.is_empty() {
             self.unchanged += 1;
             return;
@@ -137,6 +174,7 @@ impl Difference {
             what,
             from_size_bytes: old.size(),
             to_size_bytes: new.size(),
+            changed_pages,
         });
     }
 }
@@ -146,6 +184,7 @@ impl Side {
         Self {
             reference: details.summary.reference.to_string(),
             manifest_digest: details.summary.manifest_digest.to_string(),
+            format: details.summary.format.as_str(),
         }
     }
 }
@@ -201,11 +240,12 @@ impl Item<'_> {
     }
 
     /// What two entries of one path differ in; of different kinds, that alone.
-    fn differences(&self, other: &Self) -> Vec<&'static str> {
+    fn differences(&self, other: &Self, changed_pages: Option<u64>) -> Vec<&'static str> {
         let mut found = Vec::new();
         match (&self.body, &other.body) {
             (Body::File(old), Body::File(new)) => {
-                found.extend((!same_bytes(old, new)).then_some("content"));
+                let is_same = changed_pages.is_none() && same_bytes(old, new);
+                found.extend((!is_same).then_some("content"));
                 found.extend((old.read_only != new.read_only).then_some("readOnly"));
                 found.extend((old.hardlink_of != new.hardlink_of).then_some("hardlinkOf"));
             }
@@ -224,11 +264,15 @@ impl Item<'_> {
     }
 }
 
-/// The digest alone where a snapshot of the Go library has no checksum.
+/// As far as names of contents say: the digest alone where a snapshot of the Go library has no checksum, and the size where the
+/// two have no names in common, or pages were counted.
 fn same_bytes(old: &FileDetails, new: &FileDetails) -> bool {
-    match (old.checksum, new.checksum) {
-        (Some(old), Some(new)) => old == new,
-        _ => old.size == new.size && old.digest == new.digest,
+    match (old.checksum, new.checksum, old.digest, new.digest) {
+        (Some(old), Some(new), ..) => old == new,
+        (.., Some(old_digest), Some(new_digest)) => {
+            old.size == new.size && old_digest == new_digest
+        }
+        _ => old.size == new.size,
     }
 }
 
@@ -259,18 +303,22 @@ impl Document for Difference {
             self.removed.len(),
             self.changed.len(),
             self.unchanged
-        )
+        )?;
+        if !self.contents_compared {
+            writeln!(
+                page.out,
+                "one is of format {}, the other of format {}: of their contents only the sizes were compared",
+                self.from.format, self.to.format
+            )?;
+        }
+        Ok(())
     }
 }
 
 impl Change {
     fn shown(&self) -> String {
         let words = self.what.iter().map(|what| match *what {
-            "content" if self.from_size_bytes != self.to_size_bytes => format!(
-                "content ({} -> {})",
-                bytes(self.from_size_bytes),
-                bytes(self.to_size_bytes)
-            ),
+            "content" => self.shown_content(),
             "kind" => format!("is a {} now", self.kind),
             "modifiedAt" => "time".to_owned(),
             "readOnly" => "read-only".to_owned(),
@@ -279,5 +327,16 @@ impl Change {
             what => what.to_owned(),
         });
         words.collect::<Vec<_>>().join(", ")
+    }
+
+    fn shown_content(&self) -> String {
+        let (from, to) = (self.from_size_bytes, self.to_size_bytes);
+        let sizes = (from != to).then(|| format!("{} -> {}", bytes(from), bytes(to)));
+        let pages = self.changed_pages.map(|pages| count(pages, "page"));
+        let notes: Vec<String> = sizes.into_iter().chain(pages).collect();
+        match notes.is_empty() {
+            true => "content".to_owned(),
+            false => format!("content ({})", notes.join(", ")),
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde::Serialize;
 use snapshotter::{
-    FileDetails, PathDetails, Reference, RemoteDetails, SnapshotDetails, SymlinkDetails,
+    FileDetails, Format, PackDetails, PathDetails, Reference, RemoteDetails, SnapshotDetails,
+    SymlinkDetails,
 };
 
 use crate::answer::{Answer, Document};
@@ -62,6 +63,7 @@ fn remote(context: &Context, reference: &Reference) -> Result<Answer> {
 struct Inspected {
     reference: String,
     manifest_digest: String,
+    format: &'static str,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     here: Option<Here>,
     annotations: BTreeMap<String, String>,
@@ -83,6 +85,17 @@ struct Here {
     created_at: Time,
     last_accessed_at: Time,
     publications: Vec<Published>,
+    exclusive_bytes: u64,
+    packs: Vec<Pack>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pack {
+    pack: String,
+    pages: u64,
+    size_bytes: u64,
+    exclusive: bool,
 }
 
 #[derive(Serialize)]
@@ -90,8 +103,9 @@ struct Here {
 struct File {
     #[serde(flatten)]
     entry: Entry,
-    digest: String,
+    digest: Option<String>,
     checksum: Option<String>,
+    content: Option<String>,
     read_only: bool,
     size_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,12 +143,15 @@ impl Inspected {
         Self {
             reference: summary.reference.to_string(),
             manifest_digest: summary.manifest_digest.to_string(),
+            format: summary.format.as_str(),
             here: Some(Here {
                 state: summary.state.as_str(),
                 pinned: summary.pinned,
                 created_at: Time(summary.created_at),
                 last_accessed_at: Time(summary.last_accessed_at),
                 publications: summary.publications.iter().map(Published::new).collect(),
+                exclusive_bytes: details.exclusive_bytes,
+                packs: details.packs.iter().map(Pack::new).collect(),
             }),
             annotations: details.annotations.clone(),
             logical_bytes: summary.logical_bytes,
@@ -150,6 +167,7 @@ impl Inspected {
         Self {
             reference: details.reference.to_string(),
             manifest_digest: details.manifest_digest.to_string(),
+            format: Format::V1.as_str(),
             here: None,
             annotations: details.annotations.clone(),
             logical_bytes: details.logical_bytes,
@@ -162,13 +180,44 @@ impl Inspected {
     }
 }
 
+impl Pack {
+    fn new(pack: &PackDetails) -> Self {
+        Self {
+            pack: pack.id.to_string(),
+            pages: pack.pages,
+            size_bytes: pack.length,
+            exclusive: pack.exclusive,
+        }
+    }
+}
+
+impl Here {
+    fn text(&self, page: &mut Page<'_>, format: &str) -> io::Result<()> {
+        if self.packs.is_empty() {
+            return Ok(());
+        }
+        let stored = self
+            .packs
+            .iter()
+            .fold(0, |sum: u64, pack| sum.saturating_add(pack.size_bytes));
+        writeln!(
+            page.out,
+            "  format {format}, {} ({}), {} for itself alone",
+            count(self.packs.len() as u64, "pack"),
+            bytes(stored),
+            bytes(self.exclusive_bytes)
+        )
+    }
+}
+
 impl File {
     fn new(file: &FileDetails) -> Self {
         let (hardlink_of, bytes) = file.hardlink_of.as_deref().map(text_and_bytes).unzip();
         Self {
             entry: Entry::new(&file.entry),
-            digest: file.digest.to_string(),
+            digest: file.digest.map(|digest| digest.to_string()),
             checksum: file.checksum.map(|checksum| checksum.to_string()),
+            content: file.content.map(|content| content.to_string()),
             read_only: file.read_only,
             size_bytes: file.size,
             hardlink_of,
@@ -240,6 +289,7 @@ impl Document for Inspected {
             for at in &here.publications {
                 writeln!(page.out, "  {}", at.shown(page))?;
             }
+            here.text(page, self.format)?;
         }
         let data = self
             .data_bytes
@@ -313,13 +363,14 @@ impl Inspected {
 
     fn write_verbose(&self, page: &mut Page<'_>) -> io::Result<()> {
         for file in &self.files {
-            let checksum = file.checksum.as_deref().unwrap_or("no checksum");
-            writeln!(
-                page.out,
-                "{}\n  {}\n  {checksum}",
-                file.entry.path.shown(),
-                file.digest
-            )?;
+            writeln!(page.out, "{}", file.entry.path.shown())?;
+            if let Some(digest) = &file.digest {
+                let checksum = file.checksum.as_deref().unwrap_or("no checksum");
+                writeln!(page.out, "  {digest}\n  {checksum}")?;
+            } else {
+                let content = file.content.as_deref().unwrap_or("no content id");
+                writeln!(page.out, "  {content}")?;
+            }
             for (name, value) in &file.entry.xattrs {
                 writeln!(page.out, "  {} = {value} (base64)", human::visible(name))?;
             }

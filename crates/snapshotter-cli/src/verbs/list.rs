@@ -146,6 +146,7 @@ struct Fields<'a> {
     reference: &'a Reference,
     #[serde(serialize_with = "as_text")]
     manifest_digest: Sha256,
+    format: &'static str,
     state: &'static str,
     pinned: bool,
     created_at: Time,
@@ -162,6 +163,7 @@ impl Serialize for Row {
         let fields = Fields {
             reference: &summary.reference,
             manifest_digest: summary.manifest_digest,
+            format: summary.format.as_str(),
             state: summary.state.as_str(),
             pinned: summary.pinned,
             created_at: Time(summary.created_at),
@@ -179,13 +181,14 @@ impl Row {
     fn add_to(&self, table: &mut Table, page: &Page<'_>) {
         let Self(summary) = self;
         let pinned = if summary.pinned { ", pinned" } else { "" };
-        let cells: [&dyn Display; 9] = [
+        let cells: [&dyn Display; 10] = [
             &summary.reference,
             &summary.files,
             &bytes(summary.logical_bytes),
             &bytes(summary.data_bytes),
             &page.time(summary.created_at),
             &page.time(summary.last_accessed_at),
+            &summary.format.as_str(),
             &format_args!("{}{pinned}", summary.state.as_str()),
             &summary.manifest_digest,
             &places(&summary.publications),
@@ -227,6 +230,7 @@ impl Document for List {
         ];
         if page.verbose {
             titles.extend([
+                ("FORMAT", Align::Left),
                 ("STATE", Align::Left),
                 ("MANIFEST", Align::Left),
                 ("ALSO IN", Align::Left),

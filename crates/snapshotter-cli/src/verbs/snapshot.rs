@@ -1,26 +1,30 @@
 //! `snapshotter snapshot`.
 
+mod taken;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::ValueHint;
 use serde::Serialize;
 use snapshotter::{
-    EntryKind, ErrorKind, File, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest,
-    Snapshotter, small,
+    Compression, EntryKind, ErrorKind, File, Format, ParentChoice, PlannedEntry, SnapshotPlan,
+    SnapshotRequest, Snapshotter, small,
 };
 
-use super::push::Published;
 use crate::answer::{Answer, Document};
 use crate::arguments::Link;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
-use crate::output::human::{self, bytes, count};
-use crate::output::json::{Placed, Relative, Warning};
-use crate::output::{FAINT, Page, STRONG};
+use crate::output::Page;
+use crate::output::human::{bytes, count};
+use crate::output::json::{Relative, Warning};
+use crate::settings::Snapshots;
+use taken::Taken;
 
 /// Takes a snapshot of files and calls it NAME:VERSION
 ///
@@ -40,6 +44,8 @@ Examples:
       without sockets and logs; quote patterns, or the shell replaces them
   snapshotter snapshot vm:v4 /run/vm --local
       is not published, though a registry is configured
+  snapshotter snapshot vm:v5 /run/vm --format v2
+      stores only the pages that changed since /run/vm was restored or taken in this format
   find . -name '*.img' -print0 | snapshotter snapshot images:v1 . --files-from0 -
       what another program found")]
 pub struct Args {
@@ -72,6 +78,18 @@ pub struct Args {
     /// How bytes get into the store
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     link_mode: Link,
+    /// How to keep it: v1 file by file, v2 in pages, of which only those are stored that changed [default: v1]
+    #[arg(long, value_name = "FORMAT", value_parser = said::<Format>)]
+    format: Option<Format>,
+    /// What to compare one of format v2 with: NAME:VERSION, origin, latest or none [default: origin]
+    ///
+    /// `origin` is the snapshot that BASE_DIR was last restored from, or that was last taken of it; `latest` the newest of the
+    /// same name. Packs of a parent hold pages that it had and this one has not: `none` is for what leaves your hands.
+    #[arg(long, value_name = "PARENT", value_parser = said::<ParentChoice>)]
+    parent: Option<ParentChoice>,
+    /// How to compress the pages of format v2: none, or zstd:1 to zstd:19 [default: zstd:1]
+    #[arg(long, value_name = "HOW", value_parser = said::<Compression>)]
+    compression: Option<Compression>,
     /// Replace the version if it exists
     #[arg(long)]
     force: bool,
@@ -81,6 +99,12 @@ pub struct Args {
     /// Only show what would be taken
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Reads what the library reads.
+fn said<T: FromStr<Err = snapshotter::Error>>(text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|error: snapshotter::Error| error.to_string())
 }
 
 fn annotation(text: &str) -> Result<(String, String), &'static str> {
@@ -95,7 +119,7 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
     let dry_run = args.dry_run;
     let base = args.base_dir.clone();
     let paths = args.all_paths()?;
-    let request = args.request(&paths)?;
+    let request = args.request(&paths, &context.settings.draft.snapshot)?;
     let explain = |error: snapshotter::Error| explain(error.into(), &base, &paths);
     if dry_run {
         return plan(context, &request, explain);
@@ -164,7 +188,7 @@ impl Args {
         Ok(paths)
     }
 
-    fn request(self, paths: &[PathBuf]) -> Result<SnapshotRequest> {
+    fn request(self, paths: &[PathBuf], defaults: &Snapshots) -> Result<SnapshotRequest> {
         let command = "snapshot NAME:VERSION BASE_DIR";
         let reference = hints::reference(&self.reference, command)?;
         let (Some(version), None) = (reference.version(), reference.manifest_digest()) else {
@@ -177,6 +201,10 @@ impl Args {
             .files(paths.iter().map(File::new))
             .force(self.force)
             .local(self.local)
+            .format(self.format.unwrap_or(defaults.format))
+            .parent(self.parent.unwrap_or_else(|| defaults.parent.clone()))
+            .compression(self.compression.unwrap_or(defaults.compression))
+            .index_bytes(defaults.index_bytes)
             .link_mode(self.link_mode.into());
         request.read_only = self.read_only;
         request.exclude = self.exclude;
@@ -221,75 +249,6 @@ fn one_file(file: &Path) -> String {
 
 fn exists(failure: Failure) -> Failure {
     failure.with_hint("choose another version, or replace this one with --force")
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Taken {
-    reference: String,
-    manifest_digest: String,
-    files: u64,
-    directories: u64,
-    symlinks: u64,
-    whiteouts: u64,
-    logical_bytes: u64,
-    data_bytes: u64,
-    stored_bytes: u64,
-    blobs_stored: u64,
-    blobs_reused: u64,
-    placements: Placed,
-    publication: Option<Published>,
-    duration_seconds: f64,
-}
-
-impl Taken {
-    fn new(report: &SnapshotReport) -> Self {
-        Self {
-            reference: report.reference.to_string(),
-            manifest_digest: report.manifest_digest.to_string(),
-            files: report.files,
-            directories: report.directories,
-            symlinks: report.symlinks,
-            whiteouts: report.whiteouts,
-            logical_bytes: report.logical_bytes,
-            data_bytes: report.data_bytes,
-            stored_bytes: report.stored_bytes,
-            blobs_stored: report.blobs_stored,
-            blobs_reused: report.blobs_reused,
-            placements: report.placements.into(),
-            publication: report.publication.as_ref().map(Published::new),
-            duration_seconds: report.duration.as_secs_f64(),
-        }
-    }
-}
-
-impl Document for Taken {
-    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        if page.quiet {
-            return Ok(());
-        }
-        let name = human::without_digest(&self.reference);
-        writeln!(
-            page.out,
-            "{STRONG}{name}{STRONG:#}  {FAINT}{}{FAINT:#}",
-            self.manifest_digest
-        )?;
-        let duration = human::duration(std::time::Duration::from_secs_f64(self.duration_seconds));
-        writeln!(
-            page.out,
-            "  {}, {} of data, {} new to the store, in {duration}",
-            count(self.files, "file"),
-            bytes(self.data_bytes),
-            bytes(self.stored_bytes)
-        )?;
-        if self.files > 0 {
-            writeln!(page.out, "  {}", self.placements.shown())?;
-        }
-        match &self.publication {
-            Some(published) => writeln!(page.out, "  published to {}", published.shown()),
-            None => Ok(()),
-        }
-    }
 }
 
 #[derive(Serialize)]

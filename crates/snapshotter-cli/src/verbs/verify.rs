@@ -70,7 +70,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         let progress = context.progress("verify");
         if request.references.is_empty() {
             let usage = store.usage().await?;
-            progress.expect(usage.blobs, usage.stored_bytes);
+            progress.expect(usage.blobs + usage.packs, usage.stored_bytes);
         } else {
             progress.expect(0, 0);
         }
@@ -105,6 +105,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
 #[serde(rename_all = "camelCase")]
 struct Verified {
     checked_blobs: u64,
+    checked_packs: u64,
     checked_bytes: u64,
     damaged: Vec<Bad>,
     missing: Vec<Bad>,
@@ -125,8 +126,9 @@ struct Verified {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Bad {
-    digest: String,
-    checksum: String,
+    digest: Option<String>,
+    checksum: Option<String>,
+    pack: Option<String>,
     size_bytes: u64,
     snapshots: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +145,7 @@ impl Verified {
     fn new(report: &VerifyReport, older: Option<String>) -> Self {
         Self {
             checked_blobs: report.checked_blobs,
+            checked_packs: report.checked_packs,
             checked_bytes: report.checked_bytes,
             damaged: report.damaged.iter().map(Bad::new).collect(),
             missing: report.missing.iter().map(Bad::new).collect(),
@@ -189,9 +192,11 @@ impl Verified {
         let hint = "a snapshot of the same bytes mends them, and --repair what was published or is here otherwise; else remove \
                     the snapshots named and take them anew";
         if damaged + missing > 0 {
-            let blobs = count(self.checked_blobs, "blob");
             return fail(
-                format!("{damaged} of {blobs} damaged, {missing} missing"),
+                format!(
+                    "{damaged} of {} damaged, {missing} missing",
+                    checked(self.checked_blobs, self.checked_packs)
+                ),
                 hint,
             );
         }
@@ -204,11 +209,21 @@ impl Verified {
     }
 }
 
+/// `3 blobs`, and packs where there are any.
+fn checked(blobs: u64, packs: u64) -> String {
+    let blobs = count(blobs, "blob");
+    match packs {
+        0 => blobs,
+        packs => format!("{blobs} and {}", count(packs, "pack")),
+    }
+}
+
 impl Bad {
     fn new(blob: &BadBlob) -> Self {
         Self {
-            digest: blob.digest.to_string(),
-            checksum: blob.checksum.to_string(),
+            digest: blob.digest.map(|digest| digest.to_string()),
+            checksum: blob.checksum.map(|checksum| checksum.to_string()),
+            pack: blob.pack.map(|pack| pack.to_string()),
             size_bytes: blob.size,
             snapshots: blob.snapshots.iter().map(ToString::to_string).collect(),
             quarantined: blob.quarantined.as_deref().map(Named::new),
@@ -263,11 +278,11 @@ impl Document for Verified {
 impl Bad {
     fn text(&self, page: &mut Page<'_>, what: &str) -> io::Result<()> {
         let size = bytes(self.size_bytes);
-        writeln!(
-            page.out,
-            "{STRONG}{what}{STRONG:#} {} ({size})",
-            self.checksum
-        )?;
+        let name = match &self.pack {
+            Some(pack) => format!("pack {pack}"),
+            None => self.checksum.clone().unwrap_or_default(),
+        };
+        writeln!(page.out, "{STRONG}{what}{STRONG:#} {name} ({size})")?;
         for snapshot in &self.snapshots {
             writeln!(page.out, "  needed by {snapshot}")?;
         }
@@ -281,7 +296,11 @@ impl Bad {
 impl Verified {
     fn rest(&self, page: &mut Page<'_>) -> io::Result<()> {
         if self.mended > 0 {
-            writeln!(page.out, "{} right again", count(self.mended, "blob"))?;
+            let what = match self.checked_packs {
+                0 => "blob",
+                _ => "object",
+            };
+            writeln!(page.out, "{} right again", count(self.mended, what))?;
         }
         if self.swept_names > 0 {
             writeln!(
@@ -303,7 +322,7 @@ impl Verified {
             writeln!(
                 page.out,
                 "{GOOD}All is well:{GOOD:#} {}, {} of data read in {duration}",
-                count(self.checked_blobs, "blob"),
+                checked(self.checked_blobs, self.checked_packs),
                 bytes(self.checked_bytes)
             )?;
         }

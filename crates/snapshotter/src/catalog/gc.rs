@@ -44,6 +44,16 @@ impl Txn<'_> {
         )
     }
 
+    /// Bytes that the store keeps: of data in blobs, and of packs as they are.
+    pub(crate) fn stored_bytes(&self) -> Result<u64> {
+        let sum = self.first(
+            "SELECT coalesce(sum(data_size), 0) FROM objects",
+            [],
+            |row| unsigned(row, 0),
+        )?;
+        Ok(sum.unwrap_or_default())
+    }
+
     /// Which snapshot needs which blob, those included that are pending or removed and not visible.
     pub(crate) fn all_references(&self) -> Result<Vec<(i64, Checksum)>> {
         self.all(

@@ -124,7 +124,7 @@ impl Collection<'_> {
             };
             let gained = after.available.saturating_sub(space.available);
             report.freed_bytes += gained;
-            let stored = self.store.catalog.read(|txn| txn.blob_totals())?.1;
+            let stored = self.store.catalog.read(|txn| txn.stored_bytes())?;
             let left = self.policy.goal(after, was_too_full, stored);
             if is_stuck(space, after, expected, left) {
                 report.shortfall = shortfall(left, GcStop::NotHelping);

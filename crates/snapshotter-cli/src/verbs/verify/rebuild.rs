@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use snapshotter::{RebuildReport, RebuildRequest, Reference, Snapshotter};
 
+use super::checked;
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
@@ -40,8 +41,10 @@ struct Rebuilt {
     incomplete: Vec<String>,
     lost_and_found: Vec<String>,
     unnamed_blobs: u64,
+    unnamed_packs: u64,
     unnamed_bytes: u64,
     checked_blobs: u64,
+    checked_packs: u64,
     checked_bytes: u64,
     quarantined: Vec<Named>,
     old_catalog: Option<Named>,
@@ -77,8 +80,10 @@ impl Rebuilt {
             incomplete: texts(&report.incomplete),
             lost_and_found: texts(&report.lost_and_found),
             unnamed_blobs: report.unnamed_blobs,
+            unnamed_packs: report.unnamed_packs,
             unnamed_bytes: report.unnamed_bytes,
             checked_blobs: report.checked_blobs,
+            checked_packs: report.checked_packs,
             checked_bytes: report.checked_bytes,
             quarantined: report
                 .quarantined
@@ -117,6 +122,13 @@ impl Document for Rebuilt {
                  `snapshotter remove` frees them"
             )?;
         }
+        if self.unnamed_packs > 0 {
+            let packs = count(self.unnamed_packs, "pack");
+            writeln!(
+                page.out,
+                "  {packs} with pages of nobody knows which files: kept by it, and not restored"
+            )?;
+        }
         if page.quiet {
             return Ok(());
         }
@@ -139,14 +151,14 @@ impl Rebuilt {
         writeln!(
             page.out,
             "{GOOD}The catalog is made:{GOOD:#} {}, {} of data read in {duration}",
-            count(self.checked_blobs, "blob"),
+            checked(self.checked_blobs, self.checked_packs),
             bytes(self.checked_bytes)
         )
     }
 
     /// Of a catalog that was whole and older than the store.
     fn trusted_again(&self, page: &mut Page<'_>, kept: u64) -> io::Result<()> {
-        let lacks = if self.checked_blobs == 0 && self.quarantined.is_empty() {
+        let lacks = if self.checked_blobs + self.checked_packs == 0 && self.quarantined.is_empty() {
             "lacks nothing and "
         } else {
             ""
@@ -161,11 +173,12 @@ impl Rebuilt {
             write!(page.out, "; took in {taken_in} from the registry")?;
         }
         if !self.lost_and_found.is_empty() {
-            let are = if self.unnamed_blobs == 1 { "is" } else { "are" };
+            let unnamed = self.unnamed_blobs + self.unnamed_packs;
+            let are = if unnamed == 1 { "is" } else { "are" };
             write!(
                 page.out,
                 "; {} that none of them needs {are} in {}; names of unpublished snapshots taken since cannot be recovered",
-                count(self.unnamed_blobs, "file"),
+                count(unnamed, "file"),
                 self.lost_and_found.join(", ")
             )?;
         }

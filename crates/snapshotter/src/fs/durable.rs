@@ -3,6 +3,7 @@
 //!
 //! What it is until then, and what a crash leaves, is `temporary.rs`'s.
 
+use std::borrow::Borrow;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,13 +16,14 @@ use crate::words::error::{At, Result};
 
 /// A file being written. Dropping it before [`Draft::publish`] removes it.
 #[derive(Debug)]
-pub(crate) struct Draft<'d>(Temporary<&'d Dir>);
+pub(crate) struct Draft<D: Borrow<Dir>>(Temporary<D>);
 
-impl<'d> Draft<'d> {
+impl<D: Borrow<Dir>> Draft<D> {
     /// Begins a file in the directory it will have its name in, with exactly this mode.
-    pub(crate) fn create(dir: &'d Dir, mode: u32) -> Result<Self> {
-        let temporary = Temporary::create(dir, mode).at("create a file in", dir.path())?;
-        unmask(temporary.file(), mode).at("set the mode of a file in", dir.path())?;
+    pub(crate) fn create(dir: D, mode: u32) -> Result<Self> {
+        let path = dir.borrow().path().to_owned();
+        let temporary = Temporary::create(dir, mode).at("create a file in", &path)?;
+        unmask(temporary.file(), mode).at("set the mode of a file in", &path)?;
         Ok(Self(temporary))
     }
 

@@ -1,10 +1,12 @@
 //! Registries: where snapshots' manifests and documents live, and, without another content store, their bytes too.
 //!
 //! [`MetadataRegistry`] is the contract. [`remote`] speaks the OCI distribution protocol, [`layout`] keeps one OCI
-//! image layout a repository in a directory; `tests/suite.rs` holds both to it. Whatever comes back is untrusted:
+//! image layout a repository in a directory; `tests/suite.rs` holds both to it. On either, [`RegistryContent`] is a
+//! transport of contents, held to that contract. Whatever comes back is untrusted:
 //! it is bounded while it is read and checked against its digest before anybody sees it, and `urls` are never followed.
 
 mod config;
+mod content;
 mod credentials;
 mod endpoint;
 mod layout;
@@ -17,7 +19,6 @@ mod tests;
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use config::Registry;
+pub(crate) use content::{Layers, RegistryContent, StoredLayer};
 #[cfg(feature = "fuzzing")]
 pub(crate) use credentials::docker_config_without_helpers;
 pub(crate) use endpoint::Endpoint;
@@ -34,6 +36,7 @@ pub(crate) use name::{Repository, Tag, TagOrDigest};
 
 use crate::pace::Pace;
 use crate::patience;
+use crate::transport::Source;
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
 
@@ -51,47 +54,6 @@ pub(crate) struct Pulled {
     /// The manifest, at most [`MAX_MANIFEST_BYTES`](crate::format::artifact::MAX_MANIFEST_BYTES). Nothing is known of
     /// it but that: it may be some other artifact's.
     pub(crate) bytes: Vec<u8>,
-}
-
-/// A part of a stream that is being pushed.
-///
-/// The end is said: a channel that closes before [`Piece::End`] means that its sender died, and nothing is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
-    /// More bytes.
-    Bytes(Bytes),
-    /// All bytes were sent.
-    End,
-}
-
-/// A stream that is to be pushed. It can be begun as often as that takes, because whoever sends it reads it from a file.
-#[derive(Debug)]
-pub(crate) struct Source {
-    /// Its length in bytes.
-    size: u64,
-    begun: mpsc::Sender<Sink>,
-}
-
-/// Where the pieces of a stream go, all of them, from its beginning.
-pub(crate) type Sink = mpsc::Sender<io::Result<Piece>>;
-
-/// Pieces between whoever sends a stream and whoever pushes it.
-const AHEAD: usize = 4;
-
-impl Source {
-    /// A stream of `size` bytes, and what tells its sender that it is to begin.
-    pub(crate) fn new(size: u64) -> (Self, mpsc::Receiver<Sink>) {
-        let (begun, asked) = mpsc::channel(1);
-        (Self { size, begun }, asked)
-    }
-
-    /// The stream from its beginning. One whose sender is gone ends without [`Piece::End`].
-    async fn begin(&self) -> mpsc::Receiver<io::Result<Piece>> {
-        let (sink, pieces) = mpsc::channel(AHEAD);
-        // What nobody takes is dropped, and so is the way to send anything.
-        let _ = self.begun.send(sink).await;
-        pieces
-    }
 }
 
 /// Manifests and blobs of repositories.
@@ -172,16 +134,13 @@ pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
         Box::pin(async { Ok(()) })
     }
 
-    /// Stores a stream as it comes, without holding it in memory, and returns its SHA-256 and size.
+    /// Stores a stream as it comes, without holding it in memory, and returns its SHA-256.
     ///
-    /// It is complete only by [`Piece::End`]. An error in the stream, which becomes this call's, and a channel that
-    /// closes early, which is `Cancelled`, store nothing. It is begun anew where a connection breaks: what the other side
-    /// has by then is not sent again, if it can say how much that is.
-    fn push_stream<'a>(
-        &'a self,
-        repository: &'a Repository,
-        source: Source,
-    ) -> Pending<'a, (Sha256, u64)>;
+    /// What the source fails with becomes this call's error, and nothing is stored; nor is a source that ends early. It is
+    /// begun anew where a connection breaks: what the other side has by then is not sent again, if it can say how much
+    /// that is.
+    fn push_stream<'a>(&'a self, repository: &'a Repository, source: Source)
+    -> Pending<'a, Sha256>;
 
     /// Sends a blob of `size` bytes, or a range of it, to `sink` in order.
     ///

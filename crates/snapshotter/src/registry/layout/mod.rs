@@ -20,8 +20,9 @@ use tokio::sync::mpsc;
 
 use self::dir::{Home, RepositoryDir};
 use super::config::Registry;
-use super::{MetadataRegistry, Pending, Pulled, Repository, Source, Tag, TagOrDigest};
+use super::{MetadataRegistry, Pending, Pulled, Repository, Tag, TagOrDigest};
 use crate::threads;
+use crate::transport::Source;
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
 
@@ -61,10 +62,10 @@ impl Layout {
     fn write<T: Send + 'static>(
         &self,
         repository: &Repository,
-        work: impl FnOnce(&RepositoryDir, Duration) -> Result<T> + Send + 'static,
+        work: impl FnOnce(RepositoryDir, Duration) -> Result<T> + Send + 'static,
     ) -> Pending<'_, T> {
         let (home, repository) = (Arc::clone(&self.home), repository.clone());
-        blocking(move || work(&home.create(&repository)?, home.patience))
+        blocking(move || work(home.create(&repository)?, home.patience))
     }
 }
 
@@ -164,11 +165,16 @@ impl MetadataRegistry for Layout {
         &'a self,
         repository: &'a Repository,
         source: Source,
-    ) -> Pending<'a, (Sha256, u64)> {
+    ) -> Pending<'a, Sha256> {
         Box::pin(async move {
-            let pieces = source.begin().await;
-            self.write(repository, move |dir, _| dir.push_stream(pieces))
-                .await
+            let draft = self.write(repository, |dir, _| dir.begin_blob());
+            let (mut draft, mut pieces) = (draft.await?, source.begin().await?);
+            while pieces.left() > 0 {
+                let bytes = pieces.next(u64::MAX).await?;
+                draft = threads::run(move || draft.append(&bytes)).await?;
+            }
+            pieces.finish().await?;
+            threads::run(move || draft.publish()).await
         })
     }
 

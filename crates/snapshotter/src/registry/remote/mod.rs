@@ -23,7 +23,8 @@ use tokio::sync::mpsc;
 
 use self::http::{Http, Request};
 use super::config::Registry;
-use super::{MetadataRegistry, Pending, Pulled, Repository, Source, Tag, TagOrDigest, Tuning};
+use super::{MetadataRegistry, Pending, Pulled, Repository, Tag, TagOrDigest, Tuning};
+use crate::transport::Source;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -135,7 +136,7 @@ impl MetadataRegistry for Remote {
         &'a self,
         repository: &'a Repository,
         source: Source,
-    ) -> Pending<'a, (Sha256, u64)> {
+    ) -> Pending<'a, Sha256> {
         Box::pin(self.upload(repository, source))
     }
 

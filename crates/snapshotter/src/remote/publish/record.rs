@@ -85,7 +85,7 @@ impl Publishing<'_> {
 
     fn forget(&self, absent: &[Checksum]) -> Result<()> {
         let registry: Address = self.remote.address(&self.snapshot.reference)?;
-        let content = self.remote.contents(&self.repository);
+        let content = self.remote.address_of_contents(&self.repository);
         self.store.catalog.write(Sync::Normal, |txn| {
             txn.forget_publication(self.snapshot.id, &registry)?;
             txn.forget_objects(&content, absent)

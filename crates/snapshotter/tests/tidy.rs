@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of the library, the lowest first: each may import those before it.
-const ROOMS: [&str; 30] = [
+const ROOMS: [&str; 31] = [
     "lock",
     "words",
     "format",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 30] = [
     "pace",
     "tls",
     "threads",
+    "http",
     "activity",
     "limit",
     "catalog",

@@ -6,7 +6,7 @@ use super::{Place, Remote};
 use crate::format::artifact::Manifest;
 use crate::registry::{Layers, RegistryContent, Repository, StoredLayer};
 use crate::transport::ContentTransport;
-use crate::words::digest::{Digest, Sha256};
+use crate::words::digest::Digest;
 use crate::words::error::{Error, Result};
 use crate::words::object::ObjectName;
 
@@ -19,10 +19,9 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// What a packed stream is called in the registry, where it comes from there.
-    pub(super) fn sha256(&self, digest: Digest) -> Option<Sha256> {
-        let layer = self.layers.get(&ObjectName::Digest(digest))?;
-        Some(layer.sha256)
+    /// What a packed stream is in the registry, where it comes from there.
+    pub(super) fn layer(&self, digest: Digest) -> Option<StoredLayer> {
+        self.layers.get(&ObjectName::Digest(digest)).copied()
     }
 }
 

@@ -48,26 +48,20 @@ impl Asked {
     }
 }
 
-/// Empty files to fill: the store's, with the directory it is in, for errors, and perhaps one for somebody who wants the
-/// same bytes at once.
-pub(super) struct Staging<'a> {
-    pub(super) file: &'a File,
-    pub(super) dir: &'a Path,
-    pub(super) second: Option<File>,
-}
-
 /// One content, the way that it comes, and whether it is still wanted.
 pub(super) struct Download<'a> {
     pub(super) transport: &'a Arc<dyn ContentTransport>,
     pub(super) asked: Asked,
+    /// How many bytes will come, where the manifest says it.
+    pub(super) len: Option<u64>,
     pub(super) wanted: Wanted<'a>,
 }
 
 impl Download<'_> {
-    /// How many bytes will come, where it is worth asking.
-    pub(super) fn size(&self) -> Result<u64> {
-        if self.asked.size < LARGE {
-            return Ok(self.asked.size);
+    /// About how many bytes will come: the place is asked where that is worth it.
+    pub(super) fn len(&self) -> Result<u64> {
+        if self.len.is_some() || self.asked.size < LARGE {
+            return Ok(self.len.unwrap_or(self.asked.size));
         }
         let found = wait(self.wanted, self.transport.size(self.asked.object()))?;
         Ok(match found {
@@ -94,14 +88,16 @@ impl Download<'_> {
         wait(self.wanted, delivered)
     }
 
-    /// Fills empty files. What this says has been checked: the digest, the checksum where there is one, the size, and that
+    /// Fills an empty file in the directory `dir`, and perhaps a second one for somebody who wants the same bytes at once. What
+    /// this says has been checked: the digest, the checksum where there is one, the size, and that
     /// it is one packed stream and nothing else.
-    pub(super) fn into_files(
+    pub(super) fn write_to(
         &self,
-        staging: Staging<'_>,
+        file: &File,
+        dir: &Path,
+        second: Option<File>,
         progress: &dyn Fn(u64),
     ) -> Result<Received> {
-        let Staging { file, dir, second } = staging;
         let (size, most) = (self.asked.size, self.asked.object().most);
         let mut receiving = Receiving::new(file, second, size, most).at("write to", dir)?;
         self.pieces(&mut |bytes| {
@@ -116,11 +112,8 @@ impl Download<'_> {
         Ok(received)
     }
 
-    /// Its data in memory, one extent after the other. Checked as by [`into_files`](Self::into_files).
-    pub(super) fn into_memory(
-        &self,
-        progress: &dyn Fn(u64),
-    ) -> Result<(Vec<u8>, ExtentMap, Hashes)> {
+    /// Its data in memory, one extent after the other. Checked as by [`write_to`](Self::write_to).
+    pub(super) fn read(&self, progress: &dyn Fn(u64)) -> Result<(Vec<u8>, ExtentMap, Hashes)> {
         let most = self.asked.object().most;
         let mut decoder = Decoder::new(Some(self.asked.size), Some(most));
         let mut hashers = Hashers::new(Hashing::Both);

@@ -251,7 +251,7 @@ impl<'a> Fetching<'a> {
             Err(cancelled) if !lead.has_followers() => Err(cancelled),
             _ => Ok(()),
         };
-        let staged = match self.stage(&contents.transport, need, &wanted) {
+        let staged = match self.stage(contents, &contents.transport, need, &wanted) {
             Err(error) if error.kind() == ErrorKind::Damaged => {
                 self.stage_again(contents, need, &wanted, &error)
             }
@@ -259,7 +259,7 @@ impl<'a> Fetching<'a> {
         }?;
         let one = Uncommitted {
             staged,
-            sha256: contents.sha256(need.digest()),
+            sha256: contents.layer(need.digest()).map(|layer| layer.sha256),
             lead,
         };
         if need.is_small() {
@@ -279,9 +279,9 @@ impl<'a> Fetching<'a> {
     ) -> Result<StagedBlob<'a>> {
         tracing::warn!(%error, "what was fetched is damaged; it is fetched again");
         let Some(direct) = &contents.direct else {
-            return self.stage(&contents.transport, need, wanted);
+            return self.stage(contents, &contents.transport, need, wanted);
         };
-        let staged = self.stage(direct, need, wanted)?;
+        let staged = self.stage(contents, direct, need, wanted)?;
         let message = format!("dragonfly brought wrong bytes, the bucket right ones: {error}");
         let activity = self.context.activity;
         activity.warn(WarningKind::Direct, None, message);
@@ -290,6 +290,7 @@ impl<'a> Fetching<'a> {
 
     fn stage(
         &self,
+        contents: &Contents,
         transport: &Arc<dyn ContentTransport>,
         need: &Need<'_>,
         wanted: Wanted<'_>,
@@ -299,15 +300,13 @@ impl<'a> Fetching<'a> {
             recipient: self.recipient,
             activity: self.context.activity,
         };
-        let asked = need.asked();
-        stage.fetch(
-            need,
-            &Download {
-                transport,
-                asked,
-                wanted,
-            },
-        )
+        let download = Download {
+            transport,
+            asked: need.asked(),
+            len: contents.layer(need.digest()).map(|layer| layer.size),
+            wanted,
+        };
+        stage.fetch(need, &download)
     }
 }
 

@@ -193,6 +193,7 @@ fn read_back(
         let download = Download {
             transport,
             asked: Asked::of(&blobs[index]),
+            len: None,
             wanted: &|| activity.check(),
         };
         download.compare(activity)

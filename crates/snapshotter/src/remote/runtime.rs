@@ -4,7 +4,7 @@
 
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::limit::GLANCE;
+use crate::lock::lock;
 use crate::threads;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -31,7 +32,7 @@ pub(super) fn start() -> Result<Handle> {
 }
 
 fn handle(of: &Mutex<Option<Handle>>) -> Result<Handle> {
-    let mut of = of.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut of = lock(of);
     if let Some(handle) = &*of {
         return Ok(handle.clone());
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::download::{Download, Staging};
+use super::download::Download;
 use super::resolve::Need;
 use crate::activity::Activity;
 use crate::fs::hook::step;
@@ -45,13 +45,13 @@ impl<'a> Stage<'a> {
             return self.delivered(need, download, deliveries);
         }
         match download.open() {
-            Some(opened) => self.from_file(need, download, opened?),
-            None => self.from_stream(need, download),
+            Some(opened) => self.read_file(need, download, opened?),
+            None => self.read_stream(need, download),
         }
     }
 
     /// Reads an object that is a file here already.
-    fn from_file(
+    fn read_file(
         &self,
         need: &Need<'_>,
         download: &Download<'_>,
@@ -105,23 +105,19 @@ impl<'a> Stage<'a> {
         })
     }
 
-    fn from_stream(&self, need: &Need<'_>, download: &Download<'_>) -> Result<StagedBlob<'a>> {
+    fn read_stream(&self, need: &Need<'_>, download: &Download<'_>) -> Result<StagedBlob<'a>> {
         let store = self.store;
         let progress = |bytes| self.activity.tell(|| Event::Progressed { bytes });
         if need.is_kept_in_memory() {
-            let (data, map, hashes) = download.into_memory(&progress)?;
+            let (data, map, hashes) = download.read(&progress)?;
             return self.small(data, map, hashes);
         }
-        let bytes = download.size()?;
+        let bytes = download.len()?;
         let (slot, file) = store.create_slot()?;
         let _space = store.claim_space(bytes, &file)?;
         let (second, _second_space) = self.second(need, bytes, false).unzip();
-        let staging = Staging {
-            file: &file,
-            dir: store.root.staging.path(),
-            second,
-        };
-        let received = download.into_files(staging, &progress)?;
+        let dir = store.root.staging.path();
+        let received = download.write_to(&file, dir, second, &progress)?;
         let ingest = self.plain(need, slot, &file, received.hashes, received.map)?;
         let second = received.second;
         Ok(StagedBlob { ingest, second })

@@ -10,9 +10,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -23,21 +21,14 @@ use super::{
 };
 use super::{absent, kept, wanted};
 use crate::fs::Dir;
-use crate::fs::ahead::Ahead;
-use crate::fs::dir::{sync_file, unmask};
-use crate::fs::durable::ensure_dir;
-use crate::fs::hook::step;
-use crate::fs::place::start_writeback;
-use crate::fs::temporary::{Temporary, cannot_be_unnamed, reap};
+use crate::fs::durable::{Draft, ensure_dir};
+use crate::fs::temporary::{cannot_be_unnamed, reap};
 use crate::lock::lock;
 use crate::pass::buffers::Buffers;
 use crate::threads;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::object::{Object, ObjectName};
 use crate::words::sharing::SharedWith;
-
-/// Written before the disk is set to work ahead of the sync, in bytes.
-const WRITEBACK: u64 = 8 << 20;
 
 /// Objects in a directory.
 #[derive(Debug)]
@@ -66,16 +57,16 @@ impl Directory {
         // Once: a directory many nodes share may have very many names.
         let is_first = lock(&self.reaped).insert(object.name.prefix());
         let (size, shared_with) = (source.size(), self.shared_with);
-        let create = move || Draft::create(&root, shared_with, object, size, is_first);
-        let mut draft = threads::run(create).await?;
+        let create = move || NewObject::create(&root, shared_with, object, size, is_first);
+        let mut new = threads::run(create).await?;
         let mut pieces = source.begin().await?;
         while pieces.left() > 0 {
             let bytes = pieces.next(u64::MAX).await?;
-            draft = threads::run(move || draft.append(&bytes)).await?;
+            new = threads::run(move || new.append(&bytes)).await?;
         }
         pieces.finish().await?;
         let place = self.place();
-        threads::run(move || draft.publish(existing, &place)).await
+        threads::run(move || new.publish(existing, &place)).await
     }
 
     /// The object, and what of it is wanted.
@@ -173,19 +164,15 @@ impl LocalFiles for Directory {
     }
 }
 
-/// An object on its way to its name. Dropping it before [`Draft::publish`] leaves nothing.
-struct Draft {
-    file: Temporary<Dir>,
-    target: OsString,
+/// An object on its way to its name. Dropping it before [`NewObject::publish`] leaves nothing.
+struct NewObject {
+    draft: Draft<Dir>,
     object: Object,
-    /// What it will have, what it has, and what of it is on its way to the disk, in bytes.
+    /// What it will have, in bytes.
     size: u64,
-    len: u64,
-    started: u64,
-    ahead: Ahead,
 }
 
-impl Draft {
+impl NewObject {
     fn create(
         root: &Path,
         shared_with: SharedWith,
@@ -203,57 +190,34 @@ impl Draft {
         if is_first {
             reap(&dir);
         }
-        let (path, mode) = (dir.path().to_owned(), shared_with.file_mode());
-        let file = Temporary::create(dir, mode).at("create a file in", &path)?;
-        unmask(file.file(), mode).at("set the mode of a file in", path)?;
         Ok(Self {
-            file,
-            target: object.name.hex().into(),
+            draft: Draft::create(dir, shared_with.file_mode())?,
             object,
             size,
-            len: 0,
-            started: 0,
-            ahead: Ahead::default(),
         })
     }
 
     fn append(mut self, bytes: &[u8]) -> Result<Self> {
-        let file = self.file.file();
-        step("write")
-            .and_then(|()| file.write_all_at(bytes, self.len))
-            .at("write", self.path())?;
-        self.len += bytes.len() as u64;
-        self.ahead
-            .expect(file, self.len, self.size)
-            .at("write", self.path())?;
-        if self.len - self.started >= WRITEBACK {
-            start_writeback(file, self.started, self.len - self.started);
-            self.started = self.len;
-        }
+        self.draft.append(bytes, self.size)?;
         Ok(self)
     }
 
     fn publish(mut self, existing: Existing, place: &str) -> Result<Published> {
-        sync_file(self.file.file()).at("sync", self.path())?;
-        match self.file.publish(&self.target, existing == Existing::Keep) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.compare(place),
-            named => {
-                named.at("name", self.path())?;
-                self.file.dir().sync()?;
-                Ok(Published::unnamed(true))
-            }
+        let name = OsString::from(self.object.name.hex());
+        if self.draft.publish(&name, existing == Existing::Replace)? {
+            return Ok(Published::unnamed(true));
         }
-    }
-
-    /// Somebody else published the same object meanwhile.
-    fn compare(&self, place: &str) -> Result<Published> {
-        let there = self.file.dir().stat(&self.target);
-        let found = there.at("look at", self.path())?.size;
-        kept(self.object, place, found, self.len)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.file.dir().path_of(&self.target)
+        // Somebody else published the same object meanwhile.
+        let (there, path) = (
+            self.draft.dir().stat(&name),
+            self.draft.dir().path_of(&name),
+        );
+        kept(
+            self.object,
+            place,
+            there.at("look at", path)?.size,
+            self.draft.len(),
+        )
     }
 }
 

@@ -347,8 +347,11 @@ pub(crate) fn wanted(
     if size > object.most {
         return Err(beyond_most(object, place, size));
     }
+    let Some(ranges) = ranges else {
+        return Ok(std::iter::once(0..size).collect());
+    };
     let mut wanted: Vec<Range<u64>> = Vec::new();
-    for range in ranges.unwrap_or_else(|| vec![0..size]) {
+    for range in ranges {
         if range.end > size || range.start > range.end {
             return Err(Error::damaged(format!(
                 "{object} in {place} has {size} bytes; bytes {} to {} were asked for",

@@ -19,7 +19,7 @@ pub(crate) enum ObjectKind {
 }
 
 /// Which bytes an object has.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ObjectId {
     pub(crate) kind: ObjectKind,
     pub(crate) hash: [u8; 32],
@@ -31,12 +31,6 @@ impl From<Checksum> for ObjectId {
             kind: ObjectKind::Stream,
             hash: *checksum.as_bytes(),
         }
-    }
-}
-
-impl fmt::Debug for ObjectId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.kind, Checksum::from_bytes(self.hash))
     }
 }
 

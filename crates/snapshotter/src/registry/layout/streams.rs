@@ -21,27 +21,30 @@ const CHUNK: u64 = 1 << 20;
 pub(super) struct BlobDraft {
     file: Draft<Dir>,
     hasher: sha2::Sha256,
+    /// What it will have, in bytes.
+    size: u64,
 }
 
 impl BlobDraft {
     pub(super) fn append(mut self, bytes: &[u8]) -> Result<Self> {
         self.hasher.update(bytes);
-        self.file.write(bytes)?;
+        self.file.append(bytes, self.size)?;
         Ok(self)
     }
 
-    pub(super) fn publish(self) -> Result<Sha256> {
+    pub(super) fn publish(mut self) -> Result<Sha256> {
         let sha256 = Sha256::from_bytes(self.hasher.finalize().into());
-        self.file.publish(&name(sha256))?;
+        self.file.publish(&name(sha256), true)?;
         Ok(sha256)
     }
 }
 
 impl RepositoryDir {
-    pub(super) fn begin_blob(self) -> Result<BlobDraft> {
+    pub(super) fn begin_blob(self, size: u64) -> Result<BlobDraft> {
         Ok(BlobDraft {
             file: Draft::create(self.blobs, self.shared_with.file_mode())?,
             hasher: sha2::Sha256::new(),
+            size,
         })
     }
 

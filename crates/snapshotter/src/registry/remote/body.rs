@@ -1,4 +1,4 @@
-//! What is sent: it tells how it gets on, so that an upload may take hours, but not without end.
+//! A stream that is sent: it tells how it gets on, so that an upload may take hours, but not without end.
 
 use std::future::poll_fn;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use sha2::Digest as _;
 
 use crate::lock::lock;
@@ -16,38 +16,6 @@ use crate::patience::{Progress, SLICE};
 use crate::transport::Pieces;
 use crate::words::digest::Sha256;
 use crate::words::error::Error;
-
-/// Bytes in memory as a body; its length is known.
-pub(super) struct Whole {
-    pub(super) left: Bytes,
-    pub(super) progress: Arc<Progress>,
-}
-
-impl http_body::Body for Whole {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let length = self.left.len().min(SLICE);
-        let slice = self.left.split_to(length);
-        self.progress.sent(length);
-        if self.left.is_empty() {
-            self.progress.sent_all();
-        }
-        Poll::Ready((!slice.is_empty()).then(|| Ok(Frame::data(slice))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left.len() as u64)
-    }
-}
 
 /// What became of a stream.
 #[derive(Debug)]
@@ -237,26 +205,11 @@ mod tests {
         let (pieces, sink) = tokio::join!(source.begin(), begun.recv());
         sink.unwrap().send(Ok(bytes.clone())).await.unwrap();
         let (mut stream, sent) = Stream::new(pieces.unwrap(), progress());
-        let whole = Whole {
-            left: bytes.clone(),
-            progress: progress(),
-        };
         let mut lengths = Vec::new();
         while let Some(frame) = frame(&mut stream).await {
             lengths.push(frame.unwrap().into_data().unwrap().len());
         }
         assert_eq!(lengths, [SLICE, SLICE, 1]);
-        let mut whole = whole;
-        assert_eq!(
-            frame(&mut whole)
-                .await
-                .unwrap()
-                .unwrap()
-                .into_data()
-                .unwrap()
-                .len(),
-            SLICE
-        );
         let outcome = sent.end();
         let expected = Sha256::of(&bytes);
         assert!(

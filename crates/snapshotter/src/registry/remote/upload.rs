@@ -11,7 +11,6 @@
 //! is the answer to the PUT believed by its status alone: it names the digest, or a look finds the blob.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Method, Url};
@@ -19,12 +18,12 @@ use reqwest::{Method, Url};
 use super::answer::Answer;
 use super::blobs::{BINARY, SMALL};
 use super::body::{Outcome, Stream};
-use super::download::PROGRESS;
+use super::download::Headway;
 use super::http::Request;
 use super::{PUSH, Remote, scope};
-use crate::patience::{Progress, least};
+use crate::http::{Attempts, Failure};
+use crate::patience::Progress;
 use crate::registry::Repository;
-use crate::registry::retry::{Attempts, Failure};
 use crate::transport::Source;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -41,9 +40,7 @@ struct Upload<'a> {
     at: u64,
     /// Whether it is believed when it says that.
     resumes: bool,
-    /// How far it was sent when failures were last forgotten, and how long the registry was waited for since.
-    mark: u64,
-    waited: Duration,
+    headway: Headway,
 }
 
 /// Why an upload got no further.
@@ -56,33 +53,24 @@ enum Broken {
     Commit(Error),
 }
 
-impl Upload<'_> {
-    /// Whether there was progress enough to forget failures, up to here.
-    fn got_on(&mut self, sent: u64, min_rate: u64) -> bool {
-        let moved = sent.saturating_sub(self.mark);
-        let got_on = moved >= PROGRESS.max(least(min_rate, self.waited));
-        if got_on {
-            (self.mark, self.waited) = (sent, Duration::ZERO);
-        }
-        got_on
-    }
-}
-
 impl Remote {
-    pub(super) async fn upload(&self, repository: &Repository, source: Source) -> Result<Sha256> {
+    pub(super) async fn upload(
+        self: Arc<Self>,
+        repository: Repository,
+        source: Source,
+    ) -> Result<Sha256> {
         let mut upload = Upload {
-            repository,
+            repository: &repository,
             source,
-            session: self.open_session(repository).await?,
+            session: self.open_session(&repository).await?,
             at: 0,
             resumes: true,
-            mark: 0,
-            waited: Duration::ZERO,
+            headway: Headway::from(0),
         };
         match self.send(&mut upload).await {
             Err(Broken::Commit(error)) => Err(error),
             Err(Broken::Stream(error) | Broken::Sending(Failure { error, .. })) => {
-                self.discard(repository, &upload.session).await;
+                self.discard(&repository, &upload.session).await;
                 Err(error)
             }
             Ok(stored) => Ok(stored),
@@ -127,7 +115,7 @@ impl Remote {
         } else {
             self.patch(&request, stream, &progress).await
         };
-        upload.waited += progress.waited();
+        upload.headway.waited += progress.waited();
         let repository = upload.repository;
         // The stream's own failure comes first: the request's is only its consequence.
         let failure = match (sent.end(), answered) {
@@ -145,7 +133,10 @@ impl Remote {
             }
             (_, Err(failure)) => failure,
         };
-        if upload.got_on(upload.at + sent.bytes(), self.http.patience.min_rate) {
+        if upload
+            .headway
+            .is_made(upload.at + sent.bytes(), self.http.patience.min_rate)
+        {
             attempts.restart();
         }
         Err(Broken::Sending(failure))

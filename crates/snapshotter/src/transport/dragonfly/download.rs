@@ -110,7 +110,7 @@ impl ThroughDaemon {
         let Ok(_permit) = self.daemon.downloads.acquire().await else {
             unreachable!("nobody closes the semaphore");
         };
-        let mut attempt = 1;
+        let mut attempts = self.daemon.attempts(self.place.retries);
         loop {
             self.ready().await?;
             let named = match path {
@@ -128,12 +128,7 @@ impl ThroughDaemon {
                 self.daemon.copies.store(true, Ordering::Relaxed);
                 continue;
             }
-            if !self.goes_on(failure.way, attempt) {
-                return Err(failure);
-            }
-            tracing::debug!(error = %super::line(&failure.error), "a download is tried again");
-            self.daemon.back_off(attempt).await;
-            attempt += 1;
+            self.again(&mut attempts, failure).await?;
         }
     }
 

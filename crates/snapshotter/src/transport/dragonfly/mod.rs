@@ -39,14 +39,16 @@ use super::{
     Call, ContentTransport, Existing, FileDelivery, Presence, Published, Ranges, Sink, Source,
 };
 use crate::activity::Warnings;
+use crate::http::Attempts;
+use crate::pace::Pace;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::object::Object;
 
 /// What tests make small.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
-    /// The wait before the first retry is twice that; each further one waits twice as long.
-    pub(super) backoff: Duration,
+    /// How long to wait before another attempt.
+    pub(super) pace: Pace,
     /// How long connecting may take.
     pub(super) connect: Duration,
     /// How long the question whether it serves may take.
@@ -58,7 +60,10 @@ pub(super) struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            backoff: Duration::from_millis(200),
+            pace: Pace {
+                first: Duration::from_millis(400),
+                longest: Duration::from_secs(13),
+            },
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(10),
             rest: Duration::from_secs(10),
@@ -119,7 +124,7 @@ impl ThroughDaemon {
         let ready = if self.has_fallback {
             self.daemon.ready_now().await
         } else {
-            self.daemon.ready(self.place.retries + 1).await
+            self.daemon.ready(self.place.retries).await
         };
         ready.map_err(|error| Failure {
             error,
@@ -127,15 +132,20 @@ impl ThroughDaemon {
         })
     }
 
-    /// Whether a failed call is worth another attempt.
-    fn goes_on(&self, way: Way, attempt: u32) -> bool {
-        let is_passing = match way {
+    /// Waits before another attempt at a call that failed, where one is worth it; else gives the failure back.
+    async fn again(&self, attempts: &mut Attempts, failure: Failure) -> Result<(), Failure> {
+        let is_passing = match failure.way {
             Way::Again | Way::Wedged => true,
             // The daemon has tried by itself for a good while.
             Way::Down => !self.has_fallback,
             _ => false,
         };
-        is_passing && attempt <= self.place.retries
+        if !is_passing || attempts.are_over() {
+            return Err(failure);
+        }
+        tracing::debug!(error = %line(&failure.error), "a daemon is asked once more");
+        attempts.wait(None).await;
+        Ok(())
     }
 
     /// `doing` reads after "cannot": `publish`.

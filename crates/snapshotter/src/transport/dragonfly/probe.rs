@@ -39,7 +39,7 @@ impl ThroughDaemon {
             files: None,
             hardlink: None,
         };
-        if let Err(error) = self.daemon.ready(1).await {
+        if let Err(error) = self.daemon.ready(0).await {
             diagnosis.error = Some((error.kind(), super::line(&error)));
             return Ok(diagnosis);
         }

@@ -90,18 +90,13 @@ impl ThroughDaemon {
                 nanos: ttl.subsec_nanos().cast_signed(),
             }),
         };
-        let mut attempt = 1;
+        let mut attempts = self.daemon.attempts(self.place.retries);
         loop {
             let failure = match self.detached(request.clone(), staged).await {
                 Ok(()) => return Ok(()),
                 Err(status) => self.failure("publish", object, &status),
             };
-            if !self.goes_on(failure.way, attempt) {
-                return Err(failure);
-            }
-            tracing::debug!(error = %super::line(&failure.error), "an upload is tried again");
-            self.daemon.back_off(attempt).await;
-            attempt += 1;
+            self.again(&mut attempts, failure).await?;
             self.ready().await?;
         }
     }

@@ -4,8 +4,6 @@
 //! our own HTTP transport (`http.rs`), which is where retries, time limits and bounds on answers are; its retry and
 //! timeout layers, its reqwest client, its logging and its look at the environment stay out.
 
-mod body;
-mod client;
 mod download;
 mod error;
 mod http;
@@ -73,7 +71,7 @@ impl ObjectStorage {
 
     pub(super) fn tuned(content: &Content, tuning: Tuning) -> Result<Self> {
         let explain = Explain::new(content);
-        let http = http::Http::new(client::new(content)?, content, tuning);
+        let http = http::Http::new(content, tuning)?;
         let operator = service::operator(content, http, &explain)?;
         Ok(Self {
             operator,

@@ -10,6 +10,7 @@ use opendal::{Buffer, Writer};
 use tokio::runtime::Handle;
 
 use super::{CONCURRENCY, ObjectStorage};
+use crate::http::Attempts;
 use crate::transport::budget::{Share, Window, held_by};
 use crate::transport::parts::{LARGEST_PART, part_size};
 use crate::transport::{Existing, Pieces, Published, Source, kept};
@@ -62,17 +63,16 @@ impl ObjectStorage {
     /// body, and whoever stands before the server may answer in its place, with a page to log in for one. One look is
     /// enough where the object is there; where it is not, others follow at the usual pace.
     async fn confirm(&self, object: Object, size: u64) -> Result<()> {
-        let mut looks = 0;
+        let mut looks = Attempts::new(self.pace, self.retries);
         loop {
             let found = self.stat(object).await?;
             if found == Some(size) {
                 return Ok(());
             }
-            if looks == self.retries {
+            if looks.are_over() {
                 return Err(untaken(object, &self.place, found, size));
             }
-            tokio::time::sleep(self.pace.before(looks, None)).await;
-            looks += 1;
+            looks.wait(None).await;
         }
     }
 

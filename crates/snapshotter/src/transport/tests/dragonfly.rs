@@ -16,6 +16,7 @@ use testkit::s3::{S3, SECRET_KEY};
 use super::bucket::configuration;
 use super::suite::{ALREADY, SENT, Stand, content, content_suite, fetch, publish, source, stream};
 use crate::activity::{Activity, Warnings};
+use crate::pace::Pace;
 use crate::transport::dragonfly::{DOWN, ThroughDaemon, Tuning};
 use crate::transport::{
     Content, ContentProvider, ContentTransport, Daemon, Dragonfly, Existing, FileDelivery, Source,
@@ -67,7 +68,7 @@ impl Node {
 
     fn connection_that_rests(&self, rest: Duration) -> Arc<Daemon> {
         let tuning = Tuning {
-            backoff: Duration::from_millis(1),
+            pace: Pace::QUICK,
             rest,
             ..Tuning::default()
         };

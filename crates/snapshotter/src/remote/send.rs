@@ -14,7 +14,7 @@ use crate::pass::is_wrong;
 use crate::pass::wire::read_stream;
 use crate::store::{OpenBlob, Store};
 use crate::transport::{ContentTransport, Existing, Published, Source, SourceSink};
-use crate::words::error::{At, Error, Result};
+use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::object::Object;
 
@@ -68,7 +68,10 @@ impl<'a> Sending<'a> {
         while read.is_ok()
             && let Ok(Some(sink)) = wait(&wanted, async { Ok(begun.recv().await) })
         {
-            read = self.read(&sink);
+            read = self.read(&|piece| match self.hand_over(&sink, Ok(piece)) {
+                true => Ok(()),
+                false => Err(io::ErrorKind::BrokenPipe.into()),
+            });
             if let Err(error) = &read {
                 // The transport gives up what it has; the reason is kept here.
                 let reason = Error::new(error.kind(), "the stored bytes cannot be sent");
@@ -79,16 +82,17 @@ impl<'a> Sending<'a> {
         drop(begun);
         let ended = wait(&wanted, joined(call));
         read?;
+        if matches!(&ended, Err(error) if error.kind() == ErrorKind::AlreadyExists) {
+            // Before another is said to be there: what is known of this one may be wrong.
+            self.read(&|_| Ok(()))?;
+        }
         ended
     }
 
-    /// Reads the blob into a channel. Whoever takes nothing more says why by itself.
-    fn read(&self, sink: &SourceSink) -> Result<()> {
+    /// Reads the blob, and hands on what is read of it: the last piece only when all are right. Whoever takes nothing more
+    /// says why by itself.
+    fn read(&self, send: &dyn Fn(Bytes) -> io::Result<()>) -> Result<()> {
         let mut last: Option<Bytes> = None;
-        let send = |piece: Bytes| match self.hand_over(sink, Ok(piece)) {
-            true => Ok(()),
-            false => Err(io::ErrorKind::BrokenPipe.into()),
-        };
         let mut emit = |piece: Bytes| last.replace(piece).map_or(Ok(()), send);
         let so_far = AtomicU64::new(0);
         let progress = |bytes| {
@@ -108,7 +112,7 @@ impl<'a> Sending<'a> {
             return Err(self.damaged(None)?);
         }
         if let Some(last) = last {
-            self.hand_over(sink, Ok(last));
+            let _ = send(last);
         }
         self.activity.check()
     }

@@ -1,6 +1,6 @@
 //! One blob into the store's staging: from a stream, decoded while it comes, from a file that is here already, or from one
-//! that somebody delivers, which is kept packed where nobody needs it plain. Either way the bytes are read once here, hashed in that pass, and
-//! written once for each file that is made of them; wrong ones never get a name.
+//! that somebody delivers, which is kept packed where nobody needs it plain. Either way the bytes are read once here, hashed in
+//! that pass, and written once for each file that is made of them; wrong ones never get a name.
 
 use std::cell::RefCell;
 use std::fs::File;

@@ -40,3 +40,6 @@ pub mod zstd;
     )
 )]
 pub mod spf;
+
+#[cfg(test)]
+mod tests;

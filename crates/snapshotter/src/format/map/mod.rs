@@ -3,11 +3,13 @@
 
 mod decode;
 mod encode;
+mod invert;
 
 #[cfg(test)]
 mod tests;
 
 pub use decode::Decoder;
+pub use invert::{Frames, Inverted};
 
 use std::ops::Range;
 
@@ -236,10 +238,8 @@ impl Map {
             .extents
             .partition_point(|extent| extent.end() <= pages.start);
         let from = self.extents[first..].iter();
-        let inside = from.take_while({
-            let end = pages.end;
-            move |extent| extent.start() < end
-        });
+        let end = if pages.is_empty() { 0 } else { pages.end };
+        let inside = from.take_while(move |extent| extent.start() < end);
         inside.map(move |extent| Extent::from(*extent).within(&pages))
     }
 

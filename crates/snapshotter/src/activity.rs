@@ -114,7 +114,7 @@ impl Activity {
     }
 
     /// For those who work for this call.
-    #[cfg(feature = "registry")]
+    #[cfg(feature = "dragonfly")]
     pub(crate) fn warnings(&self) -> &Arc<Warnings> {
         &self.warnings
     }

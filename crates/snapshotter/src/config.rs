@@ -193,7 +193,7 @@ impl Config {
         #[cfg(feature = "dragonfly")]
         if let Some(dragonfly) = &self.dragonfly {
             let daemon = crate::transport::Daemon::open(dragonfly)?;
-            crate::transport::require_bucket(self.registry.as_ref(), self.content.as_ref())?;
+            crate::transport::require_bucket(self.registry.is_some(), self.content.as_ref())?;
             return Ok(Some(daemon));
         }
         Ok(None)

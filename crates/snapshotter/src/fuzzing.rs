@@ -138,7 +138,7 @@ pub mod travel {
 
     use bytes::Bytes;
 
-    use crate::pass::wire::{Receiving, feed};
+    use crate::pass::wire::{Receiving, read_stream};
     use crate::words::digest::Checksum;
     use crate::words::form::Form;
 
@@ -159,7 +159,7 @@ pub mod travel {
         }
         let received = receiving.finish().ok()?;
         let mut stream = Vec::new();
-        let read = feed(
+        let read = read_stream(
             file,
             Form::Plain,
             &received.map,

@@ -59,6 +59,8 @@ mod diagnose;
 mod format;
 mod fs;
 mod gc;
+#[cfg(feature = "registry")]
+mod http;
 mod inspect;
 mod limit;
 mod lock;

@@ -54,6 +54,12 @@ fn changed(what: &str) -> Error {
 }
 
 fn invalid(error: DocumentError) -> Error {
+    if matches!(error, DocumentError::Unsupported { .. }) {
+        let text = format!("the snapshot's document cannot be read: {error}");
+        return Error::new(ErrorKind::Unsupported, text)
+            .with_hint("use the release that wrote it, or a newer one")
+            .with_source(error);
+    }
     Error::damaged(format!("the snapshot's document is not valid: {error}")).with_source(error)
 }
 

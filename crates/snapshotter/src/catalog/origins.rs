@@ -4,6 +4,8 @@
 use rusqlite::params;
 
 use super::{Result, Snapshot, Txn};
+use crate::fs::{Dir, Stat};
+use crate::words::error::At;
 
 /// A directory, wherever it is called what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,19 @@ pub(crate) struct DirectoryId {
     pub(crate) inode: u64,
     /// Nanoseconds since 1970.
     pub(crate) born: i64,
+}
+
+impl DirectoryId {
+    /// An open directory, where its filesystem tells when it was made.
+    pub(crate) fn of(dir: &Dir) -> Result<Option<Self>> {
+        let stat = Stat::of_file(dir).at("examine", dir.path())?;
+        let born = Stat::born(dir).at("examine", dir.path())?;
+        Ok(born.map(|born| Self {
+            device: stat.dev,
+            inode: stat.ino,
+            born,
+        }))
+    }
 }
 
 impl Txn<'_> {

@@ -117,7 +117,7 @@ pub struct Layer {
 pub struct Manifest {
     /// The document's name in the registry.
     pub config: Sha256,
-    /// The document's length in bytes, at most [`MAX_DOCUMENT_BYTES`].
+    /// The document's length in bytes, at most [`MAX_DOCUMENT_BYTES`](super::document::MAX_DOCUMENT_BYTES).
     pub config_size: u64,
     /// The layers that are content of ours, in their order.
     pub layers: Vec<Layer>,

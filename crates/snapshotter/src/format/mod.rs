@@ -33,3 +33,6 @@ pub mod zstd;
     )
 )]
 pub mod spf;
+
+#[cfg(test)]
+mod tests;

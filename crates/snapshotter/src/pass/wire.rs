@@ -28,7 +28,7 @@ const WAITING: usize = 4;
 /// # Errors
 /// The operating system's; `UnexpectedEof` when the file is shorter than its map, `InvalidData` when it is no packed
 /// stream; what `progress` and `emit` say.
-pub(crate) fn feed(
+pub(crate) fn read_stream(
     file: &File,
     form: Form,
     map: &ExtentMap,

@@ -1,23 +1,23 @@
 //! Registries: where snapshots' manifests and documents live, and, without another content store, their bytes too.
 //!
 //! [`MetadataRegistry`] is the contract. [`remote`] speaks the OCI distribution protocol, [`layout`] keeps one OCI
-//! image layout a repository in a directory; `tests/suite.rs` holds both to it. Whatever comes back is untrusted:
+//! image layout a repository in a directory; `tests/suite.rs` holds both to it. On either, [`RegistryContent`] is a
+//! transport of contents, held to that contract. Whatever comes back is untrusted:
 //! it is bounded while it is read and checked against its digest before anybody sees it, and `urls` are never followed.
 
 mod config;
+mod content;
 mod credentials;
 mod endpoint;
 mod layout;
 mod name;
 mod remote;
-mod retry;
 mod secret;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use config::Registry;
+pub(crate) use content::{Layers, RegistryContent, StoredLayer};
 #[cfg(feature = "fuzzing")]
 pub(crate) use credentials::docker_config_without_helpers;
 pub(crate) use endpoint::Endpoint;
@@ -34,14 +35,15 @@ pub(crate) use name::{Repository, Tag, TagOrDigest};
 
 use crate::pace::Pace;
 use crate::patience;
+use crate::transport::Source;
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
 
 /// How many names a list may have, of repositories, of tags, or of both.
 pub(crate) const MAX_NAMES: usize = 1_000_000;
 
-/// A call that is under way.
-pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+/// A call that is under way. It borrows nothing.
+pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// A manifest as it was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,47 +53,6 @@ pub(crate) struct Pulled {
     /// The manifest, at most [`MAX_MANIFEST_BYTES`](crate::format::artifact::MAX_MANIFEST_BYTES). Nothing is known of
     /// it but that: it may be some other artifact's.
     pub(crate) bytes: Vec<u8>,
-}
-
-/// A part of a stream that is being pushed.
-///
-/// The end is said: a channel that closes before [`Piece::End`] means that its sender died, and nothing is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
-    /// More bytes.
-    Bytes(Bytes),
-    /// All bytes were sent.
-    End,
-}
-
-/// A stream that is to be pushed. It can be begun as often as that takes, because whoever sends it reads it from a file.
-#[derive(Debug)]
-pub(crate) struct Source {
-    /// Its length in bytes.
-    size: u64,
-    begun: mpsc::Sender<Sink>,
-}
-
-/// Where the pieces of a stream go, all of them, from its beginning.
-pub(crate) type Sink = mpsc::Sender<io::Result<Piece>>;
-
-/// Pieces between whoever sends a stream and whoever pushes it.
-const AHEAD: usize = 4;
-
-impl Source {
-    /// A stream of `size` bytes, and what tells its sender that it is to begin.
-    pub(crate) fn new(size: u64) -> (Self, mpsc::Receiver<Sink>) {
-        let (begun, asked) = mpsc::channel(1);
-        (Self { size, begun }, asked)
-    }
-
-    /// The stream from its beginning. One whose sender is gone ends without [`Piece::End`].
-    async fn begin(&self) -> mpsc::Receiver<io::Result<Piece>> {
-        let (sink, pieces) = mpsc::channel(AHEAD);
-        // What nobody takes is dropped, and so is the way to send anything.
-        let _ = self.begun.send(sink).await;
-        pieces
-    }
 }
 
 /// Manifests and blobs of repositories.
@@ -110,92 +71,80 @@ impl Source {
 /// be reached or cannot serve now, after the configured retries; `Unsupported` for what this registry does not do.
 pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
     /// The manifest, or nothing where there is none. One that is asked for by digest has that digest.
-    fn manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        which: &'a TagOrDigest,
-    ) -> Pending<'a, Option<Pulled>>;
+    fn manifest(&self, repository: &Repository, which: &TagOrDigest) -> Pending<Option<Pulled>>;
 
     /// A blob of exactly `size` bytes, in memory. No more than that is read.
-    fn blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        sha256: Sha256,
-        size: u64,
-    ) -> Pending<'a, Vec<u8>>;
+    fn blob(&self, repository: &Repository, sha256: Sha256, size: u64) -> Pending<Vec<u8>> {
+        let (sink, mut pieces) = mpsc::channel(1);
+        let pulled = self.pull_stream(repository, sha256, size, None, sink);
+        let gathered = async move {
+            let mut bytes = Vec::new();
+            while let Some(piece) = pieces.recv().await {
+                bytes.extend_from_slice(&piece);
+            }
+            bytes
+        };
+        Box::pin(async move {
+            let (pulled, bytes) = tokio::join!(pulled, gathered);
+            pulled.map(|()| bytes)
+        })
+    }
 
     /// A blob's size, or nothing where there is none. Its bytes are not looked at.
-    fn has_blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        sha256: Sha256,
-    ) -> Pending<'a, Option<u64>>;
+    fn has_blob(&self, repository: &Repository, sha256: Sha256) -> Pending<Option<u64>>;
 
     /// Whether a repository that lacks something has lost it: an error where all of it may only be out of sight.
-    fn check_sight<'a>(&'a self, _repository: &'a Repository) -> Pending<'a, ()> {
+    fn check_sight(&self, _repository: &Repository) -> Pending<()> {
         // Who answers has looked.
         Box::pin(std::future::ready(Ok(())))
     }
 
     /// Stores bytes that are in memory; they have to have this SHA-256.
-    fn push_blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        sha256: Sha256,
-        bytes: Bytes,
-    ) -> Pending<'a, ()>;
+    fn push_blob(&self, repository: &Repository, sha256: Sha256, bytes: Bytes) -> Pending<()>;
 
     /// Stores a manifest and returns its digest. A tag that is there moves; the manifest it leaves can still be read by
     /// digest. A digest has to be the manifest's.
-    fn push_manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        which: &'a TagOrDigest,
+    fn push_manifest(
+        &self,
+        repository: &Repository,
+        which: &TagOrDigest,
         bytes: Bytes,
-    ) -> Pending<'a, Sha256>;
+    ) -> Pending<Sha256>;
 
     /// A repository's tags, in byte order.
-    fn tags<'a>(&'a self, repository: &'a Repository) -> Pending<'a, Vec<Tag>>;
+    fn tags(&self, repository: &Repository) -> Pending<Vec<Tag>>;
 
     /// The names below the namespace that have a repository, without the namespace, in byte order.
-    fn repositories(&self) -> Pending<'_, Vec<String>>;
+    fn repositories(&self) -> Pending<Vec<String>>;
 
     /// Deletes a manifest and its tags; says whether there was one. Its blobs stay.
-    fn delete_manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        digest: Sha256,
-    ) -> Pending<'a, bool>;
+    fn delete_manifest(&self, repository: &Repository, digest: Sha256) -> Pending<bool>;
 
     /// Whether something could be stored, as far as that can be told without storing anything: a server does not say.
-    fn writable(&self) -> Pending<'_, ()> {
+    fn writable(&self) -> Pending<()> {
         Box::pin(async { Ok(()) })
     }
 
-    /// Stores a stream as it comes, without holding it in memory, and returns its SHA-256 and size.
+    /// Stores a stream as it comes, without holding it in memory, and returns its SHA-256.
     ///
-    /// It is complete only by [`Piece::End`]. An error in the stream, which becomes this call's, and a channel that
-    /// closes early, which is `Cancelled`, store nothing. It is begun anew where a connection breaks: what the other side
-    /// has by then is not sent again, if it can say how much that is.
-    fn push_stream<'a>(
-        &'a self,
-        repository: &'a Repository,
-        source: Source,
-    ) -> Pending<'a, (Sha256, u64)>;
+    /// What the source fails with becomes this call's error, and nothing is stored; nor is a source that ends early. It is
+    /// begun anew where a connection breaks: what the other side has by then is not sent again, if it can say how much
+    /// that is.
+    fn push_stream(&self, repository: &Repository, source: Source) -> Pending<Sha256>;
 
     /// Sends a blob of `size` bytes, or a range of it, to `sink` in order.
     ///
     /// **What was sent is unverified until this returns `Ok`**, and with a range it stays so: only whole blobs have a
     /// digest. Never more than was asked for is sent. A lost connection is resumed where it broke. A receiver that
     /// closes ends it with `Cancelled`.
-    fn pull_stream<'a>(
-        &'a self,
-        repository: &'a Repository,
+    fn pull_stream(
+        &self,
+        repository: &Repository,
         sha256: Sha256,
         size: u64,
         range: Option<Range<u64>>,
         sink: mpsc::Sender<Bytes>,
-    ) -> Pending<'a, ()>;
+    ) -> Pending<()>;
 }
 
 /// Checks the configuration and makes the registry that it names. Nothing is read or sent yet but `ca_file`.
@@ -205,7 +154,7 @@ pub(crate) fn open(config: &Registry) -> Result<Arc<dyn MetadataRegistry>> {
 
 fn open_with(config: &Registry, tuning: Tuning) -> Result<Arc<dyn MetadataRegistry>> {
     Ok(match config.validate()? {
-        Endpoint::Remote(origin) => Arc::new(remote::Remote::new(config, origin, tuning)?),
+        Endpoint::Remote(origin) => Arc::new(remote::Shared::new(config, origin, tuning)?),
         Endpoint::Layout(path) => Arc::new(layout::Layout::new(path, config)),
     })
 }

@@ -7,19 +7,20 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::content::Origin;
 use super::places::is_named_by_digest;
 use super::runtime::wait;
+use super::send::object;
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
 use crate::catalog::{Address, Blob, PublicationRow, Relied, SeenBy, Sync, Txn};
 use crate::confirmation::{Answer, Question};
 use crate::format::artifact::Manifest;
-use crate::registry::{MetadataRegistry, Repository};
+use crate::registry::Repository;
 use crate::store::{Store, now};
-use crate::transport::ContentTransport;
-use crate::words::digest::{Checksum, Digest, Sha256};
+use crate::transport::{ContentTransport, Presence};
+use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::Object;
 use crate::words::reference::Reference;
 
 /// The way out, for people.
@@ -28,29 +29,11 @@ const PUSH_AGAIN: &str = "`push` publishes it again";
 /// Objects asked for at once.
 const ABREAST: usize = 16;
 
-/// Something that has to be there with a size, in bytes.
-#[derive(Clone)]
+/// Something that has to be there with all its bytes.
+#[derive(Clone, Copy)]
 struct Expected {
     object: Object,
-    size: u64,
     checksum: Checksum,
-}
-
-#[derive(Clone)]
-enum Object {
-    InPlace(Arc<dyn ContentTransport>, Digest),
-    InRegistry(Arc<dyn MetadataRegistry>, Repository, Sha256),
-}
-
-impl Object {
-    async fn size(self) -> Result<Option<u64>> {
-        match self {
-            Self::InPlace(transport, digest) => transport.size(digest).await,
-            Self::InRegistry(registry, repository, sha256) => {
-                registry.has_blob(&repository, sha256).await
-            }
-        }
-    }
 }
 
 /// Objects that were found in their places: nobody looks twice in a collection.
@@ -172,9 +155,9 @@ impl Asking<'_> {
         if new.is_empty() {
             return Ok(None);
         }
-        let origin = self.remote.origin(&self.repository, manifest)?;
-        let expected = self.expected(&origin, &new)?;
-        let lacking = match self.look(&origin, &expected) {
+        let contents = self.remote.contents(&self.repository, manifest)?;
+        let expected = self.expected(&new)?;
+        let lacking = match self.look(&contents.transport, &expected) {
             Err(error) if self.may_trust(place, &new, &error)? => Vec::new(),
             lacking => lacking?,
         };
@@ -193,29 +176,10 @@ impl Asking<'_> {
         }))
     }
 
-    fn expected(&self, origin: &Origin<'_>, blobs: &[&Blob]) -> Result<Vec<Expected>> {
+    fn expected(&self, blobs: &[&Blob]) -> Result<Vec<Expected>> {
         let expected = blobs.iter().map(|blob| {
-            let (object, size) = match origin {
-                Origin::Transport(transport) => (
-                    Object::InPlace(Arc::clone(transport), blob.digest),
-                    self.store.extents(blob)?.stream_size(),
-                ),
-                Origin::Layers {
-                    registry, layers, ..
-                } => {
-                    let layer = layers.get(&blob.digest).ok_or_else(|| {
-                        Error::damaged(format!("the manifest has no layer for {}", blob.digest))
-                    })?;
-                    let (registry, repository) = (Arc::clone(registry), self.repository.clone());
-                    (
-                        Object::InRegistry(registry, repository, layer.sha256),
-                        layer.size,
-                    )
-                }
-            };
             Ok(Expected {
-                object,
-                size,
+                object: object(blob, &self.store.extents(blob)?),
                 checksum: blob.checksum,
             })
         });
@@ -224,26 +188,28 @@ impl Asking<'_> {
 
     /// Looks for objects side by side, and says which are not there. A place that is itself not there has none of them,
     /// which is not the same as having lost them.
-    fn look<'e>(&self, origin: &Origin<'_>, expected: &'e [Expected]) -> Result<Vec<&'e Expected>> {
+    fn look<'e>(
+        &self,
+        transport: &Arc<dyn ContentTransport>,
+        expected: &'e [Expected],
+    ) -> Result<Vec<&'e Expected>> {
         let wanted = || self.activity.check();
-        if let Origin::Transport(transport) = origin
-            && !transport.can_be_asked()
-        {
-            let text = format!("{} cannot be asked from here", transport.place());
-            return Err(Error::new(ErrorKind::Unavailable, text));
+        let objects = expected.iter().map(|one| one.object).collect();
+        let found = wait(&wanted, sizes(transport, objects))?;
+        let mut lacking = Vec::new();
+        for (expected, found) in expected.iter().zip(found) {
+            match found {
+                Presence::Size(size) if size == expected.object.most => {}
+                Presence::Size(_) | Presence::Absent => lacking.push(expected),
+                Presence::Unknown => {
+                    let (object, place) = (expected.object, transport.place());
+                    let text = format!("{place} cannot be asked for {object} from here");
+                    return Err(Error::new(ErrorKind::Unavailable, text));
+                }
+            }
         }
-        let sizes = wait(&wanted, sizes(expected.to_vec()))?;
-        let pairs = expected.iter().zip(sizes);
-        let lacking = pairs.filter(|(expected, size)| *size != Some(expected.size));
-        let lacking: Vec<_> = lacking.map(|(expected, _)| expected).collect();
         if !lacking.is_empty() {
-            wait(
-                &wanted,
-                match origin {
-                    Origin::Transport(transport) => transport.check_sight(),
-                    Origin::Layers { registry, .. } => registry.check_sight(&self.repository),
-                },
-            )?;
+            wait(&wanted, transport.check_sight())?;
         }
         Ok(lacking)
     }
@@ -310,25 +276,20 @@ impl Asking<'_> {
     }
 }
 
-impl std::fmt::Display for Object {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::InPlace(_, digest) => digest.fmt(f),
-            Self::InRegistry(_, _, sha256) => sha256.fmt(f),
-        }
-    }
-}
-
-/// The sizes of objects, in their order. Who stops waiting stops them all.
-async fn sizes(expected: Vec<Expected>) -> Result<Vec<Option<u64>>> {
-    let mut sizes = vec![None; expected.len()];
-    let mut left = expected.into_iter().map(|one| one.object).enumerate();
+/// Whether objects are there, in their order. Who stops waiting stops asking for all.
+async fn sizes(
+    transport: &Arc<dyn ContentTransport>,
+    objects: Vec<Object>,
+) -> Result<Vec<Presence>> {
+    let mut sizes = vec![Presence::Unknown; objects.len()];
+    let mut left = objects.into_iter().enumerate();
     let mut under_way = JoinSet::new();
     loop {
         while under_way.len() < ABREAST
             && let Some((index, object)) = left.next()
         {
-            under_way.spawn(async move { (index, object.size().await) });
+            let transport = Arc::clone(transport);
+            under_way.spawn(async move { (index, transport.size(object).await) });
         }
         match under_way.join_next().await {
             None => return Ok(sizes),

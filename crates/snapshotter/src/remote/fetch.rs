@@ -2,16 +2,17 @@
 //! document is pinned by the manifest, each blob by the document, and all of it is checked before it gets a name. The
 //! snapshot appears in one transaction when every blob is here, so a fetch that fails or dies leaves nothing.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Remote;
-use super::bring::Brought;
-use super::content::Origin;
+use super::commit::{Uncommitted, in_store};
+use super::contents::Contents;
+use super::download::Download;
 use super::flight::{Flights, Follow, Lead, Turn};
 use super::resolve::{Need, by_content, needs, resolve};
 use super::runtime::Wanted;
+use super::stage::{Stage, StagedBlob};
 use super::visible::{finish, versioned};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Sync};
@@ -20,10 +21,9 @@ use crate::limit::Limit;
 use crate::lock::lock;
 use crate::pass::Hashes;
 use crate::registry::Repository;
-use crate::store::{Ingest, Ingested, Operation, Payload, Recipient, Store};
-use crate::words::digest::{Checksum, Sha256};
+use crate::store::{Ingested, Operation, Recipient, Store};
+use crate::transport::ContentTransport;
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::extent::ExtentMap;
 use crate::words::progress::{Event, WarningKind};
 use crate::words::reference::Reference;
 use crate::words::total::total;
@@ -40,7 +40,7 @@ pub(crate) struct Fetched {
 
 /// What a fetch works with.
 pub(crate) struct Context<'a> {
-    pub(crate) store: &'a std::sync::Arc<Store>,
+    pub(crate) store: &'a Arc<Store>,
     pub(crate) limit: &'a Limit,
     pub(crate) flights: &'a Flights,
     pub(crate) remote: &'a Remote,
@@ -80,25 +80,18 @@ pub(super) struct Fetching<'a> {
     repository: &'a Repository,
     manifest: &'a Manifest,
     pub(super) recipient: Option<&'a dyn Recipient>,
-    fetched_blobs: AtomicU64,
-    fetched_bytes: AtomicU64,
-    /// Small blobs that have come and are committed together.
-    arrived: Mutex<Vec<Arrived<'a>>>,
+    pub(super) fetched_blobs: AtomicU64,
+    pub(super) fetched_bytes: AtomicU64,
+    /// Small blobs that are staged, and are committed together.
+    pub(super) uncommitted: Mutex<Vec<Uncommitted<'a>>>,
     /// Small blobs that have not come.
     expected: AtomicUsize,
     /// Something failed, and no further blob is started: what has come waits for no more.
     failed: AtomicBool,
 }
 
-/// A blob that has come, and whoever waits for it.
-struct Arrived<'a> {
-    brought: Brought<'a>,
-    sha256: Option<Sha256>,
-    lead: Lead<'a>,
-}
-
 /// Blobs of one transaction at most.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 impl<'a> Fetching<'a> {
     pub(super) fn new(
@@ -116,7 +109,7 @@ impl<'a> Fetching<'a> {
             recipient,
             fetched_blobs: AtomicU64::new(0),
             fetched_bytes: AtomicU64::new(0),
-            arrived: Mutex::default(),
+            uncommitted: Mutex::default(),
             expected: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
         }
@@ -174,12 +167,15 @@ impl<'a> Fetching<'a> {
             files: missing.len() as u64,
             bytes: total(missing.iter().map(|need| need.size())),
         });
-        let origin = self.context.remote.origin(self.repository, self.manifest)?;
+        let contents = self
+            .context
+            .remote
+            .contents(self.repository, self.manifest)?;
         let mut left = missing.to_vec();
         // The small ones first: others may wait for them, and a few large ones would take all permits.
         left.sort_by_key(|need| !need.is_small());
         while !left.is_empty() {
-            let followed = self.lead_all(&origin, &left)?;
+            let followed = self.lead_all(&contents, &left)?;
             left = self.follow_all(followed)?;
         }
         Ok(())
@@ -188,7 +184,7 @@ impl<'a> Fetching<'a> {
     /// Leads and lands every flight that this call can lead, and returns those that it follows.
     fn lead_all<'n>(
         &self,
-        origin: &Origin<'_>,
+        contents: &Contents,
         needs: &[&'n Need<'n>],
     ) -> Result<Vec<(Follow, &'n Need<'n>)>> {
         let small = needs.iter().filter(|need| need.is_small()).count();
@@ -199,14 +195,14 @@ impl<'a> Fetching<'a> {
         } = self.context;
         let led = limit.for_each(activity, needs.len(), |index| {
             let need = needs[index];
-            let result = self.fetch_one(origin, need).map(|follow| {
+            let result = self.fetch_one(contents, need).map(|follow| {
                 lock(&followed).extend(follow.map(|follow| (follow, need)));
             });
             let landed = self.land_in_time(need, result.is_err());
             result.and(landed)
         });
         // Others may wait for what came before a failure.
-        led.and(self.commit_arrived())?;
+        led.and(self.commit_waiting())?;
         Ok(followed
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner))
@@ -219,20 +215,21 @@ impl<'a> Fetching<'a> {
         }
         let last = need.is_small() && self.expected.fetch_sub(1, Ordering::SeqCst) == 1;
         if last || self.failed.load(Ordering::SeqCst) {
-            return self.commit_arrived();
+            return self.commit_waiting();
         }
         Ok(())
     }
 
     /// Fetches a blob, unless another call does: then the flight to follow is returned.
-    fn fetch_one(&self, origin: &Origin<'_>, need: &Need<'_>) -> Result<Option<Follow>> {
+    fn fetch_one(&self, contents: &Contents, need: &Need<'_>) -> Result<Option<Follow>> {
         self.context.activity.check()?;
-        match self.context.flights.join(need.wanted(), self.snapshot) {
+        let object = need.asked().object();
+        match self.context.flights.join(object, self.snapshot) {
             Turn::Follow(follow) => Ok(Some(follow)),
             Turn::Lead(lead) => {
                 // Somebody may have led, and ended, since it was found missing.
                 if !self.take_known(vec![need])?.is_empty() {
-                    self.lead(origin, need, lead)?;
+                    self.lead(contents, need, lead)?;
                 }
                 Ok(None)
             }
@@ -249,122 +246,67 @@ impl<'a> Fetching<'a> {
 
     /// Fetches a blob; once more where what came was damaged, which the way here may have done. A daemon would bring the
     /// same from its cache again: what is behind it is asked then.
-    fn lead(&self, origin: &Origin<'_>, need: &Need<'_>, lead: Lead<'a>) -> Result<()> {
+    fn lead(&self, contents: &Contents, need: &Need<'_>, lead: Lead<'a>) -> Result<()> {
         let wanted = || match self.context.activity.check() {
             Err(cancelled) if !lead.has_followers() => Err(cancelled),
             _ => Ok(()),
         };
-        let brought = match self.bring(origin, need, &wanted) {
+        let staged = match self.stage(contents, &contents.transport, need, &wanted) {
             Err(error) if error.kind() == ErrorKind::Damaged => {
-                self.bring_again(origin, need, &wanted, &error)
+                self.stage_again(contents, need, &wanted, &error)
             }
             result => result,
         }?;
-        let sha256 = origin.sha256(need.digest());
-        let arrived = Arrived {
-            brought,
-            sha256,
+        let one = Uncommitted {
+            staged,
+            sha256: contents.layer(need.digest()).map(|layer| layer.sha256),
             lead,
         };
         if need.is_small() {
-            self.add(arrived)
+            self.add(one)
         } else {
-            self.commit(vec![arrived])
+            self.commit(vec![one])
         }
     }
 
     /// Where there is a detour, the straight way this time: who kept wrong bytes gives them again.
-    fn bring_again(
+    fn stage_again(
         &self,
-        origin: &Origin<'_>,
+        contents: &Contents,
         need: &Need<'_>,
         wanted: Wanted<'_>,
         error: &Error,
-    ) -> Result<Brought<'a>> {
+    ) -> Result<StagedBlob<'a>> {
         tracing::warn!(%error, "what was fetched is damaged; it is fetched again");
-        let Some(direct) = origin.direct() else {
-            return self.bring(origin, need, wanted);
+        let Some(direct) = &contents.direct else {
+            return self.stage(contents, &contents.transport, need, wanted);
         };
-        let brought = self.bring(&Origin::Transport(&direct), need, wanted)?;
+        let staged = self.stage(contents, direct, need, wanted)?;
         let message = format!("dragonfly brought wrong bytes, the bucket right ones: {error}");
         let activity = self.context.activity;
         activity.warn(WarningKind::Direct, None, message);
-        Ok(brought)
+        Ok(staged)
     }
 
-    /// Keeps a small blob until there are enough of them.
-    fn add(&self, one: Arrived<'a>) -> Result<()> {
-        let batch = {
-            let mut arrived = lock(&self.arrived);
-            arrived.push(one);
-            if arrived.len() < BATCH {
-                return Ok(());
-            }
-            std::mem::take(&mut *arrived)
+    fn stage(
+        &self,
+        contents: &Contents,
+        transport: &Arc<dyn ContentTransport>,
+        need: &Need<'_>,
+        wanted: Wanted<'_>,
+    ) -> Result<StagedBlob<'a>> {
+        let stage = Stage {
+            store: self.context.store,
+            recipient: self.recipient,
+            activity: self.context.activity,
         };
-        self.commit(batch)
-    }
-
-    fn commit_arrived(&self) -> Result<()> {
-        let batch = std::mem::take(&mut *lock(&self.arrived));
-        self.commit(batch)
-    }
-
-    /// Commits blobs, gives them to those who follow, and lands their flights.
-    fn commit(&self, batch: Vec<Arrived<'a>>) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let mut given: HashMap<i64, Vec<Ingest<'static>>> = HashMap::new();
-        for one in &batch {
-            let Ingest { map, hashes, .. } = &one.brought.ingest;
-            for follower in one.lead.followers() {
-                let item = in_store(map.size(), *hashes)?;
-                given.entry(follower).or_default().push(item);
-            }
-        }
-        let (brought, flights): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|one| ((one.brought, one.sha256), one.lead))
-            .unzip();
-        self.commit_brought(brought)?;
-        for (follower, mut items) in given {
-            // One that has given up has no snapshot any more, and any other looks for itself.
-            if let Err(error) = self.context.store.commit(follower, &mut items) {
-                tracing::debug!(%error, "a follower was not given what came");
-            }
-        }
-        drop(flights);
-        Ok(())
-    }
-
-    fn commit_brought(&self, batch: Vec<(Brought<'a>, Option<Sha256>)>) -> Result<()> {
-        let store = self.context.store;
-        let (mut ingests, rest): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|(brought, sha256)| (brought.ingest, (brought.second, sha256)))
-            .unzip();
-        let outcomes = store.commit(self.snapshot, &mut ingests)?;
-        let mut layers = Vec::new();
-        for ((outcome, ingest), (second, sha256)) in outcomes.iter().zip(&ingests).zip(rest) {
-            if let (Ingested::Stored | Ingested::Reused, Some(sha256)) = (outcome, sha256) {
-                layers.push((ingest.hashes.checksum, sha256));
-            }
-            if let (Some(recipient), Some(second)) = (self.recipient, second) {
-                recipient.receive(ingest.hashes.checksum, second);
-            }
-            self.fetched_blobs.fetch_add(1, Ordering::Relaxed);
-            self.fetched_bytes
-                .fetch_add(ingest.map.stream_size(), Ordering::Relaxed);
-        }
-        if layers.is_empty() {
-            return Ok(());
-        }
-        // What came as a layer need not be sent to that registry again.
-        store.catalog.write(Sync::Normal, |txn| {
-            let set = |(blob, sha256): &(Checksum, Sha256)| txn.set_sha256(blob, *sha256);
-            layers.iter().try_for_each(set)
-        })
+        let download = Download {
+            transport,
+            asked: need.asked(),
+            len: contents.layer(need.digest()).map(|layer| layer.size),
+            wanted,
+        };
+        stage.fetch(need, &download)
     }
 }
 
@@ -379,19 +321,6 @@ fn known(txn: &crate::catalog::Txn<'_>, need: &Need<'_>) -> Result<Option<Blob>>
             .next(),
     };
     Ok(found.filter(|blob| blob.digest == need.digest() && blob.size == need.size()))
-}
-
-/// Bytes that are in the store already.
-fn in_store(size: u64, hashes: Hashes) -> Result<Ingest<'static>> {
-    let map = ExtentMap::hole(size)
-        .map_err(|error| Error::damaged("a blob's row has no valid size").with_source(error))?;
-    Ok(Ingest {
-        payload: Payload::Known,
-        hashes,
-        map,
-        mtime: None,
-        probe: None,
-    })
 }
 
 fn hashes(blob: &Blob) -> Hashes {

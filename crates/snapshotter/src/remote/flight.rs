@@ -12,6 +12,10 @@
 //! references the blob from that snapshot too before it lands the flight, so what the leader's call does afterwards takes
 //! the blob from nobody. A leader whose caller gave up goes on while somebody follows. A failure is not remembered: a
 //! follower that finds no blob after the flight asks again, and leads or follows the next one.
+//!
+//! A flight is one object's, by what identifies its bytes: whoever has its id follows whoever has it too, whatever they call
+//! it. A snapshot of the Go library has the name alone, and the name may be two objects'. Its call and one that has the id do
+//! not meet: both fetch, and the store keeps one. Two that have the name alone meet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,15 +23,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use crate::activity::Activity;
 use crate::limit::wait_a_moment;
 use crate::lock::lock;
-use crate::words::digest::{Checksum, Digest};
 use crate::words::error::Result;
-
-/// What is fetched: a blob of this logical size; without a checksum, by the digest alone.
-pub(super) type Wanted = (Digest, Option<Checksum>, u64);
+use crate::words::object::{Identity, Object};
 
 /// All fetches of a handle.
 #[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<Wanted, Arc<Flight>>>);
+pub(crate) struct Flights(Mutex<HashMap<Identity, Arc<Flight>>>);
 
 #[derive(Debug, Default)]
 struct Flight {
@@ -52,7 +53,7 @@ pub(super) enum Turn<'a> {
 /// A flight to be landed by dropping this, when the blob is committed or has failed.
 pub(super) struct Lead<'a> {
     flights: &'a Flights,
-    wanted: Wanted,
+    identity: Identity,
     flight: Arc<Flight>,
 }
 
@@ -64,20 +65,21 @@ pub(super) struct Follow {
 
 impl Flights {
     /// Leads the flight of a blob, or follows it, for a snapshot that is to reference the blob. Waits for nobody.
-    pub(super) fn join(&self, wanted: Wanted, snapshot: i64) -> Turn<'_> {
+    pub(super) fn join(&self, object: Object, snapshot: i64) -> Turn<'_> {
+        let identity = object.identity();
         let mut flights = lock(&self.0);
-        if let Some(flight) = flights.get(&wanted) {
+        if let Some(flight) = flights.get(&identity) {
             // Before the map is let go of: the leader then cannot land without knowing of this one.
             lock(&flight.state).followers.push(snapshot);
-            tracing::debug!(digest = %wanted.0, "waiting for another call that fetches it");
+            tracing::debug!(%object, "waiting for another call that fetches it");
             let flight = Arc::clone(flight);
             return Turn::Follow(Follow { flight, snapshot });
         }
         let flight = Arc::<Flight>::default();
-        flights.insert(wanted, Arc::clone(&flight));
+        flights.insert(identity, Arc::clone(&flight));
         Turn::Lead(Lead {
             flights: self,
-            wanted,
+            identity,
             flight,
         })
     }
@@ -112,7 +114,7 @@ impl Lead<'_> {
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         // Out of the map first: who comes now starts anew.
-        lock(&self.flights.0).remove(&self.wanted);
+        lock(&self.flights.0).remove(&self.identity);
         lock(&self.flight.state).over = true;
         self.flight.landed.notify_all();
     }
@@ -132,23 +134,27 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::words::digest::{Checksum, Digest};
 
-    const WANTED: Wanted = (Digest::from_u64(1), None, 1);
+    /// As one that has the id asks for it, and one that has not.
+    fn wanted(digest: u64, checksum: Option<&[u8]>, most: u64) -> Object {
+        Object::stream(Digest::from_u64(digest), checksum.map(Checksum::of), most)
+    }
 
     fn activity() -> (Activity, Arc<AtomicBool>) {
         let cancelled = Arc::new(AtomicBool::new(false));
         (Activity::new(Arc::clone(&cancelled), None), cancelled)
     }
 
-    fn lead(flights: &Flights, wanted: Wanted) -> Lead<'_> {
-        match flights.join(wanted, 0) {
+    fn lead(flights: &Flights, object: Object) -> Lead<'_> {
+        match flights.join(object, 0) {
             Turn::Lead(lead) => lead,
             Turn::Follow(_) => panic!("nobody else leads"),
         }
     }
 
     fn follow(flights: &Flights, snapshot: i64) -> Follow {
-        match flights.join(WANTED, snapshot) {
+        match flights.join(wanted(1, None, 1), snapshot) {
             Turn::Lead(_) => panic!("somebody leads already"),
             Turn::Follow(follow) => follow,
         }
@@ -158,7 +164,7 @@ mod tests {
     fn one_leads_the_others_wait_and_the_leader_waits_for_none() {
         let flights = Flights::default();
         let (activity, _) = activity();
-        let leader = lead(&flights, WANTED);
+        let leader = lead(&flights, wanted(1, None, 1));
         let followers: Vec<Follow> = (1..=4).map(|snapshot| follow(&flights, snapshot)).collect();
         assert_eq!(leader.followers(), [1, 2, 3, 4]);
         std::thread::scope(|scope| {
@@ -168,13 +174,13 @@ mod tests {
             let waited = waiting.into_iter().map(|thread| thread.join().unwrap());
             assert_eq!(waited.filter_map(Result::ok).count(), 4);
         });
-        drop(lead(&flights, WANTED));
+        drop(lead(&flights, wanted(1, None, 1)));
     }
 
     #[test]
     fn whoever_gives_up_waits_no_longer_and_follows_no_more() {
         let flights = Flights::default();
-        let leader = lead(&flights, WANTED);
+        let leader = lead(&flights, wanted(1, None, 1));
         let (impatient, cancelled) = activity();
         let follower = follow(&flights, 1);
         let other = follow(&flights, 2);
@@ -189,19 +195,33 @@ mod tests {
     #[test]
     fn other_blobs_are_not_waited_for() {
         let flights = Flights::default();
-        let _one = lead(&flights, WANTED);
-        let _other = lead(&flights, (Digest::from_u64(2), None, 1));
-        let _longer = lead(&flights, (Digest::from_u64(1), None, 2));
+        let _one = lead(&flights, wanted(1, None, 1));
+        let _other = lead(&flights, wanted(2, None, 1));
+        let _longer = lead(&flights, wanted(1, None, 2));
+    }
+
+    #[test]
+    fn an_object_is_known_by_its_id_and_without_one_by_name_and_size() {
+        let flights = Flights::default();
+        let _one = lead(&flights, wanted(1, Some(b"one"), 1));
+        let again = flights.join(wanted(2, Some(b"one"), 2), 1);
+        assert!(matches!(again, Turn::Follow(_)));
+        let _twin = lead(&flights, wanted(1, Some(b"another"), 1));
+        let _by_name = lead(&flights, wanted(1, None, 1));
+        assert!(matches!(
+            flights.join(wanted(1, None, 1), 2),
+            Turn::Follow(_)
+        ));
     }
 
     #[test]
     fn who_comes_after_a_flight_leads_the_next_one() {
         let flights = Flights::default();
         let (activity, _) = activity();
-        let first = lead(&flights, WANTED);
+        let first = lead(&flights, wanted(1, None, 1));
         let late = follow(&flights, 1);
         drop(first);
-        let second = lead(&flights, WANTED);
+        let second = lead(&flights, wanted(1, None, 1));
         late.wait(&activity).unwrap();
         assert!(!second.has_followers());
         drop(second);

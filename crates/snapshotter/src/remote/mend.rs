@@ -55,7 +55,7 @@ fn is_in_sight(context: &Context<'_>, row: &Snapshot) -> bool {
     let seen = remote.repository(&row.reference).and_then(|repository| {
         wait(&wanted, remote.registry.check_sight(&repository))?;
         match &remote.content {
-            Place::Transport(transport) => wait(&wanted, transport.check_sight()),
+            Place::Elsewhere(way) => wait(&wanted, way.transport.check_sight()),
             Place::Unknown | Place::Registry => Ok(()),
         }
     });

@@ -4,9 +4,10 @@
 //! Nothing here knows of files: it moves blobs between the store and a registry with its content, and snapshots between
 //! the catalog and the registry.
 
-mod bring;
+mod commit;
 mod confirm;
-mod content;
+mod contents;
+mod download;
 mod fetch;
 mod flight;
 mod mend;
@@ -17,10 +18,11 @@ mod push;
 mod remove;
 mod resolve;
 mod runtime;
+mod send;
+mod stage;
 mod survey;
 mod visible;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) use confirm::Asked;
@@ -35,13 +37,12 @@ pub(crate) use remove::run as remove;
 pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
 
 use crate::activity::Activity;
-use crate::format::artifact::{Layer, Manifest};
+use crate::format::artifact::Manifest;
 use crate::registry::{self, MetadataRegistry, Pulled, Registry, Repository, TagOrDigest};
-use crate::transport::{self, Content, ContentProvider, ContentTransport, Daemon};
-use crate::words::digest::{Digest, Sha256};
+use crate::transport::{self, Content, ContentProvider, Daemon, Way};
+use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::reference::Reference;
-use content::Origin;
 use runtime::wait;
 
 /// A registry and the place of its snapshots' contents, opened: nothing has been sent yet.
@@ -70,7 +71,8 @@ enum Place {
     Unknown,
     /// As layers of the manifest.
     Registry,
-    Transport(Arc<dyn ContentTransport>),
+    /// In a bucket or directory.
+    Elsewhere(Way),
 }
 
 impl Remote {
@@ -101,19 +103,21 @@ impl Remote {
             content: match content {
                 None => Place::Unknown,
                 Some(content) if content.provider == ContentProvider::Registry => Place::Registry,
-                Some(content) => {
-                    Place::Transport(Arc::from(transport::open_with(content, daemon)?))
-                }
+                Some(content) => Place::Elsewhere(transport::way(content, daemon)?),
             },
         }))
     }
 
     /// The same for one call, which hears what it should report.
-    pub(crate) fn of_call(mut self, activity: &Activity) -> Self {
-        if let Place::Transport(transport) = &self.content
-            && let Some(warning) = transport.warning(activity.warnings())
-        {
-            self.content = Place::Transport(warning);
+    #[cfg_attr(
+        not(feature = "dragonfly"),
+        expect(unused_variables, reason = "only daemons are gone around")
+    )]
+    pub(crate) fn of_call(self, activity: &Activity) -> Self {
+        #[cfg(feature = "dragonfly")]
+        if let Place::Elsewhere(way) = self.content {
+            let content = Place::Elsewhere(way.warning(activity.warnings()));
+            return Self { content, ..self };
         }
         self
     }
@@ -166,27 +170,6 @@ impl Remote {
         .with_reference(reference)
         .with_hint("versions are immutable: choose another version, or replace this one with force")
     }
-
-    /// Where the bytes of a snapshot are: what its manifest says, else what the configuration says.
-    fn origin<'a>(&'a self, repository: &'a Repository, manifest: &Manifest) -> Result<Origin<'a>> {
-        if !manifest.layers.is_empty() {
-            return Ok(Origin::Layers {
-                registry: &self.registry,
-                repository,
-                layers: by_digest(&manifest.layers),
-            });
-        }
-        match &self.content {
-            Place::Transport(transport) => Ok(Origin::Transport(transport)),
-            Place::Unknown | Place::Registry => Err(Error::invalid(format!(
-                "the contents of {} are not in the registry, and content says no other place",
-                self.place_of(repository)
-            ))
-            .with_hint(
-                "configure content: the provider and bucket that the snapshot was published to",
-            )),
-        }
-    }
 }
 
 /// Waits for what a daemon must not be cut off from. Blocks, on a thread of its own: the last handle may be dropped within
@@ -206,10 +189,6 @@ pub(crate) fn settle(daemon: &Daemon) {
             tracing::warn!(%error, "uploads may be cut off: there is no thread to wait for them on");
         }
     });
-}
-
-fn by_digest(layers: &[Layer]) -> HashMap<Digest, Layer> {
-    layers.iter().map(|layer| (layer.digest, *layer)).collect()
 }
 
 /// A manifest's bytes as what they say; they come from outside.

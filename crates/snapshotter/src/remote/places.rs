@@ -18,7 +18,7 @@ impl Remote {
     }
 
     /// The address of the contents that are published with a repository.
-    pub(super) fn contents(&self, repository: &Repository) -> Address {
+    pub(super) fn address_of_contents(&self, repository: &Repository) -> Address {
         let content = self.addresses.content.clone();
         content.map_or_else(|| self.address_of(repository), Address::Contents)
     }
@@ -34,7 +34,7 @@ impl Remote {
         let parsed = super::parse_manifest(manifest, reference)?;
         // Layers are in the manifest's own repository, whatever is configured.
         let content = if parsed.layers.is_empty() {
-            self.contents(&repository)
+            self.address_of_contents(&repository)
         } else {
             self.address_of(&repository)
         };
@@ -50,10 +50,10 @@ impl Remote {
     pub(super) fn seen_by(&self, content: &Address) -> SeenBy {
         match (content, &self.content) {
             #[cfg(feature = "dragonfly")]
-            (Address::Contents(_), Place::Transport(transport)) if transport.delivers_files() => {
+            (Address::Contents(_), Place::Elsewhere(way)) if way.daemon().is_some() => {
                 SeenBy::Daemon
             }
-            (_, Place::Unknown | Place::Registry | Place::Transport(_)) => SeenBy::Ourselves,
+            (_, Place::Unknown | Place::Registry | Place::Elsewhere(_)) => SeenBy::Ourselves,
         }
     }
 

@@ -11,18 +11,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::content::{self, Outgoing};
 use super::runtime::wait;
+use super::send::{Sending, object};
 use super::{Place, Remote};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Content, Snapshot, Sync};
 use crate::format::artifact::{EMPTY_BYTES, Layer, Manifest};
 use crate::limit::Limit;
-use crate::registry::{Repository, TagOrDigest};
+use crate::lock::lock;
+use crate::registry::{Layers, Repository, StoredLayer, TagOrDigest};
 use crate::store::Store;
-use crate::transport::{ContentTransport, Existing, Published};
+use crate::transport::{ContentTransport, Existing, Presence};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::ObjectName;
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
 use crate::words::total::total;
@@ -124,14 +126,9 @@ impl Publishing<'_> {
                 "content says no place to publish the snapshot's bytes to",
             )
             .with_hint("configure content: a bucket, a directory, or provider = \"registry\"")),
-            Place::Transport(transport) => {
+            Place::Elsewhere(way) => {
                 self.refuse_published_twins(contents)?;
-                for some in contents.chunks(AT_ONCE) {
-                    let blobs = self.blobs(some)?;
-                    self.limit.for_each(self.activity, blobs.len(), |index| {
-                        self.publish_blob(transport, &blobs[index])
-                    })?;
-                }
+                self.publish_blobs(&way.transport, contents, &Layers::new())?;
                 Ok(manifest)
             }
             Place::Registry => {
@@ -143,9 +140,31 @@ impl Publishing<'_> {
                 };
                 // Said before anything is sent.
                 build(&vec![LONGEST; contents.len()])?;
-                build(&self.push_blobs(&self.blobs(contents)?)?)
+                let known = self.known_layers()?;
+                let transport = self.remote.layers(&self.repository, known.clone());
+                build(&self.publish_blobs(&transport, contents, &known)?)
             }
         }
+    }
+
+    /// What was a layer in some registry has the same name in any.
+    fn known_layers(&self) -> Result<Layers> {
+        let id = self.snapshot.id;
+        let (blobs, known) = self.store.catalog.read(|txn| {
+            let known: HashMap<Checksum, Sha256> = txn.sha256_of_blobs(id)?.into_iter().collect();
+            Ok((txn.blobs_of_snapshot(id)?, known))
+        })?;
+        let mut layers = Layers::new();
+        for blob in &blobs {
+            if let Some(sha256) = known.get(&blob.checksum) {
+                let (sha256, size) = (*sha256, self.store.extents(blob)?.stream_size());
+                layers.insert(
+                    ObjectName::Digest(blob.digest),
+                    StoredLayer { sha256, size },
+                );
+            }
+        }
+        Ok(layers)
     }
 
     /// The rows of contents. There may be a million, so they are not read all at once.
@@ -170,93 +189,68 @@ impl Publishing<'_> {
         }
     }
 
-    fn publish_blob(
+    /// Sends what is not there, and says which layers that are, in the order of their digests: one snapshot, one manifest.
+    fn publish_blobs(
         &self,
-        transport: &std::sync::Arc<dyn ContentTransport>,
-        blob: &Blob,
-    ) -> Result<()> {
-        self.activity.check()?;
-        let existing = if self.force {
-            Existing::Replace
-        } else {
-            Existing::Keep
-        };
-        let map = self.store.extents(blob)?;
-        let there = wait(&|| self.activity.check(), transport.size(blob.digest))?;
-        // Looked at before the file is opened: most of a second checkpoint is there already.
-        let is_there = there == Some(map.stream_size());
-        if transport.can_be_asked() {
-            self.saw(blob, is_there);
+        transport: &Arc<dyn ContentTransport>,
+        contents: &[Content],
+        known: &Layers,
+    ) -> Result<Vec<Layer>> {
+        let layers = Mutex::new(Vec::new());
+        for some in contents.chunks(AT_ONCE) {
+            let blobs = self.blobs(some)?;
+            self.limit.for_each(self.activity, blobs.len(), |index| {
+                let layer = self.publish_blob(transport, &blobs[index], known)?;
+                lock(&layers).extend(layer);
+                Ok(())
+            })?;
         }
-        if is_there {
-            self.skip(blob);
-            return Ok(());
-        }
-        let outgoing = Outgoing::open(self.store, blob, &map, self.activity)?;
-        let published = content::publish(transport, &outgoing, existing, self.activity)?;
-        if published == Published::Sent {
-            self.count(map.stream_size());
-        }
-        Ok(())
-    }
-
-    /// Blobs in the registry, as layers in the order of their digests: one snapshot, one manifest.
-    fn push_blobs(&self, blobs: &[Blob]) -> Result<Vec<Layer>> {
-        let known: HashMap<Checksum, Sha256> = self
-            .store
-            .catalog
-            .read(|txn| txn.sha256_of_blobs(self.snapshot.id))?
-            .into_iter()
-            .collect();
-        let layers = Mutex::new(Vec::with_capacity(blobs.len()));
-        self.limit.for_each(self.activity, blobs.len(), |index| {
-            let blob = &blobs[index];
-            let layer = self.push_blob(blob, known.get(&blob.checksum).copied())?;
-            layers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(layer);
-            Ok(())
-        })?;
         let mut layers = layers.into_inner().unwrap_or_else(PoisonError::into_inner);
         layers.sort_unstable_by_key(|layer| layer.digest.as_u64());
         Ok(layers)
     }
 
-    fn push_blob(&self, blob: &Blob, known: Option<Sha256>) -> Result<Layer> {
+    fn publish_blob(
+        &self,
+        transport: &Arc<dyn ContentTransport>,
+        blob: &Blob,
+        known: &Layers,
+    ) -> Result<Option<Layer>> {
         self.activity.check()?;
         let map = self.store.extents(blob)?;
-        let size = map.stream_size();
+        let (object, size) = (object(blob, &map), map.stream_size());
+        let there = wait(&|| self.activity.check(), transport.size(object))?;
+        // Looked at before the file is opened: most of a second checkpoint is there already.
+        let is_there = there == Presence::Size(size);
+        if there != Presence::Unknown {
+            self.saw(blob, is_there);
+        }
         let layer = |sha256| Layer {
             sha256,
             size,
             digest: blob.digest,
         };
-        if let Some(sha256) = known {
-            let there = wait(
-                &|| self.activity.check(),
-                self.remote.registry.has_blob(&self.repository, sha256),
-            )?;
-            self.saw(blob, there == Some(size));
-            if there == Some(size) {
-                self.skip(blob);
-                return Ok(layer(sha256));
-            }
+        if is_there {
+            self.skip(blob);
+            let known = known.get(&object.name);
+            return Ok(known.map(|known| layer(known.sha256)));
         }
-        let outgoing = Outgoing::open(self.store, blob, &map, self.activity)?;
-        let sha256 = content::push(
-            &self.remote.registry,
-            &self.repository,
-            &outgoing,
-            self.activity,
-        )?;
-        if known != Some(sha256) {
+        let existing = if self.force {
+            Existing::Replace
+        } else {
+            Existing::Keep
+        };
+        let sending = Sending::open(self.store, blob, &map, self.activity)?;
+        let published = sending.publish(transport, existing)?;
+        if let Some(sha256) = published.sha256 {
             self.store
                 .catalog
                 .write(Sync::Normal, |txn| txn.set_sha256(&blob.checksum, sha256))?;
         }
-        self.count(size);
-        Ok(layer(sha256))
+        if published.sent {
+            self.count(size);
+        }
+        Ok(published.sha256.map(layer))
     }
 
     fn send_artifacts(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::content::{Incoming, Origin};
+use super::download::{Asked, Download};
 use super::{Remote, publish};
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
@@ -186,18 +186,17 @@ fn read_back(
     });
     let repository = remote.repository(&snapshot.reference)?;
     let manifest = super::parse_manifest(&manifest, &snapshot.reference)?;
-    let origin = remote.origin(&repository, &manifest)?;
+    let contents = remote.contents(&repository, &manifest)?;
     // What a daemon on this node has in its cache is what it was given: others get what is behind it.
-    let direct = origin.direct();
-    let origin = direct.as_ref().map_or(origin, Origin::Transport);
+    let transport = contents.direct.as_ref().unwrap_or(&contents.transport);
     limit.for_each(activity, blobs.len(), |index| {
-        let blob = &blobs[index];
-        let incoming = Incoming {
-            digest: blob.digest,
-            checksum: Some(blob.checksum),
-            size: blob.size,
+        let download = Download {
+            transport,
+            asked: Asked::of(&blobs[index]),
+            len: None,
+            wanted: &|| activity.check(),
         };
-        origin.compare(&incoming, activity)
+        download.compare(activity)
     })?;
     Ok(blobs.len() as u64)
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::content::{Incoming, receive};
-use super::flight;
-use super::runtime::{self, wait};
+use super::download::Asked;
+use super::runtime::{self, receive, wait};
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
 use crate::catalog::Stored;
@@ -41,8 +40,8 @@ pub(super) enum Text {
 }
 
 impl Text {
-    /// Brings a long one.
-    fn bring(
+    /// Fetches a long one.
+    fn fetch(
         store: &Store,
         remote: &Remote,
         repository: &Repository,
@@ -135,7 +134,7 @@ pub(super) fn resolve(
     let name = (parsed.config, parsed.config_size);
     let document = match store {
         Some(store) if parsed.config_size > SHORT => {
-            Text::bring(store, remote, &repository, name, activity)?
+            Text::fetch(store, remote, &repository, name, activity)?
         }
         _ => Text::Short(wait(
             &|| activity.check(),
@@ -192,12 +191,8 @@ impl Need<'_> {
         Some(&file.attributes)
     }
 
-    pub(super) fn wanted(&self) -> flight::Wanted {
-        (self.digest(), self.checksum(), self.size())
-    }
-
-    pub(super) fn incoming(&self) -> Incoming {
-        Incoming {
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
             digest: self.digest(),
             checksum: self.checksum(),
             size: self.size(),

@@ -4,12 +4,16 @@
 
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
+use bytes::Bytes;
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::limit::GLANCE;
+use crate::lock::lock;
 use crate::threads;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -28,7 +32,7 @@ pub(super) fn start() -> Result<Handle> {
 }
 
 fn handle(of: &Mutex<Option<Handle>>) -> Result<Handle> {
-    let mut of = of.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut of = lock(of);
     if let Some(handle) = &*of {
         return Ok(handle.clone());
     }
@@ -77,6 +81,58 @@ async fn unwanted(wanted: Wanted<'_>) -> Error {
         match wanted() {
             Ok(()) => tokio::time::sleep(GLANCE).await,
             Err(cancelled) => return cancelled,
+        }
+    }
+}
+
+/// What a call comes to. Who stops waiting for it stops the call: a task goes on when its handle is dropped.
+pub(super) async fn joined<T>(call: JoinHandle<Result<T>>) -> Result<T> {
+    let mut call = Stopped(call);
+    match (&mut call.0).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::cancelled()),
+    }
+}
+
+/// Stops its task when it is dropped.
+struct Stopped<T>(JoinHandle<T>);
+
+impl<T> Drop for Stopped<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Pieces between the server and the thread that takes them.
+const AHEAD: usize = 4;
+
+/// Starts a download elsewhere and takes its pieces here.
+pub(super) fn receive<T>(
+    start: impl FnOnce(mpsc::Sender<Bytes>) -> Result<JoinHandle<Result<T>>>,
+    wanted: Wanted<'_>,
+    take: &mut dyn FnMut(&Bytes) -> Result<()>,
+) -> Result<T> {
+    let (sink, mut pieces) = mpsc::channel(AHEAD);
+    let call = start(sink)?;
+    let taken = loop {
+        match wait(wanted, async { Ok(pieces.recv().await) }) {
+            Ok(Some(bytes)) => {
+                if let Err(error) = take(&bytes) {
+                    break Err(error);
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(cancelled) => break Err(cancelled),
+        }
+    };
+    // A download that nobody takes any more ends by that.
+    drop(pieces);
+    match taken {
+        Ok(()) => wait(wanted, joined(call)),
+        Err(error) => {
+            call.abort();
+            Err(error)
         }
     }
 }

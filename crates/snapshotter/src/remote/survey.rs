@@ -10,7 +10,7 @@ use crate::catalog::Totals;
 use crate::format::artifact::paged::AnyManifest;
 use crate::format::document::Document;
 use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
-use crate::registry::{MAX_NAMES, TagOrDigest};
+use crate::registry::{Layers, MAX_NAMES, Repository};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::reference::Reference;
@@ -76,7 +76,7 @@ impl Remote {
         };
         let mut found = Vec::new();
         for name in names {
-            let repository = crate::registry::Repository::new(&self.namespace, &name)?;
+            let repository = Repository::new(&self.namespace, &name)?;
             for tag in wait(&wanted, self.registry.tags(&repository))? {
                 let reference = Reference::new(&name, tag.as_str())
                     .map_err(|error| Error::damaged(error.to_string()))?;
@@ -181,9 +181,9 @@ impl Remote {
         let content = match &self.content {
             Place::Unknown => None,
             Place::Registry => Some((self.endpoint.clone(), registry_error.clone())),
-            Place::Transport(transport) => Some((
-                transport.place(),
-                said(wait(&|| activity.check(), transport.check())),
+            Place::Elsewhere(way) => Some((
+                way.transport.place(),
+                said(wait(&|| activity.check(), way.transport.check())),
             )),
         };
         #[cfg(feature = "dragonfly")]
@@ -202,24 +202,19 @@ impl Remote {
 
     #[cfg(feature = "dragonfly")]
     fn probe_daemon(&self, activity: &Activity) -> Result<Option<crate::DragonflyDiagnosis>> {
-        let Place::Transport(transport) = &self.content else {
+        let Place::Elsewhere(way) = &self.content else {
             return Ok(None);
         };
-        let probe = transport.probe();
+        let probe = way.daemon().map(|daemon| daemon.diagnose());
         probe
             .map(|probe| wait(&|| activity.check(), probe))
             .transpose()
     }
 
-    /// Asks for a manifest that is not there: reaching the registry and being let in is all that it takes. A directory also
-    /// says whether it can be written.
+    /// A repository that nobody has.
     fn probe(&self, activity: &Activity) -> Result<()> {
-        let repository = crate::registry::Repository::new(&self.namespace, "probe")?;
-        let nothing = TagOrDigest::tag("nothing")?;
-        wait(
-            &|| activity.check(),
-            self.registry.manifest(&repository, &nothing),
-        )?;
-        wait(&|| activity.check(), self.registry.writable())
+        let repository = Repository::new(&self.namespace, "probe")?;
+        let nothing = self.layers(&repository, Layers::new());
+        wait(&|| activity.check(), nothing.check())
     }
 }

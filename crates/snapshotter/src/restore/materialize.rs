@@ -160,7 +160,7 @@ pub(super) struct Job<'a> {
 
 /// What a file's bytes are copied from.
 pub(super) enum Source {
-    Blob(Blob, OpenBlob),
+    Blob(Box<(Blob, OpenBlob)>),
     /// Packs: its pages in the page space from this one on.
     Pages(u64),
 }
@@ -169,7 +169,7 @@ impl Job<'_> {
     /// The blob with its bytes, if it has one.
     pub(super) fn blob(&self) -> Option<(&Blob, &OpenBlob)> {
         match &self.source {
-            Source::Blob(blob, opened) => Some((blob, opened)),
+            Source::Blob(blob) => Some((&blob.0, &blob.1)),
             Source::Pages(_) => None,
         }
     }
@@ -278,7 +278,7 @@ impl<'a> Placing<'a> {
                     return Ok(None);
                 };
                 let data_size = blob.data_size;
-                (Source::Blob(blob, opened), data_size)
+                (Source::Blob(Box::new((blob, opened))), data_size)
             }
             (Content::Blob { .. }, None) => return Err(disagree(planned)),
         };

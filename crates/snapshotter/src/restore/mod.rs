@@ -29,7 +29,7 @@ use pages::Packs;
 use plan::{Plan, Selection};
 
 use crate::activity::Activity;
-use crate::catalog::{Snapshot, Sync, Txn};
+use crate::catalog::{DirectoryId, Snapshot, Sync, Txn};
 use crate::format::document::Document;
 use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
@@ -162,7 +162,25 @@ impl Call<'_> {
             }
             (result, _) => result?,
         };
+        self.note_origin(&snapshot);
         Ok((snapshot, fetched, restored))
+    }
+
+    /// What is taken of the output from now on has come from this snapshot. Best effort: without it a capture has no parent.
+    fn note_origin(&self, snapshot: &Snapshot) {
+        if self.operation.is_none() || !self.request.paths.is_empty() {
+            return;
+        }
+        let noted = Dir::open(&self.request.output_dir).and_then(|output| {
+            let Some(directory) = DirectoryId::of(&output)? else {
+                return Ok(());
+            };
+            let catalog = &self.store.catalog;
+            catalog.write(Sync::Normal, |txn| txn.set_origin(&directory, snapshot.id))
+        });
+        if let Err(error) = noted {
+            tracing::debug!(%error, "where a directory has come from was not noted");
+        }
     }
 
     /// What there is to make, and out of which packs. A description that is damaged is fetched again.

@@ -69,18 +69,12 @@ impl<'s> Packs<'s> {
     /// # Errors
     /// `Damaged` where one is missing or is not what the document says.
     pub(super) fn open(store: &'s Store, document: &PagedDocument) -> Result<Self> {
-        let packs = document.packs.iter().map(|named| {
-            let pack = store.read_pack(named.id)?;
-            if pack.layout().pages() != named.pages {
-                let text = format!(
-                    "the document and the pack {} disagree about its pages",
-                    named.id
-                );
-                return Err(Error::damaged(text));
-            }
-            Ok(pack)
-        });
+        let packs = document.packs.iter().map(|named| store.read_pack(named.id));
         let packs: Vec<PackReader> = packs.collect::<Result<_>>()?;
+        let layouts: Vec<_> = packs.iter().map(PackReader::layout).collect();
+        document.check_packs(&layouts).map_err(|error| {
+            Error::damaged("the document and its packs disagree").with_source(error)
+        })?;
         let map = match (document.map, packs.first()) {
             (Some(place), Some(first)) => {
                 let pages: Vec<u64> = document.packs.iter().map(|pack| pack.pages).collect();

@@ -166,7 +166,8 @@ impl Placing<'_> {
         let context = self.context;
         let activity = context.activity;
         match (&job.source, context.packs) {
-            (Source::Blob(blob, opened), _) => {
+            (Source::Blob(source), _) => {
+                let (blob, opened) = &**source;
                 let sync_soon = false;
                 let output = Output::File { file, sync_soon };
                 let store = context.store;
@@ -182,10 +183,10 @@ impl Placing<'_> {
 
 fn why_copied(source: &Source) -> &'static str {
     match source {
-        Source::Blob(_, opened) if opened.form == Form::Plain => {
+        Source::Blob(source) if source.1.form == Form::Plain => {
             "copied: the filesystem cannot reflink it"
         }
-        Source::Blob(..) => "copied: it is stored packed, as it was delivered",
+        Source::Blob(_) => "copied: it is stored packed, as it was delivered",
         Source::Pages(_) => "copied: it is stored in pages",
     }
 }

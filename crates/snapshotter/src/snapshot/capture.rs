@@ -16,7 +16,7 @@ use crate::pass::Hashes;
 use crate::store::{Ingest, Ingested};
 use crate::words::digest::Checksum;
 use crate::words::entry::Attributes;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placement};
 use crate::words::progress::{Event, WarningKind};
 

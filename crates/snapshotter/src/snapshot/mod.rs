@@ -27,12 +27,12 @@ use crate::activity::Activity;
 use crate::catalog::{DirectoryId, Finished, State, Stored, Sync, Totals};
 use crate::config::Durability;
 use crate::format::document::Document;
-use crate::fs::{Dir, Stat};
+use crate::fs::Dir;
 use crate::limit::{Limit, Limits};
 use crate::remote::{Remote, publish_new};
 use crate::store::{Operation, Store, now};
 use crate::words::digest::{Checksum, Sha256};
-use crate::words::error::{At, Error, Result};
+use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
@@ -180,17 +180,6 @@ struct Description<'a> {
     totals: Totals,
 }
 
-/// The directory that a snapshot is taken of, where the filesystem tells one from another.
-fn directory(base: &Dir) -> Result<Option<DirectoryId>> {
-    let stat = Stat::of_file(base).at("examine", base.path())?;
-    let born = Stat::born(base).at("examine", base.path())?;
-    Ok(born.map(|born| DirectoryId {
-        device: stat.dev,
-        inode: stat.ino,
-        born,
-    }))
-}
-
 /// Makes the blobs durable (unless that is for later), then the snapshot visible in one transaction, in which the
 /// operation `ends`.
 fn finish(
@@ -206,7 +195,7 @@ fn finish(
         request,
     } = *pending;
     let reference = request.reference()?;
-    let directory = directory(context.base)?;
+    let directory = DirectoryId::of(context.base)?;
     let synced = if context.durable {
         store.make_durable(snapshot, on_disk)?
     } else {

@@ -185,9 +185,9 @@ pub(super) fn read_frames(
     let work = |number: usize| {
         activity.check()?;
         let read = read_group(file, layout, groups[number].clone(), activity, take)?;
-        read.or_else(|error| {
+        read.map_err(|error| {
             lock(&bad).get_or_insert(error);
-            Err(Error::cancelled())
+            Error::cancelled()
         })
     };
     let helpers = Helpers::hire(groups.len().saturating_sub(1));

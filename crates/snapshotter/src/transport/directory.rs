@@ -1,4 +1,4 @@
-//! Content in a directory: `<root>/xxh3/<hex>`, for a disk or a network filesystem that nodes share.
+//! Content in a directory, each object at its key (`<root>/xxh3/<hex>`), for a disk or a network filesystem that nodes share.
 //!
 //! An object gets its name when it is complete and synced: it is written without a name (`O_TMPFILE`), or under a
 //! temporary one where the filesystem cannot do that, then named, then the directory is synced. So a crash leaves the
@@ -7,39 +7,28 @@
 //!
 //! File calls run on blocking threads; a future that is dropped stops after the piece under way.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use std::sync::Mutex;
 
 use super::budget::{self, Budget};
 use super::files::{PIECE, read_into};
-use super::source::Source;
-use super::{Call, ContentTransport, Existing, Pieces, Published};
-use super::{absent, other_size, wanted};
+use super::{
+    Call, ContentTransport, Existing, LocalFiles, Presence, Published, Ranges, Sink, Source,
+};
+use super::{absent, kept, wanted};
 use crate::fs::Dir;
-use crate::fs::ahead::Ahead;
-use crate::fs::dir::{sync_file, unmask};
-use crate::fs::durable::ensure_dir;
-use crate::fs::hook::step;
-use crate::fs::place::start_writeback;
-use crate::fs::temporary::{Temporary, cannot_be_unnamed, reap};
+use crate::fs::durable::{Draft, ensure_dir};
+use crate::fs::temporary::{cannot_be_unnamed, reap};
+use crate::lock::lock;
 use crate::pass::buffers::Buffers;
 use crate::threads;
-use crate::words::digest::Digest;
 use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::object::{Object, ObjectName};
 use crate::words::sharing::SharedWith;
-
-/// Written before the disk is set to work ahead of the sync, in bytes.
-const WRITEBACK: u64 = 8 << 20;
-
-const OBJECTS: &str = "xxh3";
 
 /// Objects in a directory.
 #[derive(Debug)]
@@ -48,7 +37,8 @@ pub(super) struct Directory {
     shared_with: SharedWith,
     budget: Budget,
     buffers: Buffers,
-    reaped: AtomicBool,
+    /// Directories that were looked through for what dead processes left.
+    reaped: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Directory {
@@ -58,61 +48,46 @@ impl Directory {
             shared_with,
             budget: Budget::new(budget::DEFAULT),
             buffers: Buffers::new(PIECE as usize),
-            reaped: AtomicBool::new(false),
+            reaped: Mutex::default(),
         }
     }
 
-    async fn send(
-        &self,
-        digest: Digest,
-        existing: Existing,
-        mut source: Source,
-    ) -> Result<Published> {
+    async fn send(&self, object: Object, existing: Existing, source: Source) -> Result<Published> {
         let root = self.root.clone();
         // Once: a directory many nodes share may have very many names.
-        let is_first = !self.reaped.swap(true, Ordering::Relaxed);
-        let (size, shared_with) = (source.left(), self.shared_with);
-        let create = move || Draft::create(&root, shared_with, digest, size, is_first);
-        let mut draft = threads::run(create).await?;
-        while source.left() > 0 {
-            let bytes = source.next(u64::MAX).await?;
-            draft = threads::run(move || draft.append(&bytes)).await?;
+        let is_first = lock(&self.reaped).insert(object.name.prefix());
+        let (size, shared_with) = (source.size(), self.shared_with);
+        let create = move || NewObject::create(&root, shared_with, object, size, is_first);
+        let mut new = threads::run(create).await?;
+        let mut pieces = source.begin().await?;
+        while pieces.left() > 0 {
+            let bytes = pieces.next(u64::MAX).await?;
+            new = threads::run(move || new.append(&bytes)).await?;
         }
-        source.finish().await?;
+        pieces.finish().await?;
         let place = self.place();
-        threads::run(move || draft.publish(existing, &place)).await
+        threads::run(move || new.publish(existing, &place)).await
     }
 
     /// The object, and what of it is wanted.
-    async fn find(
-        &self,
-        digest: Digest,
-        range: Option<Range<u64>>,
-        limit: u64,
-    ) -> Result<(File, Range<u64>)> {
+    async fn find(&self, object: Object, ranges: Ranges) -> Result<(File, Vec<Range<u64>>)> {
         let root = self.root.clone();
-        let (file, size) = threads::run(move || open_object(&root, digest))
+        let (file, size) = threads::run(move || open_object(&root, object))
             .await?
-            .ok_or_else(|| absent(digest, &self.place()))?;
-        let wanted = wanted(digest, &self.place(), size, range.as_ref(), limit)?;
+            .ok_or_else(|| absent(object, &self.place()))?;
+        let wanted = wanted(object, &self.place(), size, ranges)?;
         Ok((file, wanted))
     }
 
-    async fn bring(
-        &self,
-        digest: Digest,
-        range: Option<Range<u64>>,
-        limit: u64,
-        sink: mpsc::Sender<Bytes>,
-    ) -> Result<u64> {
-        let (file, wanted) = self.find(digest, range, limit).await?;
-        let path = self.path(digest);
+    async fn read(&self, object: Object, ranges: Ranges, sink: Sink) -> Result<u64> {
+        let (file, wanted) = self.find(object, ranges).await?;
+        let path = self.path(object);
         let (budget, buffers) = (self.budget.clone(), self.buffers.clone());
         read_into(sink, file, path, wanted, budget, buffers).await
     }
 
-    fn path(&self, digest: Digest) -> PathBuf {
-        self.root.join(super::key(digest))
+    fn path(&self, object: Object) -> PathBuf {
+        self.root.join(object.key())
     }
 }
 
@@ -121,48 +96,31 @@ impl ContentTransport for Directory {
         format!("fs://{}", self.root.display())
     }
 
-    fn size(&self, digest: Digest) -> Call<'_, Option<u64>> {
+    fn size(&self, object: Object) -> Call<'_, Presence> {
         let root = self.root.clone();
         Box::pin(threads::run(move || {
-            Ok(open_object(&root, digest)?.map(|(_, size)| size))
+            let found = open_object(&root, object)?;
+            Ok(Presence::from(found.map(|(_, size)| size)))
         }))
     }
 
-    fn publish(
-        &self,
-        digest: Digest,
-        size: u64,
-        existing: Existing,
-        pieces: Pieces,
-    ) -> Call<'_, Published> {
+    fn publish(&self, object: Object, existing: Existing, source: Source) -> Call<'_, Published> {
         Box::pin(async move {
-            if existing == Existing::Keep {
-                match self.size(digest).await? {
-                    Some(found) if found == size => return Ok(Published::Already),
-                    Some(found) => return Err(other_size(digest, &self.place(), found, size)),
-                    None => {}
-                }
+            if existing == Existing::Keep
+                && let Presence::Size(found) = self.size(object).await?
+            {
+                return kept(object, &self.place(), found, source.size());
             }
-            self.send(digest, existing, Source::new(digest, size, pieces))
-                .await
+            self.send(object, existing, source).await
         })
     }
 
-    fn fetch(
-        &self,
-        digest: Digest,
-        range: Option<Range<u64>>,
-        limit: u64,
-        sink: mpsc::Sender<Bytes>,
-    ) -> Call<'_, u64> {
-        Box::pin(self.bring(digest, range, limit, sink))
+    fn fetch(&self, object: Object, ranges: Ranges, sink: Sink) -> Call<'_, u64> {
+        Box::pin(self.read(object, ranges, sink))
     }
 
-    fn open(&self, digest: Digest, limit: u64) -> Option<Call<'_, (File, PathBuf)>> {
-        Some(Box::pin(async move {
-            let (file, _) = self.find(digest, None, limit).await?;
-            Ok((file, self.path(digest)))
-        }))
+    fn local_files(&self) -> Option<&dyn LocalFiles> {
+        Some(self)
     }
 
     /// A file without a name tells whether one could be written, and nobody ever sees it.
@@ -182,10 +140,11 @@ impl ContentTransport for Directory {
         let root = self.root.clone();
         Box::pin(threads::run(move || {
             let dir = Dir::open(&root)?;
-            let objects = OsStr::new(OBJECTS);
-            let found = dir.stat_if_any(objects);
-            if found.at("examine", dir.path_of(objects))?.is_some() {
-                return Ok(());
+            for objects in ObjectName::PREFIXES.map(OsStr::new) {
+                let found = dir.stat_if_any(objects);
+                if found.at("examine", dir.path_of(objects))?.is_some() {
+                    return Ok(());
+                }
             }
             let text = format!(
                 "{} has no objects at all; it may not be mounted",
@@ -196,29 +155,34 @@ impl ContentTransport for Directory {
     }
 }
 
-/// An object on its way to its name. Dropping it before [`Draft::publish`] leaves nothing.
-struct Draft {
-    file: Temporary<Dir>,
-    target: OsString,
-    digest: Digest,
-    /// What it will have, what it has, and what of it is on its way to the disk, in bytes.
-    size: u64,
-    len: u64,
-    started: u64,
-    ahead: Ahead,
+impl LocalFiles for Directory {
+    fn open(&self, object: Object) -> Call<'_, (File, PathBuf)> {
+        Box::pin(async move {
+            let (file, _) = self.find(object, None).await?;
+            Ok((file, self.path(object)))
+        })
+    }
 }
 
-impl Draft {
+/// An object on its way to its name. Dropping it before [`NewObject::publish`] leaves nothing.
+struct NewObject {
+    draft: Draft<Dir>,
+    object: Object,
+    /// What it will have, in bytes.
+    size: u64,
+}
+
+impl NewObject {
     fn create(
         root: &Path,
         shared_with: SharedWith,
-        digest: Digest,
+        object: Object,
         size: u64,
         is_first: bool,
     ) -> Result<Self> {
         // The root itself is not made: where it is missing, something is not mounted.
         let root = Dir::open(root)?;
-        let objects = OsStr::new(OBJECTS);
+        let objects = OsStr::new(object.name.prefix());
         let dir = match root.open_dir(objects) {
             Ok(dir) if !is_first => dir,
             _ => ensure_dir(&root, objects, shared_with.directory_mode())?,
@@ -226,60 +190,34 @@ impl Draft {
         if is_first {
             reap(&dir);
         }
-        let (path, mode) = (dir.path().to_owned(), shared_with.file_mode());
-        let file = Temporary::create(dir, mode).at("create a file in", &path)?;
-        unmask(file.file(), mode).at("set the mode of a file in", path)?;
         Ok(Self {
-            file,
-            target: digest.hex().into(),
-            digest,
+            draft: Draft::create(dir, shared_with.file_mode())?,
+            object,
             size,
-            len: 0,
-            started: 0,
-            ahead: Ahead::default(),
         })
     }
 
     fn append(mut self, bytes: &[u8]) -> Result<Self> {
-        let file = self.file.file();
-        step("write")
-            .and_then(|()| file.write_all_at(bytes, self.len))
-            .at("write", self.path())?;
-        self.len += bytes.len() as u64;
-        self.ahead
-            .expect(file, self.len, self.size)
-            .at("write", self.path())?;
-        if self.len - self.started >= WRITEBACK {
-            start_writeback(file, self.started, self.len - self.started);
-            self.started = self.len;
-        }
+        self.draft.append(bytes, self.size)?;
         Ok(self)
     }
 
     fn publish(mut self, existing: Existing, place: &str) -> Result<Published> {
-        sync_file(self.file.file()).at("sync", self.path())?;
-        match self.file.publish(&self.target, existing == Existing::Keep) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.compare(place),
-            named => {
-                named.at("name", self.path())?;
-                self.file.dir().sync()?;
-                Ok(Published::Sent)
-            }
+        let name = OsString::from(self.object.name.hex());
+        if self.draft.publish(&name, existing == Existing::Replace)? {
+            return Ok(Published::unnamed(true));
         }
-    }
-
-    /// Somebody else published the same digest meanwhile.
-    fn compare(&self, place: &str) -> Result<Published> {
-        let there = self.file.dir().stat(&self.target);
-        let found = there.at("look at", self.path())?.size;
-        if found == self.len {
-            return Ok(Published::Already);
-        }
-        Err(other_size(self.digest, place, found, self.len))
-    }
-
-    fn path(&self) -> PathBuf {
-        self.file.dir().path_of(&self.target)
+        // Somebody else published the same object meanwhile.
+        let (there, path) = (
+            self.draft.dir().stat(&name),
+            self.draft.dir().path_of(&name),
+        );
+        kept(
+            self.object,
+            place,
+            there.at("look at", path)?.size,
+            self.draft.len(),
+        )
     }
 }
 
@@ -291,12 +229,12 @@ fn hint_at_sharing(error: Error) -> Error {
 }
 
 /// An absent root is an error, an absent object is not.
-fn open_object(root: &Path, digest: Digest) -> Result<Option<(File, u64)>> {
-    let path = root.join(super::key(digest));
+fn open_object(root: &Path, object: Object) -> Result<Option<(File, u64)>> {
+    let path = root.join(object.key());
     let root = Dir::open(root)?;
-    let opened = match root.open_dir(OsStr::new(OBJECTS)) {
+    let opened = match root.open_dir(OsStr::new(object.name.prefix())) {
         Ok(objects) => objects
-            .open_file(OsStr::new(&digest.hex()))
+            .open_file(OsStr::new(&object.name.hex()))
             .at("open", &path),
         Err(error) => Err(error),
     }

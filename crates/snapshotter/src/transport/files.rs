@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::budget::{Budget, held_by};
 use super::parts::ranges;
-use super::receiver_gone;
+use super::{Sink, receiver_gone, total_of};
 use crate::pass::buffers::{Buffer, Buffers};
 use crate::threads;
 use crate::words::error::{At, Result};
@@ -27,9 +27,8 @@ pub(super) const PIECE: u64 = 1 << 20;
 ///
 /// # Errors
 /// `Busy` where there is no thread.
-#[cfg(feature = "dragonfly")]
 pub(super) fn read_ahead(
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     range: Range<u64>,
     buffers: Buffers,
@@ -48,13 +47,13 @@ pub(super) fn read_ahead(
     Ok(pieces)
 }
 
-/// Gives the receiver the range of a file, in order, each piece with its share of the budget, and says how many bytes
+/// Gives the receiver ranges of a file, one after the other, each piece with its share of the budget, and says how many bytes
 /// that were. The thread that reads stops after the piece under way when this future is dropped.
 pub(super) async fn read_into(
-    sink: mpsc::Sender<Bytes>,
+    sink: Sink,
     file: File,
     path: PathBuf,
-    range: Range<u64>,
+    wanted: Vec<Range<u64>>,
     budget: Budget,
     buffers: Buffers,
 ) -> Result<u64> {
@@ -62,8 +61,8 @@ pub(super) async fn read_into(
     let dropped = Arc::new(AtomicBool::new(false));
     let _guard = SetOnDrop(Arc::clone(&dropped));
     threads::run(move || {
-        let bytes = range.end - range.start;
-        for range in ranges(range, PIECE) {
+        let bytes = total_of(&wanted);
+        for range in wanted.into_iter().flat_map(|range| ranges(range, PIECE)) {
             let share = runtime.block_on(budget.take(range.end - range.start));
             let piece = read(&file, &range, buffers.take()).at("read", &path)?;
             let sent = sink.blocking_send(held_by(piece, Arc::new(share)));

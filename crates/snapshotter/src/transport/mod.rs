@@ -1,4 +1,4 @@
-//! How content travels: packed streams, each under its digest, to and from where other nodes find them.
+//! How contents reach other nodes: objects, each under its name, to and from where those find them.
 //!
 //! [`ContentTransport`] is the contract; every implementation passes `tests/suite.rs`. What crosses it is opaque here: a
 //! transport neither hashes nor parses. Whoever fetches verifies (the bytes come from outside), and whoever publishes
@@ -17,7 +17,7 @@ mod parts;
 mod said;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod validate;
 
 use std::fs::File;
@@ -42,15 +42,23 @@ pub use dragonfly::{Dragonfly, DragonflyDiagnosis};
 #[derive(Debug)]
 pub(crate) enum Daemon {}
 
+pub(crate) use source::{Pieces, Source, SourceSink};
+
+#[cfg(feature = "dragonfly")]
 use crate::activity::Warnings;
-use crate::words::digest::Digest;
-use crate::words::error::{Error, Result};
+use crate::words::digest::Sha256;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::Object;
+use crate::words::total::total;
 
 /// What a method of a transport gives: a future that owns nothing but its borrow and may move between threads.
 pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// The packed stream on its way out, in order. An `Err` anywhere before the channel closes gives the upload up.
-pub(crate) type Pieces = mpsc::Receiver<Result<Bytes>>;
+/// Which bytes of an object are wanted, in which order; `None`: all.
+pub(crate) type Ranges = Option<Vec<Range<u64>>>;
+
+/// Where fetched bytes go.
+pub(crate) type Sink = mpsc::Sender<Bytes>;
 
 /// What to do about an object that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +74,38 @@ pub(crate) enum Existing {
 
 /// What became of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Published {
-    /// An object of that size was there; nothing was sent.
-    Already,
-    /// The object was sent and is whole.
-    Sent,
+pub(crate) struct Published {
+    /// It was sent, and is whole; otherwise an object of that size was there, and nothing was.
+    pub(crate) sent: bool,
+    /// What the place calls it, where that is a registry.
+    pub(crate) sha256: Option<Sha256>,
 }
 
-/// Moves packed streams to and from a place that other nodes reach. An object's name is `xxh3/<hex>` of its digest.
+impl Published {
+    fn unnamed(sent: bool) -> Self {
+        let sha256 = None;
+        Self { sent, sha256 }
+    }
+}
+
+/// Whether a place has an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// It has, with so many bytes.
+    Size(u64),
+    /// It has not, perhaps because there is no bucket.
+    Absent,
+    /// Only sending it would tell.
+    Unknown,
+}
+
+impl From<Option<u64>> for Presence {
+    fn from(size: Option<u64>) -> Self {
+        size.map_or(Self::Absent, Self::Size)
+    }
+}
+
+/// Moves objects to and from a place that other nodes reach.
 ///
 /// # The contract
 ///
@@ -85,12 +117,12 @@ pub(crate) enum Published {
 /// * **Memory is bounded.** All buffers of one transport, whatever the number of calls under way, come from one budget.
 ///   A call waits for its share before it holds any, or while what it holds gets free without it (`budget.rs`). So the
 ///   bytes a call hands out count until they are dropped, and **who holds fetched bytes must not wait for another call
-///   of the same transport**.
+///   of the same transport**. A registry has no buffers of its own: a call holds what its channel has room for.
 /// * **Retries are inside.** A method that fails has already tried again what was worth it, and `Unavailable` means that
 ///   the whole call may succeed later. A server that makes no progress for the configured time, or too little, counts as
 ///   unavailable.
 /// * **Cancelling is dropping.** A dropped future stops reading its source and sending.
-/// * **Errors** name the digest and the place, and hold no secret and at most a line of what a server said. `NotFound`
+/// * **Errors** name the object and the place, and hold no secret and at most a line of what a server said. `NotFound`
 ///   is said of an absent object (except by [`size`](Self::size)) and of an absent bucket or directory, which its text
 ///   tells apart.
 ///
@@ -99,95 +131,18 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
     /// Where it leads, for reports and errors: `s3://bucket`. No secrets.
     fn place(&self) -> String;
 
-    /// The size of an object, or `None` where there is none, perhaps because there is no bucket, or where only sending it
-    /// would tell. An object of another size than the caller's is not ours.
-    fn size(&self, digest: Digest) -> Call<'_, Option<u64>>;
+    /// Whether an object is there, and with which size. One of another size than the caller's is not ours.
+    fn size(&self, object: Object) -> Call<'_, Presence>;
 
-    /// Whether [`size`](Self::size) finds out what is there: not where only a daemon could be asked.
-    fn can_be_asked(&self) -> bool {
-        true
-    }
+    /// Sends an object that has exactly the bytes of its source. Where nothing has to be sent the source is not begun.
+    fn publish(&self, object: Object, existing: Existing, source: Source) -> Call<'_, Published>;
 
-    /// Sends a packed stream of exactly `size` bytes.
+    /// Brings an object, or ranges of it one after the other, into `sink`, and says how many bytes that were.
     ///
-    /// `pieces` may be of any length, empty ones too; each should own its memory, since a slice keeps alive what it was
-    /// cut from. The stream is complete when the channel closes after `size` bytes: a source that has something to check
-    /// at its end (did the file change?) sends its verdict before it drops the sender. A channel that closes earlier is
-    /// an `Internal` error, as is one that brings more; a source's own `Err` comes back unchanged.
-    ///
-    /// Where nothing has to be sent the channel is closed unread: its sender finds it so and stops.
-    fn publish(
-        &self,
-        digest: Digest,
-        size: u64,
-        existing: Existing,
-        pieces: Pieces,
-    ) -> Call<'_, Published>;
-
-    /// Brings an object, or a range of it, into `sink` in order, and says how many bytes that were.
-    ///
-    /// A closed channel alone does not mean that all is there: the result does. `limit` bounds what may come; an object
-    /// or range that is larger is `Damaged`, said before its bytes are asked for where the server tells the size. A range
-    /// that reaches beyond the object is `Damaged` too. A receiver that is dropped ends the call with `Cancelled`.
-    fn fetch(
-        &self,
-        digest: Digest,
-        range: Option<Range<u64>>,
-        limit: u64,
-        sink: mpsc::Sender<Bytes>,
-    ) -> Call<'_, u64>;
-
-    /// Opens an object that is a file already, of at most `limit` bytes, and says where it is: who needs all of it reads
-    /// it there, and nothing is handed over. `None` where objects are behind a connection.
-    ///
-    /// # Errors
-    /// As [`fetch`](Self::fetch).
-    fn open(&self, _digest: Digest, _limit: u64) -> Option<Call<'_, (File, PathBuf)>> {
-        None
-    }
-
-    /// Whether [`fetch_file`](Self::fetch_file) is there: a name for the file is to be made before it is called.
-    #[cfg(feature = "dragonfly")]
-    fn delivers_files(&self) -> bool {
-        false
-    }
-
-    /// Brings an object as a file that holds its packed stream, where that costs less than a stream would, and says how
-    /// long it is; `None` where a transport has only streams.
-    ///
-    /// `path` is absolute, in the handle's staging, in a directory that exists, and nothing has that name. When the call
-    /// has succeeded the file has it, with at most `limit` bytes, **perhaps as one more name of a file in somebody's
-    /// cache: nobody may write it, or change its mode or owner**. It may belong to another user, and can be read. Its bytes
-    /// are unverified. After an error, or when the future is dropped, nothing has that name.
-    ///
-    /// `told` hears of bytes as they arrive, of each once; together they are at most those of the object.
-    #[cfg(feature = "dragonfly")]
-    fn fetch_file<'a>(
-        &'a self,
-        _digest: Digest,
-        _limit: u64,
-        _path: &'a Path,
-        _told: &'a (dyn Fn(u64) + Send + Sync),
-    ) -> Option<Call<'a, u64>> {
-        None
-    }
-
-    /// The place itself, where this transport leads there by a detour that may deliver other bytes: what to ask for an
-    /// object that came damaged, since who kept wrong bytes gives them again.
-    fn direct(&self) -> Option<Arc<dyn ContentTransport>> {
-        None
-    }
-
-    /// The same transport for one call, whose warnings go to `to`; `None` where it never has any.
-    fn warning(&self, _to: &Arc<Warnings>) -> Option<Arc<dyn ContentTransport>> {
-        None
-    }
-
-    /// Tries the daemon on the way, where there is one.
-    #[cfg(feature = "dragonfly")]
-    fn probe(&self) -> Option<Call<'_, DragonflyDiagnosis>> {
-        None
-    }
+    /// A closed channel alone does not mean that all is there: the result does. An object that is larger than
+    /// [`Object::most`] is `Damaged`, said before its bytes are asked for where the server tells the size. A range that
+    /// reaches beyond the object is `Damaged` too. A receiver that is dropped ends the call with `Cancelled`.
+    fn fetch(&self, object: Object, ranges: Ranges, sink: Sink) -> Call<'_, u64>;
 
     /// Whether the place can be reached, exists and may be read, as far as that can be found out without changing it.
     fn check(&self) -> Call<'_, ()>;
@@ -196,6 +151,101 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
     fn check_sight(&self) -> Call<'_, ()> {
         self.check()
     }
+
+    /// Objects as the files that they are here, where they are.
+    fn local_files(&self) -> Option<&dyn LocalFiles> {
+        None
+    }
+
+    /// Objects as files that somebody makes here, where that costs less than a stream.
+    #[cfg(feature = "dragonfly")]
+    fn deliveries(&self) -> Option<&dyn FileDelivery> {
+        None
+    }
+}
+
+/// A transport whose objects are files here already: who needs all of one reads it where it is, and nothing is handed over.
+pub(crate) trait LocalFiles {
+    /// Opens an object, and says where it is.
+    ///
+    /// # Errors
+    /// As [`ContentTransport::fetch`].
+    fn open(&self, object: Object) -> Call<'_, (File, PathBuf)>;
+}
+
+/// A transport that makes files of objects.
+#[cfg(feature = "dragonfly")]
+pub(crate) trait FileDelivery {
+    /// Brings an object as a file that holds its bytes, and says how many.
+    ///
+    /// `path` is absolute, in the handle's staging, in a directory that exists, and nothing has that name. When the call
+    /// has succeeded the file has it, **perhaps as one more name of a file in somebody's cache: nobody may write it, or
+    /// change its mode or owner**. It may belong to another user, and can be read. Its bytes are unverified. After an
+    /// error, or when the future is dropped, nothing has that name.
+    ///
+    /// `progress` hears of bytes as they arrive, of each once; together they are at most those of the object.
+    ///
+    /// # Errors
+    /// As [`ContentTransport::fetch`].
+    fn fetch_file<'a>(
+        &'a self,
+        object: Object,
+        path: &'a Path,
+        progress: &'a (dyn Fn(u64) + Send + Sync),
+    ) -> Call<'a, u64>;
+}
+
+/// The way to the place that a configuration describes.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// What takes contents there, and brings them.
+    pub(crate) transport: Arc<dyn ContentTransport>,
+    /// The place itself, where the transport leads there by a detour that may deliver other bytes: what to ask for an
+    /// object that came damaged, since who kept wrong bytes gives them again.
+    pub(crate) direct: Option<Arc<dyn ContentTransport>>,
+    #[cfg(feature = "dragonfly")]
+    daemon: Option<dragonfly::ThroughDaemon>,
+}
+
+impl Way {
+    fn straight(transport: Arc<dyn ContentTransport>) -> Self {
+        Self {
+            transport,
+            direct: None,
+            #[cfg(feature = "dragonfly")]
+            daemon: None,
+        }
+    }
+
+    #[cfg(feature = "dragonfly")]
+    fn through(daemon: &Arc<Daemon>, content: &Content) -> Result<Self> {
+        let direct: Option<Arc<dyn ContentTransport>> =
+            match validate::require_compiled_in(content.provider) {
+                Ok(()) => Some(open(content)?),
+                Err(_) => None,
+            };
+        let daemon = dragonfly::ThroughDaemon::open(daemon, content)?;
+        Ok(Self {
+            transport: daemon.with_fallback(direct.as_ref(), None),
+            direct,
+            daemon: Some(daemon),
+        })
+    }
+
+    /// The same for one call, whose warnings go to `to`.
+    #[cfg(feature = "dragonfly")]
+    pub(crate) fn warning(mut self, to: &Arc<Warnings>) -> Self {
+        if let Some(daemon) = &self.daemon {
+            self.transport = daemon.with_fallback(self.direct.as_ref(), Some(to));
+        }
+        self
+    }
+
+    /// What stands before the bucket.
+    #[cfg(feature = "dragonfly")]
+    pub(crate) fn daemon(&self) -> Option<&dragonfly::ThroughDaemon> {
+        self.daemon.as_ref()
+    }
 }
 
 /// Opens what a configuration describes. Nothing is sent yet.
@@ -203,49 +253,46 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
 /// # Errors
 /// `InvalidInput` for a configuration that cannot work, and for [`ContentProvider::Registry`], which is not a place of
 /// its own; `Unsupported` for a provider that was not compiled in.
-pub(crate) fn open(content: &Content) -> Result<Box<dyn ContentTransport>> {
+fn open(content: &Content) -> Result<Arc<dyn ContentTransport>> {
     content.validate()?;
     validate::require_compiled_in(content.provider)?;
     match content.provider {
         ContentProvider::Registry => Err(Error::invalid(
             "content.provider registry keeps content in the registry of the snapshot: there is no storage of its own",
         )),
-        ContentProvider::Fs => Ok(Box::new(directory::Directory::open(
+        ContentProvider::Fs => Ok(Arc::new(directory::Directory::open(
             &content.root,
             content.shared_with,
         ))),
         #[cfg(feature = "_opendal")]
-        _ => Ok(Box::new(object::ObjectStorage::open(content)?)),
+        _ => Ok(Arc::new(object::ObjectStorage::open(content)?)),
         #[cfg(not(feature = "_opendal"))]
         _ => unreachable!("not compiled in"),
     }
 }
 
-/// The same, where a bucket is reached through a daemon. What is no bucket has no use for one.
-pub(crate) fn open_with(
-    content: &Content,
-    daemon: Option<&Arc<Daemon>>,
-) -> Result<Box<dyn ContentTransport>> {
+/// Finds the way: a bucket may be reached through a daemon. What is no bucket has no use for one. Nothing is sent yet.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn way(content: &Content, daemon: Option<&Arc<Daemon>>) -> Result<Way> {
     match daemon {
         #[cfg(feature = "dragonfly")]
         Some(daemon) if content.provider.is_bucket() => {
             content.validate()?;
-            Ok(Box::new(dragonfly::ThroughDaemon::open(daemon, content)?))
+            Way::through(daemon, content)
         }
-        _ => open(content),
+        _ => open(content).map(Way::straight),
     }
 }
 
 /// Refuses a configuration in which a daemon has nothing to stand in front of: no registry, or contents that are in no
 /// bucket. A request may name a bucket where the configuration names no contents.
 #[cfg(feature = "dragonfly")]
-pub(crate) fn require_bucket(
-    registry: Option<&crate::Registry>,
-    content: Option<&Content>,
-) -> Result<()> {
-    match (registry, content) {
-        (Some(_), Some(content)) if content.provider.is_bucket() => Ok(()),
-        (Some(_), None) => Ok(()),
+pub(crate) fn require_bucket(has_registry: bool, content: Option<&Content>) -> Result<()> {
+    match (has_registry, content) {
+        (true, Some(content)) if content.provider.is_bucket() => Ok(()),
+        (true, None) => Ok(()),
         (_, Some(content)) if !content.provider.is_bucket() => Err(Error::invalid(format!(
             "dragonfly needs content in a bucket: provider {} does not go with it",
             content.provider
@@ -260,65 +307,69 @@ pub(crate) fn require_bucket(
     }
 }
 
-/// An object's key: the same in every bucket and directory, as format v1 says.
-fn key(digest: Digest) -> String {
-    format!("xxh3/{}", digest.hex())
-}
-
-fn absent(digest: Digest, place: &str) -> Error {
+pub(crate) fn absent(object: Object, place: &str) -> Error {
     Error::new(
-        crate::ErrorKind::NotFound,
-        format!("there is no {digest} in {place}"),
+        ErrorKind::NotFound,
+        format!("there is no {object} in {place}"),
     )
 }
 
-fn other_size(digest: Digest, place: &str, found: u64, size: u64) -> Error {
+/// What there is to say of an object that is to be kept: it is ours if it has our size.
+pub(crate) fn kept(object: Object, place: &str, found: u64, size: u64) -> Result<Published> {
+    if found == size {
+        return Ok(Published::unnamed(false));
+    }
+    Err(other_size(object, place, found, size))
+}
+
+fn other_size(object: Object, place: &str, found: u64, size: u64) -> Error {
     Error::new(
-        crate::ErrorKind::AlreadyExists,
-        format!("{digest} is in {place} with {found} bytes; it should have {size}"),
+        ErrorKind::AlreadyExists,
+        format!("{object} is in {place} with {found} bytes; it should have {size}"),
     )
     .with_hint("the object is damaged, or belongs to another file with the same XXH3-64; publishing with force replaces it")
 }
 
-fn beyond_limit(digest: Digest, place: &str, size: u64, limit: u64) -> Error {
+fn beyond_most(object: Object, place: &str, size: u64) -> Error {
     Error::damaged(format!(
-        "{digest} in {place} has {size} bytes; at most {limit} were expected"
+        "{object} in {place} has {size} bytes; at most {} were expected",
+        object.most
     ))
 }
 
-fn beyond_end(digest: Digest, place: &str, size: u64, range: &Range<u64>) -> Error {
-    Error::damaged(format!(
-        "{digest} in {place} has {size} bytes; bytes {} to {} were asked for",
-        range.start, range.end
-    ))
-}
-
-/// The range to fetch of an object of `size` bytes, checked against what may come.
-fn wanted(
-    digest: Digest,
+/// The ranges to fetch of an object of `size` bytes, those that touch as one.
+pub(crate) fn wanted(
+    object: Object,
     place: &str,
     size: u64,
-    range: Option<&Range<u64>>,
-    limit: u64,
-) -> Result<Range<u64>> {
-    let wanted = range.cloned().unwrap_or(0..size);
-    if wanted.end > size || wanted.start > wanted.end {
-        return Err(beyond_end(digest, place, size, &wanted));
+    ranges: Ranges,
+) -> Result<Vec<Range<u64>>> {
+    if size > object.most {
+        return Err(beyond_most(object, place, size));
     }
-    if wanted.end - wanted.start > limit {
-        return Err(beyond_limit(
-            digest,
-            place,
-            wanted.end - wanted.start,
-            limit,
-        ));
+    let Some(ranges) = ranges else {
+        return Ok(std::iter::once(0..size).collect());
+    };
+    let mut wanted: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        if range.end > size || range.start > range.end {
+            return Err(Error::damaged(format!(
+                "{object} in {place} has {size} bytes; bytes {} to {} were asked for",
+                range.start, range.end
+            )));
+        }
+        match wanted.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => wanted.push(range),
+        }
     }
     Ok(wanted)
 }
 
+fn total_of(ranges: &[Range<u64>]) -> u64 {
+    total(ranges.iter().map(|range| range.end - range.start))
+}
+
 fn receiver_gone() -> Error {
-    Error::new(
-        crate::ErrorKind::Cancelled,
-        "the receiver of the content is gone",
-    )
+    Error::new(ErrorKind::Cancelled, "the receiver of the content is gone")
 }

@@ -1,57 +1,131 @@
-//! The packed stream as a publication reads it: cut where it is needed, and held to its announced length.
+//! What is published: a known number of bytes, which are read from their beginning as often as sending them takes.
 //!
-//! The length is what tells a whole stream from one whose sender died: a channel says the same at both ends. So a
-//! publication makes its object visible only after [`Source::finish`], which waits for the channel to close.
+//! The length is what tells a whole stream from one whose sender died: a channel says the same at both ends. So a stream is
+//! over when its channel closes after all bytes, and a publication makes its object visible only after
+//! [`Pieces::finish`], which waits for that. Who reads a stream keeps its last bytes back until they are known to be right.
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
-use super::Pieces;
-use crate::words::digest::Digest;
+use super::files::{PIECE, read_ahead};
+use crate::pass::buffers::Buffers;
 use crate::words::error::{Error, ErrorKind, Result};
 
-/// A stream of a known length.
-pub(super) struct Source {
-    digest: Digest,
+/// Pieces between whoever reads a stream and whoever sends it.
+const AHEAD: usize = 4;
+
+/// Where the pieces of a stream go, in order. An `Err` gives the publication up, which then fails with it. Pieces may be of
+/// any length, empty ones too; each should own its memory, since a slice keeps alive what it was cut from.
+pub(crate) type SourceSink = mpsc::Sender<Result<Bytes>>;
+
+/// A source of `size` bytes.
+#[derive(Debug)]
+pub(crate) struct Source {
     size: u64,
-    left: u64,
-    rest: Bytes,
-    pieces: Pieces,
+    from: From,
+}
+
+#[derive(Debug)]
+enum From {
+    /// Somebody who reads the stream, and hears where it is to go.
+    Stream(mpsc::Sender<SourceSink>),
+    #[cfg_attr(
+        not(feature = "dragonfly"),
+        expect(dead_code, reason = "only daemons are given files")
+    )]
+    File(Arc<File>, PathBuf, Range<u64>),
 }
 
 impl Source {
-    pub(super) fn new(digest: Digest, size: u64, pieces: Pieces) -> Self {
+    /// A stream, and what tells its reader that it is to begin: once, or again where a connection broke.
+    pub(crate) fn stream(size: u64) -> (Self, mpsc::Receiver<SourceSink>) {
+        let (begun, asked) = mpsc::channel(1);
+        let from = From::Stream(begun);
+        (Self { size, from }, asked)
+    }
+
+    /// A range of a file, which is as it should be.
+    #[cfg(any(test, feature = "dragonfly"))]
+    pub(crate) fn file(file: File, path: PathBuf, range: Range<u64>) -> Self {
         Self {
-            digest,
-            size,
-            left: size,
-            rest: Bytes::new(),
-            pieces,
+            size: range.end.saturating_sub(range.start),
+            from: From::File(Arc::new(file), path, range),
         }
     }
 
-    /// Bytes that are still to come.
-    pub(super) fn left(&self) -> u64 {
-        self.left
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// All bytes, from the first one. What is left of an earlier beginning is not waited for.
+    ///
+    /// # Errors
+    /// `Busy` where there is no thread to read a file.
+    pub(crate) async fn begin(&self) -> Result<Pieces> {
+        let pieces = match &self.from {
+            From::Stream(begun) => {
+                let (sink, pieces) = mpsc::channel(AHEAD);
+                // Where nobody takes it, it is dropped: a stream that ends at once.
+                let _ = begun.send(sink).await;
+                pieces
+            }
+            From::File(file, path, range) => read_ahead(
+                Arc::clone(file),
+                path.clone(),
+                range.clone(),
+                Buffers::new(PIECE as usize),
+            )?,
+        };
+        Ok(Pieces {
+            size: self.size,
+            missing: self.size,
+            rest: Bytes::new(),
+            pieces,
+        })
+    }
+}
+
+/// The bytes of a source, held to its length.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    size: u64,
+    /// Bytes that have not come.
+    missing: u64,
+    /// Bytes that have, and were not given on.
+    rest: Bytes,
+    pieces: mpsc::Receiver<Result<Bytes>>,
+}
+
+impl Pieces {
+    /// Bytes that are still to be given.
+    pub(crate) fn left(&self) -> u64 {
+        self.missing.saturating_add(self.rest.len() as u64)
     }
 
     /// The next bytes, at least one and at most `most`. Not to be called when nothing is left.
     ///
     /// # Errors
-    /// The source's own; `Internal` when the channel closes too early.
-    pub(super) async fn next(&mut self, most: u64) -> Result<Bytes> {
-        while self.rest.is_empty() {
-            self.rest = self.receive().await?.ok_or_else(|| self.too_short())?;
+    /// The source's own; `Internal` when it ends too early.
+    pub(crate) async fn next(&mut self, most: u64) -> Result<Bytes> {
+        if self.rest.is_empty() {
+            let next = poll_fn(|cx| self.poll_next(cx)).await?;
+            self.rest = next.ok_or_else(|| self.too_short())?;
         }
-        let most = usize::try_from(most.min(self.left)).unwrap_or(usize::MAX);
-        let bytes = self.rest.split_to(self.rest.len().min(most));
-        self.left -= bytes.len() as u64;
-        Ok(bytes)
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        Ok(self.rest.split_to(self.rest.len().min(most)))
     }
 
     /// The next `len` bytes.
     ///
     /// # Errors
-    /// As [`Source::next`].
+    /// As [`Pieces::next`].
     #[cfg(feature = "_opendal")]
     pub(super) async fn part(&mut self, len: u64) -> Result<Vec<Bytes>> {
         let mut part = Vec::new();
@@ -64,34 +138,45 @@ impl Source {
         Ok(part)
     }
 
-    /// Waits for the end of the stream, which must be here.
+    /// Waits for the end of the source, which must be here.
     ///
     /// # Errors
     /// The source's own; `Internal` when there are more bytes.
-    pub(super) async fn finish(mut self) -> Result<()> {
-        debug_assert_eq!(self.left, 0);
-        while self.rest.is_empty() {
-            match self.receive().await? {
-                Some(bytes) => self.rest = bytes,
-                None => return Ok(()),
-            }
-        }
-        Err(self.error("gave more than the bytes it announced"))
+    pub(crate) async fn finish(mut self) -> Result<()> {
+        debug_assert_eq!(self.left(), 0);
+        poll_fn(|cx| self.poll_next(cx)).await.map(drop)
     }
 
-    async fn receive(&mut self) -> Result<Option<Bytes>> {
-        self.pieces.recv().await.transpose()
+    /// The next piece, as it came; `None`: all have, and the source has ended well.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        loop {
+            let Some(bytes) = ready!(self.pieces.poll_recv(cx)).transpose()? else {
+                return Poll::Ready(match self.missing {
+                    0 => Ok(None),
+                    _ => Err(self.too_short()),
+                });
+            };
+            self.missing = self
+                .missing
+                .checked_sub(bytes.len() as u64)
+                .ok_or_else(|| self.error("gave more than the bytes it announced"))?;
+            if !bytes.is_empty() {
+                return Poll::Ready(Ok(Some(bytes)));
+            }
+        }
+    }
+
+    /// Takes no more pieces: whoever sends them is to stop.
+    pub(crate) fn close(&mut self) {
+        self.pieces.close();
     }
 
     fn too_short(&self) -> Error {
-        self.error(&format!("ended {} bytes early", self.left))
+        self.error(&format!("ended {} bytes early", self.missing))
     }
 
     fn error(&self, what: &str) -> Error {
-        let (digest, size) = (self.digest, self.size);
-        Error::new(
-            ErrorKind::Internal,
-            format!("the stream of {digest}, {size} bytes, {what}"),
-        )
+        let text = format!("the source of {} bytes {what}", self.size);
+        Error::new(ErrorKind::Internal, text)
     }
 }

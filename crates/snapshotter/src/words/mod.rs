@@ -6,6 +6,8 @@ pub mod entry;
 pub mod error;
 pub mod extent;
 pub mod form;
+#[cfg(feature = "registry")]
+pub mod object;
 pub mod page;
 pub mod placement;
 pub mod progress;

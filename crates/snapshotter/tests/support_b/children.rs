@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use testkit::child::{Child, State, this_test};
 
+use super::{FORMAT_VARIABLE, format};
+
 /// The environment variable that tells a child its part.
 const PART: &str = "SNAPSHOTTER_TEST_PART";
 
@@ -44,6 +46,7 @@ pub fn told_number(name: &str) -> u64 {
 pub fn playing(part: &str) -> Command {
     let mut command = this_test(STAGE_DOOR);
     command.env(PART, part).stdout(Stdio::null());
+    command.env(FORMAT_VARIABLE, format().as_str());
     command
 }
 

@@ -13,10 +13,11 @@ pub mod outside;
 pub mod steps;
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use snapshotter::{
-    Config, Error, ErrorKind, File, RestoreReport, RestoreRequest, SnapshotReport, SnapshotRequest,
-    SnapshotSummary, Snapshotter, Usage, VerifyReport, VerifyRequest,
+    Config, Error, ErrorKind, File, Format, RestoreReport, RestoreRequest, SnapshotReport,
+    SnapshotRequest, SnapshotSummary, Snapshotter, Usage, VerifyReport, VerifyRequest,
 };
 use testkit::compare::assert_same;
 use testkit::{Content, Tree};
@@ -195,9 +196,44 @@ pub fn keepsake() -> Tree {
         .mtime("ro", 1_600_000_000, 3)
 }
 
+/// In which format this process, and the children it starts, take snapshots.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
+/// The one that was asked for, or that the parent has told.
+pub fn format() -> Format {
+    let told = || std::env::var(FORMAT_VARIABLE).ok()?.parse().ok();
+    *FORMAT.get_or_init(|| told().unwrap_or_default())
+}
+
+/// The environment variable that tells a child.
+pub const FORMAT_VARIABLE: &str = "SNAPSHOTTER_TEST_FORMAT";
+
+/// Has this process take snapshots in pages. Each test has a process of its own.
+pub fn take_pages() {
+    assert_eq!(*FORMAT.get_or_init(|| Format::V2), Format::V2);
+}
+
+/// The same tests once more, with snapshots in pages.
+#[macro_export]
+macro_rules! in_pages_too {
+    ($($test:ident),* $(,)?) => {
+        mod in_pages {
+            $(
+                #[test]
+                fn $test() {
+                    super::support_b::take_pages();
+                    super::$test();
+                }
+            )*
+        }
+    };
+}
+
 /// Everything below `base`, what is in `ro` read-only.
 pub fn request(name: &str, version: &str, base: &Path) -> SnapshotRequest {
-    let request = SnapshotRequest::new(name, version, base).file(File::new("."));
+    let request = SnapshotRequest::new(name, version, base)
+        .file(File::new("."))
+        .format(format());
     if base.join("ro").is_dir() {
         return request.file(File::new("ro").read_only(true));
     }

@@ -61,7 +61,7 @@ fn blob_rows(catalog: &Connection) -> BTreeSet<String> {
     texts(
         catalog,
         "SELECT CASE WHEN shard IS NULL THEN '' ELSE printf('%04x/', shard) END || lower(hex(key))
-                || CASE kind WHEN 1 THEN '.spf' ELSE '' END
+                || CASE kind WHEN 1 THEN '.spf' WHEN 2 THEN '.pack' ELSE '' END
          FROM objects",
     )
 }
@@ -111,7 +111,7 @@ fn assert_rows_sound(catalog: &Connection) {
         catalog,
         "SELECT lower(hex(key)) FROM objects o
          WHERE NOT EXISTS (SELECT 1 FROM object_references r WHERE r.object = o.id)
-            OR NOT EXISTS (SELECT 1 FROM contents c WHERE c.object = o.id)",
+            OR (kind < 2) <> EXISTS (SELECT 1 FROM contents c WHERE c.object = o.id)",
     );
     assert!(nobodys.is_empty(), "blobs nothing needs: {nobodys:?}");
     let bad = texts(

@@ -13,16 +13,16 @@ use crate::words::relpath::{RelPath, RelPathError};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DocumentError {
-    /// More bytes than [`MAX_DOCUMENT_BYTES`].
+    /// More bytes than [`MAX_DOCUMENT_BYTES`](super::MAX_DOCUMENT_BYTES).
     #[error("the document has {bytes} bytes; 256 MiB is the limit")]
     TooLarge {
         /// Its length in bytes.
         bytes: u64,
     },
-    /// More entries than [`MAX_ENTRIES`].
+    /// More entries than [`MAX_ENTRIES`](super::MAX_ENTRIES).
     #[error("the document has more than 1,048,576 entries")]
     TooManyEntries,
-    /// More extended attributes than [`MAX_XATTRS`].
+    /// More extended attributes than [`MAX_XATTRS`](super::MAX_XATTRS).
     #[error("the document has more than 4,194,304 extended attributes")]
     TooManyXattrs,
     /// Not JSON, or not of the right shape.

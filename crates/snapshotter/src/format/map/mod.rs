@@ -3,11 +3,13 @@
 
 mod decode;
 mod encode;
+mod invert;
 
 #[cfg(test)]
 mod tests;
 
 pub use decode::Decoder;
+pub use invert::{Frames, Inverted};
 
 use std::ops::Range;
 
@@ -244,10 +246,8 @@ impl Map {
     pub fn range(&self, pages: Range<u64>) -> impl Iterator<Item = Extent> + '_ {
         let first = self.first_after(pages.start);
         let from = self.extents[first..].iter();
-        let inside = from.take_while({
-            let end = pages.end;
-            move |extent| extent.start() < end
-        });
+        let end = if pages.is_empty() { 0 } else { pages.end };
+        let inside = from.take_while(move |extent| extent.start() < end);
         inside.map(move |extent| Extent::from(*extent).within(&pages))
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::format::pack::FramePages;
 
 const SPACE: u64 = 1 << 20;
 
@@ -60,7 +61,7 @@ fn refused(bytes: &[u8], packs: &[u64], expected: &str) {
 
 #[test]
 fn the_bytes_are_these() {
-    let all = map(&[
+    let mut all = map(&[
         extent(0, 1, 0, 7),
         extent(1, 2, 1, 0),
         extent(300, 3, 0, 8),
@@ -76,7 +77,12 @@ fn the_bytes_are_these() {
         ],
     );
     assert_eq!(encoded(&all), bytes);
-    assert_eq!(decode(&bytes, &[202, 2]), Ok(all));
+    assert_eq!(decode(&bytes, &[202, 2]), Ok(all.clone()));
+    // The example on the page.
+    all.extents.pop();
+    let gaps = [0, 0, 0xa9, 2];
+    let bytes = columns(3, [&gaps, &[0, 1, 2], &[0, 1, 0], &[14, 0, 0]]);
+    assert_eq!((encoded(&all), bytes.len()), (bytes.clone(), 33));
 }
 
 #[test]
@@ -253,6 +259,17 @@ fn an_extent_is_sixteen_bytes() {
     assert!(found == all);
 }
 
+// An extent around an empty range came out, with no pages.
+#[test]
+fn an_empty_range_has_no_extents() {
+    let all = map(&[extent(5, 10, 0, 0)]);
+    for at in [0, 5, 7, 15, 16] {
+        assert_eq!(all.range(at..at).count(), 0, "{at}");
+    }
+    let backwards = Range { start: 9, end: 6 };
+    assert_eq!(all.range(backwards).count(), 0);
+}
+
 #[test]
 fn an_empty_map_is_not_written() {
     assert!(encoded(&Map::default()).is_empty() && Map::default().is_empty());
@@ -313,6 +330,32 @@ proptest! {
         }
         let expected: BTreeMap<_, _> = single.range(from..from + length).map(|(k, v)| (*k, *v)).collect();
         prop_assert_eq!(pages(&found), expected);
+    }
+
+    #[test]
+    fn each_frame_comes_once_with_all_that_it_is_for((map, packs) in maps(), four: bool) {
+        let frame_pages = if four { FramePages::Four } else { FramePages::Sixteen };
+        let in_one = u64::from(frame_pages.count());
+        let inverted: Inverted<'_> = map.invert();
+        let mut found = BTreeMap::new();
+        for pack in 0..packs.len() as u32 {
+            let mut frames: Frames<'_, '_> = inverted.frames(pack, frame_pages);
+            let mut before = None;
+            while let Some(frame) = frames.next_frame() {
+                prop_assert!(before < Some(frame));
+                before = Some(frame);
+                prop_assert!(frames.pieces().next().is_some(), "a frame that is not used");
+                for piece in frames.pieces() {
+                    prop_assert!(piece.pages > 0 && piece.pack == pack);
+                    prop_assert_eq!((piece.page / in_one, (piece.page + piece.pages - 1) / in_one), (frame, frame));
+                    for at in 0..piece.pages {
+                        let other = found.insert(piece.start + at, (pack, piece.page + at));
+                        prop_assert_eq!(other, None);
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(found, pages(&map));
     }
 
     #[test]

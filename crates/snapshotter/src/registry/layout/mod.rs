@@ -20,8 +20,9 @@ use tokio::sync::mpsc;
 
 use self::dir::{Home, RepositoryDir};
 use super::config::Registry;
-use super::{MetadataRegistry, Pending, Pulled, Repository, Source, Tag, TagOrDigest};
+use super::{MetadataRegistry, Pending, Pulled, Repository, Tag, TagOrDigest};
 use crate::threads;
+use crate::transport::Source;
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
 
@@ -49,7 +50,7 @@ impl Layout {
         repository: &Repository,
         absent: impl FnOnce() -> Result<T> + Send + 'static,
         work: impl FnOnce(&RepositoryDir) -> Result<T> + Send + 'static,
-    ) -> Pending<'_, T> {
+    ) -> Pending<T> {
         let (home, repository) = (Arc::clone(&self.home), repository.clone());
         blocking(move || match home.open(&repository)? {
             Some(dir) => work(&dir),
@@ -61,97 +62,64 @@ impl Layout {
     fn write<T: Send + 'static>(
         &self,
         repository: &Repository,
-        work: impl FnOnce(&RepositoryDir, Duration) -> Result<T> + Send + 'static,
-    ) -> Pending<'_, T> {
+        work: impl FnOnce(RepositoryDir, Duration) -> Result<T> + Send + 'static,
+    ) -> Pending<T> {
         let (home, repository) = (Arc::clone(&self.home), repository.clone());
-        blocking(move || work(&home.create(&repository)?, home.patience))
+        blocking(move || work(home.create(&repository)?, home.patience))
     }
 }
 
-fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Pending<'static, T> {
+fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Pending<T> {
     Box::pin(threads::run(work))
 }
 
 impl MetadataRegistry for Layout {
-    fn manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        which: &'a TagOrDigest,
-    ) -> Pending<'a, Option<Pulled>> {
+    fn manifest(&self, repository: &Repository, which: &TagOrDigest) -> Pending<Option<Pulled>> {
         let which = which.clone();
         self.read(repository, || Ok(None), move |dir| dir.manifest(&which))
     }
 
-    fn blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        sha256: Sha256,
-        size: u64,
-    ) -> Pending<'a, Vec<u8>> {
-        let missing = self.home.missing(repository, sha256);
-        self.read(
-            repository,
-            || Err(missing),
-            move |dir| dir.blob(sha256, size),
-        )
-    }
-
-    fn has_blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        sha256: Sha256,
-    ) -> Pending<'a, Option<u64>> {
+    fn has_blob(&self, repository: &Repository, sha256: Sha256) -> Pending<Option<u64>> {
         self.read(repository, || Ok(None), move |dir| dir.has_blob(sha256))
     }
 
     /// A directory that is not mounted has no repositories.
-    fn check_sight<'a>(&'a self, repository: &'a Repository) -> Pending<'a, ()> {
+    fn check_sight(&self, repository: &Repository) -> Pending<()> {
         let out_of_sight = self.home.out_of_sight(repository);
         self.read(repository, || Err(out_of_sight), |dir| dir.require_marked())
     }
 
-    fn push_blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        sha256: Sha256,
-        bytes: Bytes,
-    ) -> Pending<'a, ()> {
+    fn push_blob(&self, repository: &Repository, sha256: Sha256, bytes: Bytes) -> Pending<()> {
         self.write(repository, move |dir, _| dir.push_blob(sha256, &bytes))
     }
 
-    fn push_manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        which: &'a TagOrDigest,
+    fn push_manifest(
+        &self,
+        repository: &Repository,
+        which: &TagOrDigest,
         bytes: Bytes,
-    ) -> Pending<'a, Sha256> {
+    ) -> Pending<Sha256> {
         let which = which.clone();
         self.write(repository, move |dir, patience| {
             dir.push_manifest(&which, &bytes, patience)
         })
     }
 
-    fn tags<'a>(&'a self, repository: &'a Repository) -> Pending<'a, Vec<Tag>> {
+    fn tags(&self, repository: &Repository) -> Pending<Vec<Tag>> {
         self.read(repository, || Ok(Vec::new()), RepositoryDir::tags)
     }
 
-    fn repositories(&self) -> Pending<'_, Vec<String>> {
+    fn repositories(&self) -> Pending<Vec<String>> {
         let home = Arc::clone(&self.home);
         blocking(move || home.repositories())
     }
 
-    fn writable(&self) -> Pending<'_, ()> {
+    fn writable(&self) -> Pending<()> {
         let home = Arc::clone(&self.home);
         blocking(move || home.writable())
     }
 
-    fn delete_manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        digest: Sha256,
-    ) -> Pending<'a, bool> {
+    fn delete_manifest(&self, repository: &Repository, digest: Sha256) -> Pending<bool> {
         let patience = self.home.patience;
         self.read(
             repository,
@@ -160,26 +128,28 @@ impl MetadataRegistry for Layout {
         )
     }
 
-    fn push_stream<'a>(
-        &'a self,
-        repository: &'a Repository,
-        source: Source,
-    ) -> Pending<'a, (Sha256, u64)> {
+    fn push_stream(&self, repository: &Repository, source: Source) -> Pending<Sha256> {
+        let size = source.size();
+        let draft = self.write(repository, move |dir, _| dir.begin_blob(size));
         Box::pin(async move {
-            let pieces = source.begin().await;
-            self.write(repository, move |dir, _| dir.push_stream(pieces))
-                .await
+            let (mut draft, mut pieces) = (draft.await?, source.begin().await?);
+            while pieces.left() > 0 {
+                let bytes = pieces.next(u64::MAX).await?;
+                draft = threads::run(move || draft.append(&bytes)).await?;
+            }
+            pieces.finish().await?;
+            threads::run(move || draft.publish()).await
         })
     }
 
-    fn pull_stream<'a>(
-        &'a self,
-        repository: &'a Repository,
+    fn pull_stream(
+        &self,
+        repository: &Repository,
         sha256: Sha256,
         size: u64,
         range: Option<Range<u64>>,
         sink: mpsc::Sender<Bytes>,
-    ) -> Pending<'a, ()> {
+    ) -> Pending<()> {
         let missing = self.home.missing(repository, sha256);
         self.read(
             repository,

@@ -9,41 +9,43 @@ use tokio::sync::mpsc;
 
 use super::blobs::name;
 use super::dir::RepositoryDir;
+use crate::fs::Dir;
 use crate::fs::durable::Draft;
-use crate::registry::Piece;
 use crate::registry::remote::within;
 use crate::words::digest::Sha256;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{At, Error, Result};
 
 const CHUNK: u64 = 1 << 20;
 
+/// A blob on its way to its name. Dropping it before [`BlobDraft::publish`] leaves nothing.
+pub(super) struct BlobDraft {
+    file: Draft<Dir>,
+    hasher: sha2::Sha256,
+    /// What it will have, in bytes.
+    size: u64,
+}
+
+impl BlobDraft {
+    pub(super) fn append(mut self, bytes: &[u8]) -> Result<Self> {
+        self.hasher.update(bytes);
+        self.file.append(bytes, self.size)?;
+        Ok(self)
+    }
+
+    pub(super) fn publish(mut self) -> Result<Sha256> {
+        let sha256 = Sha256::from_bytes(self.hasher.finalize().into());
+        self.file.publish(&name(sha256), true)?;
+        Ok(sha256)
+    }
+}
+
 impl RepositoryDir {
-    /// The draft gets its name only after [`Piece::End`]; on every other way out it is removed.
-    pub(super) fn push_stream(
-        &self,
-        mut pieces: mpsc::Receiver<io::Result<Piece>>,
-    ) -> Result<(Sha256, u64)> {
-        let mut draft = Draft::create(&self.blobs, self.shared_with.file_mode())?;
-        let (mut hasher, mut size) = (sha2::Sha256::new(), 0);
-        loop {
-            match pieces.blocking_recv() {
-                Some(Ok(Piece::Bytes(bytes))) => {
-                    hasher.update(&bytes);
-                    size += bytes.len() as u64;
-                    draft.write(&bytes)?;
-                }
-                Some(Ok(Piece::End)) => break,
-                Some(Err(error)) => {
-                    let path = self.dir.path().display();
-                    let text = format!("cannot push a stream to {path}: it could not be read");
-                    return Err(Error::new(ErrorKind::of_io(&error), text).with_source(error));
-                }
-                None => return Err(Error::cancelled()),
-            }
-        }
-        let sha256 = Sha256::from_bytes(hasher.finalize().into());
-        draft.publish(&name(sha256))?;
-        Ok((sha256, size))
+    pub(super) fn begin_blob(self, size: u64) -> Result<BlobDraft> {
+        Ok(BlobDraft {
+            file: Draft::create(self.blobs, self.shared_with.file_mode())?,
+            hasher: sha2::Sha256::new(),
+            size,
+        })
     }
 
     pub(super) fn pull_stream(

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
-use time::OffsetDateTime;
 
-use crate::pace::retry_after;
-use crate::patience::{Patience, Progress, Stuck};
-use crate::registry::retry::Failure;
+use crate::http::{Broken, Failure, Incoming, asked_for, may_pass};
+use crate::patience::{Patience, Stuck};
 use crate::words::digest::{Sha256, excerpt};
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -22,10 +20,13 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 /// An answer; its body is read piece by piece or by [`Answer::collect`].
 #[derive(Debug)]
 pub(super) struct Answer {
-    response: reqwest::Response,
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The body's, where it was said.
+    length: Option<u64>,
     url: Url,
     doing: String,
-    progress: Progress,
+    incoming: Incoming,
     body: Vec<u8>,
 }
 
@@ -37,16 +38,18 @@ impl Answer {
         patience: Patience,
     ) -> Self {
         Self {
-            response,
+            status: response.status(),
+            headers: response.headers().clone(),
+            length: response.content_length(),
             url,
             doing: doing.to_owned(),
-            progress: Progress::incoming(patience),
+            incoming: Incoming::new(response.into(), u64::MAX, patience),
             body: Vec::new(),
         }
     }
 
     pub(super) fn status(&self) -> StatusCode {
-        self.response.status()
+        self.status
     }
 
     /// Where it came from in the end.
@@ -55,7 +58,7 @@ impl Answer {
     }
 
     pub(super) fn headers(&self) -> &HeaderMap {
-        self.response.headers()
+        &self.headers
     }
 
     pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
@@ -94,20 +97,16 @@ impl Answer {
 
     /// The next bytes of the body. A lost connection, silence and slowness may pass.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        self.progress.waits_for_server();
-        match self.progress.watch(self.response.chunk()).await {
-            Ok(Ok(bytes)) => {
-                self.progress.came(bytes.as_ref().map_or(0, Bytes::len));
-                Ok(bytes)
-            }
-            Ok(Err(error)) => Err(failure_of(&self.doing, &self.url, error)),
-            Err(stuck) => Err(stuck_at(&self.doing, &self.url, stuck)),
-        }
+        self.incoming.next().await.map_err(|broken| match broken {
+            Broken::Connection(error) => failure_of(&self.doing, &self.url, error),
+            Broken::Stuck(stuck) => stuck_at(&self.doing, &self.url, stuck),
+            Broken::TooLong => self.too_long(u64::MAX).into(),
+        })
     }
 
     /// How long its bytes were waited for.
     pub(super) fn waited(&self) -> Duration {
-        self.progress.waited()
+        self.incoming.waited()
     }
 
     /// Reads the body. More than `limit` bytes are damage: nothing is stored that way.
@@ -118,7 +117,7 @@ impl Answer {
             MAX_ERROR_BYTES
         };
         // A length that is announced saves growing, and reading what is too long anyway. (HEAD's is no body's.)
-        match self.response.content_length() {
+        match self.length {
             Some(length) if length > limit && self.status().is_success() => {
                 return Err(self.too_long(limit).into());
             }
@@ -145,17 +144,13 @@ impl Answer {
         self.error(ErrorKind::Damaged, &text)
     }
 
-    /// Passes everything but 401, 403, 429 and 5xx.
+    /// Passes everything but 401, 403, 5xx and what may pass.
     pub(super) async fn check(mut self) -> Result<Self, Failure> {
-        let status = self.status();
-        let transient = match status.as_u16() {
-            401 | 403 | 501 | 505 | 507 => false,
-            429 | 500.. => true,
-            _ => return Ok(self),
-        };
-        let after = self
-            .header(&RETRY_AFTER)
-            .and_then(|value| retry_after(value, OffsetDateTime::now_utc()));
+        let transient = may_pass(self.status);
+        if !transient && !matches!(self.status.as_u16(), 401 | 403 | 500..) {
+            return Ok(self);
+        }
+        let after = asked_for(&self.headers);
         // The status says enough where the body cannot be read.
         let _ = self.collect(0).await;
         let error = self.refused();
@@ -217,7 +212,7 @@ fn kind_of(status: StatusCode) -> ErrorKind {
         401 | 403 => ErrorKind::PermissionDenied,
         404 => ErrorKind::NotFound,
         413 | 507 => ErrorKind::NoSpace,
-        429 => ErrorKind::Unavailable,
+        408 | 429 => ErrorKind::Unavailable,
         501 | 505 => ErrorKind::Unsupported,
         500.. => ErrorKind::Unavailable,
         _ => ErrorKind::Unsupported,

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use super::answer::shown;
 use super::challenge::{Bearer, Challenge};
 use super::token::TokenServer;
+use crate::http::Failure;
 use crate::patience::Patience;
 use crate::registry::credentials::{Credentials, Source};
-use crate::registry::retry::Failure;
 use crate::words::digest::excerpt;
 use crate::words::error::{Error, ErrorKind, Result};
 

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, Url};
+use std::sync::Arc;
 
 use super::answer::Answer;
 use super::http::{Request, same_origin};
 use super::{PULL, PUSH, Remote, scope};
+use crate::http::Failure;
 use crate::registry::Repository;
-use crate::registry::retry::Failure;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -16,37 +17,12 @@ pub(super) const SMALL: u64 = 64 << 10;
 pub(super) const BINARY: &str = "application/octet-stream";
 
 impl Remote {
-    pub(super) async fn get_blob(
-        &self,
-        repository: &Repository,
-        sha256: Sha256,
-        size: u64,
-    ) -> Result<Vec<u8>> {
-        let doing = format!("read the blob {repository}@{sha256}");
-        let path = format!("blobs/{sha256}");
-        let request = self.request(Method::GET, repository, &path, PULL, doing)?;
-        let answer = self.http.exchange(&request, size).await?;
-        if answer.status() != 200 {
-            return Err(answer.refused());
-        }
-        let (length, found) = (answer.body().len() as u64, Sha256::of(answer.body()));
-        if length != size {
-            let text = format!("it has {length} bytes, not {size}");
-            return Err(answer.error(ErrorKind::Damaged, &text));
-        }
-        if found != sha256 {
-            let text = format!("its bytes are {found}");
-            return Err(answer.error(ErrorKind::Damaged, &text));
-        }
-        Ok(answer.into_body())
-    }
-
     pub(super) async fn head_blob(
-        &self,
-        repository: &Repository,
+        self: Arc<Self>,
+        repository: Repository,
         sha256: Sha256,
     ) -> Result<Option<u64>> {
-        let request = self.head_request(repository, sha256)?;
+        let request = self.head_request(&repository, sha256)?;
         length(&self.http.exchange(&request, SMALL).await?)
     }
 
@@ -58,8 +34,8 @@ impl Remote {
 
     /// All or nothing: what failed may have been stored all the same, so each attempt begins by looking.
     pub(super) async fn put_blob(
-        &self,
-        repository: &Repository,
+        self: Arc<Self>,
+        repository: Repository,
         sha256: Sha256,
         bytes: Bytes,
     ) -> Result<()> {
@@ -69,7 +45,7 @@ impl Remote {
         }
         let mut attempts = self.http.attempts();
         loop {
-            match self.try_put_blob(repository, sha256, &bytes).await {
+            match self.try_put_blob(&repository, sha256, &bytes).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => attempts.again(failure).await?,
             }

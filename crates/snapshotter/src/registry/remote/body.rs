@@ -1,4 +1,4 @@
-//! What is sent: it tells how it gets on, so that an upload may take hours, but not without end.
+//! A stream that is sent: it tells how it gets on, so that an upload may take hours, but not without end.
 
 use std::future::poll_fn;
 use std::io;
@@ -8,80 +8,45 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use sha2::Digest as _;
-use tokio::sync::mpsc;
 
 use crate::lock::lock;
 use crate::patience::{Progress, SLICE};
-use crate::registry::Piece;
+use crate::transport::Pieces;
 use crate::words::digest::Sha256;
-
-/// Bytes in memory as a body; its length is known.
-pub(super) struct Whole {
-    pub(super) left: Bytes,
-    pub(super) progress: Arc<Progress>,
-}
-
-impl http_body::Body for Whole {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let length = self.left.len().min(SLICE);
-        let slice = self.left.split_to(length);
-        self.progress.sent(length);
-        if self.left.is_empty() {
-            self.progress.sent_all();
-        }
-        Poll::Ready((!slice.is_empty()).then(|| Ok(Frame::data(slice))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left.len() as u64)
-    }
-}
+use crate::words::error::Error;
 
 /// What became of a stream.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It is still being sent, or the sending was given up.
     Unfinished,
-    /// [`Piece::End`] came.
-    Finished(Sha256, u64),
-    /// An error came instead.
-    Failed(io::Error),
-    /// Its sender is gone.
-    Abandoned,
+    /// All came.
+    Finished(Sha256),
+    /// An error came instead, or not all.
+    Failed(Error),
 }
 
-/// A stream as a body. Its end is the body's end only after [`Piece::End`]; otherwise the body fails, and with it the
-/// connection, so that no server can take a part for the whole.
+/// A stream as a body. Its end is the body's end only where the source has ended well; otherwise the body fails, and with it
+/// the connection, so that no server can take a part for the whole.
 pub(super) struct Stream {
     /// Of a piece that is larger than what is handed over at once.
     rest: Bytes,
     progress: Arc<Progress>,
     hasher: sha2::Sha256,
-    size: u64,
-    told: Arc<Told>,
+    sent: Arc<Sent>,
 }
 
 /// What is known of a stream, also when its body is gone.
 #[derive(Debug)]
-pub(super) struct Told {
-    pieces: Mutex<mpsc::Receiver<io::Result<Piece>>>,
+pub(super) struct Sent {
+    pieces: Mutex<Pieces>,
     outcome: Mutex<Outcome>,
-    sent: AtomicU64,
+    bytes: AtomicU64,
 }
 
-impl Told {
+impl Sent {
     /// What became of it, once the request is over. Whoever sends it is to stop: a server may answer before it has read the
     /// body, and the connection goes on waiting for it to.
     pub(super) fn end(&self) -> Outcome {
@@ -90,41 +55,37 @@ impl Told {
     }
 
     /// How many bytes were handed to the connection.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Piece>>> {
-        lock(&self.pieces).poll_recv(cx)
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        lock(&self.pieces).poll_next(cx)
     }
 }
 
 impl Stream {
-    pub(super) fn new(
-        pieces: mpsc::Receiver<io::Result<Piece>>,
-        progress: Arc<Progress>,
-    ) -> (Self, Arc<Told>) {
-        let told = Arc::new(Told {
+    pub(super) fn new(pieces: Pieces, progress: Arc<Progress>) -> (Self, Arc<Sent>) {
+        let sent = Arc::new(Sent {
             pieces: Mutex::new(pieces),
             outcome: Mutex::new(Outcome::Unfinished),
-            sent: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
         });
         let stream = Self {
             rest: Bytes::new(),
             progress,
             hasher: sha2::Sha256::new(),
-            size: 0,
-            told: Arc::clone(&told),
+            sent: Arc::clone(&sent),
         };
-        (stream, told)
+        (stream, sent)
     }
 
     /// Leaves out what the other side has already: it is only hashed. Where the stream ends before, so does this.
     pub(super) async fn skip(&mut self, mut bytes: u64) {
         self.progress.waits_for_us();
         while bytes > 0 {
-            match poll_fn(|cx| self.told.poll(cx)).await {
-                Some(Ok(Piece::Bytes(piece))) => {
+            match poll_fn(|cx| self.sent.poll(cx)).await {
+                Ok(Some(piece)) => {
                     let skipped = piece
                         .len()
                         .min(usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -133,7 +94,7 @@ impl Stream {
                     bytes -= skipped as u64;
                 }
                 ended => {
-                    self.ended(ended);
+                    self.ended(ended.map(drop));
                     return;
                 }
             }
@@ -148,26 +109,24 @@ impl Stream {
 
     fn take(&mut self, bytes: Bytes) {
         self.hasher.update(&bytes);
-        self.size += bytes.len() as u64;
         self.rest = bytes;
     }
 
     /// What came instead of more bytes; the first end counts.
-    fn ended(&mut self, end: Option<io::Result<Piece>>) -> Option<io::Result<Frame<Bytes>>> {
+    fn ended(&mut self, end: Result<(), Error>) -> Option<io::Result<Frame<Bytes>>> {
         self.progress.sent_all();
         let outcome = match end {
-            Some(Ok(_)) => {
+            Ok(()) => {
                 let sha256 = Sha256::from_bytes(self.hasher.finalize_reset().into());
-                Outcome::Finished(sha256, self.size)
+                Outcome::Finished(sha256)
             }
-            Some(Err(error)) => Outcome::Failed(error),
-            None => Outcome::Abandoned,
+            Err(error) => Outcome::Failed(error),
         };
-        let mut told = lock(&self.told.outcome);
-        if matches!(*told, Outcome::Unfinished) {
-            *told = outcome;
+        let mut known = lock(&self.sent.outcome);
+        if matches!(*known, Outcome::Unfinished) {
+            *known = outcome;
         }
-        let finished = matches!(*told, Outcome::Finished(..));
+        let finished = matches!(*known, Outcome::Finished(_));
         (!finished).then(|| Err(io::Error::other("the stream did not end")))
     }
 }
@@ -181,19 +140,19 @@ impl http_body::Body for Stream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         // An empty chunk would end the body.
-        while self.rest.is_empty() {
-            let Poll::Ready(piece) = self.told.poll(cx) else {
+        if self.rest.is_empty() {
+            let Poll::Ready(piece) = self.sent.poll(cx) else {
                 self.progress.waits_for_us();
                 return Poll::Pending;
             };
             match piece {
-                Some(Ok(Piece::Bytes(bytes))) => self.take(bytes),
-                ended => return Poll::Ready(self.ended(ended)),
+                Ok(Some(bytes)) => self.take(bytes),
+                ended => return Poll::Ready(self.ended(ended.map(drop))),
             }
         }
         let length = self.rest.len().min(SLICE);
         self.progress.sent(length);
-        self.told.sent.fetch_add(length as u64, Ordering::Relaxed);
+        self.sent.bytes.fetch_add(length as u64, Ordering::Relaxed);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 }
@@ -204,6 +163,7 @@ mod tests {
 
     use super::*;
     use crate::patience::Patience;
+    use crate::transport::Source;
 
     const LIMIT: Duration = Duration::from_secs(30);
 
@@ -224,50 +184,36 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_whose_sender_takes_its_time_is_waited_for() {
-        let (sink, source) = mpsc::channel(1);
+        let (source, mut begun) = Source::stream(0);
         let progress = progress();
-        let (mut stream, told) = Stream::new(source, Arc::clone(&progress));
+        let (pieces, sink) = tokio::join!(source.begin(), begun.recv());
+        let (mut stream, sent) = Stream::new(pieces.unwrap(), Arc::clone(&progress));
         tokio::spawn(async move {
             tokio::time::sleep(LIMIT * 10).await;
-            let _ = sink.send(Ok(Piece::End)).await;
+            drop(sink);
         });
         let ended = progress.watch(frame(&mut stream)).await;
         assert!(ended.expect("it is waited for").is_none());
-        let outcome = told.end();
-        assert!(matches!(outcome, Outcome::Finished(_, 0)), "{outcome:?}");
+        let outcome = sent.end();
+        assert!(matches!(outcome, Outcome::Finished(_)), "{outcome:?}");
     }
 
     #[tokio::test]
     async fn a_large_piece_goes_in_slices_that_each_are_progress() {
-        let (sink, source) = mpsc::channel(2);
         let bytes = Bytes::from(vec![7; 2 * SLICE + 1]);
-        sink.send(Ok(Piece::Bytes(bytes.clone()))).await.unwrap();
-        sink.send(Ok(Piece::End)).await.unwrap();
-        let (mut stream, told) = Stream::new(source, progress());
-        let whole = Whole {
-            left: bytes.clone(),
-            progress: progress(),
-        };
+        let (source, mut begun) = Source::stream(bytes.len() as u64);
+        let (pieces, sink) = tokio::join!(source.begin(), begun.recv());
+        sink.unwrap().send(Ok(bytes.clone())).await.unwrap();
+        let (mut stream, sent) = Stream::new(pieces.unwrap(), progress());
         let mut lengths = Vec::new();
         while let Some(frame) = frame(&mut stream).await {
             lengths.push(frame.unwrap().into_data().unwrap().len());
         }
         assert_eq!(lengths, [SLICE, SLICE, 1]);
-        let mut whole = whole;
-        assert_eq!(
-            frame(&mut whole)
-                .await
-                .unwrap()
-                .unwrap()
-                .into_data()
-                .unwrap()
-                .len(),
-            SLICE
-        );
-        let outcome = told.end();
-        let expected = (Sha256::of(&bytes), bytes.len() as u64);
+        let outcome = sent.end();
+        let expected = Sha256::of(&bytes);
         assert!(
-            matches!(outcome, Outcome::Finished(sha256, size) if (sha256, size) == expected),
+            matches!(outcome, Outcome::Finished(sha256) if sha256 == expected),
             "{outcome:?}"
         );
     }

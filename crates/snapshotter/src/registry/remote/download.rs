@@ -2,6 +2,7 @@
 //! was sent to the receiver, so pieces of different connections that do not fit together do not pass.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,20 +14,43 @@ use tokio::sync::mpsc;
 use super::answer::Answer;
 use super::http::Request;
 use super::{PULL, Remote};
+use crate::http::Failure;
 use crate::patience::least;
 use crate::registry::Repository;
-use crate::registry::retry::Failure;
 use crate::words::digest::{Sha256, excerpt};
 use crate::words::error::{Error, ErrorKind, Result};
 
 /// After this much progress, made at no less than the least rate, earlier failures are forgotten. Less would let a server
 /// keep us for ever, byte by byte or connection by connection.
-pub(super) const PROGRESS: u64 = 1 << 20;
+const PROGRESS: u64 = 1 << 20;
+
+/// How far a transfer was when failures were last forgotten, and how long the registry was waited for since.
+pub(super) struct Headway {
+    mark: u64,
+    pub(super) waited: Duration,
+}
+
+impl Headway {
+    pub(super) fn from(mark: u64) -> Self {
+        let waited = Duration::ZERO;
+        Self { mark, waited }
+    }
+
+    /// Whether there was enough of it, up to here, to forget failures.
+    pub(super) fn is_made(&mut self, at: u64, min_rate: u64) -> bool {
+        let moved = at.saturating_sub(self.mark);
+        let is_made = moved >= PROGRESS.max(least(min_rate, self.waited));
+        if is_made {
+            *self = Self::from(at);
+        }
+        is_made
+    }
+}
 
 impl Remote {
     pub(super) async fn download(
-        &self,
-        repository: &Repository,
+        self: Arc<Self>,
+        repository: Repository,
         sha256: Sha256,
         size: u64,
         range: Option<Range<u64>>,
@@ -34,12 +58,13 @@ impl Remote {
     ) -> Result<()> {
         let doing = format!("read the blob {repository}@{sha256}");
         let path = format!("blobs/{sha256}");
-        let request = self.request(Method::GET, repository, &path, PULL, doing)?;
+        let request = self.request(Method::GET, &repository, &path, PULL, doing)?;
         let mut transfer = Transfer::new(request, size, range, sink)?;
         let mut attempts = self.http.attempts();
         while transfer.at < transfer.end {
             if let Err(failure) = self.advance(&mut transfer).await {
-                if transfer.got_on(self.http.patience.min_rate) {
+                let min_rate = self.http.patience.min_rate;
+                if transfer.headway.is_made(transfer.at, min_rate) {
                     attempts.restart();
                 }
                 attempts.again(failure).await?;
@@ -51,7 +76,7 @@ impl Remote {
     async fn advance(&self, transfer: &mut Transfer) -> Result<(), Failure> {
         let mut answer = self.http.open(&transfer.request()).await?;
         let received = self.receive(transfer, &mut answer).await;
-        transfer.waited += answer.waited();
+        transfer.headway.waited += answer.waited();
         received
     }
 
@@ -79,9 +104,7 @@ struct Transfer {
     size: u64,
     at: u64,
     end: u64,
-    /// How far it was when failures were last forgotten, and how long the registry was waited for since.
-    mark: u64,
-    waited: Duration,
+    headway: Headway,
     /// Only whole blobs have a digest.
     hasher: Option<sha2::Sha256>,
     sink: mpsc::Sender<Bytes>,
@@ -101,8 +124,7 @@ impl Transfer {
             size,
             at: start,
             end,
-            mark: start,
-            waited: Duration::ZERO,
+            headway: Headway::from(start),
             hasher,
             sink,
         })
@@ -114,16 +136,6 @@ impl Transfer {
             return request;
         }
         request.header(RANGE, &format!("bytes={}-{}", self.at, self.end - 1))
-    }
-
-    /// Whether there was progress enough to forget failures.
-    fn got_on(&mut self, min_rate: u64) -> bool {
-        let moved = self.at - self.mark;
-        let got_on = moved >= PROGRESS.max(least(min_rate, self.waited));
-        if got_on {
-            (self.mark, self.waited) = (self.at, Duration::ZERO);
-        }
-        got_on
     }
 
     /// How many bytes of the answer come before those that are wanted: all of them where the server takes no ranges.

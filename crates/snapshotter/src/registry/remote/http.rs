@@ -15,16 +15,13 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::answer::{Answer, failure_of, shown, stuck_at};
 use super::auth::Auth;
-use super::body::Whole;
 use super::challenge::{self, Challenge};
+use crate::http::{self, Attempts, Failure, Outgoing, Settings};
 use crate::pace::Pace;
 use crate::patience::{Patience, Progress};
 use crate::registry::Tuning;
 use crate::registry::config::Registry;
 use crate::registry::credentials::Source;
-use crate::registry::retry::{Attempts, Failure};
-use crate::threads::Names;
-use crate::tls;
 use crate::words::error::{Error, ErrorKind, Result};
 
 const MAX_REDIRECTS: usize = 5;
@@ -188,10 +185,9 @@ impl Http {
     ) -> Result<Answer, Failure> {
         let progress = self.progress(request);
         let body = request.body.as_ref().map(|bytes| {
-            reqwest::Body::wrap(Whole {
-                left: bytes.clone(),
-                progress: Arc::clone(&progress),
-            })
+            let (bytes, length) = (bytes.clone(), bytes.len() as u64);
+            let progress = Arc::clone(&progress);
+            reqwest::Body::wrap(Outgoing::new(std::iter::once(bytes), length, progress))
         });
         self.dispatch(request, url, authorization, body, &progress)
             .await
@@ -239,25 +235,14 @@ impl Http {
 }
 
 pub(super) fn client(config: &Registry) -> Result<reqwest::Client> {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("snapshotter/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .connect_timeout(config.connect_timeout)
-        .dns_resolver(Arc::new(Names))
-        .no_proxy();
-    if let Some(proxy) = &config.proxy {
-        let proxy = reqwest::Proxy::all(proxy)
-            .map_err(|_| Error::invalid("registry.proxy is not a proxy's URL"))?;
-        builder = builder.proxy(proxy);
-    }
-    let tls = tls::client("registry", config.ca_file.as_deref(), config.insecure)?;
-    builder
-        .tls_backend_preconfigured(tls)
-        .build()
-        .map_err(|error| {
-            Error::new(ErrorKind::Internal, "cannot make an HTTP client").with_source(error)
-        })
+    let settings = Settings {
+        section: "registry",
+        ca_file: config.ca_file.as_deref(),
+        insecure: config.insecure,
+        proxy: config.proxy.as_deref(),
+        connect_timeout: config.connect_timeout,
+    };
+    http::client(&settings, |builder| builder)
 }
 
 pub(super) fn same_origin(a: &Url, b: &Url) -> bool {

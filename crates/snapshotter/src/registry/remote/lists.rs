@@ -3,6 +3,7 @@
 //! names, bytes, empty pages or time than a list can need. A call that is given up is given up between and within pages.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::LINK;
@@ -41,9 +42,9 @@ struct CatalogPage {
 
 impl Remote {
     /// A tag that is none by the grammar could not be asked for, and is left out.
-    pub(super) async fn list_tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    pub(super) async fn list_tags(self: Arc<Self>, repository: Repository) -> Result<Vec<Tag>> {
         let doing = format!("list the versions of {repository}");
-        let mut request = self.request(Method::GET, repository, "tags/list", PULL, doing)?;
+        let mut request = self.request(Method::GET, &repository, "tags/list", PULL, doing)?;
         request.url.set_query(Some(PAGE));
         let mut tags = BTreeSet::new();
         self.pages(request, |answer| {
@@ -62,7 +63,7 @@ impl Remote {
         Ok(tags.into_iter().collect())
     }
 
-    pub(super) async fn list_repositories(&self) -> Result<Vec<String>> {
+    pub(super) async fn list_repositories(self: Arc<Self>) -> Result<Vec<String>> {
         let doing = "list the repositories".to_owned();
         let scope = "registry:catalog:*".to_owned();
         let mut request = Request::new(Method::GET, self.url("v2/_catalog")?, scope, doing);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use std::sync::Arc;
 
 use super::answer::Answer;
 use super::{DELETE, PULL, PUSH, Remote};
@@ -20,34 +21,34 @@ const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, application/
 
 impl Remote {
     pub(super) async fn get_manifest(
-        &self,
-        repository: &Repository,
-        which: &TagOrDigest,
+        self: Arc<Self>,
+        repository: Repository,
+        which: TagOrDigest,
     ) -> Result<Option<Pulled>> {
-        let doing = format!("read the manifest {}", in_words(repository, which));
+        let doing = format!("read the manifest {}", in_words(&repository, &which));
         let path = format!("manifests/{which}");
         let request = self
-            .request(Method::GET, repository, &path, PULL, doing)?
+            .request(Method::GET, &repository, &path, PULL, doing)?
             .header(ACCEPT, ACCEPTED);
         let answer = self.http.exchange(&request, LIMIT).await?;
         match answer.status().as_u16() {
-            200 => pulled(answer, which).map(Some),
+            200 => pulled(answer, &which).map(Some),
             404 => Ok(None),
             _ => Err(answer.refused()),
         }
     }
 
     pub(super) async fn put_manifest(
-        &self,
-        repository: &Repository,
-        which: &TagOrDigest,
+        self: Arc<Self>,
+        repository: Repository,
+        which: TagOrDigest,
         bytes: Bytes,
     ) -> Result<Sha256> {
-        let digest = checked(which, &bytes)?;
-        let doing = format!("push the manifest {}", in_words(repository, which));
+        let digest = checked(&which, &bytes)?;
+        let doing = format!("push the manifest {}", in_words(&repository, &which));
         let path = format!("manifests/{which}");
         let request = self
-            .request(Method::PUT, repository, &path, PUSH, doing)?
+            .request(Method::PUT, &repository, &path, PUSH, doing)?
             .header(CONTENT_TYPE, MANIFEST_MEDIA_TYPE)
             .body(bytes);
         let answer = self.http.exchange(&request, SMALL).await?;
@@ -59,13 +60,13 @@ impl Remote {
     }
 
     pub(super) async fn remove_manifest(
-        &self,
-        repository: &Repository,
+        self: Arc<Self>,
+        repository: Repository,
         digest: Sha256,
     ) -> Result<bool> {
         let doing = format!("delete the manifest {repository}@{digest}");
         let path = format!("manifests/{digest}");
-        let request = self.request(Method::DELETE, repository, &path, DELETE, doing)?;
+        let request = self.request(Method::DELETE, &repository, &path, DELETE, doing)?;
         let answer = self.http.exchange(&request, SMALL).await?;
         match answer.status().as_u16() {
             200..=204 => Ok(true),

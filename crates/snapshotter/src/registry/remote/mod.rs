@@ -16,6 +16,7 @@ pub(super) use self::download::within;
 pub(super) use self::manifests::checked;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use reqwest::{Method, Url};
@@ -23,7 +24,8 @@ use tokio::sync::mpsc;
 
 use self::http::{Http, Request};
 use super::config::Registry;
-use super::{MetadataRegistry, Pending, Pulled, Repository, Source, Tag, TagOrDigest, Tuning};
+use super::{MetadataRegistry, Pending, Pulled, Repository, Tag, TagOrDigest, Tuning};
+use crate::transport::Source;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -71,82 +73,75 @@ fn scope(repository: &Repository, actions: &str) -> String {
     format!("repository:{repository}:{actions}")
 }
 
-impl MetadataRegistry for Remote {
-    fn manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        which: &'a TagOrDigest,
-    ) -> Pending<'a, Option<Pulled>> {
-        Box::pin(self.get_manifest(repository, which))
+/// The same for calls that outlive what they were made with.
+#[derive(Debug)]
+pub(super) struct Shared(Arc<Remote>);
+
+impl Shared {
+    pub(super) fn new(config: &Registry, origin: Url, tuning: Tuning) -> Result<Self> {
+        Ok(Self(Arc::new(Remote::new(config, origin, tuning)?)))
     }
 
-    fn blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        sha256: Sha256,
-        size: u64,
-    ) -> Pending<'a, Vec<u8>> {
-        Box::pin(self.get_blob(repository, sha256, size))
+    fn remote(&self) -> Arc<Remote> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl MetadataRegistry for Shared {
+    fn manifest(&self, repository: &Repository, which: &TagOrDigest) -> Pending<Option<Pulled>> {
+        Box::pin(
+            self.remote()
+                .get_manifest(repository.clone(), which.clone()),
+        )
     }
 
-    fn has_blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        sha256: Sha256,
-    ) -> Pending<'a, Option<u64>> {
-        Box::pin(self.head_blob(repository, sha256))
+    fn has_blob(&self, repository: &Repository, sha256: Sha256) -> Pending<Option<u64>> {
+        Box::pin(self.remote().head_blob(repository.clone(), sha256))
     }
 
-    fn push_blob<'a>(
-        &'a self,
-        repository: &'a Repository,
-        sha256: Sha256,
+    fn push_blob(&self, repository: &Repository, sha256: Sha256, bytes: Bytes) -> Pending<()> {
+        Box::pin(self.remote().put_blob(repository.clone(), sha256, bytes))
+    }
+
+    fn push_manifest(
+        &self,
+        repository: &Repository,
+        which: &TagOrDigest,
         bytes: Bytes,
-    ) -> Pending<'a, ()> {
-        Box::pin(self.put_blob(repository, sha256, bytes))
+    ) -> Pending<Sha256> {
+        Box::pin(
+            self.remote()
+                .put_manifest(repository.clone(), which.clone(), bytes),
+        )
     }
 
-    fn push_manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        which: &'a TagOrDigest,
-        bytes: Bytes,
-    ) -> Pending<'a, Sha256> {
-        Box::pin(self.put_manifest(repository, which, bytes))
+    fn tags(&self, repository: &Repository) -> Pending<Vec<Tag>> {
+        Box::pin(self.remote().list_tags(repository.clone()))
     }
 
-    fn tags<'a>(&'a self, repository: &'a Repository) -> Pending<'a, Vec<Tag>> {
-        Box::pin(self.list_tags(repository))
+    fn repositories(&self) -> Pending<Vec<String>> {
+        Box::pin(self.remote().list_repositories())
     }
 
-    fn repositories(&self) -> Pending<'_, Vec<String>> {
-        Box::pin(self.list_repositories())
+    fn delete_manifest(&self, repository: &Repository, digest: Sha256) -> Pending<bool> {
+        Box::pin(self.remote().remove_manifest(repository.clone(), digest))
     }
 
-    fn delete_manifest<'a>(
-        &'a self,
-        repository: &'a Repository,
-        digest: Sha256,
-    ) -> Pending<'a, bool> {
-        Box::pin(self.remove_manifest(repository, digest))
+    fn push_stream(&self, repository: &Repository, source: Source) -> Pending<Sha256> {
+        Box::pin(self.remote().upload(repository.clone(), source))
     }
 
-    fn push_stream<'a>(
-        &'a self,
-        repository: &'a Repository,
-        source: Source,
-    ) -> Pending<'a, (Sha256, u64)> {
-        Box::pin(self.upload(repository, source))
-    }
-
-    fn pull_stream<'a>(
-        &'a self,
-        repository: &'a Repository,
+    fn pull_stream(
+        &self,
+        repository: &Repository,
         sha256: Sha256,
         size: u64,
         range: Option<Range<u64>>,
         sink: mpsc::Sender<Bytes>,
-    ) -> Pending<'a, ()> {
-        Box::pin(self.download(repository, sha256, size, range, sink))
+    ) -> Pending<()> {
+        Box::pin(
+            self.remote()
+                .download(repository.clone(), sha256, size, range, sink),
+        )
     }
 }

@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 use super::answer::{Answer, failure_of, stuck_at};
 use super::auth::basic_header;
+use crate::http::Failure;
 use crate::patience::{Patience, Progress};
 use crate::registry::credentials::Credentials;
-use crate::registry::retry::Failure;
 use crate::registry::secret::Secret;
 use crate::words::error::{ErrorKind, Result};
 

@@ -6,12 +6,11 @@
 //! stream is begun anew for each of them, since what was sent may not have arrived, and hashed from its beginning: so
 //! whatever a registry says that it has, only the right bytes get the digest.
 //!
-//! Until the PUT there is no blob, and the PUT is sent only after [`Piece::End`](crate::registry::Piece::End); the registry
-//! checks the digest itself. So neither a lost connection nor a dead sender can leave a part that passes for the whole. Nor
+//! Until the PUT there is no blob, and the PUT is sent only when the source has ended well; the registry checks the digest
+//! itself. So neither a lost connection nor a dead sender can leave a part that passes for the whole. Nor
 //! is the answer to the PUT believed by its status alone: it names the digest, or a look finds the blob.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Method, Url};
@@ -19,12 +18,13 @@ use reqwest::{Method, Url};
 use super::answer::Answer;
 use super::blobs::{BINARY, SMALL};
 use super::body::{Outcome, Stream};
-use super::download::PROGRESS;
+use super::download::Headway;
 use super::http::Request;
 use super::{PUSH, Remote, scope};
-use crate::patience::{Progress, least};
-use crate::registry::retry::{Attempts, Failure};
-use crate::registry::{Repository, Source};
+use crate::http::{Attempts, Failure};
+use crate::patience::Progress;
+use crate::registry::Repository;
+use crate::transport::Source;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -40,9 +40,7 @@ struct Upload<'a> {
     at: u64,
     /// Whether it is believed when it says that.
     resumes: bool,
-    /// How far it was sent when failures were last forgotten, and how long the registry was waited for since.
-    mark: u64,
-    waited: Duration,
+    headway: Headway,
 }
 
 /// Why an upload got no further.
@@ -55,37 +53,24 @@ enum Broken {
     Commit(Error),
 }
 
-impl Upload<'_> {
-    /// Whether there was progress enough to forget failures, up to here.
-    fn got_on(&mut self, sent: u64, min_rate: u64) -> bool {
-        let moved = sent.saturating_sub(self.mark);
-        let got_on = moved >= PROGRESS.max(least(min_rate, self.waited));
-        if got_on {
-            (self.mark, self.waited) = (sent, Duration::ZERO);
-        }
-        got_on
-    }
-}
-
 impl Remote {
     pub(super) async fn upload(
-        &self,
-        repository: &Repository,
+        self: Arc<Self>,
+        repository: Repository,
         source: Source,
-    ) -> Result<(Sha256, u64)> {
+    ) -> Result<Sha256> {
         let mut upload = Upload {
-            repository,
+            repository: &repository,
             source,
-            session: self.open_session(repository).await?,
+            session: self.open_session(&repository).await?,
             at: 0,
             resumes: true,
-            mark: 0,
-            waited: Duration::ZERO,
+            headway: Headway::from(0),
         };
         match self.send(&mut upload).await {
             Err(Broken::Commit(error)) => Err(error),
             Err(Broken::Stream(error) | Broken::Sending(Failure { error, .. })) => {
-                self.discard(repository, &upload.session).await;
+                self.discard(&repository, &upload.session).await;
                 Err(error)
             }
             Ok(stored) => Ok(stored),
@@ -93,7 +78,7 @@ impl Remote {
     }
 
     /// Sends all, in as many attempts as that takes and are allowed.
-    async fn send(&self, upload: &mut Upload<'_>) -> Result<(Sha256, u64), Broken> {
+    async fn send(&self, upload: &mut Upload<'_>) -> Result<Sha256, Broken> {
         let mut attempts = self.http.attempts();
         loop {
             let failure = match self.try_send(upload, &mut attempts).await {
@@ -118,43 +103,40 @@ impl Remote {
         &self,
         upload: &mut Upload<'_>,
         attempts: &mut Attempts,
-    ) -> Result<(Sha256, u64), Broken> {
+    ) -> Result<Sha256, Broken> {
         let request = self.patch_request(upload);
         let progress = self.http.progress(&request);
-        let pieces = upload.source.begin().await;
-        let (mut stream, told) = Stream::new(pieces, Arc::clone(&progress));
+        let pieces = upload.source.begin().await.map_err(Broken::Stream)?;
+        let (mut stream, sent) = Stream::new(pieces, Arc::clone(&progress));
         stream.skip(upload.at).await;
-        let sent = if upload.at == upload.source.size && upload.at > 0 {
+        let answered = if upload.at == upload.source.size() && upload.at > 0 {
             stream.skip_all().await;
             Ok(upload.session.clone())
         } else {
             self.patch(&request, stream, &progress).await
         };
-        upload.waited += progress.waited();
+        upload.headway.waited += progress.waited();
         let repository = upload.repository;
-        let cannot = || format!("cannot push a stream to {repository}");
         // The stream's own failure comes first: the request's is only its consequence.
-        let failure = match (told.end(), sent) {
-            (Outcome::Finished(sha256, size), Ok(session)) => {
+        let failure = match (sent.end(), answered) {
+            (Outcome::Finished(sha256), Ok(session)) => {
+                let size = upload.source.size();
                 let made = self.commit(repository, &session, sha256, size).await;
-                return made.map(|()| (sha256, size)).map_err(Broken::Commit);
+                return made.map(|()| sha256).map_err(Broken::Commit);
             }
-            (Outcome::Failed(error), _) => {
-                let text = format!("{}: it could not be read", cannot());
-                let said = Error::new(ErrorKind::of_io(&error), text);
-                return Err(Broken::Stream(said.with_source(error)));
-            }
-            (Outcome::Abandoned, _) => return Err(Broken::Stream(Error::cancelled())),
+            (Outcome::Failed(error), _) => return Err(Broken::Stream(error)),
             (Outcome::Unfinished, Ok(_)) => {
                 let text = format!(
-                    "{}: the registry answered before it had all bytes",
-                    cannot()
+                    "cannot push a stream to {repository}: the registry answered before it had all bytes"
                 );
                 Error::new(ErrorKind::Unavailable, text).into()
             }
             (_, Err(failure)) => failure,
         };
-        if upload.got_on(upload.at + told.sent(), self.http.patience.min_rate) {
+        if upload
+            .headway
+            .is_made(upload.at + sent.bytes(), self.http.patience.min_rate)
+        {
             attempts.restart();
         }
         Err(Broken::Sending(failure))
@@ -185,7 +167,7 @@ impl Remote {
         let request = Request::new(Method::GET, upload.session.clone(), scope, doing);
         let answer = self.http.exchange_once(&request, SMALL).await?;
         let said = answer.header(&RANGE).and_then(received);
-        let at = said.filter(|at| *at <= upload.source.size);
+        let at = said.filter(|at| *at <= upload.source.size());
         let session = match answer.header(&LOCATION) {
             Some(_) => self.session(&answer).ok(),
             None => Some(upload.session.clone()),
@@ -211,7 +193,7 @@ impl Remote {
         match upload.at {
             0 => request,
             at => {
-                let last = upload.source.size.saturating_sub(1);
+                let last = upload.source.size().saturating_sub(1);
                 request.header(CONTENT_RANGE, &format!("{at}-{last}"))
             }
         }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use testkit::child::{self, Child, State};
 
 use super::places::layout_config;
-use super::suite::{pieces, push};
+use super::suite::push;
 use super::*;
 use crate::fs::hook::{Action, arm};
 
@@ -23,9 +23,7 @@ async fn work(registry: &Arc<dyn MetadataRegistry>) -> Result<()> {
     registry
         .push_blob(&repository(), Sha256::of(&document), document)
         .await?;
-    let mut stream = pieces(b"stream");
-    stream.push(Ok(Piece::End));
-    pushed(&**registry, &repository(), stream).await?;
+    pushed(&**registry, &repository(), b"stream", End::Well).await?;
     registry
         .push_manifest(&repository(), &v2(), Bytes::from_static(b"{\"two\":2}"))
         .await?;

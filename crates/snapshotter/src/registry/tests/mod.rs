@@ -1,6 +1,7 @@
 //! The contract against every implementation, and everything a registry can do to a client.
 
 mod bad_weather;
+mod contents;
 #[cfg(feature = "test-hook")]
 mod crash;
 mod directory;
@@ -94,38 +95,39 @@ fn created(asked: &Asked) -> Reply {
     Reply::status(201).with("Docker-Content-Digest", digest.replace("%3A", ":"))
 }
 
-/// Pushes these pieces, as often as they are asked for, and closes the channel each time.
+/// How a stream ends.
+#[derive(Clone, Copy)]
+enum End {
+    Well,
+    /// One byte is missing.
+    Early,
+    /// Its sender says that it has failed, with this text.
+    Failed(&'static str),
+}
+
+/// Pushes these bytes, as often as they are asked for; empty pieces, which must not end anything, among them.
 async fn pushed(
     registry: &dyn MetadataRegistry,
     repository: &Repository,
-    pieces: Vec<io::Result<Piece>>,
-) -> Result<(Sha256, u64)> {
-    let length = |piece: &io::Result<Piece>| match piece {
-        Ok(Piece::Bytes(bytes)) => bytes.len() as u64,
-        _ => 0,
-    };
-    let (source, mut begun) = Source::new(pieces.iter().map(length).sum());
+    bytes: &[u8],
+    end: End,
+) -> Result<Sha256> {
+    let missing = u64::from(matches!(end, End::Early));
+    let (source, mut begun) = Source::stream(bytes.len() as u64 + missing);
     let send = async move {
-        while let Some(sink) = begun.recv().await {
-            for piece in pieces.iter().map(again) {
-                if sink.send(piece).await.is_err() {
-                    break;
+        'begun: while let Some(sink) = begun.recv().await {
+            let chunks = bytes.chunks(70_000).map(Bytes::copy_from_slice);
+            for piece in chunks.flat_map(|chunk| [Bytes::new(), chunk]) {
+                if sink.send(Ok(piece)).await.is_err() {
+                    continue 'begun;
                 }
+            }
+            if let End::Failed(text) = end {
+                let _ = sink.send(Err(Error::damaged(text))).await;
             }
         }
     };
     tokio::join!(registry.push_stream(repository, source), send).0
-}
-
-/// The same piece, or the same error, once more.
-fn again(piece: &io::Result<Piece>) -> io::Result<Piece> {
-    match piece {
-        Ok(piece) => Ok(piece.clone()),
-        Err(error) => Err(match error.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::other(error.to_string()),
-        }),
-    }
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testkit::weather::{Asked, Reply};
 
-use super::suite::pieces;
 use super::*;
 use crate::ErrorKind;
 
@@ -145,9 +144,8 @@ fn methods(weather: &Weather) -> Vec<String> {
 async fn a_stream_goes_up_in_one_request_and_is_committed_by_its_digest() {
     let weather = registry_that_takes(Reply::status(202).with("Location", "/v2/ns/up/2?s=1"));
     let bytes = some_bytes(5, 200_000);
-    let mut all = pieces(&bytes);
-    all.push(Ok(Piece::End));
-    let (sha256, _) = pushed(&*under(&weather), &repository(), all).await.unwrap();
+    let sha256 = pushed(&*under(&weather), &repository(), &bytes, End::Well).await;
+    let sha256 = sha256.unwrap();
     let asked = weather.asked();
     assert_eq!(methods(&weather), ["POST", "PATCH", "PUT"]);
     assert!(asked[1].body == bytes && asked[1].complete);
@@ -162,9 +160,8 @@ async fn an_unfinished_stream_is_never_committed() {
     for patch in [202, 201, 500, 401, 413].map(Reply::status) {
         let weather = registry_that_takes(patch.with("Location", "/v2/ns/up/2"));
         let bytes = some_bytes(6, 200_000);
-        for end in [None, Some(Err(io::Error::other("disk")))] {
-            let all = pieces(&bytes).into_iter().chain(end).collect();
-            pushed(&*under(&weather), &repository(), all)
+        for end in [End::Early, End::Failed("disk")] {
+            pushed(&*under(&weather), &repository(), &bytes, end)
                 .await
                 .unwrap_err();
         }
@@ -179,17 +176,11 @@ async fn an_unfinished_stream_is_never_committed() {
 #[tokio::test]
 async fn a_refused_stream_is_the_registrys_error_and_is_not_sent_again() {
     let weather = registry_that_takes(Reply::status(413));
-    let error = pushed(&*under(&weather), &repository(), whole(b"bytes"))
+    let error = pushed(&*under(&weather), &repository(), b"bytes", End::Well)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     assert_eq!(methods(&weather), ["POST", "PATCH", "DELETE"]);
-}
-
-fn whole(bytes: &[u8]) -> Vec<io::Result<Piece>> {
-    let mut all = pieces(bytes);
-    all.push(Ok(Piece::End));
-    all
 }
 
 /// A registry that takes `appetite` bytes of each of the first `cuts` PATCHes, and then closes the connection. What it
@@ -238,11 +229,11 @@ fn says_how_far_it_is(eaten: usize) -> Reply {
 }
 
 /// Pushes 5 MB, and says what was asked and how many bytes the registry got in all.
-async fn pushed_to(weather: &Weather) -> (Result<(Sha256, u64)>, Vec<String>, usize) {
+async fn pushed_to(weather: &Weather) -> (Result<Sha256>, Vec<String>, usize) {
     let bytes = some_bytes(9, 5_000_000);
-    let pushed = pushed(&*under(weather), &repository(), whole(&bytes)).await;
+    let pushed = pushed(&*under(weather), &repository(), &bytes, End::Well).await;
     if let Ok(stored) = &pushed {
-        assert_eq!(*stored, (Sha256::of(&bytes), 5_000_000));
+        assert_eq!(*stored, Sha256::of(&bytes));
     }
     let asked = weather.asked();
     let patches = asked.iter().filter(|asked| asked.method == "PATCH");
@@ -310,8 +301,8 @@ async fn an_upload_that_is_answered_early_is_tried_again() {
         _ => Reply::status(404),
     });
     let bytes = some_bytes(10, 30_000_000);
-    let stored = pushed(&*under(&weather), &repository(), whole(&bytes)).await;
-    assert_eq!(stored.unwrap().0, Sha256::of(&bytes));
+    let stored = pushed(&*under(&weather), &repository(), &bytes, End::Well).await;
+    assert_eq!(stored.unwrap(), Sha256::of(&bytes));
 }
 
 #[tokio::test]
@@ -332,11 +323,7 @@ async fn a_commit_whose_answer_is_lost_is_looked_for() {
         "HEAD" => Reply::status(200).with("Content-Length", "5"),
         _ => Reply::HangUp,
     });
-    let all = vec![
-        Ok(Piece::Bytes(Bytes::from_static(b"bytes"))),
-        Ok(Piece::End),
-    ];
-    let stored = pushed(&*under(&weather), &repository(), all).await.unwrap();
-    assert_eq!(stored, (Sha256::of(b"bytes"), 5));
+    let stored = pushed(&*under(&weather), &repository(), b"bytes", End::Well).await;
+    assert_eq!(stored.unwrap(), Sha256::of(b"bytes"));
     assert_eq!(methods(&weather), ["POST", "PATCH", "PUT", "HEAD"]);
 }

@@ -278,21 +278,13 @@ async fn a_deleted_manifest_is_gone_with_its_tags(place: &Place) {
     assert_eq!(registry.tags(&repository).await.unwrap().len(), 1);
 }
 
-/// Pieces of these bytes; empty ones, which must not end anything, among them.
-pub(super) fn pieces(bytes: &[u8]) -> Vec<io::Result<Piece>> {
-    let chunks = bytes.chunks(70_000).map(Bytes::copy_from_slice);
-    let with_empty = chunks.flat_map(|chunk| [Bytes::new(), chunk]);
-    with_empty.map(|chunk| Ok(Piece::Bytes(chunk))).collect()
-}
-
 async fn a_stream_comes_back_as_it_went(place: &Place) {
     let (registry, repository) = (&*place.registry, repository());
     for length in [20, 70_000, 3_000_000] {
         let bytes = some_bytes(3, length);
-        let mut all = pieces(&bytes);
-        all.push(Ok(Piece::End));
-        let (sha256, size) = pushed(registry, &repository, all).await.unwrap();
-        assert_eq!((sha256, size), (Sha256::of(&bytes), length as u64));
+        let sha256 = pushed(registry, &repository, &bytes, End::Well).await;
+        let (sha256, size) = (sha256.unwrap(), length as u64);
+        assert_eq!(sha256, Sha256::of(&bytes));
         assert_eq!(
             registry.has_blob(&repository, sha256).await.unwrap(),
             Some(size)
@@ -306,15 +298,20 @@ async fn a_stream_comes_back_as_it_went(place: &Place) {
 async fn a_stream_without_its_end_stores_nothing(place: &Place) {
     let (registry, repository) = (&*place.registry, repository());
     let bytes = some_bytes(4, 500_000);
-    let error = pushed(registry, &repository, pieces(&bytes))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error:?}");
-    let mut failing = pieces(&bytes);
-    failing.push(Err(io::Error::from_raw_os_error(libc::EACCES)));
-    let error = pushed(registry, &repository, failing).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
-    assert!(error.to_string().contains("could not be read"), "{error}");
+    let early = pushed(registry, &repository, &bytes, End::Early).await;
+    let error = early.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal, "{error:?}");
+    assert!(error.to_string().ends_with("1 bytes early"), "{error}");
+    let failed = pushed(
+        registry,
+        &repository,
+        &bytes,
+        End::Failed("the blob is damaged"),
+    )
+    .await;
+    let error = failed.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
+    assert_eq!(error.to_string(), "the blob is damaged");
     let found = registry.has_blob(&repository, Sha256::of(&bytes)).await;
     assert_eq!(found.unwrap(), None);
 }

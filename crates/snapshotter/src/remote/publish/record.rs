@@ -1,9 +1,8 @@
 //! What a publication writes down: where the snapshot is now, and what turned out to be otherwise than rows say.
 
-use std::sync::{MutexGuard, PoisonError};
-
 use super::Publishing;
 use crate::catalog::{Address, Blob, SeenBy, Sync};
+use crate::lock::lock;
 use crate::remote::places::is_named_by_digest;
 use crate::store::now;
 use crate::words::digest::{Checksum, Sha256};
@@ -19,17 +18,13 @@ pub(super) struct Seen {
 impl Publishing<'_> {
     /// An object was looked for.
     pub(super) fn saw(&self, blob: &Blob, is_there: bool) {
-        let mut seen = self.seen();
+        let mut seen = lock(&self.seen);
         let which = if is_there {
             &mut seen.there
         } else {
             &mut seen.absent
         };
         which.push(blob.checksum);
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The snapshot is where it was published, and so are its objects.
@@ -39,7 +34,7 @@ impl Publishing<'_> {
             .remote
             .publication(&self.snapshot.reference, manifest, now)?;
         let seen_by = self.remote.seen_by(&row.content);
-        let there = std::mem::take(&mut self.seen().there);
+        let there = std::mem::take(&mut lock(&self.seen).there);
         self.store.catalog.write(Sync::Normal, |txn| {
             txn.set_manifest(id, manifest)?;
             txn.record_publication(id, &row)?;
@@ -73,7 +68,7 @@ impl Publishing<'_> {
 
     /// The publication failed, and may have found before that objects are not there.
     pub(super) fn forget_absent(&self) {
-        let absent = std::mem::take(&mut self.seen().absent);
+        let absent = std::mem::take(&mut lock(&self.seen).absent);
         if absent.is_empty() {
             return;
         }
@@ -85,7 +80,7 @@ impl Publishing<'_> {
 
     fn forget(&self, absent: &[Checksum]) -> Result<()> {
         let registry: Address = self.remote.address(&self.snapshot.reference)?;
-        let content = self.remote.contents(&self.repository);
+        let content = self.remote.address_of_contents(&self.repository);
         self.store.catalog.write(Sync::Normal, |txn| {
             txn.forget_publication(self.snapshot.id, &registry)?;
             txn.forget_objects(&content, absent)

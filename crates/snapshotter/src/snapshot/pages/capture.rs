@@ -37,6 +37,8 @@ pub(super) struct Captured {
     pub(super) map: Map,
     /// The number of its first page's digest.
     pub(super) digests: u64,
+    /// How many of its pages the parent has at the same place.
+    pub(super) same_pages: u64,
 }
 
 /// What all rounds share.
@@ -154,7 +156,7 @@ impl Round<'_, '_, '_> {
 
     fn work_on(&self) -> Result<()> {
         let encoder = FrameEncoder::new(self.capture.compression);
-        let mut encoder = encoder.or_else(|error| Err(no_memory(error)))?;
+        let mut encoder = encoder.map_err(no_memory)?;
         let mut pages = Pages::default();
         loop {
             self.capture.context.activity.check()?;
@@ -172,16 +174,14 @@ impl Round<'_, '_, '_> {
             };
             for frame in frames {
                 let encoded = encoder.encode(frame.bytes);
-                let encoded = encoded.or_else(|error| Err(no_memory(error)))?;
+                let encoded = encoded.map_err(no_memory)?;
                 self.capture.packing.push(frame.number, &encoded)?;
             }
         }
     }
 
     fn turn(&self, number: u64) -> Result<crate::pass::turns::Turn<'_>> {
-        self.turns
-            .wait_for(number)
-            .or_else(|_| Err(Error::cancelled()))
+        self.turns.wait_for(number).map_err(|_| Error::cancelled())
     }
 
     fn small(&self, number: u64, files: &[usize]) -> Result<Vec<Frame>> {
@@ -377,6 +377,7 @@ fn captured(attributes: Attributes, size: u64, pages: FilePages) -> Captured {
         content: pages.content(),
         map: pages.map,
         digests: pages.digests,
+        same_pages: pages.same_pages,
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct FilePages {
     /// Its first page's digest in the list of this capture.
     pub(super) digests: u64,
     same: Option<SamePlace>,
+    /// How many pages the parent has at the same place.
+    pub(super) same_pages: u64,
     /// Why its pages are not all there.
     short: Option<io::Error>,
 }
@@ -66,16 +68,6 @@ pub(super) struct Frame {
     pub(super) bytes: Vec<u8>,
 }
 
-/// What became of pages, how many of each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    /// At the same place in the parent.
-    pub(super) same: u64,
-    /// Elsewhere in the parent, or stored by this capture before.
-    pub(super) found: u64,
-    pub(super) stored: u64,
-}
-
 #[derive(Debug)]
 pub(super) struct Cutter<'a> {
     parent: Option<&'a Parent>,
@@ -91,7 +83,6 @@ pub(super) struct Cutter<'a> {
     frame_bytes: usize,
     frame: Vec<u8>,
     frames: u64,
-    pub(super) counts: Counts,
 }
 
 impl<'a> Cutter<'a> {
@@ -113,7 +104,6 @@ impl<'a> Cutter<'a> {
             frame_bytes,
             frame: Vec::new(),
             frames: 0,
-            counts: Counts::default(),
         }
     }
 
@@ -124,6 +114,7 @@ impl<'a> Cutter<'a> {
             content: ContentHasher::new(size),
             digests: self.all.len(),
             same: self.parent.and_then(|parent| parent.same_place(path)),
+            same_pages: 0,
             short: None,
         }
     }
@@ -153,10 +144,10 @@ impl<'a> Cutter<'a> {
         if let (Some(parent), Some(same)) = (self.parent, &mut file.same)
             && let Some(place) = same.find(parent, page.index, &page.digest)?
         {
-            self.counts.same += 1;
+            file.same_pages += 1;
             return Ok(Some(place));
         }
-        let found = match (self.index.get(&page.digest), self.parent) {
+        Ok(match (self.index.get(&page.digest), self.parent) {
             (Some(Known::Stored(number)), _) => {
                 let is_same = self.stored.get(number)? == page.digest;
                 is_same.then(|| self.stored_at(number))
@@ -166,9 +157,7 @@ impl<'a> Cutter<'a> {
                 is_same.then(|| parent.place(number)).flatten()
             }
             _ => None,
-        };
-        self.counts.found += u64::from(found.is_some());
-        Ok(found)
+        })
     }
 
     fn stored_at(&self, number: u64) -> (u32, u64) {
@@ -190,7 +179,6 @@ impl<'a> Cutter<'a> {
         if self.frame.len() == self.frame_bytes {
             full.push(self.take_frame());
         }
-        self.counts.stored += 1;
         Ok(self.stored_at(number))
     }
 
@@ -208,9 +196,9 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    /// How many packs there are new pages in.
-    pub(super) fn packs(&self) -> u32 {
-        u32::try_from(self.stored.len().div_ceil(self.pack_pages)).unwrap_or(u32::MAX)
+    /// How many pages are in new packs.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored.len()
     }
 }
 

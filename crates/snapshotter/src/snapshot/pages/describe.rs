@@ -36,6 +36,8 @@ pub(super) struct Entries {
     pub(super) map: Map,
     pub(super) digests: Vec<(u64, u64)>,
     pub(super) totals: Totals,
+    /// Pages that the parent has at the same place.
+    pub(super) same_pages: u64,
 }
 
 /// Lays the files one after the other in the order that the document has them.
@@ -62,6 +64,7 @@ pub(super) fn entries(plan: Plan, captured: Vec<Captured>) -> Result<Entries> {
         digests.push((file.digests, file.map.pages()));
         start = start.saturating_add(pages(file.size));
     }
+    let same_pages = files.iter().map(|(_, file)| file.same_pages).sum();
     let mut document = Document {
         files: Vec::with_capacity(files.len()),
         directories: plan.directories,
@@ -85,6 +88,7 @@ pub(super) fn entries(plan: Plan, captured: Vec<Captured>) -> Result<Entries> {
         map,
         digests,
         totals,
+        same_pages,
     })
 }
 

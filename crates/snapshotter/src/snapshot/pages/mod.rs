@@ -35,6 +35,7 @@ use digests::{DigestReader, Digests};
 use index::Index;
 use origin::Origin;
 use packing::{Packing, Sealed};
+use report::Counts;
 
 /// Pages of a pack, and the part of all data that one has at least: so a snapshot has 64 packs of its own at most.
 const PACK_PAGES: u64 = (256 << 20) / 4096;
@@ -113,7 +114,11 @@ fn end(
     let mut entries = describe::entries(plan, captured)?;
     let map = std::mem::take(&mut entries.map);
     let (named, sealed) = name_packs(map, packing, &mut encoder, origin)?;
-    let counts = cutter.counts;
+    let counts = Counts {
+        pages: entries.digests.iter().map(|(_, pages)| pages).sum(),
+        same: entries.same_pages,
+        stored: cutter.stored(),
+    };
     let list = list(context, cutter, &entries.digests)?;
     let kept = keep(context, pending.snapshot, sealed, &named, origin)?;
     let packs = named.0.len();

@@ -8,13 +8,13 @@ use std::os::unix::fs::FileExt;
 use super::digests::{DigestReader, Digests};
 use super::parent::Parent;
 use super::report::ParentChosen;
-use crate::catalog::Snapshot;
+use crate::catalog::{DirectoryId, Snapshot};
 use crate::format::content::{ContentHasher, page_digest};
 use crate::format::document::paged::{PackEntry, PagedDocument};
 use crate::format::map::Map;
 use crate::format::pack::FrameDecoder;
 use crate::limit::for_each;
-use crate::snapshot::{Context, ParentChoice, SnapshotRequest, directory};
+use crate::snapshot::{Context, ParentChoice, SnapshotRequest};
 use crate::store::{PackReader, Store, pack_key};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -71,7 +71,7 @@ fn choose(context: &Context<'_>, request: &SnapshotRequest) -> Result<Option<Sna
                 .into_iter()
                 .find(|one| one.reference.name() == request.name))
         }
-        ParentChoice::Origin => match directory(context.base)? {
+        ParentChoice::Origin => match DirectoryId::of(context.base)? {
             Some(directory) => catalog.read(|txn| txn.origin(&directory)),
             None => Ok(None),
         },

@@ -71,7 +71,7 @@ impl<'s> Packing<'s> {
         let _turn = self
             .turns
             .wait_for(number)
-            .or_else(|_| Err(Error::cancelled()))?;
+            .map_err(|_| Error::cancelled())?;
         let mut packs = lock(&self.packs);
         let open = self.open(&mut packs)?;
         open.writer

@@ -1,6 +1,5 @@
 //! What a snapshot of format v2 took over and what it stored, for reports.
 
-use super::cutter::Counts;
 use super::origin::Origin;
 use crate::words::digest::Sha256;
 use crate::words::page::PAGE_BYTES;
@@ -62,10 +61,21 @@ impl ParentChosen {
     }
 }
 
+/// How many pages there are, those left out that are zero.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    pub(super) pages: u64,
+    /// At the same place in the parent.
+    pub(super) same: u64,
+    pub(super) stored: u64,
+}
+
 impl PagedReport {
     pub(super) fn new(counts: Counts, packs: usize, parent: Option<&Origin>) -> Self {
         let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES as u64);
-        let (changed, reused) = (counts.found + counts.stored, counts.same + counts.found);
+        let changed = counts.pages - counts.same;
+        // More may have been stored than there are, of a file that changed while it was read.
+        let reused = counts.pages.saturating_sub(counts.stored);
         Self {
             parent: parent.map(|origin| ParentReport {
                 reference: origin.reference.clone(),

@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
+use super::super::Context;
 use super::super::opened::Opened;
 use super::super::walk::PlannedFile;
-use super::super::{Context, opened};
 use super::cutter::{FilePages, Page};
 use crate::format::content::{PageDigest, page_digest};
 use crate::fs::place::{Writers, writers};
@@ -270,5 +270,3 @@ impl Part {
         self.of.read(&self.runs, into)
     }
 }
-
-pub(super) use opened::Looks;

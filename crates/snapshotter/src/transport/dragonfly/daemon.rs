@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -22,6 +22,8 @@ use super::config::{Address, Dragonfly};
 use super::messages::{HEALTH, HealthCheckRequest, HealthCheckResponse, SERVING};
 use super::verdict::{DOWN, Verdict, judge, text};
 use crate::fs::Dir;
+use crate::http::Attempts;
+use crate::lock::lock;
 use crate::pass::buffers::Buffers;
 use crate::tls;
 use crate::transport::budget::{self, Budget};
@@ -216,24 +218,23 @@ impl Daemon {
     }
 
     /// Asks the daemon whether it serves, the first time and after it failed.
-    pub(super) async fn ready(&self, attempts: u32) -> Result<()> {
+    pub(super) async fn ready(&self, retries: u32) -> Result<()> {
         if matches!(self.health(), Health::Good) {
             return Ok(());
         }
-        let mut attempt = 1;
+        let mut attempts = self.attempts(retries);
         loop {
             match self.ask().await {
                 Ok(()) => {
                     self.set_health(Health::Good);
                     return Ok(());
                 }
-                Err((kind, why, hint)) if attempt >= attempts || kind != ErrorKind::Unavailable => {
+                Err((kind, why, hint)) if attempts.are_over() || kind != ErrorKind::Unavailable => {
                     self.rest(&why);
                     return Err(self.unavailable(kind, &why, hint));
                 }
-                Err(_) => self.back_off(attempt).await,
+                Err(_) => attempts.wait(None).await,
             }
-            attempt += 1;
         }
     }
 
@@ -243,7 +244,7 @@ impl Daemon {
             Health::Resting { until, why } if Instant::now() < until => {
                 Err(self.unavailable(ErrorKind::Unavailable, &why, None))
             }
-            _ => self.ready(1).await,
+            _ => self.ready(0).await,
         }
     }
 
@@ -290,14 +291,11 @@ impl Daemon {
     }
 
     fn health(&self) -> Health {
-        self.health
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.health).clone()
     }
 
     fn set_health(&self, health: Health) {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+        *lock(&self.health) = health;
     }
 
     /// Whoever has something else to do leaves the daemon alone for a while.
@@ -313,10 +311,8 @@ impl Daemon {
         self.set_health(Health::Unknown);
     }
 
-    /// Waits before the next attempt, twice as long as before the last.
-    pub(super) async fn back_off(&self, attempt: u32) {
-        let doubled = self.tuning.backoff.saturating_mul(1 << attempt.min(6));
-        tokio::time::sleep(doubled).await;
+    pub(super) fn attempts(&self, retries: u32) -> Attempts {
+        Attempts::new(self.tuning.pace, retries)
     }
 
     /// Counts an upload until what it gives is dropped.

@@ -6,16 +6,13 @@
 //! to. Whether the bytes are the right ones is for the caller to find out.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::file::{Named, Written};
+use super::file::Named;
 use super::messages::{
     DOWNLOAD, DownloadPersistentTaskRequest, DownloadPersistentTaskResponse, Piece, PieceFinished,
     Told,
@@ -23,34 +20,57 @@ use super::messages::{
 use super::verdict::{UNSEEN, Way};
 use super::{Failure, ThroughDaemon};
 use crate::transport::files::read_into;
-use crate::transport::{ContentTransport, beyond_limit, wanted};
-use crate::words::digest::Digest;
+use crate::transport::{Ranges, Sink, beyond_most, wanted};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::Object;
 
 /// How many bytes a caller has heard of: a second attempt brings the first ones again.
-struct Heard<'a> {
+pub(super) struct Heard<'a> {
     bytes: u64,
-    told: &'a (dyn Fn(u64) + Send + Sync),
+    progress: &'a (dyn Fn(u64) + Send + Sync),
 }
 
-impl Heard<'_> {
-    fn reached(&mut self, bytes: u64) {
+impl<'a> Heard<'a> {
+    pub(super) fn new(progress: &'a (dyn Fn(u64) + Send + Sync)) -> Self {
+        Self { bytes: 0, progress }
+    }
+
+    pub(super) fn nobody() -> Self {
+        Self::new(&|_| {})
+    }
+
+    pub(super) fn reached(&mut self, bytes: u64) {
         if bytes > self.bytes {
-            (self.told)(bytes - self.bytes);
+            (self.progress)(bytes - self.bytes);
             self.bytes = bytes;
         }
     }
 }
 
-/// The distinct pieces of an attempt.
+/// A file with all bytes of an object, which goes unless it is kept.
+#[derive(Debug)]
+pub(super) struct Downloaded {
+    pub(super) named: Named,
+    pub(super) size: u64,
+}
+
+impl Downloaded {
+    /// Gives it its own name, which is beside the one it has, and says how long it is.
+    pub(super) fn keep_as(self, path: &Path) -> Result<u64> {
+        self.named.keep_as(path.file_name().unwrap_or_default())?;
+        Ok(self.size)
+    }
+}
+
+/// The distinct pieces of an attempt, of which the daemon has told.
 #[derive(Default)]
-struct Arrived {
+struct PiecesTold {
     length: Option<u64>,
     numbers: HashSet<u32>,
     bytes: u64,
 }
 
-impl Arrived {
+impl PiecesTold {
     /// A piece may be told of before, and then is no new one.
     fn take(&mut self, piece: Piece) {
         if piece.length > 0 && self.numbers.insert(piece.number) {
@@ -65,109 +85,32 @@ impl Arrived {
 }
 
 impl ThroughDaemon {
-    pub(super) async fn bring(
+    /// Hands on what is wanted of a file: the daemon brings all of it.
+    pub(super) async fn hand_on(
         &self,
-        digest: Digest,
-        range: Option<Range<u64>>,
-        limit: u64,
-        sink: mpsc::Sender<Bytes>,
+        object: Object,
+        downloaded: Downloaded,
+        ranges: Ranges,
+        sink: Sink,
     ) -> Result<u64> {
-        // The daemon brings all of it; the limit is for what is handed on.
-        let most = if range.is_some() { u64::MAX } else { limit };
-        let heard = Heard {
-            bytes: 0,
-            told: &|_| {},
-        };
-        let (named, size) = match self.download(digest, most, None, heard).await {
-            Ok(done) => done,
-            Err((failure, _)) => {
-                return match self.instead(&failure) {
-                    Some(direct) => direct.fetch(digest, range, limit, sink).await,
-                    None => Err(failure.error),
-                };
-            }
-        };
-        let wanted = wanted(digest, &self.place.shown, size, range.as_ref(), limit)?;
+        let Downloaded { named, size } = downloaded;
+        let wanted = wanted(object, &self.place.shown, size, ranges)?;
         let (file, path) = (named.open()?, named.path());
         let (budget, buffers) = (self.daemon.budget.clone(), self.daemon.buffers.clone());
         read_into(sink, file, path, wanted, budget, buffers).await
     }
 
-    pub(super) async fn bring_file(
-        &self,
-        digest: Digest,
-        limit: u64,
-        path: &Path,
-        told: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<u64> {
-        let heard = Heard { bytes: 0, told };
-        let (named, size) = match self.download(digest, limit, Some(path), heard).await {
-            Ok(done) => done,
-            Err((failure, heard)) => match self.instead(&failure) {
-                Some(direct) => {
-                    self.write(direct.as_ref(), digest, limit, path, heard)
-                        .await?
-                }
-                None => return Err(failure.error),
-            },
-        };
-        named.keep_as(path.file_name().unwrap_or_default())?;
-        Ok(size)
-    }
-
-    /// The object as a file that this process writes, from the bucket itself.
-    async fn write(
-        &self,
-        direct: &dyn ContentTransport,
-        digest: Digest,
-        limit: u64,
-        path: &Path,
-        mut heard: Heard<'_>,
-    ) -> Result<(Named, u64)> {
-        let named = Named::beside(path, &self.daemon)?;
-        let mut written = Written::new(named.create()?, named.path());
-        let (sink, pieces) = mpsc::channel(2);
-        let writing = async {
-            // Dropped at the end, whichever it is: a sender that goes on finds nobody.
-            let mut pieces = pieces;
-            while let Some(bytes) = pieces.recv().await {
-                written = written.append_all(bytes).await?;
-                heard.reached(written.len());
-            }
-            Ok(written.len())
-        };
-        let (fetched, size) = tokio::join!(direct.fetch(digest, None, limit, sink), writing);
-        // What went wrong here is what the other side was given up for.
-        let size = size?;
-        fetched?;
-        Ok((named, size))
-    }
-
     /// Downloads until it is whole, or nothing helps: to a fresh name in staging, or beside `path`.
-    async fn download<'h>(
+    pub(super) async fn download(
         &self,
-        digest: Digest,
-        limit: u64,
-        path: Option<&Path>,
-        mut heard: Heard<'h>,
-    ) -> Result<(Named, u64), (Failure, Heard<'h>)> {
-        match self.attempts(digest, limit, path, &mut heard).await {
-            Ok(done) => Ok(done),
-            Err(failure) => Err((failure, heard)),
-        }
-    }
-
-    async fn attempts(
-        &self,
-        digest: Digest,
-        limit: u64,
+        object: Object,
         path: Option<&Path>,
         heard: &mut Heard<'_>,
-    ) -> Result<(Named, u64), Failure> {
+    ) -> Result<Downloaded, Failure> {
         let Ok(_permit) = self.daemon.downloads.acquire().await else {
             unreachable!("nobody closes the semaphore");
         };
-        let mut attempt = 1;
+        let mut attempts = self.daemon.attempts(self.place.retries);
         loop {
             self.ready().await?;
             let named = match path {
@@ -175,8 +118,8 @@ impl ThroughDaemon {
                 None => Named::staged(&self.daemon)?,
             };
             let link = !self.daemon.copies.load(Ordering::Relaxed);
-            let failure = match self.attempt(digest, limit, &named, link, heard).await {
-                Ok(size) => return Ok((named, size)),
+            let failure = match self.attempt(object, &named, link, heard).await {
+                Ok(size) => return Ok(Downloaded { named, size }),
                 Err(failure) => failure,
             };
             drop(named);
@@ -185,66 +128,60 @@ impl ThroughDaemon {
                 self.daemon.copies.store(true, Ordering::Relaxed);
                 continue;
             }
-            if !self.goes_on(failure.way, attempt) {
-                return Err(failure);
-            }
-            tracing::debug!(error = %super::line(&failure.error), "a download is tried again");
-            self.daemon.back_off(attempt).await;
-            attempt += 1;
+            self.again(&mut attempts, failure).await?;
         }
     }
 
     async fn attempt(
         &self,
-        digest: Digest,
-        limit: u64,
+        object: Object,
         named: &Named,
         link: bool,
         heard: &mut Heard<'_>,
     ) -> Result<u64, Failure> {
-        let failed = |status: &Status| self.failure("fetch", digest, status);
+        let failed = |status: &Status| self.failure("fetch", object, status);
         let request = DownloadPersistentTaskRequest {
-            url: self.place.url(digest),
+            url: self.place.url(object),
             object_storage: Some(self.place.storage.clone()),
             persistent: self.daemon.config.persistent,
             output_path: Some(self.daemon.there(&named.path())?),
             force_hard_link: link,
         };
         let mut stream = self
-            .in_time(digest, self.start(request))
+            .in_time(object, self.start(request))
             .await?
             .map_err(|status| failed(&status))?;
-        let mut arrived = Arrived::default();
+        let mut pieces = PiecesTold::default();
         while let Some(message) = self
-            .in_time(digest, stream.message())
+            .in_time(object, stream.message())
             .await?
             .map_err(|status| failed(&status))?
         {
             match message.told {
                 Some(Told::Started(started)) => {
                     let length = started.content_length;
-                    if length > limit {
-                        return Err(beyond_limit(digest, &self.place.shown, length, limit).into());
+                    if length > object.most {
+                        return Err(beyond_most(object, &self.place.shown, length).into());
                     }
-                    arrived.length = Some(length);
+                    pieces.length = Some(length);
                 }
                 Some(Told::PieceFinished(PieceFinished { piece: Some(piece) })) => {
-                    arrived.take(piece);
-                    heard.reached(arrived.bytes());
+                    pieces.take(piece);
+                    heard.reached(pieces.bytes());
                 }
                 _ => {}
             }
         }
-        self.whole(digest, named, &arrived)
+        self.whole(object, named, &pieces)
     }
 
     /// Compares what was told with what is there.
-    fn whole(&self, digest: Digest, named: &Named, arrived: &Arrived) -> Result<u64, Failure> {
-        let length = arrived.length.unwrap_or(0);
-        let is_told = arrived.length.is_some() && arrived.bytes == length;
+    fn whole(&self, object: Object, named: &Named, pieces: &PiecesTold) -> Result<u64, Failure> {
+        let length = pieces.length.unwrap_or(0);
+        let is_told = pieces.length.is_some() && pieces.bytes == length;
         let found = match named.open().and_then(|file| named.stat_of(&file)) {
             Ok(stat) => stat.size,
-            Err(error) => return Err(self.unusable(digest, error)),
+            Err(error) => return Err(self.unusable(object, error)),
         };
         if is_told && found == length {
             return Ok(length);
@@ -253,9 +190,9 @@ impl ThroughDaemon {
             error: Error::new(
                 ErrorKind::Unavailable,
                 format!(
-                    "the {} ended the download of {digest} after {} of {length} bytes, in a file of {found}",
+                    "the {} ended the download of {object} after {} of {length} bytes, in a file of {found}",
                     self.daemon.shown(),
-                    arrived.bytes
+                    pieces.bytes
                 ),
             ),
             way: Way::Again,
@@ -264,17 +201,17 @@ impl ThroughDaemon {
 
     /// The daemon has made a file, and not here; or one that is not for us: the inode in its cache may be what another
     /// user had it publish.
-    fn unusable(&self, digest: Digest, error: Error) -> Failure {
+    fn unusable(&self, object: Object, error: Error) -> Failure {
         let by = self.daemon.shown();
         let made = match error.kind() {
             ErrorKind::NotFound => Error::new(
                 ErrorKind::InvalidInput,
-                format!("the {by} fetched {digest} into a file that is not in this root"),
+                format!("the {by} fetched {object} into a file that is not in this root"),
             )
             .with_hint(UNSEEN),
             kind => Error::new(
                 kind,
-                format!("the {by} fetched {digest} into a file that cannot be read"),
+                format!("the {by} fetched {object} into a file that cannot be read"),
             ),
         };
         Failure {
@@ -297,7 +234,7 @@ impl ThroughDaemon {
     /// A deadline does not bound a stream: what bounds it is how long it may be silent.
     async fn in_time<T>(
         &self,
-        digest: Digest,
+        object: Object,
         next: impl Future<Output = T>,
     ) -> Result<T, Failure> {
         let limit = self.daemon.config.idle_timeout;
@@ -307,7 +244,7 @@ impl ThroughDaemon {
                 error: Error::new(
                     ErrorKind::Unavailable,
                     format!(
-                        "the {} has said nothing of {digest} for {} ms",
+                        "the {} has said nothing of {object} for {} ms",
                         self.daemon.shown(),
                         limit.as_millis()
                     ),

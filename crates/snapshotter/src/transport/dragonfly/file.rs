@@ -16,7 +16,7 @@ use super::daemon::Daemon;
 use crate::fs::dir::ignore_absent;
 use crate::fs::{Dir, Stat, place};
 use crate::threads;
-use crate::transport::source::Source;
+use crate::transport::Source;
 use crate::words::error::{At, Error, Result};
 
 /// A name that goes when this is dropped, with whatever has it by then, or nothing.
@@ -127,8 +127,8 @@ impl Written {
 }
 
 /// A stream as a file that the daemon can open. It is not synced: nobody reads it after a power cut.
-pub(super) async fn stage(daemon: &Arc<Daemon>, mut source: Source) -> Result<Named> {
-    let size = source.left();
+pub(super) async fn stage(daemon: &Arc<Daemon>, source: &Source) -> Result<Named> {
+    let size = source.size();
     let (named, file) = {
         let daemon = Arc::clone(daemon);
         threads::run(move || {
@@ -140,11 +140,12 @@ pub(super) async fn stage(daemon: &Arc<Daemon>, mut source: Source) -> Result<Na
         .await?
     };
     let mut written = Written::new(file, named.path());
-    while source.left() > 0 {
-        let bytes = source.next(u64::MAX).await?;
+    let mut pieces = source.begin().await?;
+    while pieces.left() > 0 {
+        let bytes = pieces.next(u64::MAX).await?;
         written = written.append_all(bytes).await?;
     }
-    source.finish().await?;
+    pieces.finish().await?;
     Ok(named)
 }
 

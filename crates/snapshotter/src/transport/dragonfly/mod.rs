@@ -4,13 +4,12 @@
 //! opens, puts into the bucket and keeps in its cache; a download is a file that it makes in staging, from the nodes that
 //! have the object or from the bucket, as one more name of the file in its cache where both are on one filesystem.
 //!
-//! Where the bucket's provider is compiled in, the bucket stands behind the daemon: what is in it decides what is
-//! published, and when the daemon cannot be used, contents go there and come from there directly, with a warning. What is
-//! wrong with the bucket itself or with the keys is an error either way.
+//! Where the bucket's provider is compiled in, the bucket stands behind the daemon (`fallback.rs`).
 
 mod config;
 mod daemon;
 mod download;
+mod fallback;
 mod file;
 mod messages;
 mod place;
@@ -18,38 +17,38 @@ mod probe;
 mod upload;
 mod verdict;
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
 use tonic::Status;
 
 pub use config::Dragonfly;
 pub(crate) use daemon::Daemon;
 pub use probe::DragonflyDiagnosis;
 
+use self::download::Heard;
+use self::fallback::WithFallback;
 use self::place::Place;
 #[cfg(test)]
 pub(super) use self::verdict::DOWN;
 use self::verdict::{Verdict, Way, judge, text};
 use super::config::Content;
 use super::said::Said;
-use super::validate::require_compiled_in;
-use super::{Call, ContentTransport, Existing, Pieces, Published};
+use super::{
+    Call, ContentTransport, Existing, FileDelivery, Presence, Published, Ranges, Sink, Source,
+};
 use crate::activity::Warnings;
-use crate::words::digest::Digest;
+use crate::http::Attempts;
+use crate::pace::Pace;
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::progress::WarningKind;
+use crate::words::object::Object;
 
 /// What tests make small.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
-    /// The wait before the first retry is twice that; each further one waits twice as long.
-    pub(super) backoff: Duration,
+    /// How long to wait before another attempt.
+    pub(super) pace: Pace,
     /// How long connecting may take.
     pub(super) connect: Duration,
     /// How long the question whether it serves may take.
@@ -61,7 +60,10 @@ pub(super) struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            backoff: Duration::from_millis(200),
+            pace: Pace {
+                first: Duration::from_millis(400),
+                longest: Duration::from_secs(13),
+            },
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(10),
             rest: Duration::from_secs(10),
@@ -69,16 +71,13 @@ impl Default for Tuning {
     }
 }
 
-/// A bucket behind a daemon.
+/// A bucket behind a daemon, and the daemon alone: what it cannot do fails.
 #[derive(Clone, Debug)]
-pub(super) struct ThroughDaemon {
+pub(crate) struct ThroughDaemon {
     daemon: Arc<Daemon>,
     place: Arc<Place>,
-    /// The bucket without the daemon, where its provider is compiled in.
-    direct: Option<Arc<dyn ContentTransport>>,
-    /// Where to say that the daemon was not used, and whether it was said: once a call is enough.
-    warnings: Option<Arc<Warnings>>,
-    has_warned: Arc<AtomicBool>,
+    /// Somebody goes around the daemon where it cannot be used: it is not waited for then.
+    has_fallback: bool,
 }
 
 /// Why a call to the daemon failed, and what to do about it.
@@ -100,33 +99,32 @@ impl From<Error> for Failure {
 
 impl ThroughDaemon {
     pub(super) fn open(daemon: &Arc<Daemon>, content: &Content) -> Result<Self> {
-        let place = Place::new(content)?;
-        let direct = match require_compiled_in(content.provider) {
-            Ok(()) => Some(Arc::from(super::open(content)?)),
-            Err(_) => None,
-        };
         Ok(Self {
             daemon: Arc::clone(daemon),
-            place: Arc::new(place),
-            direct,
-            warnings: None,
-            has_warned: Arc::default(),
+            place: Arc::new(Place::new(content)?),
+            has_fallback: false,
         })
     }
 
-    /// The same without the bucket, as where its provider is not compiled in.
-    pub(super) fn without_direct(&self) -> Self {
-        Self {
-            direct: None,
-            ..self.clone()
+    /// The same, with the bucket itself for what the daemon cannot do, if it can be reached. Who goes there tells
+    /// `warnings`.
+    pub(super) fn with_fallback(
+        &self,
+        bucket: Option<&Arc<dyn ContentTransport>>,
+        warnings: Option<&Arc<Warnings>>,
+    ) -> Arc<dyn ContentTransport> {
+        match bucket {
+            Some(bucket) => Arc::new(WithFallback::new(self, bucket, warnings)),
+            None => Arc::new(self.clone()),
         }
     }
 
     /// Asks whether the daemon serves: once, where the bucket can be used without it.
     async fn ready(&self) -> Result<(), Failure> {
-        let ready = match self.direct {
-            Some(_) => self.daemon.ready_now().await,
-            None => self.daemon.ready(self.place.retries + 1).await,
+        let ready = if self.has_fallback {
+            self.daemon.ready_now().await
+        } else {
+            self.daemon.ready(self.place.retries).await
         };
         ready.map_err(|error| Failure {
             error,
@@ -134,45 +132,24 @@ impl ThroughDaemon {
         })
     }
 
-    /// Whether a failed call is worth another attempt.
-    fn goes_on(&self, way: Way, attempt: u32) -> bool {
-        let is_passing = match way {
+    /// Waits before another attempt at a call that failed, where one is worth it; else gives the failure back.
+    async fn again(&self, attempts: &mut Attempts, failure: Failure) -> Result<(), Failure> {
+        let is_passing = match failure.way {
             Way::Again | Way::Wedged => true,
             // The daemon has tried by itself for a good while.
-            Way::Down => self.direct.is_none(),
+            Way::Down => !self.has_fallback,
             _ => false,
         };
-        is_passing && attempt <= self.place.retries
-    }
-
-    /// The bucket, where it can do what the daemon could not; then the caller is told.
-    fn instead(&self, failure: &Failure) -> Option<&Arc<dyn ContentTransport>> {
-        let direct = self.direct.as_ref()?;
-        match failure.way {
-            Way::Down | Way::Again | Way::Wedged | Way::Aside | Way::NoLink => {
-                self.warn(&failure.error);
-                Some(direct)
-            }
-            Way::Exists | Way::Final => None,
+        if !is_passing || attempts.are_over() {
+            return Err(failure);
         }
-    }
-
-    fn warn(&self, why: &Error) {
-        let text = format!(
-            "contents take the way past dragonfly, straight to and from {}: {}",
-            self.place.shown,
-            line(why)
-        );
-        match &self.warnings {
-            Some(warnings) if !self.has_warned.swap(true, Ordering::Relaxed) => {
-                warnings.warn(WarningKind::Direct, None, text);
-            }
-            _ => tracing::debug!("{text}"),
-        }
+        tracing::debug!(error = %line(&failure.error), "a daemon is asked once more");
+        attempts.wait(None).await;
+        Ok(())
     }
 
     /// `doing` reads after "cannot": `publish`.
-    fn failure(&self, doing: &str, digest: Digest, status: &Status) -> Failure {
+    fn failure(&self, doing: &str, object: Object, status: &Status) -> Failure {
         let Verdict { way, kind, hint } = judge(status);
         let said = self.place.scrub.line(&text(status));
         match way {
@@ -182,11 +159,11 @@ impl ThroughDaemon {
             _ => {}
         }
         let error = match kind {
-            ErrorKind::NotFound if hint.is_none() => super::absent(digest, &self.place.shown),
+            ErrorKind::NotFound if hint.is_none() => super::absent(object, &self.place.shown),
             kind => Error::new(
                 kind,
                 format!(
-                    "cannot {doing} {digest} in {} through the {}",
+                    "cannot {doing} {object} in {} through the {}",
                     self.place.shown,
                     self.daemon.shown()
                 ),
@@ -220,78 +197,43 @@ impl ContentTransport for ThroughDaemon {
         self.place.shown.clone()
     }
 
-    /// What is in the bucket decides, and the daemon cannot be asked for that: what it and its scheduler know is what is
-    /// in their caches.
-    fn size(&self, digest: Digest) -> Call<'_, Option<u64>> {
+    /// The daemon cannot be asked what is in the bucket: what it and its scheduler know is what is in their caches.
+    fn size(&self, _: Object) -> Call<'_, Presence> {
+        Box::pin(std::future::ready(Ok(Presence::Unknown)))
+    }
+
+    fn publish(&self, object: Object, existing: Existing, source: Source) -> Call<'_, Published> {
+        Box::pin(self.send(object, existing, source))
+    }
+
+    fn fetch(&self, object: Object, ranges: Ranges, sink: Sink) -> Call<'_, u64> {
         Box::pin(async move {
-            match &self.direct {
-                Some(direct) => direct.size(digest).await,
-                None => Ok(None),
-            }
+            let downloaded = self.download(object, None, &mut Heard::nobody()).await;
+            let downloaded = downloaded.map_err(|failure| failure.error)?;
+            self.hand_on(object, downloaded, ranges, sink).await
         })
     }
 
-    fn can_be_asked(&self) -> bool {
-        self.direct.is_some()
+    fn deliveries(&self) -> Option<&dyn FileDelivery> {
+        Some(self)
     }
 
-    fn publish(
-        &self,
-        digest: Digest,
-        size: u64,
-        existing: Existing,
-        pieces: Pieces,
-    ) -> Call<'_, Published> {
-        Box::pin(self.send(digest, size, existing, pieces))
+    fn check(&self) -> Call<'_, ()> {
+        Box::pin(async move { self.ready().await.map_err(|failure| failure.error) })
     }
+}
 
-    fn fetch(
-        &self,
-        digest: Digest,
-        range: Option<Range<u64>>,
-        limit: u64,
-        sink: mpsc::Sender<Bytes>,
-    ) -> Call<'_, u64> {
-        Box::pin(self.bring(digest, range, limit, sink))
-    }
-
-    fn delivers_files(&self) -> bool {
-        true
-    }
-
+impl FileDelivery for ThroughDaemon {
     fn fetch_file<'a>(
         &'a self,
-        digest: Digest,
-        limit: u64,
+        object: Object,
         path: &'a Path,
-        told: &'a (dyn Fn(u64) + Send + Sync),
-    ) -> Option<Call<'a, u64>> {
-        Some(Box::pin(self.bring_file(digest, limit, path, told)))
-    }
-
-    fn direct(&self) -> Option<Arc<dyn ContentTransport>> {
-        self.direct.clone()
-    }
-
-    fn warning(&self, to: &Arc<Warnings>) -> Option<Arc<dyn ContentTransport>> {
-        Some(Arc::new(Self {
-            warnings: Some(Arc::clone(to)),
-            has_warned: Arc::default(),
-            ..self.clone()
-        }))
-    }
-
-    fn probe(&self) -> Option<Call<'_, DragonflyDiagnosis>> {
-        Some(Box::pin(self.diagnose()))
-    }
-
-    /// The bucket, if it can be asked: whether the daemon works, [`probe`](Self::probe) says.
-    fn check(&self) -> Call<'_, ()> {
+        progress: &'a (dyn Fn(u64) + Send + Sync),
+    ) -> Call<'a, u64> {
         Box::pin(async move {
-            match &self.direct {
-                Some(direct) => direct.check().await,
-                None => self.ready().await.map_err(|failure| failure.error),
-            }
+            let mut heard = Heard::new(progress);
+            let downloaded = self.download(object, Some(path), &mut heard).await;
+            downloaded.map_err(|failure| failure.error)?.keep_as(path)
         })
     }
 }

@@ -5,10 +5,9 @@
 
 use super::messages::ObjectStorage;
 use crate::transport::config::{Content, ContentProvider, Credentials};
-use crate::transport::key;
 use crate::transport::said::Scrub;
-use crate::words::digest::Digest;
 use crate::words::error::{Error, Result};
+use crate::words::object::Object;
 
 /// A bucket.
 #[derive(Clone, Debug)]
@@ -34,8 +33,8 @@ impl Place {
         })
     }
 
-    pub(super) fn url(&self, digest: Digest) -> String {
-        format!("{}/{}", self.url_of_bucket, key(digest))
+    pub(super) fn url(&self, object: Object) -> String {
+        format!("{}/{}", self.url_of_bucket, object.key())
     }
 }
 
@@ -100,6 +99,7 @@ fn region(content: &Content) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::digest::Digest;
 
     fn content(provider: ContentProvider) -> Content {
         let mut content = Content::new(provider);
@@ -121,15 +121,15 @@ mod tests {
             (ContentProvider::Cos, "cos"),
         ] {
             let place = Place::new(&content(provider)).unwrap();
-            let url = place.url(Digest::from_u64(0x0abc));
+            let url = place.url(Object::stream(Digest::from_u64(0x0abc), None, 20));
             assert_eq!(url, format!("{scheme}://ckpt/xxh3/abc"));
         }
         let index = testkit::golden::index();
         let place = Place::new(&content(ContentProvider::S3)).unwrap();
         for input in &index.inputs {
-            let digest = input.digest.parse().unwrap();
+            let object = Object::stream(input.digest.parse().unwrap(), None, 20);
             let path = |url: &str| url.splitn(4, '/').nth(3).unwrap().to_owned();
-            assert_eq!(path(&place.url(digest)), path(&input.object_url));
+            assert_eq!(path(&place.url(object)), path(&input.object_url));
         }
     }
 

@@ -6,16 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-
 use super::ThroughDaemon;
 use super::file::Named;
 use crate::format::spf;
-use crate::transport::{ContentTransport, Existing};
+use crate::transport::{Existing, FileDelivery, Source};
 use crate::words::capability::Capability;
-use crate::words::digest::Digest;
+use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::Object;
 
 /// Whether Dragonfly's daemon can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +32,14 @@ pub struct DragonflyDiagnosis {
 }
 
 impl ThroughDaemon {
-    pub(super) async fn diagnose(&self) -> Result<DragonflyDiagnosis> {
+    pub(crate) async fn diagnose(&self) -> Result<DragonflyDiagnosis> {
         let mut diagnosis = DragonflyDiagnosis {
             endpoint: self.daemon.config.endpoint.clone(),
             error: None,
             files: None,
             hardlink: None,
         };
-        if let Err(error) = self.daemon.ready(1).await {
+        if let Err(error) = self.daemon.ready(0).await {
             diagnosis.error = Some((error.kind(), super::line(&error)));
             return Ok(diagnosis);
         }
@@ -72,24 +70,26 @@ impl ThroughDaemon {
                 retries: 0,
                 ..(*self.place).clone()
             }),
-            ..self.without_direct()
+            ..self.clone()
         };
-        let stream = Bytes::copy_from_slice(&spf::header(0, 0));
-        let (digest, size) = (Digest::of(&stream), stream.len() as u64);
-        let (sender, pieces) = mpsc::channel(1);
-        let given = Bytes::clone(&stream);
+        let bytes = spf::header(0, 0);
+        let size = bytes.len() as u64;
+        let object = Object::stream(Digest::of(&bytes), Some(Checksum::of(&bytes)), size);
+        let (source, mut begun) = Source::stream(size);
         let feed = async move {
             // An upload that is not needed takes nothing.
-            let _ = sender.send(Ok(given)).await;
+            if let Some(sink) = begun.recv().await {
+                let _ = sink.send(Ok(bytes.to_vec().into())).await;
+            }
         };
-        let (sent, ()) = tokio::join!(alone.publish(digest, size, Existing::Keep, pieces), feed);
+        let (sent, ()) = tokio::join!(alone.send(object, Existing::Keep, source), feed);
         sent?;
         let path = self.fresh()?;
         let named = Named::at(&path)?;
-        alone.bring_file(digest, size, &path, &|_| {}).await?;
-        let mut back = vec![0; stream.len()];
+        alone.fetch_file(object, &path, &|_| {}).await?;
+        let mut back = vec![0; bytes.len()];
         let file = named.open()?;
-        if file.read_exact_at(&mut back, 0).is_err() || back != stream {
+        if file.read_exact_at(&mut back, 0).is_err() || back != bytes {
             return Err(Error::damaged(format!(
                 "the {} brought other bytes than it was given",
                 self.daemon.shown()

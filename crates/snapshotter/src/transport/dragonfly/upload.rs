@@ -15,87 +15,88 @@ use super::file::{Named, stage};
 use super::messages::{PersistentTask, Span, UPLOAD, UploadPersistentTaskRequest};
 use super::verdict::Way;
 use super::{Failure, ThroughDaemon};
-use crate::transport::files::read_ahead;
-use crate::transport::source::Source;
-use crate::transport::{ContentTransport, Existing, Pieces, Published, other_size};
-use crate::words::digest::Digest;
+use crate::transport::{Existing, Published, Source};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::Object;
 
-/// Who holds the place under the limit and the file: the caller, and the call.
-struct Upload {
+/// What is to be uploaded, as a file, and the place under the limit: the caller holds both, and the call.
+pub(super) struct Staged {
     file: Named,
+    size: u64,
     _permit: OwnedSemaphorePermit,
 }
 
+impl Staged {
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The file, for somebody else to send.
+    pub(super) fn source(&self) -> Result<Source> {
+        let file = self.file.open()?;
+        Ok(Source::file(file, self.file.path(), 0..self.size))
+    }
+}
+
 impl ThroughDaemon {
+    /// Through the daemon alone, which replaces nothing.
     pub(super) async fn send(
         &self,
-        digest: Digest,
-        size: u64,
+        object: Object,
         existing: Existing,
-        pieces: Pieces,
+        source: Source,
     ) -> Result<Published> {
-        if let Some(direct) = &self.direct
-            && let Some(found) = direct.size(digest).await?
-        {
-            return match existing {
-                Existing::Keep if found == size => Ok(Published::Already),
-                Existing::Keep => Err(other_size(digest, &self.place.shown, found, size)),
-                // The daemon never replaces an object.
-                Existing::Replace => direct.publish(digest, size, existing, pieces).await,
-            };
+        let sent = async { self.upload(object, &self.stage(&source).await?).await };
+        match (sent.await, existing) {
+            (Ok(()), _) => Ok(Published::unnamed(true)),
+            (Err(failure), Existing::Keep) if failure.way == Way::Exists => {
+                Ok(Published::unnamed(false))
+            }
+            (Err(failure), Existing::Replace) if failure.way == Way::Exists => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{object} is in {}, and the daemon replaces nothing",
+                    self.place.shown
+                ),
+            )
+            .with_hint("a build with the provider's object-storage feature replaces it")),
+            (Err(failure), _) => Err(failure.error),
         }
-        if let Err(failure) = self.ready().await {
-            return match self.instead(&failure) {
-                Some(direct) => direct.publish(digest, size, existing, pieces).await,
-                None => Err(failure.error),
-            };
-        }
+    }
+
+    /// Makes a file for a daemon that serves. Otherwise the source is not begun.
+    pub(super) async fn stage(&self, source: &Source) -> Result<Arc<Staged>, Failure> {
+        self.ready().await?;
         let permit = match Arc::clone(&self.daemon.uploads).acquire_owned().await {
             Ok(permit) => permit,
             Err(_) => unreachable!("nobody closes the semaphore"),
         };
-        let file = stage(&self.daemon, Source::new(digest, size, pieces)).await?;
-        let upload = Arc::new(Upload {
-            file,
+        Ok(Arc::new(Staged {
+            file: stage(&self.daemon, source).await?,
+            size: source.size(),
             _permit: permit,
-        });
-        match self.upload(digest, &upload).await {
-            Ok(()) => Ok(Published::Sent),
-            Err(failure) if failure.way == Way::Exists => {
-                self.found(digest, size, existing, &upload).await
-            }
-            Err(failure) => match self.instead(&failure) {
-                Some(direct) => put(direct.as_ref(), digest, size, existing, &upload, self).await,
-                None => Err(failure.error),
-            },
-        }
+        }))
     }
 
     /// Uploads until it is there, or nothing helps.
-    async fn upload(&self, digest: Digest, upload: &Arc<Upload>) -> Result<(), Failure> {
+    pub(super) async fn upload(&self, object: Object, staged: &Arc<Staged>) -> Result<(), Failure> {
         let request = UploadPersistentTaskRequest {
-            url: self.place.url(digest),
+            url: self.place.url(object),
             object_storage: Some(self.place.storage.clone()),
-            path: self.daemon.there(&upload.file.path())?,
+            path: self.daemon.there(&staged.file.path())?,
             persistent_replica_count: self.daemon.config.replicas.into(),
             ttl: self.daemon.config.ttl.map(|ttl| Span {
                 seconds: ttl.as_secs().cast_signed(),
                 nanos: ttl.subsec_nanos().cast_signed(),
             }),
         };
-        let mut attempt = 1;
+        let mut attempts = self.daemon.attempts(self.place.retries);
         loop {
-            let failure = match self.detached(request.clone(), upload).await {
+            let failure = match self.detached(request.clone(), staged).await {
                 Ok(()) => return Ok(()),
-                Err(status) => self.failure("publish", digest, &status),
+                Err(status) => self.failure("publish", object, &status),
             };
-            if !self.goes_on(failure.way, attempt) {
-                return Err(failure);
-            }
-            tracing::debug!(error = %super::line(&failure.error), "an upload is tried again");
-            self.daemon.back_off(attempt).await;
-            attempt += 1;
+            self.again(&mut attempts, failure).await?;
             self.ready().await?;
         }
     }
@@ -104,15 +105,15 @@ impl ThroughDaemon {
     async fn detached(
         &self,
         request: UploadPersistentTaskRequest,
-        upload: &Arc<Upload>,
+        staged: &Arc<Staged>,
     ) -> Result<(), Status> {
-        let upload = Arc::clone(upload);
+        let staged = Arc::clone(staged);
         let under_way = self.daemon.begin();
         let daemon = Arc::clone(&self.daemon);
         let call = tokio::spawn(async move {
             let answer = call(&daemon, request).await;
             // In this order: who waits for all uploads to end finds no file any more.
-            drop(upload);
+            drop(staged);
             drop(under_way);
             answer
         });
@@ -122,54 +123,6 @@ impl ThroughDaemon {
             Err(_) => Err(Status::cancelled("the runtime is shutting down")),
         }
     }
-
-    /// It was in the bucket, or another node was quicker.
-    async fn found(
-        &self,
-        digest: Digest,
-        size: u64,
-        existing: Existing,
-        upload: &Upload,
-    ) -> Result<Published> {
-        let Some(direct) = &self.direct else {
-            return match existing {
-                Existing::Keep => Ok(Published::Already),
-                Existing::Replace => Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "{digest} is in {}, and the daemon replaces nothing",
-                        self.place.shown
-                    ),
-                )
-                .with_hint("a build with the provider's object-storage feature replaces it")),
-            };
-        };
-        match (direct.size(digest).await?, existing) {
-            (Some(found), Existing::Keep) if found != size => {
-                Err(other_size(digest, &self.place.shown, found, size))
-            }
-            (_, Existing::Keep) => Ok(Published::Already),
-            (_, Existing::Replace) => {
-                put(direct.as_ref(), digest, size, existing, upload, self).await
-            }
-        }
-    }
-}
-
-/// Puts a staged file straight into the bucket. Its pieces hold no memory of ours that the bucket's transport could wait
-/// for: it takes its own, for as many as it keeps.
-async fn put(
-    direct: &dyn ContentTransport,
-    digest: Digest,
-    size: u64,
-    existing: Existing,
-    upload: &Upload,
-    through: &ThroughDaemon,
-) -> Result<Published> {
-    let file = upload.file.open()?;
-    let path = upload.file.path();
-    let pieces = read_ahead(file, path, 0..size, through.daemon.buffers.clone())?;
-    direct.publish(digest, size, existing, pieces).await
 }
 
 async fn call(daemon: &Daemon, request: UploadPersistentTaskRequest) -> Result<(), Status> {

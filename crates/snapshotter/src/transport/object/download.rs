@@ -17,57 +17,56 @@ use tokio::task::JoinHandle;
 use super::{CONCURRENCY, ObjectStorage};
 use crate::transport::budget::{Budget, Share, held_by};
 use crate::transport::parts::{PART, ranges};
-use crate::transport::{absent, key, receiver_gone, wanted};
-use crate::words::digest::Digest;
+use crate::transport::{Ranges, Sink, absent, receiver_gone, total_of, wanted};
 use crate::words::error::Result;
+use crate::words::object::Object;
 
 impl ObjectStorage {
-    pub(super) async fn bring(
-        &self,
-        digest: Digest,
-        range: Option<Range<u64>>,
-        limit: u64,
-        sink: mpsc::Sender<Bytes>,
-    ) -> Result<u64> {
-        let explain = |error: &TheirError| self.explain.error("fetch", Some(digest), error);
-        if let Some(range) = &range
-            && range.start >= range.end
-        {
-            let size = self
-                .stat(digest)
-                .await?
-                .ok_or_else(|| absent(digest, &self.place))?;
-            return wanted(digest, &self.place, size, Some(range), limit).map(|_| 0);
-        }
+    pub(super) async fn receive(&self, object: Object, ranges: Ranges, sink: Sink) -> Result<u64> {
+        let explain = |error: &TheirError| self.explain.error("fetch", Some(object), error);
+        // An answer to any byte tells the size; without a byte to ask for there is no answer.
+        let begin = match &ranges {
+            Some(ranges) => match ranges.iter().find(|range| range.start < range.end) {
+                Some(range) => range.clone(),
+                None => return self.find(object, ranges.clone()).await,
+            },
+            None => 0..object.most.max(1),
+        };
         let parts = Parts {
             operator: self.operator.clone(),
-            key: key(digest),
+            key: object.key(),
             retries: self.retries,
         };
-        let start = range.as_ref().map_or(0, |range| range.start);
-        // An answer to any byte tells the size; without a byte to ask for there is no answer.
-        let most = range
-            .as_ref()
-            .map_or(u64::MAX, |range| range.end - range.start);
-        let len = PART.min(most).min(limit.max(1));
+        let len = PART.min(begin.end - begin.start);
         let mut share = self.budget.take(len).await;
         let first = parts
-            .first(start, len)
+            .first(begin.start, len)
             .await
             .map_err(|error| explain(&error))?;
-        let all = wanted(digest, &self.place, first.size, range.as_ref(), limit)?;
+        let mut left = wanted(object, &self.place, first.size, ranges)?;
+        let total = total_of(&left);
         share.shrink(first.len());
-        let rest = all.start + first.len()..all.end;
-        let mut started = Started::spawn(parts, rest, self.budget.clone());
+        left.retain(|range| range.start < range.end);
+        if let Some(range) = left.first_mut() {
+            range.start += first.len();
+        }
+        let mut started = Started::spawn(parts, left, self.budget.clone());
         hand_on(first.pieces, share, &sink).await?;
         while let Some((pieces, share)) = started.next().await {
             hand_on(pieces.map_err(|error| explain(&error))?, share, &sink).await?;
         }
-        Ok(all.end - all.start)
+        Ok(total)
+    }
+
+    /// Checks ranges without a byte.
+    async fn find(&self, object: Object, ranges: Vec<Range<u64>>) -> Result<u64> {
+        let size = self.stat(object).await?;
+        let size = size.ok_or_else(|| absent(object, &self.place))?;
+        wanted(object, &self.place, size, Some(ranges)).map(|_| 0)
     }
 }
 
-async fn hand_on(pieces: Vec<Bytes>, share: Share, sink: &mpsc::Sender<Bytes>) -> Result<()> {
+async fn hand_on(pieces: Vec<Bytes>, share: Share, sink: &Sink) -> Result<()> {
     let share = Arc::new(share);
     for bytes in pieces {
         let bytes = held_by(bytes, Arc::clone(&share));
@@ -203,11 +202,11 @@ struct Started {
 struct Running(JoinHandle<Part>);
 
 impl Started {
-    fn spawn(parts: Parts, rest: Range<u64>, budget: Budget) -> Self {
+    fn spawn(parts: Parts, left: Vec<Range<u64>>, budget: Budget) -> Self {
         // One more is in the starter's hand.
         let (sender, receiver) = mpsc::channel(CONCURRENCY - 1);
         let starter = tokio::spawn(async move {
-            for range in ranges(rest, PART) {
+            for range in left.into_iter().flat_map(|range| ranges(range, PART)) {
                 let share = budget.take(range.end - range.start).await;
                 let parts = parts.clone();
                 let part = tokio::spawn(async move { (parts.whole(range).await, share) });

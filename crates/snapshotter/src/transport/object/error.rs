@@ -7,8 +7,8 @@ use std::fmt;
 
 use crate::transport::config::Content;
 use crate::transport::said::{Said, Scrub};
-use crate::words::digest::Digest;
 use crate::words::error::{Error, ErrorKind};
+use crate::words::object::Object;
 
 /// Turns opendal's errors into ours.
 #[derive(Clone)]
@@ -32,22 +32,22 @@ impl Explain {
         &self.place
     }
 
-    /// `doing` reads after "cannot" and before the digest: `fetch`.
+    /// `doing` reads after "cannot" and before the object: `fetch`.
     pub(super) fn error(
         &self,
         doing: &str,
-        digest: Option<Digest>,
+        object: Option<Object>,
         error: &opendal::Error,
     ) -> Error {
         let said = self.scrub.line(error.message());
         let (kind, hint) = judge(error, &said);
         let place = &self.place;
-        let text = match digest {
+        let text = match object {
             _ if is_absent_bucket(&said) => format!("there is no bucket {}", self.bucket),
-            Some(digest) if kind == ErrorKind::NotFound => {
-                format!("there is no {digest} in {place}")
+            Some(object) if kind == ErrorKind::NotFound => {
+                format!("there is no {object} in {place}")
             }
-            Some(digest) => format!("cannot {doing} {digest} in {place}"),
+            Some(object) => format!("cannot {doing} {object} in {place}"),
             None => format!("cannot {doing} {place}"),
         };
         let text = Error::new(kind, text).with_source(Said(said));

@@ -6,23 +6,28 @@
 //! from failing each other, and lets a server say how long to wait.
 
 use std::error::Error as _;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, RANGE, RETRY_AFTER};
+use futures_core::Stream;
+use http::header::{CONTENT_LENGTH, RANGE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
-use reqwest::{Body, Client};
-use time::OffsetDateTime;
+use reqwest::{Body, Client, ClientBuilder};
 
 use super::Tuning;
-use super::body::{Incoming, Outgoing, stuck_error};
 #[cfg(feature = "object-storage-oss")]
 use super::keys::Signing;
-use crate::pace::{Pace, retry_after};
-use crate::patience::{Patience, Progress};
+use crate::http::{Attempts, Broken, Incoming, Outgoing, Settings, asked_for, client, may_pass};
+use crate::pace::Pace;
+use crate::patience::{Patience, Progress, Stuck};
 use crate::transport::config::Content;
+
+/// A connection that is not there by then will not be.
+const CONNECT: Duration = Duration::from_secs(15);
 
 /// Answers that are not an object's bytes: XML, JSON, error pages, in bytes.
 const ANSWER: u64 = 1 << 20;
@@ -37,15 +42,22 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(client: Client, content: &Content, tuning: Tuning) -> Self {
-        Self {
-            client,
+    pub(super) fn new(content: &Content, tuning: Tuning) -> crate::Result<Self> {
+        let settings = Settings {
+            section: "content",
+            ca_file: content.ca_file.as_deref(),
+            insecure: content.insecure_skip_verify,
+            proxy: content.proxy.as_deref(),
+            connect_timeout: content.timeout.min(CONNECT),
+        };
+        Ok(Self {
+            client: client(&settings, ClientBuilder::http1_only)?,
             patience: content.patience(tuning.window),
             retries: content.retries,
             pace: tuning.pace,
             #[cfg(feature = "object-storage-oss")]
             signing: Signing::new(content),
-        }
+        })
     }
 
     async fn send(&self, parts: &Parts, body: Buffer) -> Result<Response<Body>> {
@@ -56,9 +68,9 @@ impl Http {
             parts
         };
         let progress = Arc::new(Progress::outgoing(self.patience));
-        let body = match body.len() {
+        let body = match body.len() as u64 {
             0 => Body::default(),
-            _ => Body::wrap(Outgoing::new(body, Arc::clone(&progress))),
+            bytes => Body::wrap(Outgoing::new(body, bytes, Arc::clone(&progress))),
         };
         let mut request = Request::new(body);
         *request.method_mut() = parts.method.clone();
@@ -77,7 +89,7 @@ impl Http {
             .filter(|_| parts.method != Method::HEAD)
             .and_then(|length| length.to_str().ok()?.parse().ok());
         let most = most(parts, head.status);
-        let stream = Incoming::new(body, most, self.patience);
+        let stream = Answered(Incoming::new(body, most, self.patience));
         Ok(Response::from_parts(head, HttpBody::new(stream, size)))
     }
 }
@@ -85,7 +97,7 @@ impl Http {
 impl HttpTransport for Http {
     async fn fetch(&self, request: Request<Buffer>) -> Result<Response<HttpBody>> {
         let (parts, body) = request.into_parts();
-        let mut attempt = 0;
+        let mut attempts = Attempts::new(self.pace, self.retries);
         loop {
             let outcome = self.send(&parts, body.clone()).await;
             let asked = match &outcome {
@@ -93,17 +105,44 @@ impl HttpTransport for Http {
                     refused(&parts.method, response.status())?;
                     return self.receive(&parts, outcome?);
                 }
-                Ok(response) => asked_for(response),
+                Ok(response) => asked_for(response.headers()),
                 Err(_) => None,
             };
-            if attempt == self.retries {
+            if attempts.are_over() {
                 return self.receive(&parts, outcome?);
             }
             drop(outcome);
-            tokio::time::sleep(self.pace.before(attempt, asked)).await;
-            attempt += 1;
+            attempts.wait(asked).await;
         }
     }
+}
+
+/// An answer's body as opendal takes it.
+struct Answered(Incoming);
+
+impl Stream for Answered {
+    type Item = Result<Buffer>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Buffer>>> {
+        let next = self.0.poll_next(cx);
+        next.map(|next| next.map(|bytes| bytes.map(Buffer::from).map_err(broken)))
+    }
+}
+
+fn broken(broken: Broken) -> Error {
+    match broken {
+        Broken::Connection(error) => failed(error),
+        Broken::Stuck(stuck) => stuck_error(stuck),
+        Broken::TooLong => {
+            let text = "the server sent more than was asked for";
+            Error::new(ErrorKind::Unexpected, text)
+        }
+    }
+}
+
+/// The error for a server that is waited for no longer.
+fn stuck_error(stuck: Stuck) -> Error {
+    Error::new(ErrorKind::Unexpected, stuck.to_string()).set_temporary()
 }
 
 /// Statuses that opendal could only pass on without a word: of redirects, and of refusals whose body a HEAD lacks.
@@ -130,15 +169,6 @@ fn refused(method: &Method, status: StatusCode) -> Result<()> {
     Err(Error::new(kind, text))
 }
 
-fn may_pass(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
-}
-
-fn asked_for(response: &Response<Body>) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    retry_after(value, OffsetDateTime::now_utc())
-}
-
 /// What may come in answer to a request, in bytes.
 fn most(parts: &Parts, status: StatusCode) -> u64 {
     if parts.method != Method::GET || !status.is_success() {
@@ -157,7 +187,7 @@ fn most(parts: &Parts, status: StatusCode) -> u64 {
 }
 
 /// An error of the connection, in words, without its URL: it may pass.
-pub(super) fn failed(error: reqwest::Error) -> Error {
+fn failed(error: reqwest::Error) -> Error {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -4,8 +4,6 @@
 //! our own HTTP transport (`http.rs`), which is where retries, time limits and bounds on answers are; its retry and
 //! timeout layers, its reqwest client, its logging and its look at the environment stay out.
 
-mod body;
-mod client;
 mod download;
 mod error;
 mod http;
@@ -14,21 +12,19 @@ mod keys;
 mod service;
 mod upload;
 
-use std::ops::Range;
 use std::time::Duration;
 
-use bytes::Bytes;
 use opendal::{ErrorKind, Operator};
-use tokio::sync::mpsc;
 
 use self::error::Explain;
 use super::budget::{self, Budget};
 use super::config::Content;
-use super::{Call, ContentTransport, Existing, Pieces, Published};
+use super::{Call, ContentTransport, Existing, Presence, Published, Ranges, Sink, Source};
 use crate::pace::Pace;
 use crate::patience;
 use crate::words::digest::Digest;
 use crate::words::error::Result;
+use crate::words::object::{Object, ObjectName};
 
 /// Parts of one object under way at once. With the two that an upload holds besides, it leaves a part's worth of the
 /// budget to others for as long as it lasts.
@@ -75,7 +71,7 @@ impl ObjectStorage {
 
     pub(super) fn tuned(content: &Content, tuning: Tuning) -> Result<Self> {
         let explain = Explain::new(content);
-        let http = http::Http::new(client::new(content)?, content, tuning);
+        let http = http::Http::new(content, tuning)?;
         let operator = service::operator(content, http, &explain)?;
         Ok(Self {
             operator,
@@ -87,17 +83,17 @@ impl ObjectStorage {
         })
     }
 
-    async fn stat(&self, digest: Digest) -> Result<Option<u64>> {
-        match self.operator.stat(&super::key(digest)).await {
+    async fn stat(&self, object: Object) -> Result<Option<u64>> {
+        match self.operator.stat(&object.key()).await {
             Ok(metadata) => Ok(Some(metadata.content_length())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.explain.error("look for", Some(digest), &error)),
+            Err(error) => Err(self.explain.error("look for", Some(object), &error)),
         }
     }
 
     /// A HEAD has no body, so it cannot tell an absent bucket from an absent object; a GET can.
     async fn look(&self) -> Result<()> {
-        let key = super::key(Digest::from_u64(0));
+        let key = ObjectName::Digest(Digest::from_u64(0)).key();
         match self.operator.read_with(&key).range(0..1).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::RangeNotSatisfied => Ok(()),
@@ -117,28 +113,16 @@ impl ContentTransport for ObjectStorage {
         self.place.clone()
     }
 
-    fn size(&self, digest: Digest) -> Call<'_, Option<u64>> {
-        Box::pin(self.stat(digest))
+    fn size(&self, object: Object) -> Call<'_, Presence> {
+        Box::pin(async move { self.stat(object).await.map(Presence::from) })
     }
 
-    fn publish(
-        &self,
-        digest: Digest,
-        size: u64,
-        existing: Existing,
-        pieces: Pieces,
-    ) -> Call<'_, Published> {
-        Box::pin(self.send(digest, size, existing, pieces))
+    fn publish(&self, object: Object, existing: Existing, source: Source) -> Call<'_, Published> {
+        Box::pin(self.send(object, existing, source))
     }
 
-    fn fetch(
-        &self,
-        digest: Digest,
-        range: Option<Range<u64>>,
-        limit: u64,
-        sink: mpsc::Sender<Bytes>,
-    ) -> Call<'_, u64> {
-        Box::pin(self.bring(digest, range, limit, sink))
+    fn fetch(&self, object: Object, ranges: Ranges, sink: Sink) -> Call<'_, u64> {
+        Box::pin(self.receive(object, ranges, sink))
     }
 
     fn check(&self) -> Call<'_, ()> {

@@ -10,102 +10,102 @@ use opendal::{Buffer, Writer};
 use tokio::runtime::Handle;
 
 use super::{CONCURRENCY, ObjectStorage};
+use crate::http::Attempts;
 use crate::transport::budget::{Share, Window, held_by};
 use crate::transport::parts::{LARGEST_PART, part_size};
-use crate::transport::source::Source;
-use crate::transport::{Existing, Pieces, Published, key, other_size};
-use crate::words::digest::Digest;
+use crate::transport::{Existing, Pieces, Published, Source, kept};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::Object;
 
 impl ObjectStorage {
     pub(super) async fn send(
         &self,
-        digest: Digest,
-        size: u64,
+        object: Object,
         existing: Existing,
-        pieces: Pieces,
+        source: Source,
     ) -> Result<Published> {
+        let size = source.size();
         let part = part_size(size);
         if part > LARGEST_PART {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("{digest} has {size} bytes: too large for an object"),
+                format!("{object} has {size} bytes: too large for an object"),
             ));
         }
-        if existing == Existing::Keep {
-            match self.stat(digest).await? {
-                Some(found) if found == size => return Ok(Published::Already),
-                Some(found) => return Err(other_size(digest, &self.place, found, size)),
-                None => {}
-            }
+        if existing == Existing::Keep
+            && let Some(found) = self.stat(object).await?
+        {
+            return kept(object, &self.place, found, size);
         }
-        let source = Source::new(digest, size, pieces);
+        let pieces = source.begin().await?;
         let sent = if size <= part {
-            self.send_at_once(digest, source).await
+            self.send_at_once(object, pieces).await
         } else {
-            self.send_in_parts(digest, source, part).await
+            self.send_in_parts(object, pieces, part).await
         };
         match sent {
             // The last answer may have got lost, and its retry been refused, after the object became visible.
             Err(Failed::Last(error)) if existing == Existing::Keep => {
-                match self.stat(digest).await {
-                    Ok(Some(found)) if found == size => Ok(Published::Sent),
+                match self.stat(object).await {
+                    Ok(Some(found)) if found == size => Ok(Published::unnamed(true)),
                     _ => Err(error),
                 }
             }
             Err(Failed::Last(error) | Failed::Early(error)) => Err(error),
-            Ok(()) => self.confirm(digest, size).await.map(|()| Published::Sent),
+            Ok(()) => {
+                self.confirm(object, size).await?;
+                Ok(Published::unnamed(true))
+            }
         }
     }
 
     /// Looks for an object that a server has just said it took. A completion may be answered with 200 and an error in its
     /// body, and whoever stands before the server may answer in its place, with a page to log in for one. One look is
     /// enough where the object is there; where it is not, others follow at the usual pace.
-    async fn confirm(&self, digest: Digest, size: u64) -> Result<()> {
-        let mut looks = 0;
+    async fn confirm(&self, object: Object, size: u64) -> Result<()> {
+        let mut looks = Attempts::new(self.pace, self.retries);
         loop {
-            let found = self.stat(digest).await?;
+            let found = self.stat(object).await?;
             if found == Some(size) {
                 return Ok(());
             }
-            if looks == self.retries {
-                return Err(untaken(digest, &self.place, found, size));
+            if looks.are_over() {
+                return Err(untaken(object, &self.place, found, size));
             }
-            tokio::time::sleep(self.pace.before(looks, None)).await;
-            looks += 1;
+            looks.wait(None).await;
         }
     }
 
-    async fn send_at_once(&self, digest: Digest, mut source: Source) -> Result<(), Failed> {
-        let share = std::sync::Arc::new(self.budget.take(source.left()).await);
-        let part = source.part(source.left()).await?;
+    async fn send_at_once(&self, object: Object, mut pieces: Pieces) -> Result<(), Failed> {
+        let share = std::sync::Arc::new(self.budget.take(pieces.left()).await);
+        let part = pieces.part(pieces.left()).await?;
         let buffer: Buffer = part
             .into_iter()
             .map(|bytes| held_by(bytes, share.clone()))
             .collect();
-        source.finish().await?;
-        match self.operator.write(&key(digest), buffer).await {
+        pieces.finish().await?;
+        match self.operator.write(&object.key(), buffer).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(Failed::Last(self.unsent(digest, &error))),
+            Err(error) => Err(Failed::Last(self.unsent(object, &error))),
         }
     }
 
     async fn send_in_parts(
         &self,
-        digest: Digest,
-        mut source: Source,
+        object: Object,
+        mut pieces: Pieces,
         part: u64,
     ) -> Result<(), Failed> {
         let (window, concurrency) = self.window(part).await;
-        let key = key(digest);
+        let key = object.key();
         let writer = self.operator.writer_with(&key).concurrent(concurrency);
-        let writer = writer.await.map_err(|error| self.unsent(digest, &error))?;
+        let writer = writer.await.map_err(|error| self.unsent(object, &error))?;
         let mut upload = Upload(Some(writer));
         let result = self
-            .write_parts(digest, &mut source, part, &window, &mut upload)
+            .write_parts(object, &mut pieces, part, &window, &mut upload)
             .await;
         let result = match result {
-            Ok(()) => source.finish().await.map_err(Failed::from),
+            Ok(()) => pieces.finish().await.map_err(Failed::from),
             failed => failed,
         };
         if let Err(failed) = result {
@@ -116,30 +116,30 @@ impl ObjectStorage {
             Ok(()) => Ok(()),
             Err(error) => {
                 upload.abort().await;
-                Err(Failed::Last(self.unsent(digest, &error)))
+                Err(Failed::Last(self.unsent(object, &error)))
             }
         }
     }
 
     async fn write_parts(
         &self,
-        digest: Digest,
-        source: &mut Source,
+        object: Object,
+        pieces: &mut Pieces,
         part: u64,
         window: &Window,
         upload: &mut Upload,
     ) -> Result<(), Failed> {
-        while source.left() > 0 {
+        while pieces.left() > 0 {
             let turn = window.turn().await;
-            let len = part.min(source.left());
-            let bytes = source.part(len).await?;
+            let len = part.min(pieces.left());
+            let bytes = pieces.part(len).await?;
             let buffer: Buffer = bytes
                 .into_iter()
                 .map(|bytes| held_by(bytes, turn.clone()))
                 .collect();
             drop(turn);
             let written = upload.write(buffer).await;
-            written.map_err(|error| self.unsent(digest, &error))?;
+            written.map_err(|error| self.unsent(object, &error))?;
         }
         Ok(())
     }
@@ -163,14 +163,14 @@ impl ObjectStorage {
         (bytes <= self.budget.total()).then(|| self.budget.try_take(bytes))?
     }
 
-    fn unsent(&self, digest: Digest, error: &opendal::Error) -> Error {
-        let error = self.explain.error("publish", Some(digest), error);
+    fn unsent(&self, object: Object, error: &opendal::Error) -> Error {
+        let error = self.explain.error("publish", Some(object), error);
         if error.kind() == ErrorKind::NotFound && error.hint().is_none() {
             // What was not found is the upload: the server has forgotten it, or somebody has aborted it.
             return Error::new(
                 ErrorKind::Unavailable,
                 format!(
-                    "the upload of {digest} to {} was given up by the server",
+                    "the upload of {object} to {} was given up by the server",
                     self.place
                 ),
             )
@@ -180,14 +180,14 @@ impl ObjectStorage {
     }
 }
 
-fn untaken(digest: Digest, place: &str, found: Option<u64>, size: u64) -> Error {
+fn untaken(object: Object, place: &str, found: Option<u64>, size: u64) -> Error {
     let what = match found {
         Some(found) => format!("has it with {found} bytes, not {size}"),
         None => "does not have it".to_owned(),
     };
     Error::new(
         ErrorKind::Unavailable,
-        format!("{place} took {digest} and {what}"),
+        format!("{place} took {object} and {what}"),
     )
     .with_hint("something on the way answers in its place, or it fails without saying so")
 }

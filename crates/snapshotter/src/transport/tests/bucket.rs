@@ -1,15 +1,16 @@
 //! The suite against a real S3 protocol server, and how memory is shared there.
 
+use std::sync::Arc;
+
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use tokio::sync::mpsc;
 
-use super::suite::{Stand, content, content_suite, fetch, publish, source};
+use super::suite::{SENT, Stand, content, content_suite, fetch, publish, source, stream};
 use crate::transport::object::{ObjectStorage, Tuning};
 use crate::transport::parts::PART;
-use crate::transport::{
-    Content, ContentProvider, ContentTransport, Existing, Published, key, open,
-};
+use crate::transport::{Content, ContentProvider, ContentTransport, Existing, Source, open};
 use crate::words::digest::Digest;
+use crate::words::object::Object;
 
 /// What leads to the server with its own key.
 pub(super) fn configuration(endpoint: &str, bucket: &str) -> Content {
@@ -26,12 +27,12 @@ fn server() -> S3 {
 }
 
 impl Stand for S3 {
-    fn open(&self) -> Box<dyn ContentTransport> {
+    fn open(&self) -> Arc<dyn ContentTransport> {
         open(&configuration(&self.endpoint(), self.bucket())).unwrap()
     }
 
-    fn put(&self, digest: Digest, bytes: &[u8]) {
-        S3::put(self, &key(digest), bytes);
+    fn put(&self, object: Object, bytes: &[u8]) {
+        S3::put(self, &object.key(), bytes);
     }
 
     fn keys(&self) -> Vec<String> {
@@ -66,15 +67,15 @@ fn with_budget(server: &S3, budget: u32) -> ObjectStorage {
 #[tokio::test]
 async fn memory_for_two_parts_is_enough_for_any_number_of_uploads_and_downloads() {
     let server = server();
-    let transport = std::sync::Arc::new(with_budget(&server, 2 * PART as u32));
+    let transport = Arc::new(with_budget(&server, 2 * PART as u32));
     let tasks: Vec<_> = (0..6_u64)
         .map(|seed| {
-            let transport = std::sync::Arc::clone(&transport);
+            let transport = Arc::clone(&transport);
             tokio::spawn(async move {
-                let (digest, bytes) = content(seed, 3 * PART + seed);
-                let sent = publish(&*transport, digest, &bytes, Existing::Keep).await;
-                assert_eq!(sent.unwrap(), Published::Sent);
-                let back = fetch(&*transport, digest, None, u64::MAX).await.unwrap();
+                let (object, bytes) = content(seed, 3 * PART + seed);
+                let sent = publish(&*transport, object, &bytes, Existing::Keep).await;
+                assert_eq!(sent.unwrap(), SENT);
+                let back = fetch(&*transport, object, None, u64::MAX).await.unwrap();
                 assert!(back == bytes);
             })
         })
@@ -90,18 +91,18 @@ async fn a_large_upload_leaves_memory_for_small_ones() {
     let server = server();
     let transport = with_budget(&server, crate::transport::budget::DEFAULT);
     let (large, _) = content(1, 10);
-    let (sender, receiver) = mpsc::channel(1);
-    let mut waiting = transport.publish(large, 9 * PART, Existing::Replace, receiver);
+    let (source, begun) = Source::stream(9 * PART);
+    let mut waiting = transport.publish(large, Existing::Replace, source);
     let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx)));
     assert!(poll.await.is_pending(), "it has no bytes yet");
     assert!(!transport.budget().is_whole());
-    let (digest, bytes) = content(2, PART);
-    publish(&transport, digest, &bytes, Existing::Keep)
+    let (object, bytes) = content(2, PART);
+    publish(&transport, object, &bytes, Existing::Keep)
         .await
         .unwrap();
-    let back = fetch(&transport, digest, None, PART).await.unwrap();
+    let back = fetch(&transport, object, None, PART).await.unwrap();
     assert!(back == bytes);
-    drop((waiting, sender));
+    drop((waiting, begun));
 }
 
 #[test]
@@ -109,14 +110,14 @@ fn a_runtime_that_shuts_down_in_mid_upload_just_does() {
     let server = server();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let transport = server.open();
-    let (sender, receiver) = mpsc::channel(1);
+    let (source, mut begun) = Source::stream(9 * PART);
     let half = content(1, 2 * PART).1;
     runtime.spawn(async move {
-        let digest = Digest::from_u64(1);
-        let sent = transport.publish(digest, 9 * PART, Existing::Replace, receiver);
-        sent.await
+        let object = stream(Digest::from_u64(1), 9 * PART);
+        transport.publish(object, Existing::Replace, source).await
     });
     runtime.block_on(async {
+        let sender = begun.recv().await.unwrap();
         for piece in half.chunks(1 << 20) {
             sender.send(Ok(piece.to_vec().into())).await.unwrap();
         }
@@ -129,11 +130,11 @@ fn a_runtime_that_shuts_down_in_mid_upload_just_does() {
 async fn a_part_larger_than_the_whole_budget_still_goes_through() {
     let server = server();
     let transport = with_budget(&server, 1 << 20);
-    let (digest, bytes) = content(1, 2 * PART + 1);
-    publish(&transport, digest, &bytes, Existing::Keep)
+    let (object, bytes) = content(1, 2 * PART + 1);
+    publish(&transport, object, &bytes, Existing::Keep)
         .await
         .unwrap();
-    assert!(fetch(&transport, digest, None, u64::MAX).await.unwrap() == bytes);
+    assert!(fetch(&transport, object, None, u64::MAX).await.unwrap() == bytes);
     assert!(transport.budget().is_whole());
 }
 
@@ -141,10 +142,10 @@ async fn a_part_larger_than_the_whole_budget_still_goes_through() {
 async fn fetched_bytes_count_until_they_are_dropped() {
     let server = server();
     let transport = with_budget(&server, 48 << 20);
-    let (digest, bytes) = content(1, 1000);
-    server.put(&key(digest), &bytes);
+    let (object, bytes) = content(1, 1000);
+    server.put(&object.key(), &bytes);
     let (sender, mut receiver) = mpsc::channel(8);
-    transport.fetch(digest, None, 1000, sender).await.unwrap();
+    transport.fetch(object, None, sender).await.unwrap();
     let bytes = receiver.recv().await.unwrap();
     assert!(!transport.budget().is_whole());
     drop(bytes);
@@ -156,13 +157,13 @@ async fn fetched_bytes_count_until_they_are_dropped() {
 async fn memory_comes_back_from_uploads_that_failed_or_were_dropped() {
     let server = server();
     let transport = with_budget(&server, 48 << 20);
-    let (digest, bytes) = content(1, 3 * PART);
-    let short = transport.publish(digest, 4 * PART, Existing::Keep, source(&bytes, None));
+    let (object, bytes) = content(1, 3 * PART);
+    let short = transport.publish(object, Existing::Keep, source(&bytes, 4 * PART, None));
     short.await.unwrap_err();
     // What was under way is dropped by other tasks: all of the budget is there in the end.
     drop(transport.budget().take(u64::MAX).await);
-    let (_sender, receiver) = mpsc::channel(1);
-    let mut dropped = transport.publish(digest, 4 * PART, Existing::Keep, receiver);
+    let (source, _begun) = Source::stream(4 * PART);
+    let mut dropped = transport.publish(object, Existing::Keep, source);
     let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(dropped.as_mut().poll(cx)));
     assert!(poll.await.is_pending());
     drop(dropped);
@@ -172,10 +173,10 @@ async fn memory_comes_back_from_uploads_that_failed_or_were_dropped() {
 #[tokio::test]
 async fn an_altered_object_is_fetched_as_it_is() {
     let server = server();
-    let (digest, bytes) = content(1, 1000);
+    let (object, bytes) = content(1, 1000);
     let mut altered = bytes.to_vec();
     altered[500] ^= 1;
-    server.put(&key(digest), &altered);
+    server.put(&object.key(), &altered);
     // Whoever receives it hashes it: that is the contract, and the place where damage is found.
-    assert!(fetch(&*server.open(), digest, None, 1000).await.unwrap() == altered);
+    assert!(fetch(&*server.open(), object, None, 1000).await.unwrap() == altered);
 }

@@ -31,8 +31,8 @@ async fn asked(content_of: &Content, weather: &Weather) -> (Vec<Asked>, Error) {
         ..Tuning::default()
     };
     let transport = ObjectStorage::tuned(content_of, tuning).unwrap();
-    let (digest, bytes) = content(1, 100);
-    let error = publish(&transport, digest, &bytes, Existing::Replace).await;
+    let (object, bytes) = content(1, 100);
+    let error = publish(&transport, object, &bytes, Existing::Replace).await;
     (weather.asked(), error.unwrap_err())
 }
 
@@ -51,8 +51,7 @@ async fn assert_goes(provider: ContentProvider, path: &str, signed: &str) {
     let (asked, error) = asked(&configuration(provider, &weather.endpoint()), &weather).await;
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     let last = asked.last().expect("a request");
-    let hex = content(1, 100).0.hex();
-    let path = path.replace("KEY", &format!("xxh3/{hex}"));
+    let path = path.replace("KEY", &content(1, 100).0.key());
     let decoded = last.target.replace("%2F", "/");
     assert!(
         decoded.starts_with(&path),

@@ -66,18 +66,18 @@ fn assert_clean(text: &str) {
 }
 
 async fn errors_of(transport: &ObjectStorage) -> Vec<Error> {
-    let (digest, bytes) = content(1, 100);
+    let (object, bytes) = content(1, 100);
     let (large, many) = content(2, PART + 1);
     vec![
         transport.check().await.unwrap_err(),
-        transport.size(digest).await.unwrap_err(),
-        publish(transport, digest, &bytes, Existing::Replace)
+        transport.size(object).await.unwrap_err(),
+        publish(transport, object, &bytes, Existing::Replace)
             .await
             .unwrap_err(),
         publish(transport, large, &many, Existing::Replace)
             .await
             .unwrap_err(),
-        fetch(transport, digest, None, 100).await.unwrap_err(),
+        fetch(transport, object, None, 100).await.unwrap_err(),
     ]
 }
 
@@ -101,7 +101,7 @@ async fn a_server_that_sends_our_keys_back_does_not_get_them_printed() {
         assert_clean(&format!("{content:?} {transport:?} {transport:#?}"));
         for error in [
             transport.check().await,
-            transport.size(content_digest()).await.map(drop),
+            transport.size(some_object()).await.map(drop),
         ] {
             if let Err(error) = error {
                 assert_clean(&all_of(&error));
@@ -179,7 +179,7 @@ fn no_provider_logs_its_keys_at_any_level() {
     assert!(status.success());
 }
 
-fn content_digest() -> crate::Digest {
+fn some_object() -> crate::words::object::Object {
     content(1, 100).0
 }
 
@@ -203,8 +203,8 @@ async fn keys_in_a_proxy_stay_there_too() {
 async fn child_with_an_environment() {
     let endpoint = std::env::var("TESTKIT_S3_ENDPOINT").unwrap();
     let transport = transport(&configuration(&endpoint, "ckpt"));
-    let (digest, bytes) = content(1, 100);
-    publish(&transport, digest, &bytes, Existing::Keep)
+    let (object, bytes) = content(1, 100);
+    publish(&transport, object, &bytes, Existing::Keep)
         .await
         .unwrap();
 }

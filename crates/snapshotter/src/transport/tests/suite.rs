@@ -1,23 +1,26 @@
 //! The contract as tests: the same for every implementation.
 //!
-//! An implementation brings a [`Stand`] and says `content_suite!(its_stand)`.
+//! An implementation brings a [`Stand`] and says `content_suite!(its_stand)`. Half of what is sent there are streams, which
+//! have their XXH3-64 for a name, the other half packs, which have their id.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::transport::parts::PART;
-use crate::transport::{ContentTransport, Existing, Published};
-use crate::words::digest::Digest;
+use crate::transport::{ContentTransport, Existing, Presence, Published, Source};
+use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::{Object, ObjectId, ObjectKind, ObjectName};
 
 /// A place to test against, and a look behind the transport's back.
-pub(super) trait Stand {
-    fn open(&self) -> Box<dyn ContentTransport>;
-    /// Puts an object there, whatever its digest really is.
-    fn put(&self, digest: Digest, bytes: &[u8]);
+pub(crate) trait Stand {
+    fn open(&self) -> Arc<dyn ContentTransport>;
+    /// Puts an object there, whatever its bytes should be.
+    fn put(&self, object: Object, bytes: &[u8]);
     /// The names of the objects that are visible.
     fn keys(&self) -> Vec<String>;
     /// How many unfinished uploads are left behind.
@@ -38,6 +41,8 @@ macro_rules! content_suite {
             a_dropped_future_leaves_nothing,
             a_failed_replacement_leaves_what_was_there,
             ranges_come_alone,
+            several_ranges_come_one_after_the_other,
+            a_range_of_a_file_is_a_source,
             what_is_absent_is_not_found,
             more_than_the_limit_is_refused,
             a_receiver_that_leaves_ends_the_call,
@@ -55,50 +60,98 @@ macro_rules! content_suite {
         )*
     };
 }
-pub(super) use content_suite;
+pub(crate) use content_suite;
 
 const PIECE: usize = 1 << 20;
 
-/// Bytes that are the same for one seed, and their digest.
-pub(super) fn content(seed: u64, len: u64) -> (Digest, Bytes) {
+/// What an implementation without names of its own says.
+pub(crate) const SENT: Published = Published {
+    sent: true,
+    sha256: None,
+};
+pub(crate) const ALREADY: Published = Published {
+    sent: false,
+    sha256: None,
+};
+
+/// Bytes that are the same for one seed, and the object that they are: a stream for an even one, a pack for an odd one.
+pub(crate) fn content(seed: u64, len: u64) -> (Object, Bytes) {
     let bytes = Bytes::from(testkit::prng::random_bytes(seed, len as usize));
-    (Digest::of(&bytes), bytes)
+    let object = match seed % 2 {
+        0 => stream(Digest::of(&bytes), len),
+        _ => pack(*Checksum::of(&bytes).as_bytes(), len),
+    };
+    (object, bytes)
 }
 
-/// A source of `bytes`, in pieces, then perhaps an error.
-pub(super) fn source(bytes: &Bytes, last: Option<Error>) -> mpsc::Receiver<Result<Bytes>> {
-    let (sender, receiver) = mpsc::channel(2);
-    let mut bytes = bytes.clone();
+pub(crate) fn stream(digest: Digest, most: u64) -> Object {
+    Object::stream(digest, None, most)
+}
+
+pub(crate) fn pack(hash: [u8; 32], most: u64) -> Object {
+    let kind = ObjectKind::Pack;
+    let id = ObjectId { kind, hash };
+    Object {
+        name: ObjectName::Id(id),
+        id: Some(id),
+        most,
+    }
+}
+
+/// A source of so many bytes that brings these, in pieces, then perhaps an error.
+pub(crate) fn source(bytes: &Bytes, size: u64, last: Option<&'static str>) -> Source {
+    let (source, mut begun) = Source::stream(size);
+    let bytes = bytes.clone();
     tokio::spawn(async move {
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(PIECE));
-            if sender.send(Ok(piece)).await.is_err() {
-                return;
+        'begun: while let Some(sink) = begun.recv().await {
+            let mut left = bytes.clone();
+            while !left.is_empty() {
+                let piece = left.split_to(left.len().min(PIECE));
+                if sink.send(Ok(piece)).await.is_err() {
+                    continue 'begun;
+                }
+            }
+            if let Some(text) = last {
+                let _ = sink.send(Err(Error::damaged(text))).await;
             }
         }
-        if let Some(error) = last {
-            let _ = sender.send(Err(error)).await;
-        }
     });
-    receiver
+    source
 }
 
-pub(super) async fn publish(
+/// Sends it. A name that the place gives it is its SHA-256, and left out of the answer.
+pub(crate) async fn publish(
     transport: &dyn ContentTransport,
-    digest: Digest,
+    object: Object,
     bytes: &Bytes,
     existing: Existing,
 ) -> Result<Published> {
-    let pieces = source(bytes, None);
-    let size = bytes.len() as u64;
-    transport.publish(digest, size, existing, pieces).await
+    let source = source(bytes, bytes.len() as u64, None);
+    let published = transport.publish(object, existing, source).await?;
+    if let Some(sha256) = published.sha256 {
+        assert_eq!(sha256, Sha256::of(bytes));
+    }
+    let sha256 = None;
+    Ok(Published {
+        sha256,
+        ..published
+    })
 }
 
-pub(super) async fn fetch(
+pub(crate) async fn fetch(
     transport: &dyn ContentTransport,
-    digest: Digest,
+    object: Object,
     range: Option<Range<u64>>,
-    limit: u64,
+    most: u64,
+) -> Result<Vec<u8>> {
+    fetch_ranges(transport, object, range.map(|range| vec![range]), most).await
+}
+
+async fn fetch_ranges(
+    transport: &dyn ContentTransport,
+    object: Object,
+    ranges: Option<Vec<Range<u64>>>,
+    most: u64,
 ) -> Result<Vec<u8>> {
     let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
     let consumer = tokio::spawn(async move {
@@ -108,12 +161,18 @@ pub(super) async fn fetch(
         }
         all
     });
-    let said = transport.fetch(digest, range, limit, sender).await;
+    let object = Object { most, ..object };
+    let said = transport.fetch(object, ranges, sender).await;
     let all = consumer.await.unwrap();
-    assert!(all.len() as u64 <= limit, "more than the limit came");
+    assert!(all.len() as u64 <= most, "more than there may be came");
     let said = said?;
     assert_eq!(said, all.len() as u64);
     Ok(all)
+}
+
+/// Whether there is none, as far as the place can tell.
+async fn is_absent(transport: &dyn ContentTransport, object: Object) -> bool {
+    !matches!(transport.size(object).await.unwrap(), Presence::Size(_))
 }
 
 /// Uploads are also cleaned up in the background: soon, but when is nobody's promise.
@@ -128,39 +187,40 @@ async fn assert_nothing_left(stand: &impl Stand, keys: &[String]) {
     panic!("{} unfinished uploads stay behind", stand.litter());
 }
 
-pub(super) async fn streams_of_all_lengths_come_back_as_they_were(stand: &impl Stand) {
+pub(crate) async fn streams_of_all_lengths_come_back_as_they_were(stand: &impl Stand) {
     let transport = stand.open();
     let lengths = [0, 20, PIECE as u64, PART, PART + 1, 3 * PART + 12_345];
     for (seed, len) in lengths.into_iter().enumerate() {
-        let (digest, bytes) = content(seed as u64, len);
-        let sent = publish(&*transport, digest, &bytes, Existing::Keep).await;
-        assert_eq!(sent.unwrap(), Published::Sent, "{len}");
-        assert_eq!(transport.size(digest).await.unwrap(), Some(len));
-        let back = fetch(&*transport, digest, None, len).await.unwrap();
+        let (object, bytes) = content(seed as u64, len);
+        let sent = publish(&*transport, object, &bytes, Existing::Keep).await;
+        assert_eq!(sent.unwrap(), SENT, "{len}");
+        let found = transport.size(object).await.unwrap();
+        assert_eq!(found, Presence::Size(len));
+        let back = fetch(&*transport, object, None, len).await.unwrap();
         assert!(back == bytes, "{len} bytes came back as others");
-        assert!(stand.keys().contains(&format!("xxh3/{}", digest.hex())));
+        assert!(stand.keys().contains(&object.key()));
     }
     assert_eq!(stand.keys().len(), lengths.len());
     assert_eq!(stand.litter(), 0);
 }
 
-pub(super) async fn what_is_there_is_not_sent_again(stand: &impl Stand) {
+pub(crate) async fn what_is_there_is_not_sent_again(stand: &impl Stand) {
     let transport = stand.open();
-    let (digest, bytes) = content(1, 50_000);
-    publish(&*transport, digest, &bytes, Existing::Keep)
+    let (object, bytes) = content(1, 50_000);
+    publish(&*transport, object, &bytes, Existing::Keep)
         .await
         .unwrap();
-    let (sender, receiver) = mpsc::channel(1);
-    let again = transport.publish(digest, 50_000, Existing::Keep, receiver);
-    assert_eq!(again.await.unwrap(), Published::Already);
-    assert!(sender.is_closed(), "the source is still wanted");
+    let (source, mut begun) = Source::stream(50_000);
+    let again = transport.publish(object, Existing::Keep, source);
+    assert!(!again.await.unwrap().sent);
+    assert!(begun.recv().await.is_none(), "the source was begun");
 }
 
-pub(super) async fn an_object_of_another_size_is_an_error_until_it_is_replaced(stand: &impl Stand) {
+pub(crate) async fn an_object_of_another_size_is_an_error_until_it_is_replaced(stand: &impl Stand) {
     let transport = stand.open();
-    let (digest, bytes) = content(2, 9 << 20);
-    stand.put(digest, b"half an object");
-    let error = publish(&*transport, digest, &bytes, Existing::Keep)
+    let (object, bytes) = content(2, 9 << 20);
+    stand.put(object, b"half an object");
+    let error = publish(&*transport, object, &bytes, Existing::Keep)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
@@ -170,34 +230,33 @@ pub(super) async fn an_object_of_another_size_is_an_error_until_it_is_replaced(s
         "{text}"
     );
     assert!(
-        text.contains(&digest.to_string()) && text.contains(&transport.place()),
+        text.contains(&object.to_string()) && text.contains(&transport.place()),
         "{text}"
     );
-    assert_eq!(transport.size(digest).await.unwrap(), Some(14));
-    let replaced = publish(&*transport, digest, &bytes, Existing::Replace).await;
-    assert_eq!(replaced.unwrap(), Published::Sent);
-    assert!(fetch(&*transport, digest, None, 9 << 20).await.unwrap() == bytes);
-    assert_nothing_left(stand, &[format!("xxh3/{}", digest.hex())]).await;
+    let found = transport.size(object).await.unwrap();
+    assert_eq!(found, Presence::Size(14));
+    let replaced = publish(&*transport, object, &bytes, Existing::Replace).await;
+    assert_eq!(replaced.unwrap(), SENT);
+    assert!(fetch(&*transport, object, None, 9 << 20).await.unwrap() == bytes);
+    assert_nothing_left(stand, &[object.key()]).await;
 }
 
 async fn assert_not_published(
     stand: &impl Stand,
     bytes: &Bytes,
     size: u64,
-    last: Option<Error>,
+    last: Option<&'static str>,
 ) -> Error {
     let transport = stand.open();
-    let digest = Digest::of(bytes);
-    let pieces = source(bytes, last);
-    let result = transport
-        .publish(digest, size, Existing::Keep, pieces)
-        .await;
-    assert_eq!(transport.size(digest).await.unwrap(), None);
+    let object = stream(Digest::of(bytes), size);
+    let source = source(bytes, size, last);
+    let result = transport.publish(object, Existing::Keep, source).await;
+    assert!(is_absent(&*transport, object).await);
     assert_nothing_left(stand, &[]).await;
     result.unwrap_err()
 }
 
-pub(super) async fn a_source_that_ends_early_leaves_nothing(stand: &impl Stand) {
+pub(crate) async fn a_source_that_ends_early_leaves_nothing(stand: &impl Stand) {
     for len in [0, 19, PART + 5, 3 * PART] {
         let (_, bytes) = content(3, len);
         let error = assert_not_published(stand, &bytes, len + 1, None).await;
@@ -209,7 +268,7 @@ pub(super) async fn a_source_that_ends_early_leaves_nothing(stand: &impl Stand) 
     }
 }
 
-pub(super) async fn a_source_that_brings_too_much_leaves_nothing(stand: &impl Stand) {
+pub(crate) async fn a_source_that_brings_too_much_leaves_nothing(stand: &impl Stand) {
     for len in [20, PART + 1, 2 * PART + 1] {
         let (_, bytes) = content(4, len);
         let error = assert_not_published(stand, &bytes, len - 1, None).await;
@@ -223,35 +282,34 @@ pub(super) async fn a_source_that_brings_too_much_leaves_nothing(stand: &impl St
     }
 }
 
-pub(super) async fn an_error_in_the_middle_leaves_nothing_and_comes_back(stand: &impl Stand) {
+pub(crate) async fn an_error_in_the_middle_leaves_nothing_and_comes_back(stand: &impl Stand) {
     for len in [10, 2 * PART + 1] {
         let (_, bytes) = content(5, len);
-        let own = Error::damaged("the blob is damaged");
+        let own = "the blob is damaged";
         let error = assert_not_published(stand, &bytes, len + PART, Some(own)).await;
         assert_eq!(error.kind(), ErrorKind::Damaged);
         assert_eq!(error.to_string(), "the blob is damaged");
     }
 }
 
-pub(super) async fn an_error_after_the_last_byte_leaves_nothing(stand: &impl Stand) {
+pub(crate) async fn an_error_after_the_last_byte_leaves_nothing(stand: &impl Stand) {
     for len in [10, 2 * PART] {
         let (_, bytes) = content(6, len);
-        let own = Error::damaged("the file has changed");
+        let own = "the file has changed";
         let error = assert_not_published(stand, &bytes, len, Some(own)).await;
         assert_eq!(error.to_string(), "the file has changed");
     }
 }
 
-pub(super) async fn a_dropped_future_leaves_nothing(stand: &impl Stand) {
+pub(crate) async fn a_dropped_future_leaves_nothing(stand: &impl Stand) {
     // Half of the larger one is three parts: by then a multipart upload has begun.
     for len in [2000, 6 * PART] {
         let transport = stand.open();
-        let (digest, bytes) = content(7, len);
-        let (sender, receiver) = mpsc::channel(1);
-        let publishing = tokio::spawn(async move {
-            let sent = transport.publish(digest, len, Existing::Keep, receiver);
-            sent.await
-        });
+        let (object, bytes) = content(7, len);
+        let (source, mut begun) = Source::stream(len);
+        let publishing =
+            tokio::spawn(async move { transport.publish(object, Existing::Keep, source).await });
+        let sender = begun.recv().await.unwrap();
         let half = bytes.slice(..(len as usize) / 2);
         for piece in half.chunks(PIECE) {
             sender
@@ -261,32 +319,29 @@ pub(super) async fn a_dropped_future_leaves_nothing(stand: &impl Stand) {
         }
         publishing.abort();
         assert!(publishing.await.unwrap_err().is_cancelled());
-        assert_eq!(stand.open().size(digest).await.unwrap(), None);
+        assert!(is_absent(&*stand.open(), object).await);
         assert_nothing_left(stand, &[]).await;
     }
 }
 
-pub(super) async fn a_failed_replacement_leaves_what_was_there(stand: &impl Stand) {
+pub(crate) async fn a_failed_replacement_leaves_what_was_there(stand: &impl Stand) {
     let transport = stand.open();
-    let (digest, bytes) = content(8, 2 * PART);
-    stand.put(digest, b"what was there");
-    let pieces = source(&bytes, Some(Error::damaged("no")));
-    let size = bytes.len() as u64;
-    let failed = transport
-        .publish(digest, size, Existing::Replace, pieces)
-        .await;
+    let (object, bytes) = content(8, 2 * PART);
+    stand.put(object, b"what was there");
+    let source = source(&bytes, bytes.len() as u64, Some("no"));
+    let failed = transport.publish(object, Existing::Replace, source).await;
     assert_eq!(failed.unwrap_err().to_string(), "no");
     assert_eq!(
-        fetch(&*transport, digest, None, 14).await.unwrap(),
+        fetch(&*transport, object, None, 14).await.unwrap(),
         b"what was there"
     );
 }
 
-pub(super) async fn ranges_come_alone(stand: &impl Stand) {
+pub(crate) async fn ranges_come_alone(stand: &impl Stand) {
     let transport = stand.open();
     let len = 2 * PART + 100;
-    let (digest, bytes) = content(9, len);
-    stand.put(digest, &bytes);
+    let (object, bytes) = content(9, len);
+    stand.put(object, &bytes);
     let ranges = [
         0..1,
         0..len,
@@ -296,14 +351,14 @@ pub(super) async fn ranges_come_alone(stand: &impl Stand) {
         3..2 * PART + 50,
     ];
     for range in ranges {
-        let part = fetch(&*transport, digest, Some(range.clone()), len)
+        let part = fetch(&*transport, object, Some(range.clone()), len)
             .await
             .unwrap();
         let wanted = bytes.slice(range.start as usize..range.end as usize);
         assert!(part == wanted, "{range:?} came as something else");
     }
     for range in [len - 1..len + 1, len..len + 1, len + 5..len + 6, 0..len + 1] {
-        let error = fetch(&*transport, digest, Some(range.clone()), u64::MAX)
+        let error = fetch(&*transport, object, Some(range.clone()), u64::MAX)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged, "{range:?}: {error}");
@@ -314,59 +369,102 @@ pub(super) async fn ranges_come_alone(stand: &impl Stand) {
     }
 }
 
-pub(super) async fn what_is_absent_is_not_found(stand: &impl Stand) {
+pub(crate) async fn several_ranges_come_one_after_the_other(stand: &impl Stand) {
     let transport = stand.open();
-    let digest = Digest::from_u64(0xabc);
-    assert_eq!(transport.size(digest).await.unwrap(), None);
-    for range in [None, Some(0..5), Some(7..7)] {
-        let error = fetch(&*transport, digest, range, 100).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-        assert!(error.to_string().contains("abc"), "{error}");
+    let len = 2 * PART + 100;
+    for seed in [12, 13] {
+        let (object, bytes) = content(seed, len);
+        stand.put(object, &bytes);
+        let apart = [5..9, 9..20, PART - 1..PART + 7, 3..3, 0..2];
+        let touching: Vec<_> = (0..len / PART).map(|i| i * PART..(i + 1) * PART).collect();
+        for ranges in [apart.to_vec(), touching, vec![3..3, 7..7], Vec::new()] {
+            let of = |range: &Range<u64>| bytes.slice(range.start as usize..range.end as usize);
+            let wanted: Vec<u8> = ranges.iter().flat_map(of).collect();
+            let all = fetch_ranges(&*transport, object, Some(ranges.clone()), len).await;
+            assert!(all.unwrap() == wanted, "{ranges:?} came as something else");
+        }
+        let beyond = vec![0..5, len - 1..len + 1];
+        let error = fetch_ranges(&*transport, object, Some(beyond), u64::MAX).await;
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Damaged);
     }
 }
 
-pub(super) async fn more_than_the_limit_is_refused(stand: &impl Stand) {
+pub(crate) async fn a_range_of_a_file_is_a_source(stand: &impl Stand) {
+    let transport = stand.open();
+    for (seed, len) in [(14, 20), (15, PART + 5)] {
+        let (object, bytes) = content(seed, len);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [b"before", &bytes[..], b"after"].concat()).unwrap();
+        let file = || std::fs::File::open(&path).unwrap();
+        let source = Source::file(file(), path.clone(), 6..6 + len);
+        let sent = transport.publish(object, Existing::Keep, source).await;
+        assert!(sent.unwrap().sent);
+        assert!(fetch(&*transport, object, None, len).await.unwrap() == bytes);
+        let (longer, _) = content(seed + 2, len);
+        let source = Source::file(file(), path.clone(), 6..len + 12);
+        transport
+            .publish(longer, Existing::Keep, source)
+            .await
+            .unwrap_err();
+        assert!(is_absent(&*transport, longer).await);
+    }
+}
+
+pub(crate) async fn what_is_absent_is_not_found(stand: &impl Stand) {
+    let transport = stand.open();
+    for object in [stream(Digest::from_u64(0xabc), 9), pack([0xab; 32], 9)] {
+        assert!(is_absent(&*transport, object).await);
+        for range in [None, Some(0..5), Some(7..7)] {
+            let error = fetch(&*transport, object, range, 100).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+            assert!(error.to_string().contains(&object.to_string()), "{error}");
+        }
+    }
+}
+
+pub(crate) async fn more_than_the_limit_is_refused(stand: &impl Stand) {
     let transport = stand.open();
     for len in [20, PART, PART + 20, 3 * PART] {
-        let (digest, bytes) = content(10, len);
-        stand.put(digest, &bytes);
+        let (object, bytes) = content(10, len);
+        stand.put(object, &bytes);
         for limit in [0, 1, len - 1] {
-            let error = fetch(&*transport, digest, None, limit).await.unwrap_err();
+            let error = fetch(&*transport, object, None, limit).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged);
             let rule = format!("has {len} bytes; at most {limit} were expected");
             assert!(error.to_string().ends_with(&rule), "{error}");
         }
-        assert!(fetch(&*transport, digest, Some(2..10), 7).await.is_err());
-        assert!(fetch(&*transport, digest, Some(2..10), 8).await.is_ok());
+        let part = fetch(&*transport, object, Some(2..10), len).await;
+        assert!(part.unwrap() == bytes[2..10]);
     }
 }
 
-pub(super) async fn a_receiver_that_leaves_ends_the_call(stand: &impl Stand) {
+pub(crate) async fn a_receiver_that_leaves_ends_the_call(stand: &impl Stand) {
     let transport = stand.open();
-    let (digest, bytes) = content(11, 3 * PART);
-    stand.put(digest, &bytes);
+    let (object, bytes) = content(11, 3 * PART);
+    stand.put(object, &bytes);
     let (sender, mut receiver) = mpsc::channel(1);
     let leaving = tokio::spawn(async move { receiver.recv().await.is_some() });
-    let result = transport.fetch(digest, None, u64::MAX, sender).await;
+    let result = transport.fetch(object, None, sender).await;
     assert!(leaving.await.unwrap());
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
 }
 
-pub(super) async fn many_at_once_share_the_memory_and_finish(stand: &impl Stand) {
-    let transport: std::sync::Arc<dyn ContentTransport> = stand.open().into();
+pub(crate) async fn many_at_once_share_the_memory_and_finish(stand: &impl Stand) {
+    let transport = stand.open();
     let tasks: Vec<_> = (0..32_u64)
         .map(|seed| {
-            let transport = std::sync::Arc::clone(&transport);
+            let transport = Arc::clone(&transport);
             let len = if seed % 4 == 0 {
                 2 * PART + seed
             } else {
                 1000 * seed
             };
             tokio::spawn(async move {
-                let (digest, bytes) = content(100 + seed, len);
-                let sent = publish(&*transport, digest, &bytes, Existing::Keep).await;
-                assert_eq!(sent.unwrap(), Published::Sent);
-                let back = fetch(&*transport, digest, None, len).await.unwrap();
+                let (object, bytes) = content(100 + seed, len);
+                let sent = publish(&*transport, object, &bytes, Existing::Keep).await;
+                assert_eq!(sent.unwrap(), SENT);
+                let back = fetch(&*transport, object, None, len).await.unwrap();
                 assert!(back == bytes, "{len} bytes came back as others");
             })
         })
@@ -378,7 +476,7 @@ pub(super) async fn many_at_once_share_the_memory_and_finish(stand: &impl Stand)
     assert_eq!(stand.litter(), 0);
 }
 
-pub(super) async fn the_check_passes_and_changes_nothing(stand: &impl Stand) {
+pub(crate) async fn the_check_passes_and_changes_nothing(stand: &impl Stand) {
     stand.open().check().await.unwrap();
     assert_nothing_left(stand, &[]).await;
 }

@@ -9,11 +9,11 @@ use testkit::proxy::{Act, Asked, Weather};
 use testkit::s3::S3;
 
 use super::bucket::configuration;
-use super::suite::{content, fetch, publish};
+use super::suite::{SENT, content, fetch, publish};
 use crate::pace::Pace;
 use crate::transport::object::{ObjectStorage, Tuning};
 use crate::transport::parts::PART;
-use crate::transport::{Content, ContentTransport, Existing, Published, key};
+use crate::transport::{Content, ContentTransport, Existing};
 use crate::words::error::{Error, ErrorKind};
 
 /// Retries without waiting.
@@ -65,12 +65,12 @@ async fn a_bucket_that_is_missing_is_named() {
     let weather = without_bucket();
     let transport = behind(&weather);
     for len in [100, PART + 1] {
-        let (digest, bytes) = content(1, len);
+        let (object, bytes) = content(1, len);
         let errors = [
-            publish(&transport, digest, &bytes, Existing::Keep)
+            publish(&transport, object, &bytes, Existing::Keep)
                 .await
                 .unwrap_err(),
-            fetch(&transport, digest, None, len).await.unwrap_err(),
+            fetch(&transport, object, None, len).await.unwrap_err(),
             transport.check().await.unwrap_err(),
         ];
         for error in errors {
@@ -91,14 +91,14 @@ async fn wrong_keys_are_permission_denied_with_a_hint() {
     other_key.access_key_id = Some("NOSUCHKEY".to_owned());
     for content_of in [other_secret, other_key] {
         let transport = transport(&content_of);
-        let (digest, bytes) = content(1, 100);
+        let (object, bytes) = content(1, 100);
         let errors = [
             transport.check().await.unwrap_err(),
-            transport.size(digest).await.unwrap_err(),
-            publish(&transport, digest, &bytes, Existing::Replace)
+            transport.size(object).await.unwrap_err(),
+            publish(&transport, object, &bytes, Existing::Replace)
                 .await
                 .unwrap_err(),
-            fetch(&transport, digest, None, 100).await.unwrap_err(),
+            fetch(&transport, object, None, 100).await.unwrap_err(),
         ];
         for error in errors {
             assert_eq!(
@@ -120,13 +120,13 @@ async fn a_server_that_is_down_is_unavailable() {
     let endpoint = format!("http://{}", port.local_addr().unwrap());
     drop(port);
     let transport = transport(&configuration(&endpoint, "ckpt"));
-    let (digest, bytes) = content(1, 100);
+    let (object, bytes) = content(1, 100);
     let errors = [
         transport.check().await.unwrap_err(),
-        publish(&transport, digest, &bytes, Existing::Keep)
+        publish(&transport, object, &bytes, Existing::Keep)
             .await
             .unwrap_err(),
-        fetch(&transport, digest, None, 100).await.unwrap_err(),
+        fetch(&transport, object, None, 100).await.unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -149,10 +149,10 @@ async fn failures_that_pass_are_not_noticed() {
         let decide = first(3, |_| true, failure);
         let (server, weather) = server_behind(decide);
         let transport = behind(&weather);
-        let (digest, bytes) = content(1, 100);
-        let sent = publish(&transport, digest, &bytes, Existing::Keep).await;
-        assert_eq!(sent.unwrap(), Published::Sent, "{shown}");
-        assert_eq!(server.keys(), [key(digest)]);
+        let (object, bytes) = content(1, 100);
+        let sent = publish(&transport, object, &bytes, Existing::Keep).await;
+        assert_eq!(sent.unwrap(), SENT, "{shown}");
+        assert_eq!(server.keys(), [object.key()]);
     }
 }
 
@@ -166,11 +166,11 @@ async fn parts_that_fail_are_sent_again() {
     ] {
         let (server, weather) = server_behind(first(3, is_part, failure));
         let transport = behind(&weather);
-        let (digest, bytes) = content(1, 3 * PART + 1);
-        publish(&transport, digest, &bytes, Existing::Keep)
+        let (object, bytes) = content(1, 3 * PART + 1);
+        publish(&transport, object, &bytes, Existing::Keep)
             .await
             .unwrap();
-        assert!(std::fs::read(server.object(&key(digest))).unwrap() == bytes);
+        assert!(std::fs::read(server.object(&object.key())).unwrap() == bytes);
         assert_eq!(server.unfinished_uploads(), 0);
     }
 }
@@ -184,8 +184,8 @@ async fn a_part_that_never_goes_through_fails_the_upload_and_leaves_nothing() {
         Act::Pass
     });
     let transport = behind(&weather);
-    let (digest, bytes) = content(1, 8 * PART);
-    let error = publish(&transport, digest, &bytes, Existing::Keep)
+    let (object, bytes) = content(1, 8 * PART);
+    let error = publish(&transport, object, &bytes, Existing::Keep)
         .await
         .unwrap_err();
     assert_eq!(
@@ -204,10 +204,10 @@ async fn a_lost_answer_to_the_last_request_is_not_a_failure() {
     let is_last = |asked: &Asked| asked.method == "POST" && asked.target.contains("uploadId=");
     let (server, weather) = server_behind(first(1, is_last, Act::Lose));
     let transport = behind(&weather);
-    let (digest, bytes) = content(1, 2 * PART);
-    let sent = publish(&transport, digest, &bytes, Existing::Keep).await;
-    assert_eq!(sent.unwrap(), Published::Sent);
-    assert!(std::fs::read(server.object(&key(digest))).unwrap() == bytes);
+    let (object, bytes) = content(1, 2 * PART);
+    let sent = publish(&transport, object, &bytes, Existing::Keep).await;
+    assert_eq!(sent.unwrap(), SENT);
+    assert!(std::fs::read(server.object(&object.key())).unwrap() == bytes);
 }
 
 #[tokio::test]
@@ -217,9 +217,9 @@ async fn an_answer_that_breaks_off_is_continued() {
         "GET" if cuts.fetch_add(1, Ordering::SeqCst) % 3 != 2 => Act::Cut(1_000_000),
         _ => Act::Pass,
     });
-    let (digest, bytes) = content(1, 2 * PART + 1);
-    server.put(&key(digest), &bytes);
-    let back = fetch(&behind(&weather), digest, None, u64::MAX).await;
+    let (object, bytes) = content(1, 2 * PART + 1);
+    server.put(&object.key(), &bytes);
+    let back = fetch(&behind(&weather), object, None, u64::MAX).await;
     assert!(back.unwrap() == bytes);
 }
 
@@ -227,9 +227,9 @@ async fn an_answer_that_breaks_off_is_continued() {
 async fn an_answer_that_always_breaks_off_is_unavailable() {
     let (server, weather) = server_behind(|_| Act::Cut(10));
     for len in [1000, PART + 1000] {
-        let (digest, bytes) = content(len, len);
-        server.put(&key(digest), &bytes);
-        let error = fetch(&behind(&weather), digest, None, u64::MAX)
+        let (object, bytes) = content(len, len);
+        server.put(&object.key(), &bytes);
+        let error = fetch(&behind(&weather), object, None, u64::MAX)
             .await
             .unwrap_err();
         assert_eq!(
@@ -253,13 +253,13 @@ async fn a_server_that_says_nothing_is_unavailable() {
     content_of.timeout = Duration::from_millis(50);
     content_of.retries = 1;
     let transport = transport(&content_of);
-    let (digest, bytes) = content(1, 100);
+    let (object, bytes) = content(1, 100);
     let errors = [
         transport.check().await.unwrap_err(),
-        publish(&transport, digest, &bytes, Existing::Replace)
+        publish(&transport, object, &bytes, Existing::Replace)
             .await
             .unwrap_err(),
-        fetch(&transport, digest, None, 100).await.unwrap_err(),
+        fetch(&transport, object, None, 100).await.unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -276,14 +276,14 @@ async fn an_answer_larger_than_asked_for_is_refused_while_it_comes() {
         _ => Act::Answer("500 Error", "", huge.to_vec()),
     });
     let transport = behind(&weather);
-    let (digest, bytes) = content(1, 100);
-    let error = fetch(&transport, digest, None, 1000).await.unwrap_err();
+    let (object, bytes) = content(1, 100);
+    let error = fetch(&transport, object, None, 1000).await.unwrap_err();
     assert!(
         cause(&error).contains("more than was asked for"),
         "{error}: {}",
         cause(&error)
     );
-    let error = publish(&transport, digest, &bytes, Existing::Replace)
+    let error = publish(&transport, object, &bytes, Existing::Replace)
         .await
         .unwrap_err();
     assert!(
@@ -297,8 +297,8 @@ async fn an_answer_larger_than_asked_for_is_refused_while_it_comes() {
 async fn an_answer_that_ignores_the_range_is_refused() {
     let whole = content(1, 5000).1;
     let weather = Weather::alone(move |_| Act::Answer("200 OK", "", whole.to_vec()));
-    let (digest, _) = content(1, 5000);
-    let error = fetch(&behind(&weather), digest, Some(100..200), 5000)
+    let (object, _) = content(1, 5000);
+    let error = fetch(&behind(&weather), object, Some(100..200), 5000)
         .await
         .unwrap_err();
     assert!(
@@ -318,10 +318,10 @@ async fn a_redirect_is_an_error_and_not_followed() {
         )
     });
     let transport = behind(&weather);
-    let (digest, bytes) = content(1, 100);
+    let (object, bytes) = content(1, 100);
     let errors = [
         transport.check().await.unwrap_err(),
-        publish(&transport, digest, &bytes, Existing::Keep)
+        publish(&transport, object, &bytes, Existing::Keep)
             .await
             .unwrap_err(),
     ];
@@ -342,9 +342,9 @@ async fn requests_go_through_the_proxy_that_is_configured() {
     let (server, weather) = server_behind(|_| Act::Pass);
     let mut content_of = configuration(&server.endpoint(), "ckpt");
     content_of.proxy = Some(weather.endpoint());
-    let (digest, bytes) = content(1, 100);
+    let (object, bytes) = content(1, 100);
     let transport = transport(&content_of);
-    publish(&transport, digest, &bytes, Existing::Keep)
+    publish(&transport, object, &bytes, Existing::Keep)
         .await
         .unwrap();
     let asked = weather.asked();
@@ -355,7 +355,7 @@ async fn requests_go_through_the_proxy_that_is_configured() {
             .iter()
             .all(|asked| asked.target.starts_with("http://"))
     );
-    assert_eq!(server.keys(), [key(digest)]);
+    assert_eq!(server.keys(), [object.key()]);
 }
 
 /// Answers that a server of the kind never gives, all with 200: somebody's page, nothing, and no result in XML.
@@ -380,12 +380,12 @@ async fn an_upload_that_is_answered_with_200_and_is_not_there_is_unavailable() {
             let mut content_of = configuration(&weather.endpoint(), "ckpt");
             content_of.retries = 2;
             let transport = transport(&content_of);
-            let (digest, bytes) = content(1, len);
+            let (object, bytes) = content(1, len);
             for existing in [Existing::Keep, Existing::Replace] {
-                let sent = publish(&transport, digest, &bytes, existing).await;
+                let sent = publish(&transport, object, &bytes, existing).await;
                 let error = sent.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}: {page}");
-                assert!(error.to_string().contains(&digest.to_string()), "{error}");
+                assert!(error.to_string().contains(&object.to_string()), "{error}");
                 assert!(error.hint().unwrap().contains("on the way"), "{error:?}");
             }
             assert!(server.keys().is_empty());
@@ -400,9 +400,9 @@ async fn an_object_that_shows_late_is_waited_for_and_one_that_is_there_is_looked
     let late = Act::Answer("404 Not Found", "", Vec::new());
     for hidden in [0, 2] {
         let (_server, weather) = server_behind(first(hidden, is_look, late.clone()));
-        let (digest, bytes) = content(1, 100);
-        let sent = publish(&behind(&weather), digest, &bytes, Existing::Replace).await;
-        assert_eq!(sent.unwrap(), Published::Sent);
+        let (object, bytes) = content(1, 100);
+        let sent = publish(&behind(&weather), object, &bytes, Existing::Replace).await;
+        assert_eq!(sent.unwrap(), SENT);
         let looks = weather
             .asked()
             .iter()
@@ -448,14 +448,14 @@ async fn a_bucket_that_trickles_is_unavailable() {
         _ => Act::Pass,
     });
     // Long enough to be too slow, and short enough to end where nobody minds.
-    let (digest, bytes) = content(1, 300);
-    server.put(&key(digest), &bytes);
-    let fetched = fetch(&impatient(&weather), digest, None, u64::MAX).await;
+    let (object, bytes) = content(1, 300);
+    server.put(&object.key(), &bytes);
+    let fetched = fetch(&impatient(&weather), object, None, u64::MAX).await;
     assert_slow(&fetched.unwrap_err());
     assert_eq!(weather.asked().len(), 2, "it is tried again");
     let mut patient = configuration(&weather.endpoint(), "ckpt");
     patient.min_rate = 0;
-    let fetched = fetch(&transport(&patient), digest, None, u64::MAX).await;
+    let fetched = fetch(&transport(&patient), object, None, u64::MAX).await;
     assert!(fetched.unwrap() == bytes);
 }
 
@@ -466,8 +466,8 @@ async fn a_bucket_that_takes_a_byte_now_and_then_is_unavailable() {
         _ => Act::Pass,
     });
     for len in [PART, 3 * PART] {
-        let (digest, bytes) = content(1, len);
-        let sent = publish(&impatient(&weather), digest, &bytes, Existing::Keep).await;
+        let (object, bytes) = content(1, len);
+        let sent = publish(&impatient(&weather), object, &bytes, Existing::Keep).await;
         assert_slow(&sent.unwrap_err());
     }
     assert!(server.keys().is_empty());

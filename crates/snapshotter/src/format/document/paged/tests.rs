@@ -476,7 +476,10 @@ fn the_packs_have_to_be_those_that_are_named() {
             frames: 1,
         })
     });
-    assert_eq!(PagedDocument::default().check_packs(&[]).unwrap(), 0);
+    assert_eq!(
+        PagedDocument::default().check_packs::<Layout>(&[]).unwrap(),
+        0
+    );
 }
 
 fn documents() -> impl Strategy<Value = PagedDocument> {

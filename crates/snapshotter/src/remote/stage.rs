@@ -1,26 +1,26 @@
-//! One blob from where it is into the store: as a stream, decoded while it comes, or as a file that somebody delivers,
-//! which is kept packed where nobody needs it plain. Either way the bytes are read once here, hashed in that pass, and
-//! written once for each file that is made of them; wrong ones never get a name.
+//! One blob into the store's staging: from a stream, decoded while it comes, from a file that is here already, or from one
+//! that somebody delivers, which is kept packed where nobody needs it plain. Either way the bytes are read once here, hashed in
+//! that pass, and written once for each file that is made of them; wrong ones never get a name.
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
-use super::content::{Origin, Staging};
-use super::fetch::Fetching;
+use super::download::Download;
 use super::resolve::Need;
-use super::runtime::Wanted;
+use crate::activity::Activity;
 use crate::fs::hook::step;
 use crate::fs::{Stat, is_privileged};
 use crate::pass::{Hashes, Hashing, Offer, Output, is_wrong, pass_packed};
-use crate::store::{Ingest, Payload, Slot, SpaceClaim, Store};
+use crate::store::{Ingest, Payload, Recipient, Slot, SpaceClaim, Store};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::progress::Event;
 
-/// A blob that has come, and is right.
-pub(super) struct Brought<'s> {
+/// A blob that is in staging, and is right.
+pub(super) struct StagedBlob<'s> {
     pub(super) ingest: Ingest<'s>,
     /// A file with its bytes for the recipient.
     pub(super) second: Option<File>,
@@ -29,56 +29,53 @@ pub(super) struct Brought<'s> {
 /// Files up to this size are kept in memory until they are committed, in bytes.
 const IN_MEMORY: u64 = 16 << 10;
 
-impl<'a> Fetching<'a> {
-    /// Brings a blob, for the store to commit.
-    pub(super) fn bring(
-        &self,
-        origin: &Origin<'_>,
-        need: &Need<'_>,
-        wanted: Wanted<'_>,
-    ) -> Result<Brought<'a>> {
+/// Where blobs are staged.
+#[derive(Clone, Copy)]
+pub(super) struct Stage<'a> {
+    pub(super) store: &'a Store,
+    pub(super) recipient: Option<&'a dyn Recipient>,
+    pub(super) activity: &'a Activity,
+}
+
+impl<'a> Stage<'a> {
+    /// Fetches a blob, for the store to commit.
+    pub(super) fn fetch(&self, need: &Need<'_>, download: &Download<'_>) -> Result<StagedBlob<'a>> {
         #[cfg(feature = "dragonfly")]
-        if let Some(brought) = self.delivered(origin, need, wanted)? {
-            return Ok(brought);
+        if let Some(deliveries) = download.transport.deliveries() {
+            return self.delivered(need, download, deliveries);
         }
-        if let Some(brought) = self.opened(origin, need, wanted)? {
-            return Ok(brought);
+        match download.open() {
+            Some(opened) => self.read_file(need, download, opened?),
+            None => self.read_stream(need, download),
         }
-        self.streamed(origin, need, wanted)
     }
 
-    /// Reads an object that is a file here already; `None` where none is.
-    fn opened(
+    /// Reads an object that is a file here already.
+    fn read_file(
         &self,
-        origin: &Origin<'_>,
         need: &Need<'_>,
-        wanted: Wanted<'_>,
-    ) -> Result<Option<Brought<'a>>> {
-        let incoming = need.incoming();
-        let Some(opened) = origin.open(&incoming, wanted) else {
-            return Ok(None);
-        };
-        let (object, path) = opened?;
+        download: &Download<'_>,
+        (object, path): (File, PathBuf),
+    ) -> Result<StagedBlob<'a>> {
         let len = Stat::of_file(&object).at("examine", &path)?.size;
-        let staging = self.context.store.root.staging.path();
+        let staging = self.store.root.staging.path();
         let progress = |bytes| {
-            self.context.activity.tell(|| Event::Progressed { bytes });
-            wanted().map_err(|_| io::ErrorKind::Interrupted.into())
+            self.activity.tell(|| Event::Progressed { bytes });
+            (download.wanted)().map_err(|_| io::ErrorKind::Interrupted.into())
         };
-        let brought = self.decoded(need, len, true, |output| {
-            let read = pass_packed(&object, incoming.size, output, Hashing::Both, &progress);
-            wanted()?;
+        self.decoded(need, len, true, |output| {
+            let read = pass_packed(&object, need.size(), output, Hashing::Both, &progress);
+            (download.wanted)()?;
             let found = read.map_err(|error| match error {
-                error if is_wrong(&error) => origin.wrong(&incoming, error),
+                error if is_wrong(&error) => download.wrong(error),
                 error if ErrorKind::of_io(&error) == ErrorKind::NoSpace => {
                     Error::io("write to", staging, error)
                 }
                 error => Error::io("read", &path, error),
             })?;
-            origin.check(&incoming, &found.1)?;
+            download.check(&found.1)?;
             Ok(found)
-        })?;
-        Ok(Some(brought))
+        })
     }
 
     /// What `read` decodes a stream of `len` bytes into: a file of the store, and, where it may be, a second one; or
@@ -89,8 +86,8 @@ impl<'a> Fetching<'a> {
         len: u64,
         shared: bool,
         read: impl FnOnce(Output<'_>) -> Result<(ExtentMap, Hashes)>,
-    ) -> Result<Brought<'a>> {
-        let store = self.context.store;
+    ) -> Result<StagedBlob<'a>> {
+        let store = self.store;
         if need.is_kept_in_memory() {
             let memory = RefCell::new(Vec::new());
             let (map, hashes) = read(Output::Memory(&memory))?;
@@ -102,47 +99,37 @@ impl<'a> Fetching<'a> {
         let (second, _second_space) = second.unzip();
         let offer = second.map(Offer::new);
         let (map, hashes) = read(Output::fetched(Some(&file), offer.as_ref()))?;
-        Ok(Brought {
+        Ok(StagedBlob {
             ingest: self.plain(need, slot, &file, hashes, map)?,
             second: offer.and_then(Offer::taken),
         })
     }
 
-    fn streamed(
-        &self,
-        origin: &Origin<'_>,
-        need: &Need<'_>,
-        wanted: Wanted<'_>,
-    ) -> Result<Brought<'a>> {
-        let store = self.context.store;
-        let incoming = need.incoming();
-        let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
+    fn read_stream(&self, need: &Need<'_>, download: &Download<'_>) -> Result<StagedBlob<'a>> {
+        let store = self.store;
+        let progress = |bytes| self.activity.tell(|| Event::Progressed { bytes });
         if need.is_kept_in_memory() {
-            let (data, map, hashes) = origin.fetch_small(&incoming, wanted, &told)?;
+            let (data, map, hashes) = download.read(&progress)?;
             return self.small(data, map, hashes);
         }
-        let bytes = origin.size(&incoming, wanted)?;
+        let bytes = download.len()?;
         let (slot, file) = store.create_slot()?;
         let _space = store.claim_space(bytes, &file)?;
         let (second, _second_space) = self.second(need, bytes, false).unzip();
-        let staging = Staging {
-            file: &file,
-            dir: store.root.staging.path(),
-            second,
-        };
-        let received = origin.fetch(&incoming, staging, wanted, &told)?;
+        let dir = store.root.staging.path();
+        let received = download.write_to(&file, dir, second, &progress)?;
         let ingest = self.plain(need, slot, &file, received.hashes, received.map)?;
         let second = received.second;
-        Ok(Brought { ingest, second })
+        Ok(StagedBlob { ingest, second })
     }
 
     /// A small file whose data are in memory, one extent after the other.
-    fn small(&self, data: Vec<u8>, map: ExtentMap, hashes: Hashes) -> Result<Brought<'a>> {
+    fn small(&self, data: Vec<u8>, map: ExtentMap, hashes: Hashes) -> Result<StagedBlob<'a>> {
         let (payload, mtime) = if map.data_size() == map.size() {
             (Payload::Bytes(data), None)
         } else {
-            let (slot, file) = self.context.store.create_slot()?;
-            let path = self.context.store.root.staging.path();
+            let (slot, file) = self.store.create_slot()?;
+            let path = self.store.root.staging.path();
             write_sparse(&file, &data, &map).at("write to", path)?;
             let stat = Stat::of_file(&file).at("examine", path)?;
             (Payload::Slot(slot), Some(stat.mtime))
@@ -155,12 +142,12 @@ impl<'a> Fetching<'a> {
             probe: None,
         };
         let second = None;
-        Ok(Brought { ingest, second })
+        Ok(StagedBlob { ingest, second })
     }
 
     /// A second file for the recipient, for a blob of about so many bytes; `packed` where it is there, and cannot be cloned.
     fn second(&self, need: &Need<'_>, bytes: u64, packed: bool) -> Option<(File, SpaceClaim<'a>)> {
-        let store = self.context.store;
+        let store = self.store;
         self.recipient?.wants(store, need.files, bytes, packed)
     }
 
@@ -178,7 +165,7 @@ impl<'a> Fetching<'a> {
             // As most restores want them.
             Store::set_attributes(file, &attributes.without_setid(), is_privileged());
         }
-        let stat = Stat::of_file(file).at("examine", self.context.store.root.staging.path())?;
+        let stat = Stat::of_file(file).at("examine", self.store.root.staging.path())?;
         Ok(Ingest {
             payload: Payload::Slot(slot),
             hashes,
@@ -192,7 +179,7 @@ impl<'a> Fetching<'a> {
 impl Need<'_> {
     /// A read-only file with the bytes is to be a view: it needs its attributes before it has its name.
     fn is_kept_in_memory(&self) -> bool {
-        self.incoming().size <= IN_MEMORY && self.attributes().is_none()
+        self.size() <= IN_MEMORY && self.attributes().is_none()
     }
 }
 
@@ -212,72 +199,62 @@ fn write_sparse(file: &File, mut data: &[u8], map: &ExtentMap) -> io::Result<()>
 mod delivery {
     use std::io;
 
-    use super::{Brought, Fetching, Need, Offer, Origin, Wanted};
+    use super::{Download, Need, Offer, Stage, StagedBlob};
     use crate::pass::Output;
     use crate::store::{Delivered, Delivery};
+    use crate::transport::FileDelivery;
     use crate::words::error::{ErrorKind, Result};
     use crate::words::progress::Event;
 
     /// Shorter streams are not worth a file of their own that others may change, in bytes.
     const WORTH_KEEPING: u64 = 256 << 10;
 
-    impl<'a> Fetching<'a> {
-        /// `None` where only streams come from.
+    impl<'a> Stage<'a> {
+        /// Has somebody make a file, and reads that.
         pub(super) fn delivered(
             &self,
-            origin: &Origin<'_>,
             need: &Need<'_>,
-            wanted: Wanted<'_>,
-        ) -> Result<Option<Brought<'a>>> {
-            if !origin.delivers() {
-                return Ok(None);
-            }
-            let delivery = self.context.store.reserve_delivery()?;
-            let told = |bytes| self.context.activity.tell(|| Event::Progressed { bytes });
-            let incoming = need.incoming();
-            let Some(len) = origin.deliver(&incoming, delivery.path(), wanted, &told) else {
-                return Ok(None);
-            };
-            let len = len?;
+            download: &Download<'_>,
+            deliveries: &dyn FileDelivery,
+        ) -> Result<StagedBlob<'a>> {
+            let delivery = self.store.reserve_delivery()?;
+            let progress = |bytes| self.activity.tell(|| Event::Progressed { bytes });
+            let len = download.deliver(deliveries, delivery.path(), &progress)?;
             let (second, _space) = self.second(need, len, true).unzip();
             // A read-only file is linked to, which nobody does to a file that is somebody else's too.
             let is_linked =
                 self.recipient.is_some() && second.is_none() && need.attributes().is_some();
             if is_linked || len <= WORTH_KEEPING {
-                let brought = self.decoded(need, len, false, |output| {
-                    let delivered = self.read(origin, need, &delivery, output, wanted)?;
+                return self.decoded(need, len, false, |output| {
+                    let delivered = read(need, download, &delivery, output)?;
                     Ok((delivered.map, delivered.hashes))
-                })?;
-                return Ok(Some(brought));
+                });
             }
             let offer = second.map(Offer::new);
             let output = Output::fetched(None, offer.as_ref());
-            let delivered = self.read(origin, need, &delivery, output, wanted)?;
-            Ok(Some(Brought {
+            let delivered = read(need, download, &delivery, output)?;
+            Ok(StagedBlob {
                 ingest: delivery.into_ingest(delivered),
                 second: offer.and_then(Offer::taken),
-            }))
+            })
         }
+    }
 
-        /// Reads what was delivered, and checks it.
-        fn read(
-            &self,
-            origin: &Origin<'_>,
-            need: &Need<'_>,
-            delivery: &Delivery<'_>,
-            output: Output<'_>,
-            wanted: Wanted<'_>,
-        ) -> Result<Delivered> {
-            let incoming = need.incoming();
-            let progress = |_| wanted().map_err(|_| io::ErrorKind::Interrupted.into());
-            let read = delivery.read(incoming.size, output, &progress);
-            wanted()?;
-            let delivered = read.map_err(|error| match error.kind() {
-                ErrorKind::Damaged => origin.wrong(&incoming, error),
-                _ => error,
-            })?;
-            origin.check(&incoming, &delivered.hashes)?;
-            Ok(delivered)
-        }
+    /// Reads what was delivered, and checks it.
+    fn read(
+        need: &Need<'_>,
+        download: &Download<'_>,
+        delivery: &Delivery<'_>,
+        output: Output<'_>,
+    ) -> Result<Delivered> {
+        let progress = |_| (download.wanted)().map_err(|_| io::ErrorKind::Interrupted.into());
+        let read = delivery.read(need.size(), output, &progress);
+        (download.wanted)()?;
+        let delivered = read.map_err(|error| match error.kind() {
+            ErrorKind::Damaged => download.wrong(error),
+            _ => error,
+        })?;
+        download.check(&delivered.hashes)?;
+        Ok(delivered)
     }
 }

@@ -1,40 +1,39 @@
 //! Bodies on the wire. What goes out tells how it gets on; what comes in is bounded in bytes and in time.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_core::Stream;
 use http_body::{Body, Frame, SizeHint};
-use opendal::{Buffer, Error, ErrorKind, Result};
 use tokio::time::Sleep;
 
 use crate::patience::{Patience, Progress, SLICE, Stuck};
 
-/// A request's body: the buffer's own bytes, uncopied.
-pub(super) struct Outgoing {
-    buffer: Buffer,
+/// Bytes in memory as a request's body, uncopied; its length is known.
+pub(crate) struct Outgoing<I> {
+    pieces: I,
     slice: Bytes,
+    left: u64,
     progress: Arc<Progress>,
 }
 
-impl Outgoing {
-    pub(super) fn new(buffer: Buffer, progress: Arc<Progress>) -> Self {
+impl<I> Outgoing<I> {
+    /// Pieces that have so many bytes together.
+    pub(crate) fn new(pieces: I, bytes: u64, progress: Arc<Progress>) -> Self {
         Self {
-            buffer,
+            pieces,
             slice: Bytes::new(),
+            left: bytes,
             progress,
         }
     }
-
-    fn left(&self) -> u64 {
-        (self.buffer.len() + self.slice.len()) as u64
-    }
 }
 
-impl Body for Outgoing {
+impl<I: Iterator<Item = Bytes> + Unpin> Body for Outgoing<I> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -42,32 +41,42 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.slice.is_empty() {
-            let Some(next) = self.buffer.next() else {
+        while self.slice.is_empty() {
+            let Some(next) = self.pieces.next() else {
                 return Poll::Ready(None);
             };
             self.slice = next;
         }
         let len = self.slice.len().min(SLICE);
         let bytes = self.slice.split_to(len);
+        self.left = self.left.saturating_sub(len as u64);
         self.progress.sent(len);
-        if self.left() == 0 {
+        if self.left == 0 {
             self.progress.sent_all();
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left() == 0
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left())
+        SizeHint::with_exact(self.left)
     }
 }
 
-/// A response's body.
-pub(super) struct Incoming {
+/// Why no more of a body comes.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    Connection(reqwest::Error),
+    Stuck(Stuck),
+    TooLong,
+}
+
+/// An answer's body.
+#[derive(Debug)]
+pub(crate) struct Incoming {
     body: Pin<Box<reqwest::Body>>,
     progress: Progress,
     sleep: Pin<Box<Sleep>>,
@@ -76,7 +85,7 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn new(body: reqwest::Body, most: u64, patience: Patience) -> Self {
+    pub(crate) fn new(body: reqwest::Body, most: u64, patience: Patience) -> Self {
         Self {
             body: Box::pin(body),
             progress: Progress::incoming(patience),
@@ -85,37 +94,29 @@ impl Incoming {
         }
     }
 
-    fn account(&mut self, bytes: Bytes) -> Result<Buffer> {
-        self.progress.came(bytes.len());
-        let len = bytes.len() as u64;
-        if len > self.left {
-            return Err(Error::new(
-                ErrorKind::Unexpected,
-                "the server sent more than was asked for",
-            ));
-        }
-        self.left -= len;
-        Ok(bytes.into())
+    /// How long its bytes were waited for.
+    pub(crate) fn waited(&self) -> Duration {
+        self.progress.waited()
     }
 
-    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Buffer>>> {
-        let stuck = ready!(self.progress.poll_stuck(self.sleep.as_mut(), cx));
-        Poll::Ready(Some(Err(stuck_error(stuck))))
+    /// The next bytes; `None`: all have come.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        poll_fn(|cx| self.poll_next(cx)).await.transpose()
     }
-}
 
-impl Stream for Incoming {
-    type Item = Result<Buffer>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Buffer>>> {
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Broken>>> {
         self.progress.waits_for_server();
         loop {
             let Poll::Ready(frame) = self.body.as_mut().poll_frame(cx) else {
-                return self.poll_stuck(cx);
+                let stuck = self.progress.poll_stuck(self.sleep.as_mut(), cx);
+                return stuck.map(|stuck| Some(Err(Broken::Stuck(stuck))));
             };
             return Poll::Ready(match frame {
                 None => None,
-                Some(Err(error)) => Some(Err(super::http::failed(error))),
+                Some(Err(error)) => Some(Err(Broken::Connection(error))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) if bytes.is_empty() => continue,
                     Ok(bytes) => Some(self.account(bytes)),
@@ -125,16 +126,19 @@ impl Stream for Incoming {
             });
         }
     }
-}
 
-/// The error for a server that is waited for no longer.
-pub(super) fn stuck_error(stuck: Stuck) -> Error {
-    Error::new(ErrorKind::Unexpected, stuck.to_string()).set_temporary()
+    fn account(&mut self, bytes: Bytes) -> Result<Bytes, Broken> {
+        self.progress.came(bytes.len());
+        let left = self.left.checked_sub(bytes.len() as u64);
+        self.left = left.ok_or(Broken::TooLong)?;
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::iter;
+    use std::task::ready;
 
     use tokio::sync::mpsc;
 
@@ -157,7 +161,7 @@ mod tests {
     }
 
     /// A body of so many pieces, one every so many seconds, taken by somebody who is as slow or slower.
-    async fn received(length: usize, pieces: u32, theirs: u64, ours: u64) -> Result<usize> {
+    async fn received(length: usize, pieces: u32, theirs: u64, ours: u64) -> Result<usize, Broken> {
         let (sink, source) = mpsc::channel(1);
         let patience = Patience {
             silence: Duration::from_secs(30),
@@ -173,10 +177,8 @@ mod tests {
             }
         });
         let mut taken = 0;
-        while let Some(buffer) =
-            std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_next(cx)).await
-        {
-            taken += buffer?.len();
+        while let Some(bytes) = incoming.next().await? {
+            taken += bytes.len();
             tokio::time::sleep(Duration::from_secs(ours)).await;
         }
         Ok(taken)
@@ -190,10 +192,43 @@ mod tests {
         assert_eq!(received(1 << 20, 3, 29, 3600).await.unwrap(), 3 << 20);
         let slow = received(100, 1000, 1, 0).await.unwrap_err();
         assert!(
-            slow.is_temporary() && slow.message().starts_with("too slow: "),
-            "{slow}"
+            matches!(slow, Broken::Stuck(Stuck::Slow { .. })),
+            "{slow:?}"
         );
         let silent = received(1 << 20, 2, 31, 0).await.unwrap_err();
-        assert_eq!(silent.message(), "no progress within 30s");
+        let limit = Duration::from_secs(30);
+        assert!(matches!(silent, Broken::Stuck(Stuck::Silent(silent)) if silent == limit));
+    }
+
+    #[tokio::test]
+    async fn a_large_piece_goes_in_slices_that_each_are_progress_and_no_more_comes_than_was_asked_for()
+     {
+        let bytes = Bytes::from(vec![7; 2 * SLICE + 1]);
+        let patience = Patience {
+            silence: Duration::from_secs(30),
+            min_rate: 0,
+            window: Duration::from_secs(60),
+            setting: "content.min_rate",
+        };
+        let outgoing = || {
+            let progress = Arc::new(Progress::outgoing(patience));
+            Outgoing::new(iter::once(bytes.clone()), bytes.len() as u64, progress)
+        };
+        let (mut body, mut lengths) = (outgoing(), Vec::new());
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            lengths.push(frame.unwrap().into_data().unwrap().len());
+        }
+        assert_eq!(lengths, [SLICE, SLICE, 1]);
+        let most = bytes.len() as u64 - 1;
+        let mut incoming = Incoming::new(reqwest::Body::wrap(outgoing()), most, patience);
+        let mut come = 0;
+        let ended = loop {
+            match incoming.next().await {
+                Ok(Some(bytes)) => come += bytes.len(),
+                ended => break ended,
+            }
+        };
+        assert!(matches!(ended, Err(Broken::TooLong)));
+        assert_eq!(come, 2 * SLICE);
     }
 }

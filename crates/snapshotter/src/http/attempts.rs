@@ -7,8 +7,8 @@ use crate::words::error::Error;
 
 /// An attempt that failed.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) error: Error,
+pub(crate) struct Failure {
+    pub(crate) error: Error,
     again: Option<Again>,
 }
 
@@ -21,13 +21,13 @@ struct Again {
 
 impl Failure {
     /// Worth another attempt.
-    pub(super) fn transient(error: Error, after: Option<Duration>) -> Self {
+    pub(crate) fn transient(error: Error, after: Option<Duration>) -> Self {
         let again = Some(Again { after });
         Self { error, again }
     }
 
     /// Whether another attempt is worth it.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         self.again.is_some()
     }
 }
@@ -41,14 +41,14 @@ impl From<Error> for Failure {
 
 /// The attempts of one operation.
 #[derive(Debug)]
-pub(super) struct Attempts {
+pub(crate) struct Attempts {
     pace: Pace,
     allowed: u32,
     used: u32,
 }
 
 impl Attempts {
-    pub(super) fn new(pace: Pace, retries: u32) -> Self {
+    pub(crate) fn new(pace: Pace, retries: u32) -> Self {
         Self {
             pace,
             allowed: retries,
@@ -57,20 +57,30 @@ impl Attempts {
     }
 
     /// Waits before the next attempt, or gives the error back where there is none.
-    pub(super) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
+    pub(crate) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
         let Failure { error, again } = failure;
-        let Some(again) = again.filter(|_| self.used < self.allowed) else {
+        let Some(again) = again.filter(|_| !self.are_over()) else {
             return Err(error);
         };
-        let wait = self.pace.before(self.used, again.after);
-        self.used += 1;
-        tracing::debug!(%error, retry = self.used, ?wait, "trying again");
-        tokio::time::sleep(wait).await;
+        tracing::debug!(%error, retry = self.used + 1, "trying again");
+        self.wait(again.after).await;
         Ok(())
     }
 
+    /// Whether the last one was made.
+    pub(crate) fn are_over(&self) -> bool {
+        self.used >= self.allowed
+    }
+
+    /// Waits before the next one, as long as the server asked for at least.
+    pub(crate) async fn wait(&mut self, asked: Option<Duration>) {
+        let wait = self.pace.before(self.used, asked);
+        self.used = self.used.saturating_add(1);
+        tokio::time::sleep(wait).await;
+    }
+
     /// Forgets the failures so far, because there was progress since.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.used = 0;
     }
 }

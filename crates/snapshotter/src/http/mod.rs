@@ -1,0 +1,32 @@
+//! HTTP as registries and object storage speak it: one client, one account of how a body gets on, one rule for which answers
+//! may be other ones the next time. Each has its own words for what went wrong.
+
+mod attempts;
+mod body;
+mod client;
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use time::OffsetDateTime;
+
+pub(crate) use attempts::{Attempts, Failure};
+pub(crate) use body::{Broken, Incoming, Outgoing};
+pub(crate) use client::{Settings, client};
+
+use crate::pace::retry_after;
+
+/// Whether a request that is answered so is worth another attempt.
+pub(crate) fn may_pass(status: StatusCode) -> bool {
+    match status.as_u16() {
+        501 | 505 | 507 => false,
+        code => matches!(code, 408 | 429 | 500..),
+    }
+}
+
+/// How long a server asks to be left alone.
+pub(crate) fn asked_for(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    retry_after(value, OffsetDateTime::now_utc())
+}

@@ -1,0 +1,132 @@
+//! One blob out of the store, to wherever contents are. It is hashed while it is read, and its last piece is held back until
+//! the hash is right: so the other side never completes wrong bytes.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::runtime::{self, joined, wait};
+use crate::activity::Activity;
+use crate::catalog::Blob;
+use crate::pass::is_wrong;
+use crate::pass::wire::read_stream;
+use crate::store::{OpenBlob, Store};
+use crate::transport::{ContentTransport, Existing, Published, Source, SourceSink};
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::extent::ExtentMap;
+use crate::words::object::Object;
+
+/// A blob that is being sent.
+pub(super) struct Sending<'a> {
+    store: &'a Store,
+    blob: &'a Blob,
+    map: &'a ExtentMap,
+    opened: OpenBlob,
+    activity: &'a Activity,
+    /// Bytes of data of which the observer has heard: a stream may have to be begun again.
+    observed: AtomicU64,
+}
+
+/// What a blob with this map is to a transport.
+pub(super) fn object(blob: &Blob, map: &ExtentMap) -> Object {
+    Object::stream(blob.digest, Some(blob.checksum), map.stream_size())
+}
+
+impl<'a> Sending<'a> {
+    /// Opens a blob whose map is known.
+    pub(super) fn open(
+        store: &'a Store,
+        blob: &'a Blob,
+        map: &'a ExtentMap,
+        activity: &'a Activity,
+    ) -> Result<Self> {
+        Ok(Self {
+            store,
+            blob,
+            map,
+            opened: store.open_good(blob, activity)?,
+            activity,
+            observed: AtomicU64::new(0),
+        })
+    }
+
+    /// Sends it, unless it is there, as often from its beginning as that takes.
+    pub(super) fn publish(
+        &self,
+        transport: &Arc<dyn ContentTransport>,
+        existing: Existing,
+    ) -> Result<Published> {
+        let wanted = || self.activity.check();
+        let object = object(self.blob, self.map);
+        let (source, mut begun) = Source::stream(object.most);
+        let transport = Arc::clone(transport);
+        let call = runtime::start()?
+            .spawn(async move { transport.publish(object, existing, source).await });
+        let mut read = Ok(());
+        while read.is_ok()
+            && let Ok(Some(sink)) = wait(&wanted, async { Ok(begun.recv().await) })
+        {
+            read = self.read(&|piece| match self.hand_over(&sink, Ok(piece)) {
+                true => Ok(()),
+                false => Err(io::ErrorKind::BrokenPipe.into()),
+            });
+            if let Err(error) = &read {
+                // The transport gives up what it has; the reason is kept here.
+                let reason = Error::new(error.kind(), "the stored bytes cannot be sent");
+                self.hand_over(&sink, Err(reason));
+            }
+        }
+        // There is nobody any more to begin it again.
+        drop(begun);
+        let ended = wait(&wanted, joined(call));
+        read?;
+        if matches!(&ended, Err(error) if error.kind() == ErrorKind::AlreadyExists) {
+            // Before another is said to be there: what is known of this one may be wrong.
+            self.read(&|_| Ok(()))?;
+        }
+        ended
+    }
+
+    /// Reads the blob, and hands on what is read of it: the last piece only when all are right. Whoever takes nothing more
+    /// says why by itself.
+    fn read(&self, send: &dyn Fn(Bytes) -> io::Result<()>) -> Result<()> {
+        let mut last: Option<Bytes> = None;
+        let mut emit = |piece: Bytes| last.replace(piece).map_or(Ok(()), send);
+        let so_far = AtomicU64::new(0);
+        let progress = |bytes| {
+            let so_far = so_far.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            let observed = self.observed.fetch_max(so_far, Ordering::Relaxed);
+            self.activity.advance(so_far.saturating_sub(observed))
+        };
+        let (file, form) = (&self.opened.file, self.opened.form);
+        let read = read_stream(file, form, self.map, &progress, &mut emit);
+        self.activity.check()?;
+        let checksum = match read {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if is_wrong(&error) => return Err(self.damaged(Some(error))?),
+            read => read.at("read", self.store.content_path(self.blob, form))?,
+        };
+        if checksum != self.blob.checksum {
+            return Err(self.damaged(None)?);
+        }
+        if let Some(last) = last {
+            let _ = send(last);
+        }
+        self.activity.check()
+    }
+
+    fn damaged(&self, why: Option<io::Error>) -> Result<Error> {
+        self.store.found_damaged(self.blob, &self.opened, why)
+    }
+
+    /// Gives the other side something, as soon as it takes it, and says whether it did. A caller that gives up meanwhile is
+    /// not held by a server that takes nothing.
+    fn hand_over(&self, sink: &SourceSink, piece: Result<Bytes>) -> bool {
+        let taken = wait(&|| self.activity.check(), async {
+            Ok(sink.send(piece).await)
+        });
+        matches!(taken, Ok(Ok(())))
+    }
+}

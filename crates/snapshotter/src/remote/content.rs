@@ -21,7 +21,7 @@ use crate::format::artifact::Layer;
 use crate::format::spf::{DecodeError, Decoder};
 use crate::pass::wire::{Received, Receiving, StreamHasher, feed};
 use crate::pass::{Hashers, Hashes, Hashing, is_wrong};
-use crate::registry::{MetadataRegistry, Piece, Repository, Source};
+use crate::registry::{MetadataRegistry, Piece, Repository, Sink, Source};
 use crate::store::{OpenBlob, Store};
 use crate::transport::{ContentTransport, Existing, Published};
 use crate::words::digest::{Checksum, Digest, Sha256};
@@ -141,7 +141,20 @@ pub(super) fn push(
     outgoing: &Outgoing<'_>,
     activity: &Activity,
 ) -> Result<Sha256> {
-    let (source, mut begun) = Source::new(outgoing.map.stream_size());
+    let feed = |sink: &Sink| outgoing.feed(sink, |bytes| Ok(Piece::Bytes(bytes)), activity);
+    let size = outgoing.map.stream_size();
+    push_stream(registry, repository, size, &feed, activity)
+}
+
+/// Sends a stream to the registry and says what it is called there. `feed` gives all of it, whenever it is begun.
+pub(super) fn push_stream(
+    registry: &Arc<dyn MetadataRegistry>,
+    repository: &Repository,
+    size: u64,
+    feed: &dyn Fn(&Sink) -> Result<()>,
+    activity: &Activity,
+) -> Result<Sha256> {
+    let (source, mut begun) = Source::new(size);
     let (registry, repository) = (Arc::clone(registry), repository.clone());
     let call =
         runtime::start()?.spawn(async move { registry.push_stream(&repository, source).await });
@@ -149,7 +162,7 @@ pub(super) fn push(
     while fed.is_ok()
         && let Ok(Some(sink)) = wait(&|| activity.check(), async { Ok(begun.recv().await) })
     {
-        fed = outgoing.feed(&sink, |bytes| Ok(Piece::Bytes(bytes)), activity);
+        fed = feed(&sink);
         // Only what was read to its end and is right gets an end.
         let end = match &fed {
             Ok(()) => Ok(Piece::End),
@@ -161,12 +174,10 @@ pub(super) fn push(
     drop(begun);
     let ended = wait(&|| activity.check(), joined(call));
     fed?;
-    let (sha256, size) = ended?;
-    if size != outgoing.map.stream_size() {
-        return Err(Error::new(
-            ErrorKind::Internal,
-            format!("{} was sent with {size} bytes", outgoing.blob.digest),
-        ));
+    let (sha256, sent) = ended?;
+    if sent != size {
+        let text = format!("of a stream of {size} bytes {sent} were sent");
+        return Err(Error::new(ErrorKind::Internal, text));
     }
     Ok(sha256)
 }
@@ -463,7 +474,7 @@ const LARGE: u64 = 4 << 20;
 
 /// Gives the other side something, as soon as it takes it, and says whether it did. A caller that gives up meanwhile is
 /// not held by a server that takes nothing.
-fn hand_over<T: Send>(sink: &mpsc::Sender<T>, item: T, activity: &Activity) -> bool {
+pub(super) fn hand_over<T: Send>(sink: &mpsc::Sender<T>, item: T, activity: &Activity) -> bool {
     let taken = wait(&|| activity.check(), async { Ok(sink.send(item).await) });
     matches!(taken, Ok(Ok(())))
 }

@@ -18,6 +18,7 @@ mod remove;
 mod resolve;
 mod runtime;
 mod survey;
+mod text;
 mod visible;
 
 use std::collections::HashMap;

@@ -51,6 +51,7 @@ have_warnings!(PushReport, PullReport);
 have_none!(
     Vec<ChangedFile>,
     Vec<SnapshotSummary>,
+    Vec<u8>,
     SnapshotSummary,
     SnapshotDetails,
     RestorePlan,

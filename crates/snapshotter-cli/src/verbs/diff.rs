@@ -2,6 +2,7 @@
 //! equal checksums are equal bytes; of format v2 the pages that the two do not share are counted. A snapshot of the one and one
 //! of the other have no names of contents in common, so only sizes are compared, and that is said.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,8 +48,9 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         let pages = pages(store, &from, &to).await?;
         Ok((from, to, pages))
     })?;
-    let (from, to, pages) = &seen.value;
-    Ok(Answer::new(Difference::between(from, to, pages)).with_warnings(seen.warnings))
+    let (from, to, pages) = seen.value;
+    let difference = Difference::between(&sorted(from), &sorted(to), &pages);
+    Ok(Answer::new(difference).with_warnings(seen.warnings))
 }
 
 /// How many pages of which files differ, where both have pages.
@@ -142,7 +144,7 @@ impl Difference {
         to: &SnapshotDetails,
         pages: &BTreeMap<PathBuf, u64>,
     ) -> Self {
-        let (old, mut new) = (items(from), items(to));
+        let (mut old, mut new) = (items(from).peekable(), items(to).peekable());
         let mut difference = Self {
             from: Side::new(from),
             to: Side::new(to),
@@ -152,14 +154,25 @@ impl Difference {
             unchanged: 0,
             contents_compared: from.summary.format == to.summary.format,
         };
-        for (path, item) in &old {
-            match new.remove(path) {
-                None => difference.removed.push(item.line()),
-                Some(other) => difference.compare(item, &other, pages.get(path).copied()),
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => return difference,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(old), Some(new)) => old.path().cmp(new.path()),
+            };
+            let old = old.next_if(|_| order.is_le());
+            let new = new.next_if(|_| order.is_ge());
+            match (&old, &new) {
+                (Some(old), Some(new)) => {
+                    difference.compare(old, new, pages.get(new.path()).copied());
+                }
+                (old, new) => {
+                    difference.removed.extend(old.as_ref().map(Item::line));
+                    difference.added.extend(new.as_ref().map(Item::line));
+                }
             }
         }
-        difference.added = new.values().map(Item::line).collect();
-        difference
     }
 
     fn compare(&mut self, old: &Item<'_>, new: &Item<'_>, changed_pages: Option<u64>) {
@@ -189,7 +202,19 @@ impl Side {
     }
 }
 
-fn items(snapshot: &SnapshotDetails) -> BTreeMap<PathBuf, Item<'_>> {
+/// Two documents may list a million paths each, so their lists are sorted where they are.
+fn sorted(mut snapshot: SnapshotDetails) -> SnapshotDetails {
+    let by_path = |a: &PathDetails, b: &PathDetails| a.relative_path.cmp(&b.relative_path);
+    let (files, symlinks) = (&mut snapshot.files, &mut snapshot.symlinks);
+    files.sort_unstable_by(|a, b| by_path(&a.entry, &b.entry));
+    symlinks.sort_unstable_by(|a, b| by_path(&a.entry, &b.entry));
+    snapshot.directories.sort_unstable_by(by_path);
+    snapshot.whiteouts.sort_unstable_by(by_path);
+    snapshot
+}
+
+/// What is in a sorted snapshot, by path.
+fn items(snapshot: &SnapshotDetails) -> impl Iterator<Item = Item<'_>> {
     let files = snapshot.files.iter().map(|file| Item {
         details: &file.entry,
         body: Body::File(file),
@@ -206,15 +231,26 @@ fn items(snapshot: &SnapshotDetails) -> BTreeMap<PathBuf, Item<'_>> {
         details: &symlink.entry,
         body: Body::Symlink(&symlink.target),
     });
-    files
-        .chain(directories)
-        .chain(symlinks)
-        .chain(whiteouts)
-        .map(|item| (item.details.relative_path.clone(), item))
-        .collect()
+    merged(merged(files, directories), merged(symlinks, whiteouts))
+}
+
+fn merged<'a>(
+    one: impl Iterator<Item = Item<'a>>,
+    other: impl Iterator<Item = Item<'a>>,
+) -> impl Iterator<Item = Item<'a>> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    std::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(first), Some(second)) if first.path() > second.path() => other.next(),
+        (None, _) => other.next(),
+        _ => one.next(),
+    })
 }
 
 impl Item<'_> {
+    fn path(&self) -> &Path {
+        &self.details.relative_path
+    }
+
     fn kind(&self) -> &'static str {
         match self.body {
             Body::File(_) => "file",

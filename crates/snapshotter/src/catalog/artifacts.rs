@@ -92,11 +92,11 @@ impl Txn<'_> {
         self.read_document(snapshot, |_, _| ())
     }
 
-    /// Gives `read` the document's bytes as a stream, and the result only if they are what was stored.
-    fn read_document<T>(
+    /// Gives `read` the document's bytes as a stream, and how many there are; the result only if they are what was stored.
+    pub(crate) fn read_document<T>(
         &self,
         snapshot: i64,
-        read: impl FnOnce(&mut Hashed<rusqlite::blob::Blob<'_>>, u64) -> T,
+        read: impl FnOnce(&mut dyn Read, u64) -> T,
     ) -> Result<T> {
         let manifest = self.manifest(snapshot)?;
         let config = Manifest::parse(&manifest).map(|manifest| manifest.config);

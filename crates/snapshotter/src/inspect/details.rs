@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 use crate::catalog::{BlobState, ExclusiveBlob, Pack, PublicationRow, Snapshot, State};
 use crate::format::artifact::paged::AnyManifest;
 use crate::format::content::ContentId;
-use crate::format::document::paged::{PackEntry, PagedDocument};
-use crate::format::document::{Content, Document, FileEntry};
+use crate::format::document::paged::PackEntry;
+use crate::format::document::{
+    Content, DirectoryEntry, Document, FileEntry, SymlinkEntry, WhiteoutEntry,
+};
 use crate::format::pack::PackId;
 use crate::snapshot::Format;
 use crate::store::{Store, pack_key};
@@ -119,8 +121,6 @@ pub struct SnapshotDetails {
     pub symlinks: Vec<SymlinkDetails>,
     /// Its whiteouts, by path.
     pub whiteouts: Vec<PathDetails>,
-    /// The document, byte for byte as it is (or would be) in a registry.
-    pub document: Vec<u8>,
     /// The manifest, byte for byte.
     pub manifest: Vec<u8>,
 }
@@ -190,70 +190,66 @@ pub struct PathDetails {
 pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDetails> {
     let read = store.catalog.read(|txn| {
         let snapshot = txn.resolve(reference)?;
-        Ok(Rows {
-            document: txn.document_bytes(snapshot.id)?,
+        let exclusive = txn.exclusive_blobs(snapshot.id)?;
+        let (entries, packs) = match snapshot.format {
+            2 => {
+                let document = txn.paged_document(snapshot.id)?;
+                let here = txn.packs_of_snapshot(snapshot.id)?;
+                let packs = document.packs.iter();
+                let packs = packs.map(|named| PackDetails::new(named, &here, &exclusive));
+                let packs = packs.collect();
+                (entries(document.entries), packs)
+            }
+            _ => (entries(txn.document(snapshot.id)?), Vec::new()),
+        };
+        Ok(SnapshotDetails {
+            annotations: annotations(&txn.manifest(snapshot.id)?)?,
+            exclusive_bytes: total(exclusive.iter().map(|one| one.data_size)),
+            packs,
+            files: entries.files,
+            directories: entries.directories,
+            symlinks: entries.symlinks,
+            whiteouts: entries.whiteouts,
             manifest: txn.manifest(snapshot.id)?,
-            packs: txn.packs_of_snapshot(snapshot.id)?,
-            exclusive: txn.exclusive_blobs(snapshot.id)?,
-            known: txn.publications_of(snapshot.id)?,
-            snapshot,
+            summary: {
+                let known = txn.publications_of(snapshot.id)?;
+                summary(snapshot, known)
+            },
         })
     });
-    let rows = read.map_err(|error| error.with_reference(reference))?;
-    let invalid = |what: &str, error: &dyn std::error::Error| {
-        Error::damaged(format!("the snapshot's {what} is not valid: {error}"))
-            .with_reference(reference)
-    };
-    let manifest =
-        AnyManifest::parse(&rows.manifest).map_err(|error| invalid("manifest", &error))?;
-    let (annotations, entries, packs) = match manifest {
-        AnyManifest::V1(manifest) => {
-            let document = Document::parse(&rows.document);
-            let document = document.map_err(|error| invalid("document", &error))?;
-            (manifest.annotations, entries(document), Vec::new())
-        }
-        AnyManifest::V2(manifest) => {
-            let document = PagedDocument::parse(&rows.document);
-            let document = document.map_err(|error| invalid("document", &error))?;
-            let packs = document.packs.iter().map(|pack| rows.pack(pack)).collect();
-            (manifest.annotations, entries(document.entries), packs)
-        }
-    };
-    let exclusive = rows.exclusive.iter().map(|one| one.data_size);
-    Ok(SnapshotDetails {
-        annotations,
-        exclusive_bytes: total(exclusive),
-        packs,
-        files: entries.files,
-        directories: entries.directories,
-        symlinks: entries.symlinks,
-        whiteouts: entries.whiteouts,
-        document: rows.document,
-        manifest: rows.manifest,
-        summary: summary(rows.snapshot, rows.known),
-    })
+    read.map_err(|error| error.with_reference(reference))
 }
 
-/// What the catalog has of a snapshot.
-struct Rows {
-    snapshot: Snapshot,
-    document: Vec<u8>,
-    manifest: Vec<u8>,
-    packs: Vec<Pack>,
-    exclusive: Vec<ExclusiveBlob>,
-    known: Vec<PublicationRow>,
+fn annotations(manifest: &[u8]) -> Result<BTreeMap<String, String>> {
+    match AnyManifest::parse(manifest) {
+        Ok(AnyManifest::V1(manifest)) => Ok(manifest.annotations),
+        Ok(AnyManifest::V2(manifest)) => Ok(manifest.annotations),
+        Err(error) => {
+            let text = format!("the snapshot's manifest is not valid: {error}");
+            Err(Error::damaged(text))
+        }
+    }
 }
 
-impl Rows {
-    fn pack(&self, named: &PackEntry) -> PackDetails {
+/// A snapshot's document, byte for byte.
+pub(crate) fn document(store: &Store, reference: &Reference) -> Result<Vec<u8>> {
+    let read = store.catalog.read(|txn| {
+        let snapshot = txn.resolve(reference)?;
+        txn.document_bytes(snapshot.id)
+    });
+    read.map_err(|error| error.with_reference(reference))
+}
+
+impl PackDetails {
+    fn new(named: &PackEntry, here: &[Pack], exclusive: &[ExclusiveBlob]) -> Self {
         let key = pack_key(named.id);
-        let here = self.packs.iter().find(|pack| pack.key == key);
+        let here = here.iter().find(|pack| pack.key == key);
         let here = here.filter(|pack| pack.state != BlobState::Missing);
-        PackDetails {
+        Self {
             id: named.id,
             pages: named.pages,
             length: here.map_or(0, |pack| pack.length),
-            exclusive: self.exclusive.iter().any(|one| one.checksum == key),
+            exclusive: exclusive.iter().any(|one| one.checksum == key),
         }
     }
 }
@@ -284,22 +280,34 @@ pub(crate) struct Entries {
 }
 
 pub(crate) fn entries<C: Called>(document: Document<C>) -> Entries {
-    let directories = document.directories.into_iter();
-    let symlinks = document.symlinks.into_iter().map(|entry| SymlinkDetails {
+    let symlink = |entry: SymlinkEntry| SymlinkDetails {
         entry: path(entry.path, entry.attributes),
         target: PathBuf::from(OsString::from_vec(entry.target)),
-    });
-    let whiteouts = document.whiteouts.into_iter();
+    };
+    let directory = |entry: DirectoryEntry| path(entry.path, entry.attributes);
+    let whiteout = |entry: WhiteoutEntry| path(entry.path, entry.attributes);
     Entries {
-        files: document.files.into_iter().map(file).collect(),
-        directories: directories
-            .map(|entry| path(entry.path, entry.attributes))
-            .collect(),
-        symlinks: symlinks.collect(),
-        whiteouts: whiteouts
-            .map(|entry| path(entry.path, entry.attributes))
-            .collect(),
+        files: each(document.files, file),
+        directories: each(document.directories, directory),
+        symlinks: each(document.symlinks, symlink),
+        whiteouts: each(document.whiteouts, whiteout),
     }
+}
+
+/// Entries made between two times that memory is given back.
+const CHUNK: usize = 64 << 10;
+
+/// Taken from the list's end, which becomes shorter meanwhile: a million files are not in memory twice.
+fn each<T, U>(mut list: Vec<T>, into: impl Fn(T) -> U) -> Vec<U> {
+    let mut made = Vec::with_capacity(list.len());
+    while let Some(entry) = list.pop() {
+        made.push(into(entry));
+        if list.len().is_multiple_of(CHUNK) {
+            list.shrink_to_fit();
+        }
+    }
+    made.reverse();
+    made
 }
 
 pub(super) fn summary(snapshot: Snapshot, known: Vec<PublicationRow>) -> SnapshotSummary {

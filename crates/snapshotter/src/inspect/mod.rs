@@ -11,7 +11,7 @@ pub use details::{
     FileDetails, PackDetails, PathDetails, PublishedAt, SnapshotDetails, SnapshotState,
     SnapshotSummary, SymlinkDetails,
 };
-pub(crate) use details::{inspect, time};
+pub(crate) use details::{document, inspect, time};
 
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
@@ -75,6 +75,16 @@ pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
     Ok(summaries.collect())
 }
 
+/// What a list says of one snapshot.
+pub(crate) fn find(store: &Store, reference: &Reference) -> Result<SnapshotSummary> {
+    let read = store.catalog.read(|txn| {
+        let snapshot = txn.resolve(reference)?;
+        let known = txn.publications_of(snapshot.id)?;
+        Ok(summary(snapshot, known))
+    });
+    read.map_err(|error| error.with_reference(reference))
+}
+
 /// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its
 /// blobs when the restore ends.
 pub(crate) fn remove(
@@ -97,8 +107,7 @@ pub(crate) fn remove(
     if snapshot.format == 2 {
         store.drop_page_list(&snapshot.manifest_digest);
     }
-    let freed = doomed.iter().map(|blob| blob.data_size);
-    Ok(RemoveReport::new(snapshot, freed))
+    Ok(RemoveReport::new(snapshot, doomed.objects, doomed.bytes))
 }
 
 /// Pins a snapshot or takes its pin away.
@@ -125,17 +134,17 @@ pub(crate) fn plan_removal(store: &Store, reference: &Reference) -> Result<Remov
         let exclusive = txn.exclusive_blobs(snapshot.id)?;
         Ok((snapshot, exclusive))
     })?;
-    let freed = exclusive.iter().map(|blob| blob.data_size);
-    Ok(RemoveReport::new(snapshot, freed))
+    let freed = total(exclusive.iter().map(|blob| blob.data_size));
+    Ok(RemoveReport::new(snapshot, exclusive.len() as u64, freed))
 }
 
 impl RemoveReport {
-    fn new(snapshot: Snapshot, freed: impl Iterator<Item = u64> + Clone) -> Self {
+    fn new(snapshot: Snapshot, blobs_removed: u64, freed_bytes: u64) -> Self {
         Self {
             reference: snapshot.reference,
             manifest_digest: snapshot.manifest_digest,
-            blobs_removed: freed.clone().count() as u64,
-            freed_bytes: total(freed),
+            blobs_removed,
+            freed_bytes,
             warnings: Vec::new(),
         }
     }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::activity::Activity;
-use crate::catalog::{DirectoryId, Finished, State, Stored, Sync, Totals};
+use crate::catalog::{DirectoryId, Doomed, Finished, State, Stored, Sync, Totals};
 use crate::config::Durability;
 use crate::format::document::Document;
 use crate::fs::Dir;
@@ -210,7 +210,7 @@ fn finish(
     // The last moment to give up: from here on the snapshot exists.
     context.activity.check()?;
     let replaced = store.catalog.write(sync, |txn| {
-        let mut replaced = Vec::new();
+        let mut replaced = Doomed::default();
         if request.force
             && let Some(old) = txn.find(&reference)?
         {

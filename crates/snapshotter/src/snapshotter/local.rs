@@ -122,6 +122,16 @@ impl Snapshotter {
         self.run(|_, store, _| inspect::list(store)).await
     }
 
+    /// What [`list`](Self::list) says of one snapshot.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn find(&self, reference: &Reference) -> Result<SnapshotSummary> {
+        let reference = reference.clone();
+        self.run(move |_, store, _| inspect::find(store, &reference))
+            .await
+    }
+
     /// Everything a snapshot says of itself.
     ///
     /// ```
@@ -177,6 +187,16 @@ impl Snapshotter {
     ) -> Result<Vec<ChangedFile>> {
         let (from, to) = (from.clone(), to.clone());
         self.run(move |_, store, activity| inspect::changed_pages(store, &from, &to, activity))
+            .await
+    }
+
+    /// A snapshot's document, byte for byte as it is (or would be) in a registry: up to 256 MiB.
+    ///
+    /// # Errors
+    /// `NotFound`; `Damaged` when it is not what was stored.
+    pub async fn document(&self, reference: &Reference) -> Result<Vec<u8>> {
+        let reference = reference.clone();
+        self.run(move |_, store, _| inspect::document(store, &reference))
             .await
     }
 

@@ -1,7 +1,7 @@
 //! [`ObjectKind`]: what a file under `storage/content` is; [`Form`]: the two kinds that have all bytes of one file.
 
 /// What a stored object is. A row names exactly one kind, and a file of another one under its key is litter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ObjectKind {
     Blob(Form),
     /// Pages of the files of many snapshots (format v2).
@@ -9,7 +9,7 @@ pub(crate) enum ObjectKind {
 }
 
 /// How a blob's bytes are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Form {
     /// As the sparse file itself.
     Plain,

@@ -8,7 +8,7 @@ use crate::format::document::paged::PagedDocument;
 use crate::format::document::{Document, FileEntry};
 use crate::store::{Store, pack_key};
 use crate::words::digest::{Checksum, Digest};
-use crate::words::error::{ErrorKind, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 
 /// What is wrong with a snapshot's rows.
 pub(super) struct Fault {
@@ -70,10 +70,15 @@ pub(super) fn paged(
             return Ok(None);
         }
         match txn.paged_document(snapshot.id) {
-            Err(error) if error.kind() == ErrorKind::Damaged => Ok(Some(Err(error.to_string()))),
+            Err(error) if is_about_it(&error) => Ok(Some(Err(error.to_string()))),
             document => Ok(Some(Ok(document?))),
         }
     })
+}
+
+/// The document is damaged, or of a release to come: no reason to leave the others unread.
+fn is_about_it(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
 }
 
 fn paged_fault(store: &Store, snapshot: &Snapshot) -> Result<Option<Fault>> {

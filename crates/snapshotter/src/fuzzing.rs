@@ -98,7 +98,7 @@ pub mod restore {
             let snapshot = self.store.catalog.write(Sync::Normal, |txn| {
                 let snapshot = txn.insert_pending(&reference, now())?;
                 for blob in &self.blobs {
-                    txn.reference_blob(snapshot, &blob.checksum)?;
+                    txn.reference_object(snapshot, &blob.checksum)?;
                 }
                 let finished = Finished {
                     format: 1,

@@ -334,7 +334,12 @@ async fn pieces_of_any_length_are_hashed_and_copied_right() {
     assert_eq!(details.files.len(), before.len());
     for (file, (path, (digest, checksum))) in details.files.iter().zip(&before) {
         assert_eq!(&file.entry.relative_path, path);
-        assert_eq!(&file.digest.to_string(), digest, "{}", path.display());
+        assert_eq!(
+            &file.digest.unwrap().to_string(),
+            digest,
+            "{}",
+            path.display()
+        );
         let found = file.checksum.unwrap().to_string();
         assert_eq!(&found, checksum, "{}", path.display());
     }

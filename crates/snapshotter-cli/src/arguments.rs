@@ -242,7 +242,7 @@ impl From<Link> for LinkMode {
 /// The verbs. What each does is told beside it.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Snapshot(verbs::snapshot::Args),
+    Snapshot(Box<verbs::snapshot::Args>),
     Restore(verbs::restore::Args),
     Push(verbs::push::Args),
     Pull(verbs::pull::Args),

@@ -185,6 +185,8 @@ async fn verifying_a_snapshot_reads_its_packs_alone() {
     assert_eq!(names(&of("test:v1").await.damaged), [stem(&one.pack)]);
 }
 
+type Change = fn(String) -> String;
+
 /// Replaces a snapshot's document by what `change` makes of its text, and pins it as the one that was stored.
 fn rewrite(place: &Place, change: impl Fn(String) -> String) {
     let catalog = catalog(place);
@@ -235,7 +237,7 @@ fn other_hash(text: &str, key: &str) -> String {
 // Packs vouch for their frames, and documents for the packs: that the two fit is what content ids are for.
 #[tokio::test]
 async fn packs_that_do_not_have_what_the_document_says_are_found() {
-    let changes: [(&str, fn(String) -> String); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("the contents of files: 1, memory", |text| {
             other_hash(&text, "\"content\":\"blake3:")
         }),

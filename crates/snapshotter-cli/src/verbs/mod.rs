@@ -25,7 +25,7 @@ use crate::failure::Result;
 /// Runs a verb.
 pub fn run(context: &Context, command: Command) -> Result<Answer> {
     let answer = match command {
-        Command::Snapshot(args) => snapshot::run(context, args),
+        Command::Snapshot(args) => snapshot::run(context, *args),
         Command::Restore(args) => restore::run(context, args),
         Command::Push(args) => push::run(context, &args),
         Command::Pull(args) => pull::run(context, &args),

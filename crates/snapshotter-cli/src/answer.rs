@@ -19,7 +19,7 @@ pub trait Document: Serialize {
 /// The same without its type.
 trait Shown {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()>;
-    fn json(&self, out: &mut Vec<u8>, pretty: bool, warnings: &[Warning]) -> io::Result<()>;
+    fn json(&self, out: &mut dyn Write, pretty: bool, warnings: &[Warning]) -> io::Result<()>;
 }
 
 impl<D: Document> Shown for D {
@@ -27,7 +27,7 @@ impl<D: Document> Shown for D {
         Document::text(self, page)
     }
 
-    fn json(&self, out: &mut Vec<u8>, pretty: bool, warnings: &[Warning]) -> io::Result<()> {
+    fn json(&self, out: &mut dyn Write, pretty: bool, warnings: &[Warning]) -> io::Result<()> {
         json::write_document(out, pretty, self, warnings)
     }
 }
@@ -93,7 +93,7 @@ impl Answer {
     }
 
     /// Writes it for programs.
-    pub fn write_json(&self, out: &mut Vec<u8>, pretty: bool) -> io::Result<()> {
+    pub fn write_json(&self, out: &mut dyn Write, pretty: bool) -> io::Result<()> {
         match &self.document {
             Some(document) => document.json(out, pretty, &self.warnings),
             None => out.write_all(&self.script),

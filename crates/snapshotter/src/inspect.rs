@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::activity::Activity;
 use crate::catalog::{PublicationRow, Snapshot, State, Sync};
 use crate::format::artifact::Manifest;
-use crate::format::document::{Document, FileEntry};
+use crate::format::document::{DirectoryEntry, Document, FileEntry, SymlinkEntry, WhiteoutEntry};
 use crate::fs::space;
 use crate::store::Store;
 use crate::words::digest::{Checksum, Digest, Sha256};
@@ -112,8 +112,6 @@ pub struct SnapshotDetails {
     pub symlinks: Vec<SymlinkDetails>,
     /// Its whiteouts, by path.
     pub whiteouts: Vec<PathDetails>,
-    /// The document, byte for byte as it is (or would be) in a registry.
-    pub document: Vec<u8>,
     /// The manifest, byte for byte.
     pub manifest: Vec<u8>,
 }
@@ -213,39 +211,53 @@ pub(crate) fn list(store: &Store) -> Result<Vec<SnapshotSummary>> {
     Ok(summaries.collect())
 }
 
+/// What a list says of one snapshot.
+pub(crate) fn find(store: &Store, reference: &Reference) -> Result<SnapshotSummary> {
+    let read = store.catalog.read(|txn| {
+        let snapshot = txn.resolve(reference)?;
+        let known = txn.publications_of(snapshot.id)?;
+        Ok(summary(snapshot, known))
+    });
+    read.map_err(|error| error.with_reference(reference))
+}
+
 pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDetails> {
     let read = store.catalog.read(|txn| {
         let snapshot = txn.resolve(reference)?;
-        let document = txn.document_bytes(snapshot.id)?;
+        let document = txn.document(snapshot.id)?;
         let manifest = txn.manifest(snapshot.id)?;
         let known = txn.publications_of(snapshot.id)?;
         Ok((summary(snapshot, known), document, manifest))
     });
     let (summary, document, manifest) = read.map_err(|error| error.with_reference(reference))?;
-    let invalid = |what: &str, error: &dyn std::error::Error| {
-        Error::damaged(format!("the snapshot's {what} is not valid: {error}"))
+    let parsed = Manifest::parse(&manifest).map_err(|error| {
+        Error::damaged(format!("the snapshot's manifest is not valid: {error}"))
             .with_reference(reference)
-    };
-    let parsed = Document::parse(&document).map_err(|error| invalid("document", &error))?;
-    let annotations = Manifest::parse(&manifest)
-        .map_err(|error| invalid("manifest", &error))?
-        .annotations;
+    })?;
     let Entries {
         files,
         directories,
         symlinks,
         whiteouts,
-    } = entries(parsed);
+    } = entries(document);
     Ok(SnapshotDetails {
         summary,
-        annotations,
+        annotations: parsed.annotations,
         files,
         directories,
         symlinks,
         whiteouts,
-        document,
         manifest,
     })
+}
+
+/// A snapshot's document, byte for byte.
+pub(crate) fn document(store: &Store, reference: &Reference) -> Result<Vec<u8>> {
+    let read = store.catalog.read(|txn| {
+        let snapshot = txn.resolve(reference)?;
+        txn.document_bytes(snapshot.id)
+    });
+    read.map_err(|error| error.with_reference(reference))
 }
 
 /// A document's entries for people.
@@ -257,22 +269,34 @@ pub(crate) struct Entries {
 }
 
 pub(crate) fn entries(document: Document) -> Entries {
-    let directories = document.directories.into_iter();
-    let symlinks = document.symlinks.into_iter().map(|entry| SymlinkDetails {
+    let symlink = |entry: SymlinkEntry| SymlinkDetails {
         entry: path(entry.path, entry.attributes),
         target: PathBuf::from(OsString::from_vec(entry.target)),
-    });
-    let whiteouts = document.whiteouts.into_iter();
+    };
+    let directory = |entry: DirectoryEntry| path(entry.path, entry.attributes);
+    let whiteout = |entry: WhiteoutEntry| path(entry.path, entry.attributes);
     Entries {
-        files: document.files.into_iter().map(file).collect(),
-        directories: directories
-            .map(|entry| path(entry.path, entry.attributes))
-            .collect(),
-        symlinks: symlinks.collect(),
-        whiteouts: whiteouts
-            .map(|entry| path(entry.path, entry.attributes))
-            .collect(),
+        files: each(document.files, file),
+        directories: each(document.directories, directory),
+        symlinks: each(document.symlinks, symlink),
+        whiteouts: each(document.whiteouts, whiteout),
     }
+}
+
+/// Entries made between two times that memory is given back.
+const CHUNK: usize = 64 << 10;
+
+/// Taken from the list's end, which becomes shorter meanwhile: a million files are not in memory twice.
+fn each<T, U>(mut list: Vec<T>, into: impl Fn(T) -> U) -> Vec<U> {
+    let mut made = Vec::with_capacity(list.len());
+    while let Some(entry) = list.pop() {
+        made.push(into(entry));
+        if list.len().is_multiple_of(CHUNK) {
+            list.shrink_to_fit();
+        }
+    }
+    made.reverse();
+    made
 }
 
 /// Removes a snapshot, and the blobs nothing else needs. One that is being restored loses its name at once and its
@@ -294,8 +318,7 @@ pub(crate) fn remove(
     })?;
     // It is removed: what is left of it now is litter.
     store.sweep_removed(&doomed, activity);
-    let freed = doomed.iter().map(|blob| blob.data_size);
-    Ok(RemoveReport::new(snapshot, freed))
+    Ok(RemoveReport::new(snapshot, doomed.objects, doomed.bytes))
 }
 
 /// Pins a snapshot or takes its pin away.
@@ -322,17 +345,17 @@ pub(crate) fn plan_removal(store: &Store, reference: &Reference) -> Result<Remov
         let exclusive = txn.exclusive_blobs(snapshot.id)?;
         Ok((snapshot, exclusive))
     })?;
-    let freed = exclusive.iter().map(|blob| blob.data_size);
-    Ok(RemoveReport::new(snapshot, freed))
+    let freed = total(exclusive.iter().map(|blob| blob.data_size));
+    Ok(RemoveReport::new(snapshot, exclusive.len() as u64, freed))
 }
 
 impl RemoveReport {
-    fn new(snapshot: Snapshot, freed: impl Iterator<Item = u64> + Clone) -> Self {
+    fn new(snapshot: Snapshot, blobs_removed: u64, freed_bytes: u64) -> Self {
         Self {
             reference: snapshot.reference,
             manifest_digest: snapshot.manifest_digest,
-            blobs_removed: freed.clone().count() as u64,
-            freed_bytes: total(freed),
+            blobs_removed,
+            freed_bytes,
             warnings: Vec::new(),
         }
     }

@@ -50,6 +50,7 @@ have_warnings!(PushReport, PullReport);
 
 have_none!(
     Vec<SnapshotSummary>,
+    Vec<u8>,
     SnapshotSummary,
     SnapshotDetails,
     RestorePlan,

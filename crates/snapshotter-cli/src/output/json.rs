@@ -1,7 +1,7 @@
 //! What `--json` prints: the parts that several documents share. `docs/json.md` is the promise; fields are added, never
 //! renamed or removed, as long as `schema` is 1.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::SystemTime;
@@ -27,7 +27,7 @@ struct Envelope<'a, D> {
 
 /// Writes a document and a newline.
 pub fn write_document(
-    out: &mut Vec<u8>,
+    out: &mut dyn io::Write,
     pretty: bool,
     document: &impl Serialize,
     warnings: &[Warning],
@@ -81,7 +81,7 @@ pub fn error(failure: &Failure) -> serde_json::Value {
 }
 
 /// Writes what went wrong.
-pub fn write_failure(out: &mut Vec<u8>, pretty: bool, failure: &Failure) -> io::Result<()> {
+pub fn write_failure(out: &mut dyn io::Write, pretty: bool, failure: &Failure) -> io::Result<()> {
     let (schema, error) = (SCHEMA, ErrorFields::new(failure));
     write(out, pretty, &ErrorDocument { schema, error })
 }
@@ -102,7 +102,7 @@ pub fn usage(error: &clap::Error) -> Failure {
     Failure::invalid(message.collect::<Vec<_>>().join(" ")).with_hint(hint)
 }
 
-fn write(out: &mut Vec<u8>, pretty: bool, value: &impl Serialize) -> io::Result<()> {
+fn write(out: &mut dyn io::Write, pretty: bool, value: &impl Serialize) -> io::Result<()> {
     if pretty {
         serde_json::to_writer_pretty(&mut *out, value)?;
     } else {

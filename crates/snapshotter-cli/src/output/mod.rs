@@ -3,18 +3,19 @@
 
 pub mod human;
 pub mod json;
+mod stream;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::SystemTime;
 
-use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 
-pub use table::{Align, Table};
+pub use table::{Align, Row, Table};
 
 use self::human::visible;
 use self::json::Warning;
+use self::stream::Stream;
 use crate::answer::Answer;
 use crate::arguments::{Early, Global};
 use crate::exit;
@@ -46,17 +47,32 @@ pub struct Page<'a> {
     pub verbose: bool,
     /// `-q`: what was asked for alone.
     pub quiet: bool,
-    /// What times are relative to.
-    pub now: SystemTime,
+    /// How times are shown.
+    pub times: Times,
 }
 
 impl Page<'_> {
     /// A time: relative, or with `-v` absolute.
     pub fn time(&self, time: SystemTime) -> String {
-        if self.verbose {
-            human::absolute(time)
-        } else {
-            human::relative(time, self.now)
+        self.times.shown(time)
+    }
+}
+
+/// How times are shown.
+#[derive(Clone, Copy)]
+pub enum Times {
+    /// To the second.
+    Absolute,
+    /// As seen from then.
+    Since(SystemTime),
+}
+
+impl Times {
+    /// One of them.
+    pub fn shown(self, time: SystemTime) -> String {
+        match self {
+            Self::Absolute => human::absolute(time),
+            Self::Since(now) => human::relative(time, now),
         }
     }
 }
@@ -96,19 +112,23 @@ impl Screen {
     /// Prints an answer and says what to exit with.
     pub fn answer(&self, answer: &Answer) -> io::Result<u8> {
         let code = answer.code(self.strict);
-        let mut text = Vec::new();
+        // An answer may be longer than what there is memory for, so it goes out as it is made.
+        let mut out = Stream::new(io::stdout());
         if self.json {
-            answer.write_json(&mut text, io::stdout().is_terminal())?;
-            write_stdout(&text)?;
-            return Ok(code);
+            answer.write_json(&mut out, io::stdout().is_terminal())?;
+            return out.flush().map(|()| code);
         }
-        answer.write_text(&mut Page {
-            out: &mut text,
+        let written = answer.write_text(&mut Page {
+            out: &mut out,
             verbose: self.verbose,
             quiet: self.quiet,
-            now: SystemTime::now(),
-        })?;
-        let written = write_stdout(&for_stream(text, &io::stdout()));
+            times: if self.verbose {
+                Times::Absolute
+            } else {
+                Times::Since(SystemTime::now())
+            },
+        });
+        let written = written.and_then(|()| out.flush());
         if !self.quiet {
             self.warnings(&answer.warnings);
         }
@@ -123,11 +143,10 @@ impl Screen {
     /// Prints what went wrong and says what to exit with.
     pub fn failure(&self, failure: &Failure) -> u8 {
         if self.json {
-            let mut text = Vec::new();
+            let mut out = Stream::new(io::stdout());
             let pretty = io::stdout().is_terminal();
             // Who does not listen any more is not told.
-            let _ =
-                json::write_failure(&mut text, pretty, failure).and_then(|()| write_stdout(&text));
+            let _ = json::write_failure(&mut out, pretty, failure).and_then(|()| out.flush());
         } else {
             write_failure(failure);
         }
@@ -178,49 +197,8 @@ fn write_failure(failure: &Failure) {
     write_stderr(text);
 }
 
-fn write_stdout(text: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text)?;
-    stdout.flush()
-}
-
 /// A closed stderr is nothing to fail for.
 fn write_stderr(text: Vec<u8>) {
-    let text = for_stream(text, &io::stderr());
-    let _ = io::stderr().lock().write_all(&text);
-}
-
-/// The text as a stream takes it: without colour where that is not wanted.
-fn for_stream(text: Vec<u8>, stream: &impl anstream::stream::RawStream) -> Vec<u8> {
-    match AutoStream::choice(stream) {
-        anstream::ColorChoice::Never => plain(&text),
-        _ => text,
-    }
-}
-
-/// The text without colours. What comes from elsewhere holds no escape characters ([`visible`]), so each of them begins
-/// one of ours, which ends with an `m`.
-fn plain(text: &[u8]) -> Vec<u8> {
-    let mut parts = text.split(|byte| *byte == b'\x1b');
-    let mut plain = parts.next().unwrap_or_default().to_vec();
-    for part in parts {
-        let end = part
-            .iter()
-            .position(|byte| *byte == b'm')
-            .map_or(0, |at| at + 1);
-        plain.extend_from_slice(&part[end..]);
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn colours_are_taken_out_and_nothing_else() {
-        let text = format!("{STRONG}a{STRONG:#} m [b] {ERROR}c{ERROR:#}\n");
-        assert_eq!(plain(text.as_bytes()), b"a m [b] c\n");
-        assert_eq!(plain(b""), b"");
-    }
+    let mut out = Stream::new(io::stderr());
+    let _ = out.write_all(&text).and_then(|()| out.flush());
 }

@@ -23,6 +23,12 @@ pub struct Table {
     cells: Vec<(usize, usize)>,
 }
 
+/// What a row is given to, as long as the titles.
+pub type Row<'a> = &'a mut dyn FnMut(&[&dyn Display]) -> io::Result<()>;
+
+/// What gives all rows.
+pub type Rows<'a> = &'a dyn Fn(Row<'_>) -> io::Result<()>;
+
 impl Table {
     /// A table with these columns.
     pub fn new(titles: impl Into<Vec<(&'static str, Align)>>) -> Self {
@@ -49,12 +55,42 @@ impl Table {
 
     /// Writes it.
     pub fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        let mut text = String::with_capacity(self.text.len() * 2);
-        text += &STRONG.render().to_string();
+        self.write_titles(out)?;
+        self.write_rows(out)
+    }
+
+    /// Writes rows that are too many to be kept: they are given twice, once to be measured.
+    pub fn write_each(mut self, out: &mut dyn io::Write, rows: Rows<'_>) -> io::Result<()> {
+        rows(&mut |cells| {
+            self.row(cells);
+            self.forget_rows();
+            Ok(())
+        })?;
+        self.write_titles(out)?;
+        rows(&mut |cells| {
+            self.row(cells);
+            self.write_rows(out)?;
+            self.forget_rows();
+            Ok(())
+        })
+    }
+
+    /// Their columns stay as wide.
+    fn forget_rows(&mut self) {
+        self.text.clear();
+        self.cells.clear();
+    }
+
+    fn write_titles(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let mut text = STRONG.render().to_string();
         for (column, (title, _)) in self.titles.iter().enumerate() {
             self.cell(&mut text, column, title, title.len());
         }
-        text += &format!("{STRONG:#}\n");
+        writeln!(out, "{text}{STRONG:#}")
+    }
+
+    fn write_rows(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let mut text = String::with_capacity(self.text.len() * 2);
         let mut start = 0;
         for row in self.cells.chunks(self.titles.len()) {
             for (column, (end, characters)) in row.iter().enumerate() {
@@ -109,5 +145,18 @@ mod tests {
             String::from_utf8(text).unwrap(),
             "NAME     SIZE  PATH\na         1 B  x\nlonger  100 B  a path\nnone      2 B\n"
         );
+    }
+
+    #[test]
+    fn rows_that_are_not_kept_are_written_alike() {
+        let titles = [("NAME", Align::Left), ("SIZE", Align::Right)];
+        let rows: [[&dyn Display; 2]; 3] = [[&"a", &1], [&"longer", &100], [&"", &"many"]];
+        let (mut kept, mut made) = (Vec::new(), Vec::new());
+        let mut table = Table::new(titles);
+        rows.iter().for_each(|row| table.row(row));
+        table.write(&mut kept).unwrap();
+        let each = |row: Row<'_>| rows.iter().try_for_each(|cells| row(cells));
+        Table::new(titles).write_each(&mut made, &each).unwrap();
+        assert_eq!(made, kept);
     }
 }

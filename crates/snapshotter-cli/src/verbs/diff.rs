@@ -1,9 +1,9 @@
 //! `snapshotter diff`: what one snapshot has that another has not. Read from the two documents alone; no stored bytes
 //! are looked at, because equal checksums are equal bytes.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anstyle::AnsiColor;
 use serde::Serialize;
@@ -43,8 +43,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     context.require_store()?;
     let seen = context
         .with_store(async |store| Ok((inspect(store, &from).await?, inspect(store, &to).await?)))?;
-    let (from, to) = &seen.value;
-    Ok(Answer::new(Difference::between(from, to)).with_warnings(seen.warnings))
+    let (from, to) = (sorted(seen.value.0), sorted(seen.value.1));
+    Ok(Answer::new(Difference::between(&from, &to)).with_warnings(seen.warnings))
 }
 
 async fn inspect(store: &Snapshotter, reference: &Reference) -> Result<SnapshotDetails> {
@@ -106,7 +106,7 @@ enum Body<'a> {
 
 impl Difference {
     fn between(from: &SnapshotDetails, to: &SnapshotDetails) -> Self {
-        let (old, mut new) = (items(from), items(to));
+        let (mut old, mut new) = (items(from).peekable(), items(to).peekable());
         let mut difference = Self {
             from: Side::new(from),
             to: Side::new(to),
@@ -115,14 +115,23 @@ impl Difference {
             changed: Vec::new(),
             unchanged: 0,
         };
-        for (path, item) in &old {
-            match new.remove(path) {
-                None => difference.removed.push(item.line()),
-                Some(other) => difference.compare(item, &other),
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => return difference,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(old), Some(new)) => old.path().cmp(new.path()),
+            };
+            let old = old.next_if(|_| order.is_le());
+            let new = new.next_if(|_| order.is_ge());
+            match (&old, &new) {
+                (Some(old), Some(new)) => difference.compare(old, new),
+                (old, new) => {
+                    difference.removed.extend(old.as_ref().map(Item::line));
+                    difference.added.extend(new.as_ref().map(Item::line));
+                }
             }
         }
-        difference.added = new.values().map(Item::line).collect();
-        difference
     }
 
     fn compare(&mut self, old: &Item<'_>, new: &Item<'_>) {
@@ -150,7 +159,19 @@ impl Side {
     }
 }
 
-fn items(snapshot: &SnapshotDetails) -> BTreeMap<PathBuf, Item<'_>> {
+/// Two documents may list a million paths each, so their lists are sorted where they are.
+fn sorted(mut snapshot: SnapshotDetails) -> SnapshotDetails {
+    let by_path = |a: &PathDetails, b: &PathDetails| a.relative_path.cmp(&b.relative_path);
+    let (files, symlinks) = (&mut snapshot.files, &mut snapshot.symlinks);
+    files.sort_unstable_by(|a, b| by_path(&a.entry, &b.entry));
+    symlinks.sort_unstable_by(|a, b| by_path(&a.entry, &b.entry));
+    snapshot.directories.sort_unstable_by(by_path);
+    snapshot.whiteouts.sort_unstable_by(by_path);
+    snapshot
+}
+
+/// What is in a sorted snapshot, by path.
+fn items(snapshot: &SnapshotDetails) -> impl Iterator<Item = Item<'_>> {
     let files = snapshot.files.iter().map(|file| Item {
         details: &file.entry,
         body: Body::File(file),
@@ -167,15 +188,26 @@ fn items(snapshot: &SnapshotDetails) -> BTreeMap<PathBuf, Item<'_>> {
         details: &symlink.entry,
         body: Body::Symlink(&symlink.target),
     });
-    files
-        .chain(directories)
-        .chain(symlinks)
-        .chain(whiteouts)
-        .map(|item| (item.details.relative_path.clone(), item))
-        .collect()
+    merged(merged(files, directories), merged(symlinks, whiteouts))
+}
+
+fn merged<'a>(
+    one: impl Iterator<Item = Item<'a>>,
+    other: impl Iterator<Item = Item<'a>>,
+) -> impl Iterator<Item = Item<'a>> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    std::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(first), Some(second)) if first.path() > second.path() => other.next(),
+        (None, _) => other.next(),
+        _ => one.next(),
+    })
 }
 
 impl Item<'_> {
+    fn path(&self) -> &Path {
+        &self.details.relative_path
+    }
+
     fn kind(&self) -> &'static str {
         match self.body {
             Body::File(_) => "file",

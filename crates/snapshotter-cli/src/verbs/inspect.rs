@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use snapshotter::{
     FileDetails, PathDetails, Reference, RemoteDetails, SnapshotDetails, SymlinkDetails,
 };
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
-use crate::failure::Result;
+use crate::failure;
 use crate::hints;
 use crate::output::human::{self, bytes, count};
 use crate::output::json::{Published, Relative, Time, base64, text_and_bytes};
-use crate::output::{Align, FAINT, Page, STRONG, Table};
+use crate::output::{Align, FAINT, Page, Row, STRONG, Table, Times};
 
 /// Shows everything a snapshot says of itself
 ///
@@ -36,7 +35,7 @@ pub struct Args {
 }
 
 /// Runs it.
-pub fn run(context: &Context, args: &Args) -> Result<Answer> {
+pub fn run(context: &Context, args: &Args) -> failure::Result<Answer> {
     let reference = hints::reference(&args.reference, "inspect NAME:VERSION")?;
     if args.remote {
         return remote(context, &reference);
@@ -46,15 +45,15 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         Ok(details) => Ok(details),
         Err(error) => Err(hints::what_is_there(store, error.into()).await),
     })?;
-    Ok(Answer::new(Inspected::new(&seen.value)).with_warnings(seen.warnings))
+    Ok(Answer::new(Inspected::new(seen.value)).with_warnings(seen.warnings))
 }
 
-fn remote(context: &Context, reference: &Reference) -> Result<Answer> {
+fn remote(context: &Context, reference: &Reference) -> failure::Result<Answer> {
     let seen = context.with_remote(async |store| {
         let seen = store.inspect_remote(reference).await;
         seen.map_err(|error| hints::there(error.into()))
     })?;
-    Ok(Answer::new(Inspected::of_remote(&seen.value)).with_warnings(seen.warnings))
+    Ok(Answer::new(Inspected::of_remote(seen.value)).with_warnings(seen.warnings))
 }
 
 #[derive(Serialize)]
@@ -68,10 +67,27 @@ struct Inspected {
     logical_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     data_bytes: Option<u64>,
-    files: Vec<File>,
-    directories: Vec<Entry>,
-    symlinks: Vec<Symlink>,
-    whiteouts: Vec<Entry>,
+    // There may be a million: each is written as it is made.
+    #[serde(serialize_with = "files")]
+    files: Vec<FileDetails>,
+    #[serde(serialize_with = "entries")]
+    directories: Vec<PathDetails>,
+    #[serde(serialize_with = "symlinks")]
+    symlinks: Vec<SymlinkDetails>,
+    #[serde(serialize_with = "entries")]
+    whiteouts: Vec<PathDetails>,
+}
+
+fn files<S: Serializer>(files: &[FileDetails], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(files.iter().map(File::new))
+}
+
+fn entries<S: Serializer>(entries: &[PathDetails], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(entries.iter().map(Entry::new))
+}
+
+fn symlinks<S: Serializer>(links: &[SymlinkDetails], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(links.iter().map(Symlink::new))
 }
 
 /// What only a store knows.
@@ -124,8 +140,8 @@ struct Entry {
 }
 
 impl Inspected {
-    fn new(details: &SnapshotDetails) -> Self {
-        let summary = &details.summary;
+    fn new(details: SnapshotDetails) -> Self {
+        let summary = details.summary;
         Self {
             reference: summary.reference.to_string(),
             manifest_digest: summary.manifest_digest.to_string(),
@@ -136,28 +152,28 @@ impl Inspected {
                 last_accessed_at: Time(summary.last_accessed_at),
                 publications: summary.publications.iter().map(Published::new).collect(),
             }),
-            annotations: details.annotations.clone(),
+            annotations: details.annotations,
             logical_bytes: summary.logical_bytes,
             data_bytes: Some(summary.data_bytes),
-            files: details.files.iter().map(File::new).collect(),
-            directories: details.directories.iter().map(Entry::new).collect(),
-            symlinks: details.symlinks.iter().map(Symlink::new).collect(),
-            whiteouts: details.whiteouts.iter().map(Entry::new).collect(),
+            files: details.files,
+            directories: details.directories,
+            symlinks: details.symlinks,
+            whiteouts: details.whiteouts,
         }
     }
 
-    fn of_remote(details: &RemoteDetails) -> Self {
+    fn of_remote(details: RemoteDetails) -> Self {
         Self {
             reference: details.reference.to_string(),
             manifest_digest: details.manifest_digest.to_string(),
             here: None,
-            annotations: details.annotations.clone(),
+            annotations: details.annotations,
             logical_bytes: details.logical_bytes,
             data_bytes: None,
-            files: details.files.iter().map(File::new).collect(),
-            directories: details.directories.iter().map(Entry::new).collect(),
-            symlinks: details.symlinks.iter().map(Symlink::new).collect(),
-            whiteouts: details.whiteouts.iter().map(Entry::new).collect(),
+            files: details.files,
+            directories: details.directories,
+            symlinks: details.symlinks,
+            whiteouts: details.whiteouts,
         }
     }
 }
@@ -200,24 +216,24 @@ impl Entry {
             xattrs: details.xattrs.iter().map(encode).collect(),
         }
     }
+}
 
-    /// `rw-r--r--`, as `ls` shows them.
-    fn permissions(&self) -> String {
-        let is_set = |bit: u32| self.mode >> bit & 1 == 1;
-        let mut shown = String::new();
-        for (class, special) in [(2, 's'), (1, 's'), (0, 't')] {
-            let (read, write, run) = (class * 3 + 2, class * 3 + 1, class * 3);
-            shown.push(if is_set(read) { 'r' } else { '-' });
-            shown.push(if is_set(write) { 'w' } else { '-' });
-            shown.push(match (is_set(9 + class), is_set(run)) {
-                (false, false) => '-',
-                (false, true) => 'x',
-                (true, true) => special,
-                (true, false) => special.to_ascii_uppercase(),
-            });
-        }
-        shown
+/// `rw-r--r--`, as `ls` shows them.
+fn permissions(mode: u32) -> String {
+    let is_set = |bit: u32| mode >> bit & 1 == 1;
+    let mut shown = String::new();
+    for (class, special) in [(2, 's'), (1, 's'), (0, 't')] {
+        let (read, write, run) = (class * 3 + 2, class * 3 + 1, class * 3);
+        shown.push(if is_set(read) { 'r' } else { '-' });
+        shown.push(if is_set(write) { 'w' } else { '-' });
+        shown.push(match (is_set(9 + class), is_set(run)) {
+            (false, false) => '-',
+            (false, true) => 'x',
+            (true, true) => special,
+            (true, false) => special.to_ascii_uppercase(),
+        });
     }
+    shown
 }
 
 impl Document for Inspected {
@@ -256,7 +272,8 @@ impl Document for Inspected {
             writeln!(page.out, "  {note}")?;
         }
         writeln!(page.out)?;
-        self.table(page).write(page.out)?;
+        let times = page.times;
+        titles().write_each(page.out, &|row| self.rows(times, row))?;
         if page.verbose {
             self.write_verbose(page)
         } else {
@@ -265,54 +282,51 @@ impl Document for Inspected {
     }
 }
 
+fn titles() -> Table {
+    Table::new([
+        ("MODE", Align::Left),
+        ("OWNER", Align::Left),
+        ("SIZE", Align::Right),
+        ("MODIFIED", Align::Left),
+        ("READ-ONLY", Align::Left),
+        ("PATH", Align::Left),
+    ])
+}
+
 impl Inspected {
-    fn table(&self, page: &Page<'_>) -> Table {
-        let mut table = Table::new([
-            ("MODE", Align::Left),
-            ("OWNER", Align::Left),
-            ("SIZE", Align::Right),
-            ("MODIFIED", Align::Left),
-            ("READ-ONLY", Align::Left),
-            ("PATH", Align::Left),
-        ]);
-        let mut row = |kind: char, entry: &Entry, size: String, read_only: bool, after: String| {
-            table.row(&[
-                &format_args!("{kind}{}", entry.permissions()),
-                &format_args!("{}:{}", entry.uid, entry.gid),
-                &size,
-                &page.time(entry.modified_at.0),
-                &if read_only { "yes" } else { "" },
-                &format_args!("{}{after}", entry.path.shown()),
-            ]);
-        };
+    fn rows(&self, times: Times, row: Row<'_>) -> io::Result<()> {
+        let mut row =
+            |kind: char, entry: &PathDetails, size: &str, read_only: bool, after: &str| {
+                row(&[
+                    &format_args!("{kind}{}", permissions(entry.mode)),
+                    &format_args!("{}:{}", entry.uid, entry.gid),
+                    &size,
+                    &times.shown(entry.modified),
+                    &if read_only { "yes" } else { "" },
+                    &format_args!("{}{after}", human::path(&entry.relative_path)),
+                ])
+            };
         for directory in &self.directories {
-            row('d', directory, String::new(), false, "/".to_owned());
+            row('d', directory, "", false, "/")?;
         }
         for file in &self.files {
-            let after = file
-                .hardlink_of
-                .as_deref()
-                .map(|other| format!(" = {}", shown(other)));
-            row(
-                '-',
-                &file.entry,
-                bytes(file.size_bytes),
-                file.read_only,
-                after.unwrap_or_default(),
-            );
+            let after = file.hardlink_of.as_deref();
+            let after = after.map(|other| format!(" = {}", human::path(other)));
+            let (size, after) = (bytes(file.size), after.unwrap_or_default());
+            row('-', &file.entry, &size, file.read_only, &after)?;
         }
         for symlink in &self.symlinks {
-            let after = format!(" -> {}", shown(&symlink.target));
-            row('l', &symlink.entry, String::new(), false, after);
+            let after = format!(" -> {}", human::path(&symlink.target));
+            row('l', &symlink.entry, "", false, &after)?;
         }
         for whiteout in &self.whiteouts {
-            row('c', whiteout, String::new(), false, " is hidden".to_owned());
+            row('c', whiteout, "", false, " is hidden")?;
         }
-        table
+        Ok(())
     }
 
     fn write_verbose(&self, page: &mut Page<'_>) -> io::Result<()> {
-        for file in &self.files {
+        for file in self.files.iter().map(File::new) {
             let checksum = file.checksum.as_deref().unwrap_or("no checksum");
             writeln!(
                 page.out,
@@ -326,8 +340,4 @@ impl Inspected {
         }
         Ok(())
     }
-}
-
-fn shown(name: &str) -> String {
-    human::path(Path::new(name))
 }

@@ -56,7 +56,7 @@ fn set(context: &Context, references: &[String], pinned: bool) -> Result<Answer>
     context.require_store()?;
     let changed = context.with_store(async |store| {
         for reference in &references {
-            if let Err(error) = store.inspect(reference).await {
+            if let Err(error) = store.find(reference).await {
                 return Err(hints::what_is_there(store, error.into()).await);
             }
         }

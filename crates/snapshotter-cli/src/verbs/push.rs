@@ -67,9 +67,9 @@ async fn look_up(store: &Snapshotter, references: &[Reference]) -> Result<Vec<Re
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for reference in references {
-        match store.inspect(reference).await {
-            Ok(details) => {
-                let name = details.summary.reference;
+        match store.find(reference).await {
+            Ok(snapshot) => {
+                let name = snapshot.reference;
                 if seen.insert(name.clone()) {
                     found.push(name);
                 }

@@ -78,11 +78,11 @@ impl Txn<'_> {
         self.read_document(snapshot, |_, _| ())
     }
 
-    /// Gives `read` the document's bytes as a stream, and the result only if they are what was stored.
-    fn read_document<T>(
+    /// Gives `read` the document's bytes as a stream, and how many there are; the result only if they are what was stored.
+    pub(crate) fn read_document<T>(
         &self,
         snapshot: i64,
-        read: impl FnOnce(&mut Hashed<rusqlite::blob::Blob<'_>>, u64) -> T,
+        read: impl FnOnce(&mut dyn Read, u64) -> T,
     ) -> Result<T> {
         let manifest = Manifest::parse(&self.manifest(snapshot)?);
         let config = manifest.map_err(|_| changed("document"))?.config;

@@ -64,7 +64,7 @@ impl Txn<'_> {
         &self,
         chosen: &Snapshot,
         relied: Option<&Relied>,
-    ) -> Result<Option<Vec<Doomed>>> {
+    ) -> Result<Option<Doomed>> {
         let Some(now) = self.snapshot(chosen.id)? else {
             return Ok(None);
         };

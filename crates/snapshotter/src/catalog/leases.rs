@@ -28,7 +28,7 @@ impl Txn<'_> {
     }
 
     /// Ends the leases of one operation and deletes what only they kept.
-    pub(crate) fn release_operation(&self, owner: &str, operation: i64) -> Result<Vec<Doomed>> {
+    pub(crate) fn release_operation(&self, owner: &str, operation: i64) -> Result<Doomed> {
         let snapshots = self.all(
             "SELECT snapshot FROM leases WHERE owner = ?1 AND operation = ?2",
             params![owner, operation],
@@ -52,7 +52,7 @@ impl Txn<'_> {
     }
 
     /// Ends all leases of an owner and deletes what only they kept.
-    pub(crate) fn release_owner(&self, owner: &str) -> Result<Vec<Doomed>> {
+    pub(crate) fn release_owner(&self, owner: &str) -> Result<Doomed> {
         let snapshots = self.all(
             "SELECT DISTINCT snapshot FROM leases WHERE owner = ?1",
             [owner],
@@ -78,11 +78,11 @@ impl Txn<'_> {
     }
 
     /// Deletes those of these snapshots that are pending or removed and have no lease left.
-    pub(crate) fn doom_abandoned(&self, snapshots: &[i64]) -> Result<Vec<Doomed>> {
-        let mut doomed = Vec::new();
+    pub(crate) fn doom_abandoned(&self, snapshots: &[i64]) -> Result<Doomed> {
+        let mut doomed = Doomed::default();
         for &snapshot in snapshots {
             if self.is_abandoned(snapshot)? {
-                doomed.extend(self.doom_blobs_of(snapshot)?);
+                doomed.add(self.doom_blobs_of(snapshot)?);
                 self.delete_snapshot(snapshot)?;
             }
         }

@@ -8,7 +8,7 @@ use crate::words::form::Form;
 
 /// A directory of names. Objects go to a new one after every 65,536th, because directories have a largest size and slow
 /// down long before it; those of earlier releases stay where they are, in the directory above.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Shard(pub(super) Option<u32>);
 
 impl Shard {

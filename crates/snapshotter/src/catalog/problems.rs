@@ -65,7 +65,7 @@ impl Txn<'_> {
     }
 
     /// Deletes references of a snapshot, and the rows that only those kept; says what these were called.
-    pub(crate) fn drop_references(&self, snapshot: i64, blobs: &[Checksum]) -> Result<Vec<Doomed>> {
+    pub(crate) fn drop_references(&self, snapshot: i64, blobs: &[Checksum]) -> Result<Doomed> {
         let exclusive = self.exclusive_blobs(snapshot)?;
         for blob in blobs {
             self.execute(
@@ -74,10 +74,9 @@ impl Txn<'_> {
                 params![snapshot, blob.as_bytes()],
             )?;
         }
-        let doomed = exclusive
-            .iter()
-            .filter(|blob| blobs.contains(&blob.checksum));
-        doomed.map(|blob| self.doom_blob(blob)).collect()
+        let mut doomed = exclusive;
+        doomed.retain(|blob| blobs.contains(&blob.checksum));
+        self.doom(&doomed)
     }
 
     /// Deletes what names a blob's row that is gone. What names a snapshot's row that is gone stays: it keeps the blobs.

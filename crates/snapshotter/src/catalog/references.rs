@@ -13,21 +13,63 @@ use super::{Result, Txn, bad_column, unsigned};
 use crate::words::digest::Checksum;
 use crate::words::form::Form;
 use crate::words::reference::Reference;
+use crate::words::total::total;
 
 /// An object that one snapshot alone needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExclusiveBlob {
+    /// Of its row, in this transaction.
+    id: i64,
     pub(crate) checksum: Checksum,
     pub(crate) data_size: u64,
     form: Form,
     shard: Shard,
 }
 
-/// An object whose row was deleted, with the names it had under `storage/`: each is an orphan until it is seen to go.
-#[derive(Clone, Debug)]
+/// Objects whose rows were deleted, with the names they had under `storage/`: each is an orphan until it is seen to go.
+#[derive(Debug, Default)]
 pub(crate) struct Doomed {
-    pub(crate) data_size: u64,
-    pub(crate) names: Vec<StoredName>,
+    pub(crate) objects: u64,
+    /// Of data in them.
+    pub(crate) bytes: u64,
+    names: Vec<DoomedName>,
+}
+
+/// One of those names in as few bytes as can be, since there may be a million. They are in the order that the catalog has
+/// them in: in any other, each would be another page of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct DoomedName {
+    /// Of a view.
+    view: Option<[u8; 16]>,
+    shard: Shard,
+    checksum: Checksum,
+    is_packed: bool,
+}
+
+impl Doomed {
+    pub(crate) fn names(&self) -> impl Iterator<Item = StoredName> {
+        self.names.iter().map(DoomedName::stored)
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.bytes = total([self.bytes, other.bytes]);
+        self.names.extend(other.names);
+    }
+}
+
+impl DoomedName {
+    fn stored(&self) -> StoredName {
+        let form = if self.is_packed {
+            Form::Packed
+        } else {
+            Form::Plain
+        };
+        match &self.view {
+            Some(attributes) => StoredName::view(view_name(&self.checksum, attributes, self.shard)),
+            None => StoredName::content(content_name(&self.checksum, form, self.shard)),
+        }
+    }
 }
 
 impl Txn<'_> {
@@ -55,7 +97,7 @@ impl Txn<'_> {
     /// A snapshot's objects that no other snapshot needs.
     pub(crate) fn exclusive_blobs(&self, snapshot: i64) -> Result<Vec<ExclusiveBlob>> {
         self.all(
-            "SELECT o.key, CASE o.state WHEN 2 THEN 0 ELSE o.data_size END, o.kind, o.shard
+            "SELECT o.key, CASE o.state WHEN 2 THEN 0 ELSE o.data_size END, o.kind, o.shard, o.id
              FROM object_references r JOIN objects o ON o.id = r.object
              WHERE r.snapshot = ?1
                AND NOT EXISTS (SELECT 1 FROM object_references e WHERE e.object = r.object AND e.snapshot <> ?1)",
@@ -66,39 +108,56 @@ impl Txn<'_> {
                     data_size: unsigned(row, 1)?,
                     form: form(row, 2)?,
                     shard: shard(row, 3)?,
+                    id: row.get(4)?,
                 })
             },
         )
     }
 
     /// Deletes the rows of a snapshot's objects that no other snapshot needs, and says what they were called.
-    pub(crate) fn doom_blobs_of(&self, snapshot: i64) -> Result<Vec<Doomed>> {
+    pub(crate) fn doom_blobs_of(&self, snapshot: i64) -> Result<Doomed> {
         let exclusive = self.exclusive_blobs(snapshot)?;
         self.execute(
             "DELETE FROM object_references WHERE snapshot = ?1",
             [snapshot],
         )?;
-        exclusive.iter().map(|blob| self.doom_blob(blob)).collect()
+        self.doom(&exclusive)
     }
 
-    pub(super) fn doom_blob(&self, blob: &ExclusiveBlob) -> Result<Doomed> {
-        let views = self.views_of_blob(&blob.checksum)?;
-        self.execute(
-            "DELETE FROM objects WHERE key = ?1",
-            [blob.checksum.as_bytes()],
-        )?;
-        let content = StoredName::content(content_name(&blob.checksum, blob.form, blob.shard));
-        let views = views
-            .iter()
-            .map(|attributes| StoredName::view(view_name(&blob.checksum, attributes, blob.shard)));
-        let names: Vec<StoredName> = std::iter::once(content).chain(views).collect();
+    /// Deletes the rows of objects that nothing references.
+    pub(super) fn doom(&self, objects: &[ExclusiveBlob]) -> Result<Doomed> {
+        let mut names = Vec::with_capacity(objects.len());
+        for object in objects {
+            self.note_names(object, &mut names)?;
+            self.execute("DELETE FROM objects WHERE id = ?1", [object.id])?;
+        }
+        names.sort_unstable();
         for name in &names {
-            self.orphan(name)?;
+            self.orphan(&name.stored())?;
         }
         Ok(Doomed {
-            data_size: blob.data_size,
+            objects: objects.len() as u64,
+            bytes: total(objects.iter().map(|object| object.data_size)),
             names,
         })
+    }
+
+    fn note_names(&self, object: &ExclusiveBlob, names: &mut Vec<DoomedName>) -> Result<()> {
+        let (checksum, shard) = (object.checksum, object.shard);
+        let name = |view, is_packed| DoomedName {
+            view,
+            shard,
+            checksum,
+            is_packed,
+        };
+        names.push(name(None, object.form == Form::Packed));
+        let views = self.all(
+            "SELECT attributes FROM views WHERE object = ?1",
+            [object.id],
+            |row| row.get(0),
+        )?;
+        names.extend(views.into_iter().map(|view| name(Some(view), false)));
+        Ok(())
     }
 
     /// Notes that no row stands for a name any more, by this store's own hand, so that it may be swept. A catalog that went
@@ -136,18 +195,28 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// All names that wait for being swept.
-    pub(crate) fn orphans(&self) -> Result<Vec<StoredName>> {
-        self.all("SELECT tree, name FROM orphans", [], |row| {
-            let name: String = row.get(1)?;
-            Ok(StoredName {
-                tree: match row.get(0)? {
-                    0_i64 => Tree::Content,
-                    _ => Tree::Views,
-                },
-                name: OsStr::from_bytes(name.as_bytes()).to_owned(),
-            })
-        })
+    /// The next names that wait for being swept, after that one, so many at most.
+    pub(crate) fn orphans_after(
+        &self,
+        last: Option<&StoredName>,
+        most: usize,
+    ) -> Result<Vec<StoredName>> {
+        let tree = last.map_or(-1, |last| last.tree.column());
+        let name = last.map(|last| last.name.to_string_lossy());
+        self.all(
+            "SELECT tree, name FROM orphans WHERE (tree, name) > (?1, ?2) ORDER BY tree, name LIMIT ?3",
+            params![tree, name.unwrap_or_default(), i64::try_from(most).unwrap_or(i64::MAX)],
+            |row| {
+                let name: String = row.get(1)?;
+                Ok(StoredName {
+                    tree: match row.get(0)? {
+                        0_i64 => Tree::Content,
+                        _ => Tree::Views,
+                    },
+                    name: OsStr::from_bytes(name.as_bytes()).to_owned(),
+                })
+            },
+        )
     }
 
     /// Names of the snapshots that need a blob.

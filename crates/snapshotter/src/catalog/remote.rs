@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::objects::{Blob, blob, blob_columns, checksum, select_blobs};
-use super::{Result, Txn, signed};
+use super::{Result, Stored, Txn, signed};
 use crate::words::digest::{Checksum, Digest, Sha256};
 
 impl Txn<'_> {
@@ -60,16 +60,21 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// A snapshot was published under the manifest that was pushed, and is known by it from now on.
-    pub(crate) fn set_manifest(&self, id: i64, manifest: &[u8]) -> Result<()> {
-        self.execute(
-            "UPDATE snapshots SET manifest_digest = ?2 WHERE id = ?1 AND state > 0",
+    /// A snapshot was published under the manifest that was pushed, and is known by it from now on. SQLite changes a row by
+    /// having all of it in memory, so a row with a document is made anew, and only where it has another manifest.
+    pub(crate) fn set_manifest(
+        &self,
+        id: i64,
+        manifest: &[u8],
+        document: &dyn Stored,
+    ) -> Result<()> {
+        let changed = self.execute(
+            "UPDATE snapshots SET manifest_digest = ?2 WHERE id = ?1 AND state > 0 AND manifest_digest <> ?2",
             params![id, Sha256::of(manifest).as_bytes()],
         )?;
-        self.execute(
-            "UPDATE artifacts SET manifest = ?2 WHERE snapshot = ?1",
-            params![id, manifest],
-        )?;
-        Ok(())
+        if changed == 0 {
+            return Ok(());
+        }
+        self.replace_artifacts(id, manifest, document)
     }
 }

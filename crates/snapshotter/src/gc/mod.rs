@@ -183,14 +183,11 @@ impl Collection<'_> {
                 confirming.doubt(*id);
                 continue;
             };
-            let bytes = total(doomed.iter().map(|blob| blob.data_size));
+            let (blobs, bytes) = (doomed.objects, doomed.bytes);
             tracing::info!(reference = %snapshot.reference, bytes, "released");
             expected.disk = total([expected.disk, bytes]);
-            expected.inodes += doomed.len() as u64;
-            let went = Exclusive {
-                blobs: doomed.len() as u64,
-                bytes,
-            };
+            expected.inodes += blobs;
+            let went = Exclusive { blobs, bytes };
             add(report, snapshot, went);
         }
         Ok(expected)

@@ -18,7 +18,7 @@ pub(super) fn release(
     chosen: &Snapshot,
     relied: Option<&Relied>,
     activity: &Activity,
-) -> Result<Option<Vec<Doomed>>> {
+) -> Result<Option<Doomed>> {
     store.expect_orphans();
     let doomed = store.with_reserve(|| {
         store

@@ -21,6 +21,7 @@ mod runtime;
 mod send;
 mod stage;
 mod survey;
+mod text;
 mod visible;
 
 use std::sync::Arc;

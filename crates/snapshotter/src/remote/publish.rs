@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::runtime::wait;
 use super::send::{Sending, object};
+use super::text::Text;
 use super::{Place, Remote};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Content, Snapshot, Sync};
@@ -95,9 +96,9 @@ impl Publishing<'_> {
         self.refuse_other(before, digest)?;
         // OCI has no manifest without layers: where the contents are none, an empty one stands in.
         let has_layers = matches!(self.remote.content, Place::Registry) && !contents.is_empty();
-        let document = self.store.catalog.read(|txn| txn.document_bytes(id))?;
-        self.send_artifacts(&manifest, document, has_layers, before != Some(digest))?;
-        self.record(&manifest)?;
+        let document = Text::kept(self.store, id)?;
+        self.send_artifacts(&manifest, &document, has_layers, before != Some(digest))?;
+        self.record(&manifest, &document)?;
         Ok(Publication {
             place: self.remote.place_of(&self.repository),
             manifest_digest: digest,
@@ -253,19 +254,18 @@ impl Publishing<'_> {
     fn send_artifacts(
         &self,
         manifest: &[u8],
-        document: Vec<u8>,
+        document: &Text,
         has_layers: bool,
         is_new: bool,
     ) -> Result<()> {
         let wanted = || self.activity.check();
         let registry = &self.remote.registry;
-        let push = |bytes: Bytes| {
-            let sha256 = Sha256::of(&bytes);
-            wait(&wanted, registry.push_blob(&self.repository, sha256, bytes))
-        };
-        push(document.into())?;
+        let parsed = super::parse_manifest(manifest, &self.snapshot.reference)?;
+        document.send(registry, &self.repository, parsed.config, self.activity)?;
         if !has_layers {
-            push(Bytes::from_static(EMPTY_BYTES))?;
+            let empty = Bytes::from_static(EMPTY_BYTES);
+            let sha256 = Sha256::of(&empty);
+            wait(&wanted, registry.push_blob(&self.repository, sha256, empty))?;
         }
         if !is_new {
             return Ok(());

@@ -1,24 +1,16 @@
 //! What a snapshot is, as the registry says it: manifest and document, and the distinct contents that it names.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::sync::Arc;
-
-use bytes::Bytes;
-
 use super::download::Asked;
-use super::runtime::{self, receive, wait};
+use super::runtime::wait;
+use super::text::Text;
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
-use crate::catalog::Stored;
 use crate::format::artifact::Manifest;
-use crate::format::document::{Content, Document, DocumentError, FileEntry, SHORT};
-use crate::fs::hook::step;
-use crate::registry::Repository;
+use crate::format::document::{Content, Document, FileEntry, SHORT};
 use crate::store::Store;
-use crate::words::digest::{Checksum, Digest, Sha256};
+use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::reference::Reference;
 
 /// A snapshot as the registry describes it.
@@ -29,86 +21,6 @@ pub(super) struct Resolved {
     pub(super) parsed: Manifest,
     pub(super) document: Text,
     pub(super) entries: Document,
-}
-
-/// A document as it came.
-#[derive(Debug)]
-pub(super) enum Text {
-    Short(Vec<u8>),
-    /// In a file without a name.
-    Long(File, u64),
-}
-
-impl Text {
-    /// Fetches a long one.
-    fn fetch(
-        store: &Store,
-        remote: &Remote,
-        repository: &Repository,
-        (sha256, size): (Sha256, u64),
-        activity: &Activity,
-    ) -> Result<Self> {
-        let file = store.scratch()?;
-        let staging = store.root.staging.path();
-        let (registry, repository) = (Arc::clone(&remote.registry), repository.clone());
-        let start = |sink| {
-            let call = async move {
-                let pulled = registry.pull_stream(&repository, sha256, size, None, sink);
-                pulled.await
-            };
-            Ok(runtime::start()?.spawn(call))
-        };
-        let mut write = |bytes: &Bytes| {
-            let written = step("write").and_then(|()| (&file).write_all(bytes));
-            written.at("write to", staging)
-        };
-        receive(start, &|| activity.check(), &mut write)?;
-        Ok(Self::Long(file, size))
-    }
-
-    fn entries(&self) -> std::result::Result<Document, DocumentError> {
-        match self {
-            Self::Short(bytes) => Document::parse(bytes),
-            Self::Long(file, size) => {
-                (&mut &*file).rewind()?;
-                Document::read(file, *size)
-            }
-        }
-    }
-
-    /// All of it, in memory.
-    pub(super) fn into_bytes(self) -> Result<Vec<u8>> {
-        if let Self::Short(bytes) = self {
-            return Ok(bytes);
-        }
-        let mut bytes = Vec::new();
-        let read = self.write(&mut bytes);
-        read.map_err(|error| {
-            Error::new(ErrorKind::of_io(&error), "the document could not be read")
-                .with_source(error)
-        })?;
-        Ok(bytes)
-    }
-}
-
-impl Stored for Text {
-    fn length(&self) -> u64 {
-        match self {
-            Self::Short(bytes) => bytes.len() as u64,
-            Self::Long(_, size) => *size,
-        }
-    }
-
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        match self {
-            Self::Short(bytes) => out.write_all(bytes),
-            Self::Long(file, size) => {
-                let mut file = file;
-                file.rewind()?;
-                io::copy(&mut file.take(*size), out).map(|_| ())
-            }
-        }
-    }
 }
 
 /// Looks a snapshot up in the registry, document and all. A long document goes through a file of the store's, where there is

@@ -112,6 +112,7 @@ impl Remote {
         activity: &Activity,
     ) -> Result<RemoteDetails> {
         let resolved = resolve(self, reference, None, activity)?;
+        drop(resolved.document);
         let logical_bytes = Totals::of(&resolved.entries, |_| 0).logical_bytes;
         let entries = entries(resolved.entries);
         Ok(RemoteDetails {

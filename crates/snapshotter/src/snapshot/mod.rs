@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::activity::Activity;
-use crate::catalog::{Finished, State, Sync};
+use crate::catalog::{Doomed, Finished, State, Sync};
 use crate::config::Durability;
 use crate::fs::Dir;
 use crate::limit::{Limit, Limits};
@@ -174,7 +174,7 @@ fn finish(
     // The last moment to give up: from here on the snapshot exists.
     context.activity.check()?;
     let replaced = store.catalog.write(sync, |txn| {
-        let mut replaced = Vec::new();
+        let mut replaced = Doomed::default();
         if request.force
             && let Some(old) = txn.find(&reference)?
         {

@@ -122,6 +122,16 @@ impl Snapshotter {
         self.run(|_, store, _| inspect::list(store)).await
     }
 
+    /// What [`list`](Self::list) says of one snapshot.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn find(&self, reference: &Reference) -> Result<SnapshotSummary> {
+        let reference = reference.clone();
+        self.run(move |_, store, _| inspect::find(store, &reference))
+            .await
+    }
+
     /// Everything a snapshot says of itself.
     ///
     /// ```
@@ -144,6 +154,16 @@ impl Snapshotter {
     pub async fn inspect(&self, reference: &Reference) -> Result<SnapshotDetails> {
         let reference = reference.clone();
         self.run(move |_, store, _| inspect::inspect(store, &reference))
+            .await
+    }
+
+    /// A snapshot's document, byte for byte as it is (or would be) in a registry: up to 256 MiB.
+    ///
+    /// # Errors
+    /// `NotFound`; `Damaged` when it is not what was stored.
+    pub async fn document(&self, reference: &Reference) -> Result<Vec<u8>> {
+        let reference = reference.clone();
+        self.run(move |_, store, _| inspect::document(store, &reference))
             .await
     }
 

@@ -31,9 +31,8 @@ pub(crate) struct Strangers {
 
 impl Store {
     /// Sweeps the names of objects whose rows were just deleted.
-    pub(crate) fn sweep_doomed(&self, doomed: &[Doomed]) -> Result<Swept> {
-        let names: Vec<StoredName> = doomed.iter().flat_map(|one| one.names.clone()).collect();
-        self.sweep(&names)
+    pub(crate) fn sweep_doomed(&self, doomed: &Doomed) -> Result<Swept> {
+        self.sweep_each(doomed.names())
     }
 
     /// Removes what nothing needs: dead owners and those whose lease files are gone, abandoned snapshots, orphans. Says
@@ -56,8 +55,19 @@ impl Store {
 
     /// Sweeps all names that wait for it.
     pub(super) fn sweep_orphans(&self) -> Result<Swept> {
-        let orphans = self.catalog.read(|txn| txn.orphans())?;
-        self.sweep(&orphans)
+        let mut swept = Swept::default();
+        let mut last = None;
+        loop {
+            let next = |txn: &Txn<'_>| txn.orphans_after(last.as_ref(), BATCH);
+            let orphans = self.catalog.read(next)?;
+            let some = self.sweep(&orphans)?;
+            swept.names += some.names;
+            swept.left.extend(some.left);
+            match orphans.into_iter().next_back() {
+                None => return Ok(swept),
+                further => last = further,
+            }
+        }
     }
 
     /// Looks at every name without a row. Those that no blob or view can have, and those of bytes that have their row and a
@@ -122,11 +132,9 @@ impl Store {
     /// may be about to insert the row.
     pub(crate) fn names_without_a_row(&self) -> Result<Vec<StoredName>> {
         let mut found = Vec::new();
-        let orphans: HashSet<StoredName> = self
-            .catalog
-            .read(|txn| txn.orphans())?
-            .into_iter()
-            .collect();
+        // Before the names are listed: what somebody sweeps meanwhile is no stranger.
+        let orphans = |txn: &Txn<'_>| txn.orphans_after(None, usize::MAX);
+        let orphans: HashSet<StoredName> = self.catalog.read(orphans)?.into_iter().collect();
         for tree in [Tree::Content, Tree::Views] {
             let names = self.root.names(tree)?;
             let names: Vec<_> = names
@@ -160,15 +168,23 @@ impl Store {
     /// Sweeps those of these names that have no row; none while the catalog is older than the store. What cannot go stays an
     /// orphan.
     pub(crate) fn sweep(&self, names: &[StoredName]) -> Result<Swept> {
+        self.sweep_each(names.iter().cloned())
+    }
+
+    fn sweep_each(&self, mut names: impl Iterator<Item = StoredName>) -> Result<Swept> {
         let mut swept = Swept::default();
-        if names.is_empty() || self.went_back {
+        if self.went_back {
             return Ok(swept);
         }
-        self.expect_orphans();
-        for batch in names.chunks(BATCH) {
+        loop {
+            let batch: Vec<StoredName> = names.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return Ok(swept);
+            }
+            self.expect_orphans();
             let mut trashed = Vec::new();
             let result = self.catalog.write(Sync::Normal, |txn| {
-                for name in batch {
+                for name in &batch {
                     if !txn.has_row(name)? {
                         let dir = self.root.tree(name.tree);
                         match self.throw_away(dir, &name.name) {
@@ -192,6 +208,5 @@ impl Store {
             }
             result?;
         }
-        Ok(swept)
     }
 }

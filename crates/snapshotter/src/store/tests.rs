@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::*;
-use crate::catalog::{Blob, BlobState, Sync, Unsynced};
+use crate::catalog::{Blob, BlobState, Sync, Unsynced, ViewInode};
 use crate::format::spf;
 use crate::pass::Hashes;
 use crate::words::digest::{Checksum, Digest};
+use crate::words::entry::Mtime;
 use crate::words::extent::{Extent, ExtentMap};
 
 pub(crate) fn open(dir: &Path) -> Arc<Store> {
@@ -30,11 +31,17 @@ fn pending(store: &Arc<Store>, version: &str) -> (Operation, i64) {
 
 pub(crate) fn put(store: &Arc<Store>, version: &str, bytes: &[u8]) -> (Operation, i64) {
     let (operation, snapshot) = pending(store, version);
+    let outcomes = store.commit(snapshot, &mut [ingest(bytes)]).unwrap();
+    assert_eq!(outcomes, [Ingested::Stored]);
+    (operation, snapshot)
+}
+
+fn ingest(bytes: &[u8]) -> Ingest<'static> {
     let map = ExtentMap::dense(bytes.len() as u64).unwrap();
     let mut stream = spf::header(bytes.len() as u64, 1).to_vec();
     stream.extend(spf::descriptor(map.extents()[0]));
     stream.extend(bytes);
-    let ingest = Ingest {
+    Ingest {
         payload: Payload::Bytes(bytes.to_vec()),
         hashes: Hashes {
             digest: Digest::of(&stream),
@@ -43,10 +50,7 @@ pub(crate) fn put(store: &Arc<Store>, version: &str, bytes: &[u8]) -> (Operation
         map,
         mtime: None,
         probe: None,
-    };
-    let outcomes = store.commit(snapshot, &mut [ingest]).unwrap();
-    assert_eq!(outcomes, [Ingested::Stored]);
-    (operation, snapshot)
+    }
 }
 
 fn unsynced(store: &Store, snapshot: i64) -> Vec<Unsynced> {
@@ -156,4 +160,36 @@ fn looking_at_the_whole_catalog_ends_when_it_is_given_up() {
     // The connection is as good as before.
     cancelled.store(false, Ordering::Relaxed);
     assert!(store.catalog.problems(&cancelled).unwrap().is_empty());
+}
+
+// Names were given up and swept in the order in which their files had been taken, and each was on another page of the
+// catalog: of a hundred thousand, all pages were read and written again for every few hundred.
+#[test]
+fn names_are_given_up_in_the_order_the_catalog_has_them_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (_operation, snapshot) = pending(&store, "v1");
+    let mut items: Vec<_> = (0..100_u8).map(|number| ingest(&[number])).collect();
+    store.commit(snapshot, &mut items).unwrap();
+    let inode = ViewInode {
+        number: 1,
+        mtime: Mtime::default(),
+    };
+    let doomed = store.catalog.write(Sync::Full, |txn| {
+        for item in items.iter().step_by(3) {
+            let view = (item.hashes.checksum, [7; 16]);
+            assert!(txn.put_view(&view, inode, "boot")?);
+        }
+        txn.doom_blobs_of(snapshot)
+    });
+    let doomed = doomed.unwrap();
+    assert_eq!((doomed.objects, doomed.bytes), (100, 100));
+    let orphans = store.catalog.read(|txn| txn.orphans_after(None, 1000));
+    let orphans = orphans.unwrap();
+    assert_eq!(orphans.len(), 134);
+    assert_eq!(doomed.names().collect::<Vec<_>>(), orphans);
+    let rest = store
+        .catalog
+        .read(|txn| txn.orphans_after(Some(&orphans[120]), 1000));
+    assert_eq!(rest.unwrap(), orphans[121..]);
 }

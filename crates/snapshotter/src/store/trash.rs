@@ -76,7 +76,7 @@ impl Swept {
 
 impl Store {
     /// Sweeps what a call has removed, which it has whatever becomes of the names: what is left of them is litter, and told.
-    pub(crate) fn sweep_removed(&self, doomed: &[Doomed], activity: &Activity) {
+    pub(crate) fn sweep_removed(&self, doomed: &Doomed, activity: &Activity) {
         let swept = self.with_reserve(|| self.sweep_doomed(doomed));
         self.set_aside_space();
         match swept {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::describe::{self, Fault};
 use crate::activity::Activity;
-use crate::catalog::{Blob, BlobState, Snapshot, Sync};
+use crate::catalog::{Blob, BlobState, Doomed, Snapshot, Sync};
 use crate::remote;
 use crate::store::{NamesOfBlobs, Store};
 use crate::words::error::{ErrorKind, Result};
@@ -67,11 +67,11 @@ impl Repair<'_> {
             return Ok(());
         }
         self.store.expect_orphans();
-        let mut doomed = Vec::new();
+        let mut doomed = Doomed::default();
         for fault in faults {
             let snapshot = fault.snapshot.id;
             if let Some(unnamed) = describe::unnamed(self.store, &fault.snapshot)? {
-                doomed.extend(
+                doomed.add(
                     self.store
                         .catalog
                         .write(Sync::Full, |txn| txn.drop_references(snapshot, &unnamed))?,

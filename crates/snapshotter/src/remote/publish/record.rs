@@ -4,6 +4,7 @@ use super::Publishing;
 use crate::catalog::{Address, Blob, SeenBy, Sync};
 use crate::lock::lock;
 use crate::remote::places::is_named_by_digest;
+use crate::remote::text::Text;
 use crate::store::now;
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::Result;
@@ -28,7 +29,7 @@ impl Publishing<'_> {
     }
 
     /// The snapshot is where it was published, and so are its objects.
-    pub(super) fn record(&self, manifest: &[u8]) -> Result<()> {
+    pub(super) fn record(&self, manifest: &[u8], document: &Text) -> Result<()> {
         let (id, now) = (self.snapshot.id, now());
         let row = self
             .remote
@@ -36,7 +37,7 @@ impl Publishing<'_> {
         let seen_by = self.remote.seen_by(&row.content);
         let there = std::mem::take(&mut lock(&self.seen).there);
         self.store.catalog.write(Sync::Normal, |txn| {
-            txn.set_manifest(id, manifest)?;
+            txn.set_manifest(id, manifest, document)?;
             txn.record_publication(id, &row)?;
             txn.record_objects(id, &row.content, seen_by, now)?;
             match seen_by {

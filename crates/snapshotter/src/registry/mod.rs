@@ -74,21 +74,7 @@ pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
     fn manifest(&self, repository: &Repository, which: &TagOrDigest) -> Pending<Option<Pulled>>;
 
     /// A blob of exactly `size` bytes, in memory. No more than that is read.
-    fn blob(&self, repository: &Repository, sha256: Sha256, size: u64) -> Pending<Vec<u8>> {
-        let (sink, mut pieces) = mpsc::channel(1);
-        let pulled = self.pull_stream(repository, sha256, size, None, sink);
-        let gathered = async move {
-            let mut bytes = Vec::new();
-            while let Some(piece) = pieces.recv().await {
-                bytes.extend_from_slice(&piece);
-            }
-            bytes
-        };
-        Box::pin(async move {
-            let (pulled, bytes) = tokio::join!(pulled, gathered);
-            pulled.map(|()| bytes)
-        })
-    }
+    fn blob(&self, repository: &Repository, sha256: Sha256, size: u64) -> Pending<Vec<u8>>;
 
     /// A blob's size, or nothing where there is none. Its bytes are not looked at.
     fn has_blob(&self, repository: &Repository, sha256: Sha256) -> Pending<Option<u64>>;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 
 use super::runtime::{self, joined, wait};
 use crate::activity::Activity;
@@ -59,18 +58,35 @@ impl<'a> Sending<'a> {
         transport: &Arc<dyn ContentTransport>,
         existing: Existing,
     ) -> Result<Published> {
+        let wanted = || self.activity.check();
         let object = object(self.blob, self.map);
+        let (source, mut begun) = Source::stream(object.most);
         let transport = Arc::clone(transport);
-        let start = |source| {
-            let call = async move { transport.publish(object, existing, source).await };
-            Ok(runtime::start()?.spawn(call))
-        };
-        let sent = send_stream(object.most, start, &|send| self.read(send), self.activity);
-        if matches!(&sent, Err(error) if error.kind() == ErrorKind::AlreadyExists) {
+        let call = runtime::start()?
+            .spawn(async move { transport.publish(object, existing, source).await });
+        let mut read = Ok(());
+        while read.is_ok()
+            && let Ok(Some(sink)) = wait(&wanted, async { Ok(begun.recv().await) })
+        {
+            read = self.read(&|piece| match self.hand_over(&sink, Ok(piece)) {
+                true => Ok(()),
+                false => Err(io::ErrorKind::BrokenPipe.into()),
+            });
+            if let Err(error) = &read {
+                // The transport gives up what it has; the reason is kept here.
+                let reason = Error::new(error.kind(), "the stored bytes cannot be sent");
+                self.hand_over(&sink, Err(reason));
+            }
+        }
+        // There is nobody any more to begin it again.
+        drop(begun);
+        let ended = wait(&wanted, joined(call));
+        read?;
+        if matches!(&ended, Err(error) if error.kind() == ErrorKind::AlreadyExists) {
             // Before another is said to be there: what is known of this one may be wrong.
             self.read(&|_| Ok(()))?;
         }
-        sent
+        ended
     }
 
     /// Reads the blob, and hands on what is read of it: the last piece only when all are right. Whoever takes nothing more
@@ -104,43 +120,13 @@ impl<'a> Sending<'a> {
     fn damaged(&self, why: Option<io::Error>) -> Result<Error> {
         self.store.found_damaged(self.blob, &self.opened, why)
     }
-}
 
-/// Starts to send a stream of `size` bytes, and has it read from its beginning as often as that takes. `read` hands on what it
-/// reads; whoever takes nothing more says why by itself.
-pub(super) fn send_stream<T>(
-    size: u64,
-    start: impl FnOnce(Source) -> Result<JoinHandle<Result<T>>>,
-    read: &dyn Fn(&dyn Fn(Bytes) -> io::Result<()>) -> Result<()>,
-    activity: &Activity,
-) -> Result<T> {
-    let wanted = || activity.check();
-    let (source, mut begun) = Source::stream(size);
-    let call = start(source)?;
-    let mut was_read = Ok(());
-    while was_read.is_ok()
-        && let Ok(Some(sink)) = wait(&wanted, async { Ok(begun.recv().await) })
-    {
-        was_read = read(&|piece| match hand_over(&sink, Ok(piece), activity) {
-            true => Ok(()),
-            false => Err(io::ErrorKind::BrokenPipe.into()),
+    /// Gives the other side something, as soon as it takes it, and says whether it did. A caller that gives up meanwhile is
+    /// not held by a server that takes nothing.
+    fn hand_over(&self, sink: &SourceSink, piece: Result<Bytes>) -> bool {
+        let taken = wait(&|| self.activity.check(), async {
+            Ok(sink.send(piece).await)
         });
-        if let Err(error) = &was_read {
-            // The other side gives up what it has; the reason is kept here.
-            let reason = Error::new(error.kind(), "the stored bytes cannot be sent");
-            hand_over(&sink, Err(reason), activity);
-        }
+        matches!(taken, Ok(Ok(())))
     }
-    // There is nobody any more to begin it again.
-    drop(begun);
-    let ended = wait(&wanted, joined(call));
-    was_read?;
-    ended
-}
-
-/// Gives the other side something, as soon as it takes it, and says whether it did. A caller that gives up meanwhile is not
-/// held by a server that takes nothing.
-fn hand_over(sink: &SourceSink, piece: Result<Bytes>, activity: &Activity) -> bool {
-    let taken = wait(&|| activity.check(), async { Ok(sink.send(piece).await) });
-    matches!(taken, Ok(Ok(())))
 }

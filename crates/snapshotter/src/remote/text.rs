@@ -3,20 +3,20 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Remote;
 use super::runtime::{self, receive, wait};
-use super::send::send_stream;
 use crate::activity::Activity;
 use crate::catalog::Stored;
 use crate::format::document::{Document, DocumentError, PIECE, SHORT};
 use crate::fs::hook::step;
 use crate::registry::{MetadataRegistry, Repository};
 use crate::store::Store;
+use crate::transport::Source;
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
@@ -96,16 +96,15 @@ impl Text {
         if wait(&wanted, registry.has_blob(repository, sha256))? == Some(size) {
             return Ok(());
         }
-        let (registry, repository) = (Arc::clone(registry), repository.clone());
-        let start = |source| {
-            let call = async move { registry.push_stream(&repository, source).await };
-            Ok(runtime::start()?.spawn(call))
-        };
-        let read = |send: &dyn Fn(Bytes) -> io::Result<()>| feed(file, size, send, activity);
-        if send_stream(size, start, &read, activity)? == sha256 {
+        let file = file
+            .try_clone()
+            .map_err(|error| unreadable(&error).with_source(error))?;
+        let source = Source::file(file, PathBuf::from("the document"), 0..size);
+        let sent = wait(&wanted, registry.push_stream(repository, source))?;
+        if sent == sha256 {
             Ok(())
         } else {
-            let text = format!("the document was sent, and not as {sha256}");
+            let text = format!("the document was sent as {sent} instead of {sha256}");
             Err(Error::new(ErrorKind::Internal, text))
         }
     }
@@ -150,28 +149,6 @@ impl Stored for Text {
             }
         }
     }
-}
-
-/// Reads a file into a stream, from its beginning.
-fn feed(
-    file: &File,
-    size: u64,
-    send: &dyn Fn(Bytes) -> io::Result<()>,
-    activity: &Activity,
-) -> Result<()> {
-    let mut at = 0;
-    while at < size {
-        let length = (size - at).min(PIECE as u64);
-        let mut piece = vec![0; length as usize];
-        file.read_exact_at(&mut piece, at)
-            .map_err(|error| unreadable(&error).with_source(error))?;
-        if send(piece.into()).is_err() {
-            // A receiver that is gone says why by itself.
-            break;
-        }
-        at += length;
-    }
-    activity.check()
 }
 
 fn unreadable(error: &io::Error) -> Error {

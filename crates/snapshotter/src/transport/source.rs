@@ -36,10 +36,6 @@ pub(crate) struct Source {
 enum From {
     /// Somebody who reads the stream, and hears where it is to go.
     Stream(mpsc::Sender<SourceSink>),
-    #[cfg_attr(
-        not(feature = "dragonfly"),
-        expect(dead_code, reason = "only daemons are given files")
-    )]
     File(Arc<File>, PathBuf, Range<u64>),
 }
 
@@ -52,7 +48,6 @@ impl Source {
     }
 
     /// A range of a file, which is as it should be.
-    #[cfg(any(test, feature = "dragonfly"))]
     pub(crate) fn file(file: File, path: PathBuf, range: Range<u64>) -> Self {
         Self {
             size: range.end.saturating_sub(range.start),

@@ -79,6 +79,12 @@ impl MetadataRegistry for Layout {
         self.read(repository, || Ok(None), move |dir| dir.manifest(&which))
     }
 
+    fn blob(&self, repository: &Repository, sha256: Sha256, size: u64) -> Pending<Vec<u8>> {
+        let missing = self.home.missing(repository, sha256);
+        let read = move |dir: &RepositoryDir| dir.blob(sha256, size);
+        self.read(repository, || Err(missing), read)
+    }
+
     fn has_blob(&self, repository: &Repository, sha256: Sha256) -> Pending<Option<u64>> {
         self.read(repository, || Ok(None), move |dir| dir.has_blob(sha256))
     }

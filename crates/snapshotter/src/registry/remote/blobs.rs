@@ -17,6 +17,31 @@ pub(super) const SMALL: u64 = 64 << 10;
 pub(super) const BINARY: &str = "application/octet-stream";
 
 impl Remote {
+    pub(super) async fn get_blob(
+        self: Arc<Self>,
+        repository: Repository,
+        sha256: Sha256,
+        size: u64,
+    ) -> Result<Vec<u8>> {
+        let doing = format!("read the blob {repository}@{sha256}");
+        let path = format!("blobs/{sha256}");
+        let request = self.request(Method::GET, &repository, &path, PULL, doing)?;
+        let answer = self.http.exchange(&request, size).await?;
+        if answer.status() != 200 {
+            return Err(answer.refused());
+        }
+        let (length, found) = (answer.body().len() as u64, Sha256::of(answer.body()));
+        if length != size {
+            let text = format!("it has {length} bytes, not {size}");
+            return Err(answer.error(ErrorKind::Damaged, &text));
+        }
+        if found != sha256 {
+            let text = format!("its bytes are {found}");
+            return Err(answer.error(ErrorKind::Damaged, &text));
+        }
+        Ok(answer.into_body())
+    }
+
     pub(super) async fn head_blob(
         self: Arc<Self>,
         repository: Repository,

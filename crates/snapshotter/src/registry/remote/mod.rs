@@ -95,6 +95,10 @@ impl MetadataRegistry for Shared {
         )
     }
 
+    fn blob(&self, repository: &Repository, sha256: Sha256, size: u64) -> Pending<Vec<u8>> {
+        Box::pin(self.remote().get_blob(repository.clone(), sha256, size))
+    }
+
     fn has_blob(&self, repository: &Repository, sha256: Sha256) -> Pending<Option<u64>> {
         Box::pin(self.remote().head_blob(repository.clone(), sha256))
     }

@@ -236,8 +236,14 @@ async fn verify_finds_a_change_before_any_restore_does() {
         let report = verify(&one.store).await;
         assert_lists(&report, 1, 0);
         let bad = &report.damaged[0];
-        assert_eq!(bad.checksum.unwrap().to_string(), spf1(&one.good.join("file")).1);
-        assert_eq!(bad.digest.unwrap().to_string(), spf1(&one.good.join("file")).0);
+        assert_eq!(
+            bad.checksum.unwrap().to_string(),
+            spf1(&one.good.join("file")).1
+        );
+        assert_eq!(
+            bad.digest.unwrap().to_string(),
+            spf1(&one.good.join("file")).0
+        );
         assert_eq!(bad.size, 5000);
         one.assert_not_given().await;
     }

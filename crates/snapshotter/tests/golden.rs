@@ -101,7 +101,12 @@ async fn every_input_has_the_digest_the_go_library_gave_it() {
         assert_eq!(details.files.len(), index.inputs.len());
         for file in &details.files {
             let input = index.input(file.entry.relative_path.to_str().unwrap());
-            assert_eq!(file.digest.unwrap().to_string(), input.digest, "{}", input.name);
+            assert_eq!(
+                file.digest.unwrap().to_string(),
+                input.digest,
+                "{}",
+                input.name
+            );
             assert_eq!(file.size, input.logical_size);
             assert_eq!(file.entry.mode, input.mode);
             let checksum = format!("blake3:{}", blake3::hash(&input.spf1()).to_hex());

@@ -44,6 +44,17 @@ impl Txn<'_> {
         )
     }
 
+    /// Number of blobs, and the bytes of data the store keeps for them.
+    pub(crate) fn blob_totals(&self) -> Result<(u64, u64)> {
+        self.first(
+            "SELECT count(*), coalesce(sum(o.data_size), 0)
+             FROM objects o JOIN contents c ON c.object = o.id",
+            [],
+            |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)),
+        )
+        .map(Option::unwrap_or_default)
+    }
+
     /// Bytes that the store keeps: of data in blobs, and of packs as they are.
     pub(crate) fn stored_bytes(&self) -> Result<u64> {
         let sum = self.first(

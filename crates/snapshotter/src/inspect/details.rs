@@ -14,11 +14,11 @@ use crate::format::document::{
     Content, DirectoryEntry, Document, FileEntry, SymlinkEntry, WhiteoutEntry,
 };
 use crate::format::pack::PackId;
-use crate::snapshot::Format;
 use crate::store::{Store, pack_key};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::entry::{Attributes, Mtime};
 use crate::words::error::{Error, Result};
+use crate::words::format::Format;
 use crate::words::reference::Reference;
 use crate::words::relpath::RelPath;
 use crate::words::total::total;

@@ -5,7 +5,8 @@ use std::collections::hash_map::Entry;
 use std::io;
 
 use super::directories::published;
-use super::materialize::{ATTEMPTS, Job, Placing, blame};
+use super::job::Job;
+use super::materialize::{ATTEMPTS, Placing, blame};
 use crate::fs::place::cannot_share;
 use crate::fs::{Dir, temporary};
 use crate::store::{Existing, Linkable, NewView};

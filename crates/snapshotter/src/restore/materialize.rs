@@ -5,14 +5,14 @@
 //! through an inode that was there before.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::sync::{Mutex, PoisonError};
 
 use super::content::{Content, FileEntry};
 use super::directories::{self, unless_mounted};
+use super::job::{Job, Source};
 use super::plan::Plan;
 use super::{Context, Restored, others};
-use crate::catalog::{Blob, Txn, ViewKey};
+use crate::catalog::{Blob, Txn};
 use crate::fs::{Dir, own_ids};
 use crate::limit::for_each;
 use crate::lock::lock;
@@ -22,7 +22,7 @@ use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::form::Form;
 use crate::words::placement::{LinkMode, Placement, Placements};
 use crate::words::progress::{Event, WarningKind};
-use crate::words::relpath::{RelPath, os_name};
+use crate::words::relpath::RelPath;
 use crate::words::total::total;
 
 /// How often a link is tried whose source was replaced in the same moment, or has no room for one more.
@@ -145,44 +145,6 @@ pub(super) struct Placing<'a> {
     pub(super) placements: Mutex<Placements>,
     /// What was left because something is mounted on it.
     pub(super) left: Mutex<Left>,
-}
-
-/// A file about to be placed, with all that is known of it.
-pub(super) struct Job<'a> {
-    pub(super) planned: &'a FileEntry,
-    pub(super) source: Source,
-    /// Bytes of data in it.
-    pub(super) data_size: u64,
-    pub(super) wanted: Wanted,
-    /// The device of the directory it goes to.
-    pub(super) device: u64,
-}
-
-/// What a file's bytes are copied from.
-pub(super) enum Source {
-    Blob(Box<(Blob, OpenBlob)>),
-    /// Packs: its pages in the page space from this one on.
-    Pages(u64),
-}
-
-impl Job<'_> {
-    /// The blob with its bytes, if it has one.
-    pub(super) fn blob(&self) -> Option<(&Blob, &OpenBlob)> {
-        match &self.source {
-            Source::Blob(blob) => Some((&blob.0, &blob.1)),
-            Source::Pages(_) => None,
-        }
-    }
-
-    pub(super) fn name(&self) -> &OsStr {
-        os_name(self.planned.path.file_name())
-    }
-
-    /// What a view of its blob is called by.
-    pub(super) fn view(&self) -> Option<ViewKey> {
-        let (blob, _) = self.blob()?;
-        Some((blob.checksum, self.wanted.fingerprint))
-    }
 }
 
 impl<'a> Placing<'a> {

@@ -3,6 +3,7 @@
 mod content;
 mod directories;
 mod early;
+mod job;
 mod linked;
 mod materialize;
 mod names;

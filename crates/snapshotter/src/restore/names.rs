@@ -4,7 +4,8 @@ use std::io;
 
 use super::content::FileEntry;
 use super::directories::{published, unless_mounted};
-use super::materialize::{ATTEMPTS, Job, Placing};
+use super::job::Job;
+use super::materialize::{ATTEMPTS, Placing};
 use super::plan::Link;
 use crate::fs::{Dir, temporary};
 use crate::lock::lock;

@@ -5,7 +5,8 @@ use std::io;
 
 use super::content::Content;
 use super::directories::{self, published, warn_unset};
-use super::materialize::{Job, Placing, Source, blame};
+use super::job::{Job, Source};
+use super::materialize::{Placing, blame};
 use super::pages::content_of;
 use super::plan::Link;
 use crate::fs::dir::Kind;

@@ -4,18 +4,8 @@ use std::str::FromStr;
 
 use crate::format::pack;
 use crate::words::error::{Error, Result};
+pub use crate::words::format::Format;
 use crate::words::reference::Reference;
-
-/// How a snapshot is kept and published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Format {
-    /// Each file by itself, as the Go library has them.
-    #[default]
-    V1,
-    /// In pages of 4 KiB, each stored once in a line of snapshots. The Go library cannot read it.
-    V2,
-}
 
 /// What a snapshot of format v2 is compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -53,37 +43,6 @@ impl From<Compression> for pack::Compression {
         match compression {
             Compression::None => Self::None,
             Compression::Zstd(level) => Self::Zstd(level.clamp(1, 19).into()),
-        }
-    }
-}
-
-impl Format {
-    /// As the catalog has it.
-    pub(crate) fn number(self) -> u8 {
-        match self {
-            Self::V1 => 1,
-            Self::V2 => 2,
-        }
-    }
-
-    /// As it is written: `v1`, `v2`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        }
-    }
-}
-
-impl FromStr for Format {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "v1" => Ok(Self::V1),
-            "v2" => Ok(Self::V2),
-            _ => Err(Error::invalid(format!("\"{text}\" is no format: v1 or v2"))),
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod entry;
 pub mod error;
 pub mod extent;
 pub mod form;
+pub mod format;
 #[cfg(feature = "registry")]
 pub mod object;
 pub mod page;

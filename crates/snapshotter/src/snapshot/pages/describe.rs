@@ -18,6 +18,7 @@ use crate::words::digest::Sha256;
 use crate::words::entry::Mtime;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::page::{PAGE_BYTES, pages};
+use crate::words::placement::{Placement, Placements};
 use crate::words::relpath::RelPath;
 
 /// A snapshot's artifacts and what it amounts to.
@@ -38,6 +39,7 @@ pub(super) struct Entries {
     pub(super) totals: Totals,
     /// Pages that the parent has at the same place.
     pub(super) same_pages: u64,
+    pub(super) placements: Placements,
 }
 
 /// Lays the files one after the other in the order that the document has them.
@@ -50,6 +52,16 @@ pub(super) fn entries(plan: Plan, captured: Vec<Captured>) -> Result<Entries> {
     };
     let inodes = captured.iter().map(|file| (file.size, data(file)));
     let totals = Totals::new(plan.names(), inodes);
+    let mut placements = Placements::default();
+    for file in &captured {
+        let is_there = file.same_pages == file.map.pages();
+        let placement = if is_there {
+            Placement::Present
+        } else {
+            Placement::Copy
+        };
+        placements.count(placement, data(file));
+    }
     let mut files: Vec<(PlannedFile, Captured)> = plan.files.into_iter().zip(captured).collect();
     files.sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
     let (mut map, mut digests, mut start) = (Map::default(), Vec::new(), 0_u64);
@@ -89,6 +101,7 @@ pub(super) fn entries(plan: Plan, captured: Vec<Captured>) -> Result<Entries> {
         digests,
         totals,
         same_pages,
+        placements,
     })
 }
 

@@ -120,7 +120,8 @@ fn end(
         stored: cutter.stored(),
     };
     let list = list(context, cutter, &entries.digests)?;
-    let kept = keep(context, pending.snapshot, sealed, &named, origin)?;
+    let mut kept = keep(context, pending.snapshot, sealed, &named, origin)?;
+    kept.figures.placements = entries.placements;
     let packs = named.0.len();
     let described = describe::describe(entries, named, origin, &pending.request.annotations)?;
     let description = Description {

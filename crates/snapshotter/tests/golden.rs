@@ -101,7 +101,12 @@ async fn every_input_has_the_digest_the_go_library_gave_it() {
         assert_eq!(details.files.len(), index.inputs.len());
         for file in &details.files {
             let input = index.input(file.entry.relative_path.to_str().unwrap());
-            assert_eq!(file.digest.to_string(), input.digest, "{}", input.name);
+            assert_eq!(
+                file.digest.unwrap().to_string(),
+                input.digest,
+                "{}",
+                input.name
+            );
             assert_eq!(file.size, input.logical_size);
             assert_eq!(file.entry.mode, input.mode);
             let checksum = format!("blake3:{}", blake3::hash(&input.spf1()).to_hex());
@@ -214,7 +219,7 @@ async fn two_files_with_one_digest_both_come_back_from_snapshots_of_their_own() 
                 let details = inspected(store, &request).await;
                 digests.push((details.files[0].digest, details.files[0].checksum));
             }
-            if digests[0].0.to_string() != "xxh3:9014573cc2906160" {
+            if digests[0].0.unwrap().to_string() != "xxh3:9014573cc2906160" {
                 testkit::skip!("the filesystem gives the pair other extents");
             }
             assert_eq!(digests[0].0, digests[1].0);

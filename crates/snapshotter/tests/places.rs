@@ -701,7 +701,12 @@ async fn an_object_that_is_needed_here_is_not_asked_for() {
         .files
         .iter()
         .find(|file| file.entry.relative_path == Path::new("shared"));
-    let hex = shared.unwrap().digest.to_string().replace("xxh3:", "");
+    let hex = shared
+        .unwrap()
+        .digest
+        .unwrap()
+        .to_string()
+        .replace("xxh3:", "");
     fs::remove_file(between.place.path("objects/xxh3").join(hex)).unwrap();
     // One that stays needs the file whose object is lost.
     let source = node.place.write("v2", &vm(2));

@@ -151,7 +151,6 @@ impl Store {
     }
 
     /// An empty file that goes when it is closed.
-    #[cfg(feature = "registry")]
     pub(crate) fn scratch(&self) -> Result<File> {
         self.create_slot().map(|(_slot, file)| file)
     }

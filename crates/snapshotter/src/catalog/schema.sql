@@ -87,24 +87,6 @@ CREATE TABLE object_references (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX object_references_by_object ON object_references (object);
 
--- Plain files with the content of a file of format v2: a cache, in which a row may lack its file. Restores are hardlinks to
--- them, clones or copies; without one the packs are read.
-CREATE TABLE cache_entries (
-    content    BLOB    NOT NULL CHECK (length(content) = 32),
-    attributes BLOB    NOT NULL CHECK (length(attributes) = 16),             -- fingerprint of the attributes
-    shared     INTEGER NOT NULL CHECK (shared IN (0, 1)), -- 1: others have names of its inode
-    size       INTEGER NOT NULL,
-    allocated  INTEGER NOT NULL,                       -- bytes that the filesystem keeps for it alone
-    mtime_seconds     INTEGER NOT NULL,                -- the inode's, when its bytes were right
-    mtime_nanoseconds INTEGER NOT NULL,
-    inode      INTEGER NOT NULL,                       -- its number, its bits as a signed integer
-    boot       TEXT    NOT NULL,                       -- an entry is never synced, so it counts under this boot only
-    owner      TEXT    NOT NULL,                       -- name of the snapshot and path in it: of each the newest are kept
-    used_at    INTEGER NOT NULL,
-    PRIMARY KEY (content, attributes)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX cache_entries_by_owner ON cache_entries (owner, used_at);
-
 -- What a live owner relies on. A snapshot that is pending or removed lives exactly as long as it has a row here.
 CREATE TABLE leases (
     owner     TEXT    NOT NULL,
@@ -144,7 +126,7 @@ CREATE TABLE object_places (
 
 -- Names under storage/ that this store itself took out of use and has not seen go yet. No other name is ever litter.
 CREATE TABLE orphans (
-    tree INTEGER NOT NULL CHECK (tree IN (0, 1, 2)),   -- 0 content, 1 views, 2 cache
+    tree INTEGER NOT NULL CHECK (tree IN (0, 1)),      -- 0 content, 1 views
     name TEXT    NOT NULL,
     PRIMARY KEY (tree, name)
 ) STRICT, WITHOUT ROWID;

@@ -37,8 +37,8 @@ fn snapshot(dir: &Path, at: u64) -> State {
     start(&mut command).wait().unwrap()
 }
 
-// Cleaning up took minutes: each name was several statements of its own, and their order had each on another page of the
-// catalog. What is left is one change of a directory a file, and a transaction for many.
+// Of a snapshot of a hundred thousand files, cleaning up is seconds as long as each is one change of a directory, and many
+// share a transaction: a transaction for each would be minutes.
 #[test]
 fn what_a_killed_snapshot_left_goes_in_one_change_a_file() {
     let home = quick_dir();

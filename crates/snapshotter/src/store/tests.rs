@@ -162,8 +162,8 @@ fn looking_at_the_whole_catalog_ends_when_it_is_given_up() {
     assert!(store.catalog.problems(&cancelled).unwrap().is_empty());
 }
 
-// Names were given up and swept in the order in which their files had been taken, and each was on another page of the
-// catalog: of a hundred thousand, all pages were read and written again for every few hundred.
+// Names were given up and swept in the order in which their files had been taken, and in that each is on another page of the
+// catalog. Where there are more pages than are kept in memory, they are read and written again and again.
 #[test]
 fn names_are_given_up_in_the_order_the_catalog_has_them_in() {
     let dir = tempfile::tempdir().unwrap();

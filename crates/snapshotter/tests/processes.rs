@@ -475,11 +475,11 @@ fn a_root_of_a_newer_release_is_refused_by_its_number() {
     let error = refusal(Handle::open(&scene.root()));
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let text = error.to_string();
-    assert!(text.contains("99") && text.contains("knows 3"), "{text}");
+    assert!(text.contains("99") && text.contains("knows 4"), "{text}");
     assert!(error.hint().is_some());
     // And it is left alone.
     catalog(&scene.root())
-        .pragma_update(None, "user_version", 3)
+        .pragma_update(None, "user_version", 4)
         .unwrap();
     assert_eq!(scene.open().listed(), ["kept:v1"]);
     scene.assert_whole();

@@ -190,7 +190,12 @@ pub struct PathDetails {
 pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDetails> {
     let read = store.catalog.read(|txn| {
         let snapshot = txn.resolve(reference)?;
-        let exclusive = txn.exclusive_blobs(snapshot.id)?;
+        let mut exclusive = txn.exclusive_blobs(snapshot.id)?;
+        let exclusive_bytes = total(exclusive.iter().map(|one| one.data_size));
+        if snapshot.format != 2 {
+            // There may be a million, and the entries as well.
+            exclusive = Vec::new();
+        }
         let (entries, packs) = match snapshot.format {
             2 => {
                 let document = txn.paged_document(snapshot.id)?;
@@ -204,7 +209,7 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
         };
         Ok(SnapshotDetails {
             annotations: annotations(&txn.manifest(snapshot.id)?)?,
-            exclusive_bytes: total(exclusive.iter().map(|one| one.data_size)),
+            exclusive_bytes,
             packs,
             files: entries.files,
             directories: entries.directories,

@@ -101,7 +101,7 @@ pub mod restore {
                     txn.reference_object(snapshot, &blob.checksum)?;
                 }
                 let finished = Finished {
-                    format: 1,
+                    format: crate::words::format::Format::V1,
                     state: State::Taken,
                     manifest: &manifest,
                     document: &document.to_vec(),

@@ -6,6 +6,7 @@ use super::{Result, Stored, Txn, bad_column, signed, unsigned};
 use crate::format::document::{Document, FileEntry};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind};
+use crate::words::format::Format;
 use crate::words::reference::Reference;
 use crate::words::total::total;
 
@@ -16,8 +17,7 @@ pub(crate) struct Snapshot {
     pub(crate) reference: Reference,
     pub(crate) manifest_digest: Sha256,
     pub(crate) state: State,
-    /// 1 or 2.
-    pub(crate) format: u8,
+    pub(crate) format: Format,
     pub(crate) pinned: bool,
     pub(crate) created_at: i64,
     pub(crate) last_accessed_at: i64,
@@ -74,8 +74,7 @@ impl Totals {
 #[derive(Debug)]
 pub(crate) struct Finished<'a> {
     pub(crate) state: State,
-    /// 1 or 2.
-    pub(crate) format: u8,
+    pub(crate) format: Format,
     pub(crate) manifest: &'a [u8],
     pub(crate) document: &'a dyn Stored,
     pub(crate) totals: Totals,
@@ -113,7 +112,7 @@ fn snapshot(row: &Row<'_>) -> rusqlite::Result<Snapshot> {
             logical_bytes: unsigned(row, 9)?,
             data_bytes: unsigned(row, 10)?,
         },
-        format: row.get(11)?,
+        format: Format::of_number(row.get(11)?),
     })
 }
 
@@ -212,7 +211,7 @@ impl Txn<'_> {
                 signed(finished.totals.files),
                 signed(finished.totals.logical_bytes),
                 signed(finished.totals.data_bytes),
-                finished.format,
+                finished.format.number(),
             ],
         )?;
         self.insert_artifacts(id, finished.manifest, finished.document)

@@ -11,6 +11,7 @@ use crate::catalog::{Doomed, Relied, Snapshot, Sync};
 use crate::fs::space::{self, Space};
 use crate::store::Store;
 use crate::words::error::{At, Result};
+use crate::words::format::Format;
 
 /// Lets a snapshot go; `None`: something has changed since it was chosen, and it stays.
 pub(super) fn release(
@@ -27,7 +28,7 @@ pub(super) fn release(
     })?;
     if let Some(doomed) = &doomed {
         store.sweep_removed(doomed, activity);
-        if chosen.format == 2 {
+        if chosen.format == Format::V2 {
             store.drop_page_list(&chosen.manifest_digest);
         }
     }

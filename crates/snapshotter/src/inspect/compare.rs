@@ -13,6 +13,7 @@ use crate::format::map::Map;
 use crate::format::pack::PackId;
 use crate::store::{Operation, PageRecord, PageRecords, Store};
 use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::format::Format;
 use crate::words::reference::Reference;
 use crate::words::relpath::RelPath;
 
@@ -80,7 +81,7 @@ impl Side {
     fn open(store: &Store, reference: &Reference, operation: Option<&Operation>) -> Result<Self> {
         let read = |txn: &crate::catalog::Txn<'_>| {
             let snapshot = txn.resolve(reference)?;
-            if snapshot.format != 2 {
+            if snapshot.format != Format::V2 {
                 let text = format!("{reference} is of format v1, which has no pages to compare");
                 return Err(Error::new(ErrorKind::Unsupported, text));
             }

@@ -192,12 +192,12 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
         let snapshot = txn.resolve(reference)?;
         let mut exclusive = txn.exclusive_blobs(snapshot.id)?;
         let exclusive_bytes = total(exclusive.iter().map(|one| one.data_size));
-        if snapshot.format != 2 {
+        if snapshot.format != Format::V2 {
             // There may be a million, and the entries as well.
             exclusive = Vec::new();
         }
         let (entries, packs) = match snapshot.format {
-            2 => {
+            Format::V2 => {
                 let document = txn.paged_document(snapshot.id)?;
                 let here = txn.packs_of_snapshot(snapshot.id)?;
                 let packs = document.packs.iter();
@@ -205,7 +205,7 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
                 let packs = packs.collect();
                 (entries(document.entries), packs)
             }
-            _ => (entries(txn.document(snapshot.id)?), Vec::new()),
+            Format::V1 => (entries(txn.document(snapshot.id)?), Vec::new()),
         };
         Ok(SnapshotDetails {
             annotations: annotations(&txn.manifest(snapshot.id)?)?,
@@ -319,11 +319,7 @@ pub(super) fn summary(snapshot: Snapshot, known: Vec<PublicationRow>) -> Snapsho
     SnapshotSummary {
         reference: snapshot.reference,
         manifest_digest: snapshot.manifest_digest,
-        format: if snapshot.format == 2 {
-            Format::V2
-        } else {
-            Format::V1
-        },
+        format: snapshot.format,
         state: match snapshot.state {
             _ if known.is_empty() => SnapshotState::Unpublished,
             State::Taken => SnapshotState::Published,

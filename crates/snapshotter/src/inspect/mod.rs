@@ -19,6 +19,7 @@ use crate::fs::space;
 use crate::store::Store;
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Result};
+use crate::words::format::Format;
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
 use crate::words::total::total;
@@ -104,7 +105,7 @@ pub(crate) fn remove(
     })?;
     // It is removed: what is left of it now is litter.
     store.sweep_removed(&doomed, activity);
-    if snapshot.format == 2 {
+    if snapshot.format == Format::V2 {
         store.drop_page_list(&snapshot.manifest_digest);
     }
     Ok(RemoveReport::new(snapshot, doomed.objects, doomed.bytes))

@@ -25,6 +25,7 @@ use crate::store::Store;
 use crate::transport::{ContentTransport, Existing, Presence};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::format::Format;
 use crate::words::object::ObjectName;
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
@@ -53,7 +54,7 @@ pub(super) fn run(
     force: bool,
     activity: &Activity,
 ) -> Result<Publication> {
-    if snapshot.format == 2 {
+    if snapshot.format == Format::V2 {
         return Err(super::local_so_far(&snapshot.reference));
     }
     let publishing = Publishing {

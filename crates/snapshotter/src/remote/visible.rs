@@ -8,6 +8,7 @@ use crate::format::document::{Document, FileEntry};
 use crate::store::{Operation, Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
+use crate::words::format::Format;
 use crate::words::reference::Reference;
 
 /// A snapshot that is asked for by digest alone has no version, but needs a name here: the one that OCI's referrers
@@ -73,7 +74,7 @@ pub(super) fn finish(
         txn.finish_snapshot(
             snapshot,
             &Finished {
-                format: 1,
+                format: Format::V1,
                 state: State::Fetched,
                 manifest: &resolved.manifest,
                 document: &resolved.document,

@@ -39,6 +39,7 @@ use crate::remote::{self, Fetched, Flights, Remote};
 use crate::store::{Operation, Recipient, Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::format::Format;
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::WarningKind;
 use crate::words::reference::Reference;
@@ -186,7 +187,7 @@ impl Call<'_> {
 
     /// What there is to make, and out of which packs. A description that is damaged is fetched again.
     fn plan(&self, snapshot: &Snapshot) -> Result<(Plan, Option<Packs<'_>>)> {
-        if snapshot.format == 2 {
+        if snapshot.format == Format::V2 {
             let document = self.read(snapshot, |txn| txn.paged_document(snapshot.id))?;
             let packs = Packs::open(self.store, &document)?;
             let plan = self.plan_of(content::of_pages(document))?;

@@ -6,7 +6,6 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::activity::Activity;
 use crate::format::content::{ContentHasher, ContentId, page_digest};
@@ -15,6 +14,7 @@ use crate::format::map::Map;
 use crate::format::pack::FrameDecoder;
 use crate::fs::ahead::Ahead;
 use crate::fs::hook::step;
+use crate::limit::for_each;
 use crate::lock::lock;
 use crate::pass::lanes::Helpers;
 use crate::store::{PackReader, Store};
@@ -119,15 +119,19 @@ impl<'s> Packs<'s> {
         let mut runs = self.cut(&runs);
         runs.sort_unstable_by_key(|run| (run.pack, run.page));
         let windows = self.windows(&runs);
-        let work = |window: &Window, frames: &mut Frames| {
-            self.read(&runs[window.runs.start], window, frames)?;
+        let work = |number: usize| {
+            let window = &windows[number];
+            let mut frames = self.take()?;
+            self.read(&runs[window.runs.start], window, &mut frames)?;
             for run in &runs[window.runs.clone()] {
                 activity.check()?;
-                self.write(file, size, run, frames, activity)?;
+                self.write(file, size, run, &frames, activity)?;
             }
+            lock(&self.idle).push(frames);
             Ok(())
         };
-        self.for_each(&windows, work)
+        let helpers = Helpers::hire(windows.len().saturating_sub(1));
+        for_each(helpers.count() + 1, windows.len(), work)
     }
 
     fn runs(&self, of: Range<u64>) -> Vec<Run> {
@@ -182,48 +186,6 @@ impl<'s> Packs<'s> {
             }
         }
         windows
-    }
-
-    fn for_each(
-        &self,
-        windows: &[Window],
-        work: impl Fn(&Window, &mut Frames) -> Result<()> + Sync,
-    ) -> Result<()> {
-        let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let run = || {
-            let mut frames = self.take()?;
-            while !is_over.load(Ordering::Relaxed) {
-                let Some(window) = windows.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                    break;
-                };
-                if let Err(error) = work(window, &mut frames) {
-                    is_over.store(true, Ordering::Relaxed);
-                    return Err(error);
-                }
-            }
-            lock(&self.idle).push(frames);
-            Ok(())
-        };
-        if windows.len() < 2 {
-            return run();
-        }
-        let helpers = Helpers::hire(windows.len() - 1);
-        std::thread::scope(|scope| {
-            let start = |_| {
-                let thread = std::thread::Builder::new().name("snapshotter-pages".to_owned());
-                // Out of threads: slower, and right.
-                thread.spawn_scoped(scope, run).ok()
-            };
-            let others: Vec<_> = (0..helpers.count()).map_while(start).collect();
-            let mut result = run();
-            for other in others {
-                match other.join() {
-                    Ok(other) => result = result.and(other),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            result
-        })
     }
 
     fn take(&self) -> Result<Frames> {

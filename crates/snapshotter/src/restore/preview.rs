@@ -15,6 +15,7 @@ use crate::snapshot::{EntryKind, PlannedEntry};
 use crate::store::Store;
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Result};
+use crate::words::format::Format;
 use crate::words::reference::Reference;
 use crate::words::relpath::{RelPath, os_name};
 use crate::words::total::total;
@@ -80,8 +81,8 @@ fn described_here(
     let (snapshot, document) = store.catalog.read(|txn| {
         let snapshot = txn.resolve(&request.reference)?;
         let document = match snapshot.format {
-            2 => of_pages(txn.paged_document(snapshot.id)?),
-            _ => of_blobs(txn.document(snapshot.id)?),
+            Format::V2 => of_pages(txn.paged_document(snapshot.id)?),
+            Format::V1 => of_blobs(txn.document(snapshot.id)?),
         };
         Ok((snapshot, document))
     })?;

@@ -223,7 +223,7 @@ fn finish(
             snapshot,
             &Finished {
                 state: State::Taken,
-                format: described.format.number(),
+                format: described.format,
                 manifest: described.manifest,
                 document: described.document,
                 totals: described.totals,

@@ -9,6 +9,7 @@ use crate::format::document::{Document, FileEntry};
 use crate::store::{Store, pack_key};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::format::Format;
 
 /// What is wrong with a snapshot's rows.
 pub(super) struct Fault {
@@ -107,7 +108,7 @@ fn paged_fault(store: &Store, snapshot: &Snapshot) -> Result<Option<Fault>> {
 
 /// Looks at one snapshot; `None`: all is well, or it was removed meanwhile.
 pub(super) fn fault(store: &Store, snapshot: &Snapshot) -> Result<Option<Fault>> {
-    if snapshot.format == 2 {
+    if snapshot.format == Format::V2 {
         return paged_fault(store, snapshot);
     }
     let Some((document, contents)) = read(store, snapshot)? else {
@@ -139,7 +140,7 @@ pub(super) fn fault(store: &Store, snapshot: &Snapshot) -> Result<Option<Fault>>
 
 /// The blobs of a snapshot that its document does not name; `None` while something is wrong with it.
 pub(super) fn unnamed(store: &Store, snapshot: &Snapshot) -> Result<Option<Vec<Checksum>>> {
-    if snapshot.format == 2 {
+    if snapshot.format == Format::V2 {
         return unnamed_packs(store, snapshot);
     }
     let Some((Ok(document), there)) = read(store, snapshot)? else {

@@ -24,6 +24,7 @@ use crate::remote;
 use crate::store::{PageRecords, Store, Strangers, WENT_BACK};
 use crate::words::digest::Checksum;
 use crate::words::error::{ErrorKind, Result};
+use crate::words::format::Format;
 use crate::words::progress::WarningKind;
 use crate::words::reference::Reference;
 use describe::Fault;
@@ -282,7 +283,7 @@ impl Check<'_> {
         let faults = Mutex::new(Vec::new());
         limit.for_each(self.activity, snapshots.len(), |index| {
             let snapshot = &snapshots[index];
-            if snapshot.format == 2 {
+            if snapshot.format == Format::V2 {
                 let fault = contents::fault(self.store, snapshot, self.records, self.activity)?;
                 lock(&faults).extend(fault);
             }

@@ -11,6 +11,7 @@ use crate::catalog::{BlobState, Doomed, Snapshot, Sync};
 use crate::remote;
 use crate::store::{NamesOfBlobs, Store};
 use crate::words::error::{ErrorKind, Result};
+use crate::words::format::Format;
 use crate::words::progress::WarningKind;
 
 /// What a repair works with.
@@ -148,7 +149,7 @@ impl Repair<'_> {
         let Some(context) = self.remote else {
             return Ok(());
         };
-        if snapshot.format == 2 {
+        if snapshot.format == Format::V2 {
             let text = format!(
                 "{} could not be fetched again: it is of format v2, and packs are not fetched by this release",
                 snapshot.reference

@@ -24,6 +24,14 @@ impl Format {
         }
     }
 
+    /// From there: the schema has no other numbers.
+    pub(crate) fn of_number(number: u8) -> Self {
+        match number {
+            2 => Self::V2,
+            _ => Self::V1,
+        }
+    }
+
     /// As it is written: `v1`, `v2`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -3,13 +3,11 @@
 
 mod decode;
 mod encode;
-mod invert;
 
 #[cfg(test)]
 mod tests;
 
 pub use decode::Decoder;
-pub use invert::{Frames, Inverted};
 
 use std::ops::Range;
 

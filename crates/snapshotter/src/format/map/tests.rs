@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::format::pack::FramePages;
 
 const SPACE: u64 = 1 << 20;
 
@@ -330,32 +329,6 @@ proptest! {
         }
         let expected: BTreeMap<_, _> = single.range(from..from + length).map(|(k, v)| (*k, *v)).collect();
         prop_assert_eq!(pages(&found), expected);
-    }
-
-    #[test]
-    fn each_frame_comes_once_with_all_that_it_is_for((map, packs) in maps(), four: bool) {
-        let frame_pages = if four { FramePages::Four } else { FramePages::Sixteen };
-        let in_one = u64::from(frame_pages.count());
-        let inverted: Inverted<'_> = map.invert();
-        let mut found = BTreeMap::new();
-        for pack in 0..packs.len() as u32 {
-            let mut frames: Frames<'_, '_> = inverted.frames(pack, frame_pages);
-            let mut before = None;
-            while let Some(frame) = frames.next_frame() {
-                prop_assert!(before < Some(frame));
-                before = Some(frame);
-                prop_assert!(frames.pieces().next().is_some(), "a frame that is not used");
-                for piece in frames.pieces() {
-                    prop_assert!(piece.pages > 0 && piece.pack == pack);
-                    prop_assert_eq!((piece.page / in_one, (piece.page + piece.pages - 1) / in_one), (frame, frame));
-                    for at in 0..piece.pages {
-                        let other = found.insert(piece.start + at, (pack, piece.page + at));
-                        prop_assert_eq!(other, None);
-                    }
-                }
-            }
-        }
-        prop_assert_eq!(found, pages(&map));
     }
 
     #[test]

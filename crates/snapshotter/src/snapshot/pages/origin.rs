@@ -3,22 +3,20 @@
 //! snapshot's document.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use super::digests::{DigestReader, Digests};
 use super::parent::Parent;
 use super::report::ParentChosen;
+use crate::activity::Activity;
 use crate::catalog::{DirectoryId, Snapshot};
-use crate::format::content::{ContentHasher, page_digest};
+use crate::format::content::ContentHasher;
 use crate::format::document::paged::{PackEntry, PagedDocument};
 use crate::format::map::Map;
-use crate::format::pack::FrameDecoder;
-use crate::limit::for_each;
-use crate::snapshot::{Context, ParentChoice, SnapshotRequest};
-use crate::store::{PackReader, Store, pack_key};
+use crate::snapshot::{Context, Format, ParentChoice, SnapshotRequest};
+use crate::store::{PageRecords, pack_key};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
-use crate::words::page::PAGE_BYTES;
 use crate::words::progress::WarningKind;
 use crate::words::reference::Reference;
 
@@ -92,7 +90,7 @@ fn open(
     chosen: ParentChosen,
 ) -> Result<Option<Origin>> {
     let store = context.store;
-    if found.format != 2 {
+    if found.format != Format::V2 {
         let text = format!(
             "nothing is taken over from {}, which is of format v1",
             found.reference
@@ -115,7 +113,7 @@ fn open(
         );
         incomplete(context, text);
     }
-    let map = read_map(store, &document)?;
+    let map = store.map_of(&document)?;
     let list = list(context, found, &document, &map)?;
     let is_lacking = |pack: &PackEntry| lacking.contains(&pack_key(pack.id));
     let mut given_up: Vec<bool> = document.packs.iter().map(is_lacking).collect();
@@ -131,16 +129,6 @@ fn open(
         parent: Parent::new(map, given_up, list, files),
         document,
     }))
-}
-
-/// A document's map, which is in its first pack.
-pub(super) fn read_map(store: &Store, document: &PagedDocument) -> Result<Map> {
-    let (Some(place), Some(first)) = (document.map, document.packs.first()) else {
-        return Ok(Map::default());
-    };
-    let pack = store.read_pack(first.id)?;
-    let pages: Vec<u64> = document.packs.iter().map(|pack| pack.pages).collect();
-    store.read_map(&pack, place, document.page_space(), &pages)
 }
 
 /// More packs than this, and some are given up.
@@ -234,70 +222,38 @@ fn adds_up(list: File, document: &PagedDocument, map: &Map) -> std::io::Result<O
     Ok(Some(reader.into_file()))
 }
 
-/// Makes the list from the packs.
+/// Makes the list from the packs. All pages of all packs are read first, for their order is another one than the map's.
 fn make_list(context: &Context<'_>, document: &PagedDocument, map: &Map) -> Result<File> {
     let store = context.store;
-    let (mut starts, mut all) = (Vec::new(), 0);
-    for pack in &document.packs {
-        starts.push(all);
-        all += pack.pages;
+    // Nobody has planned to read these: the observer hears of the bytes that are taken.
+    let unobserved = Activity::new(Arc::clone(context.activity.cancelled()), None);
+    let records = PageRecords::default();
+    let mut packs = Vec::new();
+    for named in &document.packs {
+        let pack = store.read_pack(named.id)?;
+        let data = pack.layout().data_frames().len();
+        records.record(store, &pack, &|frame| frame < data, &unobserved)?;
+        packs.extend(records.pack(named.id));
     }
-    // All pages of all packs first, for their order is another one than the map's.
-    let (_slot, by_pack) = store.create_slot()?;
-    for (pack, start) in document.packs.iter().zip(&starts) {
-        let reader = store.read_pack(pack.id)?;
-        hash_pack(context, &reader, *start, &by_pack)?;
-    }
-    let mut by_pack = DigestReader::new(by_pack);
     let (_slot, file) = store.create_slot()?;
     let mut list = Digests::new(file);
     let staging = store.root.staging.path();
+    let mut pages = Vec::new();
     for extent in map.iter() {
-        let first = starts[extent.pack as usize] + extent.page;
-        for number in first..first + extent.pages {
-            let digest = by_pack.get(number, all).at("read", staging)?;
-            list.push(digest).at("write to", staging)?;
+        let pack = packs[extent.pack as usize];
+        let end = extent.page + extent.pages;
+        for first in (extent.page..end).step_by(TOGETHER) {
+            let last = end.min(first + TOGETHER as u64);
+            records
+                .read(pack, first..last, &mut pages)
+                .at("read", staging)?;
+            for page in &pages {
+                list.push(page.digest).at("write to", staging)?;
+            }
         }
     }
     list.into_file().at("write to", staging)
 }
 
-/// Frames that one thread reads at once.
-const FRAMES: usize = 64;
-
-fn hash_pack(context: &Context<'_>, pack: &PackReader, start: u64, into: &File) -> Result<()> {
-    let frames = pack.layout().data_frames();
-    let per_frame = u64::from(pack.layout().frame_pages().count());
-    let work = |number: usize| {
-        context.activity.check()?;
-        let first = number * FRAMES;
-        let frames = &frames[first..frames.len().min(first + FRAMES)];
-        let mut decoder = FrameDecoder::new().map_err(|error| {
-            Error::new(
-                ErrorKind::Internal,
-                format!("there is no memory to decompress with: {error}"),
-            )
-        })?;
-        let mut stored = Vec::new();
-        let mut digests = Vec::new();
-        pack.read_stored(context.store, frames, &mut stored)?;
-        let mut rest = stored.as_slice();
-        for frame in frames {
-            let (bytes, after) = rest.split_at(frame.stored as usize);
-            rest = after;
-            let bytes = pack.decode(context.store, frame, &mut decoder, bytes)?;
-            let (pages, _) = bytes.as_chunks::<PAGE_BYTES>();
-            digests.extend(
-                pages
-                    .iter()
-                    .map(|page| page_digest(page).unwrap_or([0; 32])),
-            );
-        }
-        let at = (start + first as u64 * per_frame) * 32;
-        into.write_all_at(digests.as_flattened(), at)
-            .at("write to", context.store.root.staging.path())
-    };
-    let count = frames.len().div_ceil(FRAMES);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    for_each(threads.min(count), count, work)
-}
+/// Pages of which records are read at once.
+const TOGETHER: usize = 4096;

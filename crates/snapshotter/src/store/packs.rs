@@ -23,6 +23,17 @@ pub(crate) struct StagedPack<'s> {
     pub(crate) length: u64,
 }
 
+/// How a pack is held that somebody wants to refer to.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// Its inode is the one that was recorded.
+    Vouched,
+    /// It has to be read first.
+    Doubtful(Pack),
+    /// It is not here, or is known to be bad.
+    Lacking,
+}
+
 /// A pack whose file is open.
 #[derive(Debug)]
 pub(crate) struct OpenPack {
@@ -89,23 +100,20 @@ impl Store {
         Ok(false)
     }
 
-    /// References packs that are here from a pending snapshot. Says which are not, or are known to be bad.
-    pub(crate) fn reference_packs(
-        &self,
-        snapshot: i64,
-        keys: &[Checksum],
-    ) -> Result<Vec<Checksum>> {
+    /// References packs that are here from a pending snapshot, but for those that are known to be bad. Says how each is held.
+    pub(crate) fn reference_packs(&self, snapshot: i64, keys: &[Checksum]) -> Result<Vec<Held>> {
         self.catalog.write(Sync::Normal, |txn| {
-            let mut lacking = Vec::new();
-            for key in keys {
-                match txn.pack(key)? {
-                    Some(pack) if self.pack_looks_good(&pack)? => {
-                        txn.reference_object(snapshot, key)?;
-                    }
-                    _ => lacking.push(*key),
+            let hold = |key: &Checksum| {
+                let Some(pack) = txn.pack(key)?.filter(|pack| pack.state == BlobState::Good) else {
+                    return Ok(Held::Lacking);
+                };
+                txn.reference_object(snapshot, key)?;
+                if self.pack_looks_good(&pack)? {
+                    return Ok(Held::Vouched);
                 }
-            }
-            Ok(lacking)
+                Ok(Held::Doubtful(pack))
+            };
+            keys.iter().map(hold).collect()
         })
     }
 

@@ -103,7 +103,7 @@ fn df_says_that_it_is_only_here_where_another_registry_is_configured() {
 fn an_only_copy_stays_and_that_is_a_warning() {
     let place = calm(Place::with_snapshot());
     let said = place.run(ALL).succeeded();
-    assert_eq!(said.out, "Nothing released.\n");
+    assert_eq!(said.out, "No snapshot released.\n");
     assert!(
         said.err.contains("361.3 KiB too much in the store")
             && said

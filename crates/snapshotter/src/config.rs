@@ -30,6 +30,8 @@ pub struct Config {
     pub relaxed_times: bool,
     /// When the disk is cleaned up.
     pub gc: Gc,
+    /// Whole files that restores of format v2 are made from.
+    pub cache: Cache,
     /// Where snapshots are published to and fetched from. Default: nowhere, and everything stays here.
     #[cfg(feature = "registry")]
     pub registry: Option<crate::Registry>,
@@ -51,6 +53,28 @@ pub enum Durability {
     /// When the snapshot would survive the death of this process. It is synced in the background; after a power cut
     /// before that, its bytes are hashed before their first use, and what was lost is reported as damaged.
     Background,
+}
+
+/// Cache entries: whole files with contents of format v2, in the root, beside the packs that are the truth. Read-only files are
+/// hardlinks of one; writable ones are clones of one, where the filesystem clones, with the pages written that differ. They
+/// last until the next boot, and garbage collection takes them before anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cache {
+    /// Bytes that the filesystem keeps for them. What is hardlinked from outside counts nothing. Default `None`, no limit but
+    /// the disk's thresholds; 0: there are none.
+    pub max_bytes: Option<u64>,
+    /// How many entries of a path there are for each name of snapshots, the newest. Default 1; 0: there are none.
+    pub keep: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            max_bytes: None,
+            keep: 1,
+        }
+    }
 }
 
 /// Garbage collection: which snapshots go when the disk or the store is too full. Those go that the configured registry and
@@ -112,6 +136,7 @@ impl Config {
             busy_timeout: Duration::from_secs(30),
             relaxed_times: false,
             gc: Gc::default(),
+            cache: Cache::default(),
             #[cfg(feature = "registry")]
             registry: None,
             #[cfg(feature = "registry")]
@@ -184,6 +209,13 @@ impl Config {
     #[must_use]
     pub fn gc(mut self, gc: Gc) -> Self {
         self.gc = gc;
+        self
+    }
+
+    /// Sets [`cache`](Self::cache).
+    #[must_use]
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
         self
     }
 

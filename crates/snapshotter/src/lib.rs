@@ -109,7 +109,7 @@ pub mod hook {
     pub use crate::store::pack::pack;
 }
 
-pub use config::{Config, Durability, Gc};
+pub use config::{Cache, Config, Durability, Gc};
 pub use diagnose::{Diagnosis, OutputDiagnosis};
 pub use format::content::ContentId;
 pub use format::pack::PackId;

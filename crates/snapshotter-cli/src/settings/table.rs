@@ -60,6 +60,18 @@ pub const KEYS: &[Key] = &[
         "Lets read-only restores that differ in the modification time alone share one inode."
     ),
     key!(
+        "cache.max_bytes",
+        Bytes,
+        config.cache.max_bytes,
+        "What whole files may take that restores of format v2 are made from, \"20GiB\" for one. 0: there are none."
+    ),
+    key!(
+        "cache.keep",
+        Count,
+        config.cache.keep,
+        "How many of them there are of each path of a name, the newest. 0: there are none."
+    ),
+    key!(
         "gc.interval",
         Duration,
         config.gc.interval,

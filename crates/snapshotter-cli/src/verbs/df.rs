@@ -50,6 +50,8 @@ struct Space {
     blobs: u64,
     packs: u64,
     stored_bytes: u64,
+    cache_entries: u64,
+    cache_bytes: u64,
     reclaimable_bytes: u64,
     filesystem_bytes: u64,
     available_bytes: u64,
@@ -103,6 +105,8 @@ impl Space {
             blobs: usage.blobs,
             packs: usage.packs,
             stored_bytes: usage.stored_bytes,
+            cache_entries: usage.cache_entries,
+            cache_bytes: usage.cache_bytes,
             reclaimable_bytes: details.reclaimable_bytes,
             by_snapshot: details.snapshots.iter().map(One::new).collect(),
             filesystem_bytes: usage.filesystem_bytes,
@@ -142,7 +146,17 @@ impl Document for Space {
                 format!("of {}", bytes(self.filesystem_bytes)),
             ),
         ];
-        for (name, value, note) in rows {
+        let cached = (
+            "cached",
+            bytes(self.cache_bytes),
+            format!(
+                "in {} files for restores, given up first",
+                self.cache_entries
+            ),
+        );
+        let cached = (self.cache_entries > 0).then_some(cached);
+        let (before, after) = rows.split_at(5);
+        for (name, value, note) in before.iter().chain(cached.as_ref()).chain(after) {
             writeln!(
                 page.out,
                 "{}",

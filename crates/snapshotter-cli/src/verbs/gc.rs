@@ -166,6 +166,8 @@ struct Collected {
     released: Vec<Released>,
     blobs_released: u64,
     released_bytes: u64,
+    cache_entries: u64,
+    cache_bytes: u64,
     freed_bytes: u64,
     kept: Kept,
     shortfall: Option<Shortfall>,
@@ -228,6 +230,8 @@ impl Collected {
             released: report.released.iter().map(Released::new).collect(),
             blobs_released: report.blobs_released,
             released_bytes: report.released_bytes,
+            cache_entries: report.cache_entries,
+            cache_bytes: report.cache_bytes,
             freed_bytes: report.freed_bytes,
             kept: Kept {
                 pinned: kept.pinned,
@@ -268,6 +272,10 @@ impl Document for Collected {
         } else {
             "released"
         };
+        if self.cache_entries > 0 {
+            let entries = count(self.cache_entries, "cached file");
+            writeln!(page.out, "{verb} {entries}: {}", bytes(self.cache_bytes))?;
+        }
         for one in &self.released {
             let used = page.time(one.last_accessed_at.0);
             let freed = format!("{} in {}", bytes(one.bytes), count(one.blobs, "blob"));
@@ -304,13 +312,14 @@ impl Collected {
                 "Nothing to free: neither the disk nor the store is too full."
             )
         } else {
-            writeln!(page.out, "Nothing released.")
+            writeln!(page.out, "No snapshot released.")
         }
     }
 
     /// Whether a person would want to hear of it.
     fn is_news(&self) -> bool {
         !self.released.is_empty()
+            || self.cache_entries > 0
             || self.swept_names > 0
             || self.shortfall.is_some()
             || self.kept.unconfirmed > 0

@@ -159,6 +159,12 @@ impl Txn<'_> {
         )
     }
 
+    /// A visible snapshot with this manifest.
+    pub(crate) fn of_manifest(&self, digest: &Sha256) -> Result<Option<Snapshot>> {
+        let sql = visible!(" AND manifest_digest = ?1 LIMIT 1");
+        self.first(sql, [digest.as_bytes()], snapshot)
+    }
+
     /// The visible snapshot with this id.
     pub(crate) fn snapshot(&self, id: i64) -> Result<Option<Snapshot>> {
         self.first(visible!(" AND id = ?1"), [id], snapshot)

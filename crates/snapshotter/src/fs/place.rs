@@ -144,6 +144,16 @@ pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
     )?)
 }
 
+/// Makes a range of a file a hole.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the filesystem has no holes.
+pub(crate) fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    step("punch a hole")?;
+    let hole = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(file, hole, offset, len)?)
+}
+
 /// Gives a file of whatever length disk space for `len` bytes, unless it has it.
 pub(crate) fn allocate_beyond(file: &File, len: u64) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;

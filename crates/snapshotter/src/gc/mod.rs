@@ -28,6 +28,7 @@ use policy::{Policy, TooFull, is_stuck};
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
 use crate::config::Gc;
+use crate::fs::space::Space;
 use crate::inspect;
 use crate::remote::Remote;
 use crate::store::Store;
@@ -97,13 +98,16 @@ impl Collection<'_> {
         let mut files = Files::default();
         let mut space = release::space(self.store)?;
         let was_too_full = self.policy.too_full(space);
+        let stored = self.store.catalog.read(|txn| txn.stored_bytes())?;
+        let wanted = self.policy.goal(space, was_too_full, stored);
+        report.wanted = wanted.into();
+        space = self.entries_first(space, wanted, report)?;
         let mut first = true;
         loop {
             self.activity.check()?;
             let mut seen = survey(self.store, self.remote, &mut files, self.policy.now)?;
             let goal = self.policy.goal(space, was_too_full, seen.stored_bytes);
             if first {
-                report.wanted = goal.into();
                 report.kept = self.kept(&seen);
                 first = false;
             }
@@ -132,6 +136,38 @@ impl Collection<'_> {
             }
             space = after;
         }
+    }
+
+    /// Takes cache entries away, which cost time at most. In a dry run the space is what would be.
+    fn entries_first(&self, space: Space, wanted: Amount, report: &mut GcReport) -> Result<Space> {
+        if wanted.disk == 0 && wanted.inodes == 0 {
+            return Ok(space);
+        }
+        let dry_run = report.dry_run;
+        let (entries, bytes) =
+            self.store
+                .drop_cache_entries(wanted.disk, wanted.inodes, dry_run)?;
+        (report.cache_entries, report.cache_bytes) = (entries, bytes);
+        if entries == 0 {
+            return Ok(space);
+        }
+        if dry_run {
+            let (available, available_inodes) =
+                (space.available + bytes, space.available_inodes + entries);
+            return Ok(Space {
+                available,
+                available_inodes,
+                ..space
+            });
+        }
+        let expected = Amount {
+            disk: bytes,
+            inodes: entries,
+            ..Amount::default()
+        };
+        let after = release::space_after(self.store, space, expected)?;
+        report.freed_bytes += after.available.saturating_sub(space.available);
+        Ok(after)
     }
 
     /// Chooses until all that go next are confirmed to be elsewhere, or their only copies may go. What goes later is
@@ -231,7 +267,7 @@ fn plan(report: &mut GcReport, seen: &Survey, choice: &Choice) {
     }
     report.blobs_released = choice.blobs;
     report.released_bytes = choice.frees.stored;
-    report.freed_bytes = choice.frees.disk;
+    report.freed_bytes = total([choice.frees.disk, report.cache_bytes]);
     report.shortfall = shortfall(choice.short, GcStop::NothingLeft);
 }
 

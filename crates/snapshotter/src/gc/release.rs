@@ -29,7 +29,7 @@ pub(super) fn release(
     if let Some(doomed) = &doomed {
         store.sweep_removed(doomed, activity);
         if chosen.format == Format::V2 {
-            store.drop_page_list(&chosen.manifest_digest);
+            store.drop_caches_of(&chosen.manifest_digest);
         }
     }
     Ok(doomed)

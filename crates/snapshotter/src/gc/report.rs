@@ -78,6 +78,10 @@ pub struct GcReport {
     pub blobs_released: u64,
     /// Bytes of data in them.
     pub released_bytes: u64,
+    /// Cache entries that went before any snapshot, where the disk was too full.
+    pub cache_entries: u64,
+    /// Bytes that the filesystem kept for them.
+    pub cache_bytes: u64,
     /// Bytes the filesystem has more than before, as it says; in a dry run, as is expected. Less than `released_bytes`
     /// where files have other names or share their blocks, and whatever others write meanwhile counts against it.
     pub freed_bytes: u64,

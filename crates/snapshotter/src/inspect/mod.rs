@@ -16,7 +16,7 @@ pub(crate) use details::{document, inspect, time};
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
 use crate::fs::space;
-use crate::store::Store;
+use crate::store::{CacheEntry, Store};
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Result};
 use crate::words::format::Format;
@@ -42,6 +42,10 @@ pub struct Usage {
     /// Bytes the store keeps, each once: data of blobs, whatever form they have, and stored bytes of packs. A hardlinked file's are counted, though they cost
     /// nothing while its other name exists: the one in the directory it was captured from, or in a daemon's cache.
     pub stored_bytes: u64,
+    /// Cache entries.
+    pub cache_entries: u64,
+    /// Bytes that the filesystem keeps for those that have no name elsewhere. They go when there is need.
+    pub cache_bytes: u64,
     /// Size of the filesystem the root is on.
     pub filesystem_bytes: u64,
     /// What this process could still write there.
@@ -106,7 +110,7 @@ pub(crate) fn remove(
     // It is removed: what is left of it now is litter.
     store.sweep_removed(&doomed, activity);
     if snapshot.format == Format::V2 {
-        store.drop_page_list(&snapshot.manifest_digest);
+        store.drop_caches_of(&snapshot.manifest_digest);
     }
     Ok(RemoveReport::new(snapshot, doomed.objects, doomed.bytes))
 }
@@ -156,6 +160,7 @@ pub(crate) fn usage(store: &Store) -> Result<Usage> {
         .catalog
         .read(|txn| Ok((txn.snapshots()?, txn.blob_totals()?, txn.pack_totals()?)))?;
     let space = space::of(&store.root.dir).at("examine", store.root.dir.path())?;
+    let entries = store.cache_entries()?;
     Ok(Usage {
         snapshots: snapshots.len() as u64,
         logical_bytes: total(snapshots.iter().map(|s| s.totals.logical_bytes)),
@@ -163,6 +168,8 @@ pub(crate) fn usage(store: &Store) -> Result<Usage> {
         blobs,
         packs,
         stored_bytes: total([blob_bytes, pack_bytes]),
+        cache_entries: entries.len() as u64,
+        cache_bytes: total(entries.iter().map(CacheEntry::frees)),
         filesystem_bytes: space.total,
         available_bytes: space.available,
     })

@@ -7,6 +7,7 @@
 
 #[cfg(feature = "registry")]
 pub(crate) mod buffers;
+mod content;
 mod copy;
 mod hashes;
 pub(crate) mod lanes;
@@ -24,6 +25,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+pub(crate) use content::content_of;
 pub(crate) use copy::Offer;
 pub(crate) use hashes::{Hashers, Hashes, Hashing};
 pub(crate) use packed::{claimed_size, pass_packed};

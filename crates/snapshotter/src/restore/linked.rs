@@ -1,16 +1,22 @@
-//! Read-only files: hardlinks of a view, which is made where there is none.
+//! Read-only files: hardlinks of a view, or of a cache entry, which is made where there is none.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
+use std::sync::Arc;
 
+use super::base::Bases;
+use super::content::Content;
 use super::directories::published;
-use super::job::Job;
+use super::job::{Job, Source};
 use super::materialize::{ATTEMPTS, Placing, blame};
+use crate::activity::Activity;
+use crate::format::content::ContentId;
 use crate::fs::place::cannot_share;
-use crate::fs::{Dir, temporary};
-use crate::store::{Existing, Linkable, NewView};
-use crate::words::error::{ErrorKind, Result};
+use crate::fs::{Dir, attributes, temporary};
+use crate::pass::content_of;
+use crate::store::{Existing, Linkable, NewView, WORTH_AN_ENTRY};
+use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placement};
 
 impl<'a> Placing<'a> {
@@ -24,11 +30,14 @@ impl<'a> Placing<'a> {
         let mut missing = Vec::new();
         for (index, job) in jobs.iter().enumerate() {
             let mut source = None;
-            if let Some((blob, opened)) = job.blob().filter(|_| wants_link(&job)) {
+            if !wants_link(&job) {
+            } else if let Some((blob, opened)) = job.blob() {
                 source = store.find_view(blob, opened, &job.wanted, &known)?;
                 if source.is_none() {
                     missing.push(index);
                 }
+            } else {
+                source = self.cached(job)?;
             }
             sources.push(source);
         }
@@ -117,6 +126,9 @@ impl<'a> Placing<'a> {
 
     fn new_source(&self, job: &Job<'_>, existing: Existing) -> Result<Option<Linkable<'a>>> {
         let store = self.context.store;
+        if job.blob().is_none() {
+            return self.make_cached(job);
+        }
         let Some(view) = self.make_view(job)? else {
             return Ok(None);
         };
@@ -128,12 +140,69 @@ impl<'a> Placing<'a> {
     fn source_again(&self, job: &Job<'_>) -> Result<Option<Linkable<'a>>> {
         let current = match job.blob() {
             Some((blob, _)) => self.context.store.current_view(blob, &job.wanted)?,
-            None => None,
+            None => return self.cached(job),
         };
         match current {
             Some(view) => Ok(Some(view)),
             None => self.new_source(job, Existing::Keep),
         }
+    }
+
+    /// The cache entry that a file of pages can be a hardlink of; made where there is none. `None`: it is not worth one, or
+    /// cannot have these attributes here.
+    fn cached(&self, job: &Job<'_>) -> Result<Option<Linkable<'a>>> {
+        let Some((bases, content)) = self.entry_of(job) else {
+            return Ok(None);
+        };
+        let found = bases
+            .cache
+            .linkable(content, job.planned.size, &job.wanted)?;
+        match found {
+            Some(found) => Ok(Some(found)),
+            None => self.make_cached(job),
+        }
+    }
+
+    fn entry_of(&self, job: &Job<'_>) -> Option<(&'a Bases<'a>, ContentId)> {
+        match (&job.planned.content, self.context.bases) {
+            (Content::Pages { id: Some(id), .. }, Some(bases))
+                if job.data_size >= WORTH_AN_ENTRY =>
+            {
+                Some((bases, *id))
+            }
+            _ => None,
+        }
+    }
+
+    /// What an entry is named by is hashed before it has the name.
+    fn make_cached(&self, job: &Job<'_>) -> Result<Option<Linkable<'a>>> {
+        let (Some((bases, content)), Source::Pages(first)) = (self.entry_of(job), &job.source)
+        else {
+            return Ok(None);
+        };
+        let context = self.context;
+        let (slot, file) = context.store.create_slot()?;
+        let staging = &context.store.root.staging;
+        let unobserved = Activity::new(Arc::clone(context.activity.cancelled()), None);
+        self.fill_from_pages(staging, job, *first, &file, &unobserved)
+            .map_err(|error| blame(error, job.planned))?;
+        let asked = || unobserved.advance(0);
+        let is = content_of(&file, job.planned.size, &asked);
+        context.activity.check()?;
+        if is.at("read", staging.path())? != content {
+            let error = Error::damaged("its pages do not add up to its content");
+            return Err(blame(error, job.planned));
+        }
+        let wanted = &job.wanted.attributes;
+        if let Some(unset) = attributes::set(&file, wanted, context.privileged).first() {
+            tracing::debug!(what = unset.what, error = %unset.error, "no entry with these attributes");
+            return Ok(None);
+        }
+        bases.has_grown();
+        bases
+            .cache
+            .keep_linked(slot, &file, content, &job.wanted)
+            .map(Some)
     }
 
     fn link_to(&self, parent: &Dir, job: &Job<'_>, source: &Linkable<'a>) -> io::Result<Placement> {

@@ -334,18 +334,22 @@ impl<'a> Placing<'a> {
                 return Ok(placement);
             }
         } else if job.planned.read_only && self.context.link_mode == LinkMode::Hardlink {
-            let other = if self.context.store.is_read_only() {
-                "mount"
-            } else {
-                "filesystem"
-            };
-            let text = format!("not hardlinked: the output is on another {other} than the store");
-            self.warn(job, &text);
+            self.warn(job, self.why_not_linked(job));
         }
         if self.is_present(parent, job)? {
             return Ok(Placement::Present);
         }
         self.write(parent, job)
+    }
+
+    fn why_not_linked(&self, job: &Job<'_>) -> &'static str {
+        if self.context.store.is_read_only() {
+            "not hardlinked: the output is on another mount than the store"
+        } else if job.device != self.context.store.root.device {
+            "not hardlinked: the output is on another filesystem than the store"
+        } else {
+            "not hardlinked: it is stored in pages, and small or not kept in the cache"
+        }
     }
 
     pub(super) fn warn(&self, job: &Job<'_>, message: &str) {

@@ -1,5 +1,6 @@
 //! Restoring a snapshot: resolve → plan → materialize.
 
+mod base;
 mod content;
 mod directories;
 mod early;
@@ -23,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use base::Bases;
 use content::Content;
 use directories::OutputDir;
 use early::EarlyFiles;
@@ -31,6 +33,7 @@ use plan::{Plan, Selection};
 
 use crate::activity::Activity;
 use crate::catalog::{DirectoryId, Snapshot, Sync, Txn};
+use crate::config::Config;
 use crate::format::document::Document;
 use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
@@ -58,6 +61,8 @@ struct Context<'a> {
     early: Option<&'a EarlyFiles>,
     /// Of a snapshot of format v2.
     packs: Option<&'a Packs<'a>>,
+    /// What is cached of it and near it.
+    bases: Option<&'a Bases<'a>>,
 }
 
 impl Context<'_> {
@@ -80,7 +85,7 @@ impl Context<'_> {
 pub(crate) fn run(
     store: &Arc<Store>,
     limits: &Limits,
-    relaxed_times: bool,
+    config: &Config,
     request: &RestoreRequest,
     remote: Option<(&Remote, &Flights)>,
     activity: &Activity,
@@ -93,7 +98,7 @@ pub(crate) fn run(
         store,
         operation: operation.as_ref(),
         limits,
-        relaxed_times,
+        config,
         request,
         remote: remote
             .filter(|_| !read_only)
@@ -142,7 +147,7 @@ struct Call<'a> {
     /// None where the root is read-only.
     operation: Option<&'a Operation>,
     limits: &'a Limits,
-    relaxed_times: bool,
+    config: &'a Config,
     request: &'a RestoreRequest,
     remote: Option<remote::Context<'a>>,
     activity: &'a Activity,
@@ -233,6 +238,10 @@ impl Call<'_> {
         early: Option<&EarlyFiles>,
     ) -> Result<Restored> {
         let output = open_output(self.store, &self.request.output_dir)?;
+        let bases = match packs {
+            Some(_) => Bases::open(self.store, snapshot, self.config.cache)?,
+            None => None,
+        };
         let context = Context {
             store: self.store,
             limits: self.limits,
@@ -240,13 +249,18 @@ impl Call<'_> {
             output: &output,
             link_mode: self.request.link_mode,
             no_clobber: self.request.no_clobber,
-            relaxed_times: self.relaxed_times,
+            relaxed_times: self.config.relaxed_times,
             privileged: is_privileged(),
             cloning: Cloning::default(),
             early,
             packs: packs.as_ref(),
+            bases: bases.as_ref(),
         };
-        materialize::all(&context, snapshot.id, plan)
+        let restored = materialize::all(&context, snapshot.id, plan);
+        if let Some(bases) = &bases {
+            bases.finish();
+        }
+        restored
     }
 
     /// A file of another owner than the snapshot's must not run as that one either.

@@ -7,11 +7,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
+use super::base::{Filled, pieces};
 use crate::activity::Activity;
-use crate::format::content::{ContentHasher, ContentId, page_digest};
 use crate::format::document::paged::PagedDocument;
 use crate::format::map::Map;
-use crate::format::pack::FrameDecoder;
+use crate::format::pack::{FrameDecoder, PackId};
 use crate::fs::ahead::Ahead;
 use crate::fs::hook::step;
 use crate::limit::for_each;
@@ -27,7 +27,7 @@ const TOGETHER: usize = 32;
 /// The packs that a snapshot names, open, and its map.
 #[derive(Debug)]
 pub(super) struct Packs<'s> {
-    store: &'s Store,
+    pub(super) store: &'s Store,
     packs: Vec<PackReader>,
     map: Map,
     /// Those that no thread uses: what one has decoded last may be what the next file begins with.
@@ -46,14 +46,14 @@ struct Frames {
 }
 
 /// Pages that lie together in a pack and in a file.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    pack: usize,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) pack: usize,
     /// In the pack.
-    page: u64,
+    pub(super) page: u64,
     /// In the file.
-    at: u64,
-    pages: u64,
+    pub(super) at: u64,
+    pub(super) pages: u64,
 }
 
 /// Runs in frames that are read at once.
@@ -114,9 +114,23 @@ impl<'s> Packs<'s> {
         step("write")
             .and_then(|()| file.set_len(size))
             .at("write to", "the output")?;
-        let runs = self.runs(range(first, size));
+        let runs = self.runs(first, size);
         ask_for_space(file, &runs, size).at("write to", "the output")?;
-        let mut runs = self.cut(&runs);
+        self.write_runs(file, size, &runs, activity)
+    }
+
+    /// Writes pages into a file, which is so long.
+    ///
+    /// # Errors
+    /// `Damaged` where a pack does not have them; the pack is marked then.
+    pub(super) fn write_runs(
+        &self,
+        file: &File,
+        size: u64,
+        runs: &[Run],
+        activity: &Activity,
+    ) -> Result<()> {
+        let mut runs = self.cut(runs);
         runs.sort_unstable_by_key(|run| (run.pack, run.page));
         let windows = self.windows(&runs);
         let work = |number: usize| {
@@ -134,15 +148,23 @@ impl<'s> Packs<'s> {
         for_each(helpers.count() + 1, windows.len(), work)
     }
 
-    fn runs(&self, of: Range<u64>) -> Vec<Run> {
-        let extents = self.map.range(of.clone());
-        let runs = extents.map(|extent| Run {
-            pack: extent.pack as usize,
-            page: extent.page,
-            at: extent.start - of.start,
-            pages: extent.pages,
-        });
-        runs.collect()
+    /// Where the data of a file are, whose first page is this one.
+    pub(super) fn runs(&self, first: u64, size: u64) -> Vec<Run> {
+        runs(&self.map, first, size)
+    }
+
+    /// What a file is that was written whole.
+    pub(super) fn filled(&self, first: u64, size: u64) -> Filled {
+        let runs = self.runs(first, size);
+        Filled {
+            written: runs.iter().map(|run| run.pages).sum(),
+            extents: pieces(&runs),
+        }
+    }
+
+    /// The number of a pack in them.
+    pub(super) fn number_of(&self, id: PackId) -> Option<usize> {
+        self.packs.iter().position(|pack| pack.layout().id() == id)
     }
 
     /// Cuts long runs where a frame ends, so that each is in a window.
@@ -263,6 +285,18 @@ impl<'s> Packs<'s> {
     }
 }
 
+/// Where the data of a file are, whose first page is this one.
+pub(super) fn runs(map: &Map, first: u64, size: u64) -> Vec<Run> {
+    let extents = map.range(range(first, size));
+    let runs = extents.map(|extent| Run {
+        pack: extent.pack as usize,
+        page: extent.page,
+        at: extent.start - first,
+        pages: extent.pages,
+    });
+    runs.collect()
+}
+
 /// The pages of a file in the page space.
 fn range(first: u64, size: u64) -> Range<u64> {
     first..first.saturating_add(pages(size))
@@ -287,34 +321,4 @@ fn ask_for_space(file: &File, runs: &[Run], size: u64) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// What the bytes of a file are called, read through once.
-///
-/// # Errors
-/// The filesystem's; `UnexpectedEof` where it is shorter.
-pub(super) fn content_of(
-    file: &File,
-    size: u64,
-    progress: &dyn Fn() -> io::Result<()>,
-) -> io::Result<ContentId> {
-    let map = crate::fs::scan::extents(file, size)?;
-    let mut content = ContentHasher::new(size);
-    let mut next = 0;
-    let mut page = [0; PAGE_BYTES];
-    for extent in map.extents() {
-        let first = (extent.offset / PAGE_BYTES as u64).max(next);
-        next = pages(extent.end());
-        for index in first..next {
-            progress()?;
-            let at = index * PAGE_BYTES as u64;
-            let length = (size - at).min(PAGE_BYTES as u64) as usize;
-            file.read_exact_at(&mut page[..length], at)?;
-            page[length..].fill(0);
-            if let Some(digest) = page_digest(&page) {
-                content.page(index, &digest);
-            }
-        }
-    }
-    Ok(content.finish())
 }

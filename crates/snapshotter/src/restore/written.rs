@@ -2,18 +2,19 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use super::content::Content;
 use super::directories::{self, published, warn_unset};
 use super::job::{Job, Source};
 use super::materialize::{Placing, blame};
-use super::pages::content_of;
 use super::plan::Link;
+use crate::activity::Activity;
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
 use crate::fs::temporary::Temporary;
 use crate::fs::{Dir, Stat, attributes};
-use crate::pass::{Hashing, Output, holes_are_zero, is_wrong, pass};
+use crate::pass::{Hashing, Output, content_of, holes_are_zero, is_wrong, pass};
 use crate::store::{Told, is_unreadable};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::form::Form;
@@ -140,6 +141,10 @@ impl Placing<'_> {
 
     fn fill(&self, parent: &Dir, job: &Job<'_>, file: &File) -> Result<Placement> {
         let context = self.context;
+        if let Source::Pages(first) = job.source {
+            let filled = self.fill_from_pages(parent, job, first, file, context.activity);
+            return filled.map_err(|error| blame(error, job.planned));
+        }
         if let Some((_, opened)) = job.blob()
             && opened.form == Form::Plain
             && context
@@ -164,21 +169,55 @@ impl Placing<'_> {
     }
 
     fn copy(&self, job: &Job<'_>, file: &File) -> Result<()> {
+        let Some((blob, opened)) = job.blob() else {
+            return Err(Error::new(ErrorKind::Internal, "a copy of nothing"));
+        };
+        let sync_soon = false;
+        let output = Output::File { file, sync_soon };
+        let (store, activity) = (self.context.store, self.context.activity);
+        store.copy_verified(blob, opened, output, activity, Told::Here)
+    }
+
+    /// Makes an empty file what its pages say: from a near one that is cached, or by decoding all of them.
+    pub(super) fn fill_from_pages(
+        &self,
+        parent: &Dir,
+        job: &Job<'_>,
+        first: u64,
+        file: &File,
+        activity: &Activity,
+    ) -> Result<Placement> {
         let context = self.context;
-        let activity = context.activity;
-        match (&job.source, context.packs) {
-            (Source::Blob(source), _) => {
-                let (blob, opened) = &**source;
-                let sync_soon = false;
-                let output = Output::File { file, sync_soon };
-                let store = context.store;
-                store.copy_verified(blob, opened, output, activity, Told::Here)
+        let Some(packs) = context.packs else {
+            return Err(Error::new(ErrorKind::Internal, "pages without packs"));
+        };
+        let (cloning, mode) = (&context.cloning, context.link_mode);
+        let may_clone = job.device == context.store.root.device
+            && cloning.is_worth_it(job.device, job.data_size, mode);
+        let bases = context.bases.filter(|_| may_clone);
+        let unobserved = Activity::new(Arc::clone(activity.cancelled()), None);
+        let cloned = match bases {
+            Some(bases) => bases.fill(packs, job, first, file, (cloning, &unobserved))?,
+            None => None,
+        };
+        if cloned.is_none() {
+            if mode == LinkMode::Reflink {
+                self.warn(job, why_copied(&job.source));
             }
-            (Source::Pages(first), Some(packs)) => {
-                packs.fill(file, *first, job.planned.size, activity)
+            if job.data_size >= LARGE {
+                context.store.require_space(parent, job.data_size)?;
             }
-            (Source::Pages(_), None) => Err(Error::new(ErrorKind::Internal, "pages without packs")),
+            packs.fill(file, first, job.planned.size, activity)?;
         }
+        if let Some(bases) = bases.filter(|_| !job.planned.read_only) {
+            let filled = cloned.unwrap_or_else(|| packs.filled(first, job.planned.size));
+            bases.keep(job, file, filled, cloning);
+        }
+        Ok(if cloned.is_some() {
+            Placement::Reflink
+        } else {
+            Placement::Copy
+        })
     }
 }
 

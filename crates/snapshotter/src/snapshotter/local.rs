@@ -87,10 +87,16 @@ impl Snapshotter {
     pub async fn restore(&self, request: &RestoreRequest) -> Result<RestoreReport> {
         let request = request.clone();
         self.counted(Operation::Restore, move |inner, store, activity| {
-            let relaxed = inner.config.relaxed_times;
             let remote = inner.remote_of_restore(store, &request, activity)?;
             let remote = remote.as_ref().map(|remote| (remote, &inner.flights));
-            let report = restore::run(store, &inner.restores, relaxed, &request, remote, activity)?;
+            let report = restore::run(
+                store,
+                &inner.restores,
+                &inner.config,
+                &request,
+                remote,
+                activity,
+            )?;
             inner.metrics.count(|metrics| {
                 metrics.restored_bytes += report.data_bytes;
                 metrics.fetched_bytes += report.fetched_bytes;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::private::in_store;
-use super::{page_lists, reserve};
+use super::{cache, page_lists, reserve};
 use crate::catalog::{Shard, Tree};
 use crate::fs::counter::Counter;
 use crate::fs::dir::Kind;
@@ -139,6 +139,9 @@ impl Root {
         }
         for owners in [&self.staging, &self.trash] {
             own.add_below(owners)?;
+        }
+        if own.add(&self.dir, OsStr::new(cache::NAME))? {
+            own.add_below(&self.dir.open_dir(OsStr::new(cache::NAME))?)?;
         }
         for tree in [&self.content, &self.views] {
             if Stat::of_file(tree).at("examine", tree.path())?.size < FEW_NAMES {

@@ -6,6 +6,7 @@
 //! references it.
 
 mod background;
+mod cache;
 mod check;
 mod claims;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
@@ -33,6 +34,7 @@ mod trash;
 mod unpack;
 mod views;
 
+pub(crate) use cache::{Cache, CacheEntry, Entry, Key, PathHash, WORTH_AN_ENTRY, path_hash};
 pub(crate) use check::{OpenBlob, is_unreadable, settled};
 pub(crate) use claims::SpaceClaim;
 #[cfg(feature = "dragonfly")]

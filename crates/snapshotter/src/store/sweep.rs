@@ -51,7 +51,7 @@ impl Store {
         let mut swept = self.sweep_orphans()?;
         swept.left.extend(left);
         let (lists, left) = self.sweep_page_lists()?;
-        swept.names += lists;
+        swept.names += lists + self.sweep_cache()?;
         swept.left.extend(left);
         Ok(swept)
     }

@@ -2,6 +2,7 @@
 //! a file. Names without a row are swept only where every row has a file and nothing is wrong with the catalog: else they
 //! may be what it lost.
 
+mod cached;
 mod contents;
 mod describe;
 mod object;
@@ -223,7 +224,8 @@ impl Check<'_> {
             let page = catalog.read(|txn| txn.packs_after(after.as_ref(), PAGE))?;
             Ok(page.into_iter().map(Object::Pack).collect())
         };
-        self.pages(limit, &packs)
+        self.pages(limit, &packs)?;
+        cached::verify(self.store, limit, self.activity)
     }
 
     fn pages(

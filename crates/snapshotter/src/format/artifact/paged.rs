@@ -87,13 +87,6 @@ impl Facts {
     }
 
     /// What of them annotations say; what cannot be read is not said.
-    #[cfg_attr(
-        not(any(test, feature = "fuzzing")),
-        expect(
-            dead_code,
-            reason = "no registry is asked for snapshots of format v2 yet"
-        )
-    )]
     pub fn of(annotations: &BTreeMap<String, String>) -> Self {
         let text = |key| annotations.get(key).map(String::as_str);
         let created = text(CREATED).and_then(|text| Mtime::parse_rfc3339(text).ok());

@@ -48,7 +48,7 @@ pub(super) fn find(
     let is_asked_for = chosen == ParentChosen::Given;
     match open(context, snapshot, &found, chosen) {
         Ok(origin) => Ok(origin),
-        Err(error) if error.kind() == ErrorKind::Damaged && !is_asked_for => {
+        Err(error) if is_no_use(&error) && !is_asked_for => {
             let_go(context, snapshot)?;
             let text = format!("nothing is taken over from {reference}: {}", error.line());
             incomplete(context, text);
@@ -56,6 +56,11 @@ pub(super) fn find(
         }
         Err(error) => Err(error.with_reference(&reference)),
     }
+}
+
+/// It is damaged, or of a release to come.
+fn is_no_use(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
 }
 
 fn choose(context: &Context<'_>, request: &SnapshotRequest) -> Result<Option<Snapshot>> {
@@ -305,6 +310,7 @@ fn make_list(
         let pack = packs[extent.pack as usize];
         let end = extent.page + extent.pages;
         for first in (extent.page..end).step_by(TOGETHER) {
+            context.activity.check()?;
             let last = end.min(first + TOGETHER as u64);
             records
                 .read(pack, first..last, &mut pages)

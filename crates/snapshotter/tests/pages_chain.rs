@@ -18,10 +18,11 @@ use snapshotter::{Format, GcRequest, ParentChoice, SnapshotRequest, WarningKind}
 use support_b::Handle;
 use support_b::outside::{assert_at_rest, assert_rows_and_files_agree};
 use support_b::steps::quick_dir;
+use testkit::mount::{Kind, LoopMount, or_skip};
 use testkit::prng::Prng;
 
 /// Chains, each of its own seed.
-const CHAINS: u64 = 4;
+const CHAINS: u64 = 3;
 const STEPS: u64 = 60;
 const FILES: u64 = 5;
 const PAGE: u64 = 4096;
@@ -267,10 +268,9 @@ impl Chain {
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64, home: &Path) {
     eprintln!("SNAPSHOTTER_CHAIN_SEED={seed}");
-    let home = quick_dir();
-    let place = |name| home.path().join(name);
+    let place = |name| home.join(name);
     let mut chain = Chain {
         random: Prng::new(seed),
         dir: place("dir"),
@@ -298,10 +298,29 @@ fn run(seed: u64) {
     chain.end(handle);
 }
 
+/// The one that is asked for, or so many.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    match std::env::var("SNAPSHOTTER_CHAIN_SEED") {
+        Ok(seed) => seed.parse().map(|seed| seed..seed + 1).unwrap(),
+        Err(_) => 7..7 + count,
+    }
+}
+
 #[test]
 fn any_checkpoint_of_a_chain_comes_back_whatever_was_removed() {
-    match std::env::var("SNAPSHOTTER_CHAIN_SEED") {
-        Ok(seed) => run(seed.parse().unwrap()),
-        Err(_) => (7..7 + CHAINS).for_each(run),
+    for seed in seeds(CHAINS) {
+        run(seed, quick_dir().path());
+    }
+}
+
+/// Restores are clones of cache entries there, with the pages written that differ.
+#[test]
+fn any_checkpoint_of_a_chain_comes_back_where_files_are_cloned() {
+    if let Some(mount) = or_skip(LoopMount::new(Kind::Xfs, 512 << 20, &[])) {
+        for seed in seeds(CHAINS - 1) {
+            let home = mount.path().join(seed.to_string());
+            fs::create_dir(&home).unwrap();
+            run(seed, &home);
+        }
     }
 }

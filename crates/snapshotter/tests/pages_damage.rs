@@ -550,3 +550,84 @@ async fn a_damaged_list_of_digests_never_gives_wrong_bytes() {
 async fn a_damaged_row_of_a_pack_never_gives_wrong_bytes() {
     run("row:", of_rows()).await;
 }
+
+/// What read-only restores are links of.
+fn entries(place: &Place) -> Vec<PathBuf> {
+    let boots = files_in(&place.root().join("cache"));
+    boots.iter().flat_map(|boot| files_in(boot)).collect()
+}
+
+/// Ways to damage a cache entry, of which its inode tells, and of which only whoever reads it can know.
+fn of_entry() -> Vec<(&'static str, Seen, fn(&[PathBuf]))> {
+    vec![
+        ("removed", Seen::ByAll, |all| {
+            fs::remove_file(&all[0]).unwrap()
+        }),
+        ("all removed", Seen::ByAll, |all| {
+            fs::remove_dir_all(all[0].parent().unwrap().parent().unwrap()).unwrap();
+        }),
+        ("a bit", Seen::ByAll, |all| {
+            rewrite(&all[0], false, |mut bytes| {
+                bytes[0] ^= 1;
+                bytes
+            });
+        }),
+        ("cut", Seen::ByAll, |all| {
+            rewrite(&all[0], true, |bytes| bytes[..bytes.len() / 2].to_vec());
+        }),
+        ("longer", Seen::ByAll, |all| {
+            rewrite(&all[0], true, |bytes| [&bytes[..], b"more"].concat());
+        }),
+        ("exchanged", Seen::ByAll, |all| {
+            let away = all[0].with_extension("away");
+            fs::rename(&all[0], &away).unwrap();
+            fs::rename(&all[1], &all[0]).unwrap();
+            fs::rename(&away, &all[1]).unwrap();
+        }),
+        ("a directory", Seen::ByAll, |all| {
+            fs::remove_file(&all[0]).unwrap();
+            fs::create_dir(&all[0]).unwrap();
+        }),
+        ("a symlink", Seen::ByAll, |all| {
+            fs::remove_file(&all[0]).unwrap();
+            std::os::unix::fs::symlink(&all[1], &all[0]).unwrap();
+        }),
+        ("a bit, secretly", Seen::ByReaders, |all| {
+            rewrite(&all[0], true, |mut bytes| {
+                bytes[0] ^= 1;
+                bytes
+            });
+        }),
+    ]
+}
+
+/// A directory in the place of an entry could not be unlinked, and made every restore of the file fail. What is in a cache is
+/// never a reason to fail.
+#[tokio::test]
+async fn a_damaged_cache_entry_never_gives_wrong_bytes() {
+    for (name, seen, act) in of_entry() {
+        let place = Place::quick();
+        let base = place.write("base", &tree(1).file("second", random(8, 40 * PAGE)));
+        let store = place.open().await;
+        let request = all_read_only("v1", &base).format(Format::V2);
+        store.snapshot(&request).await.unwrap();
+        let first = place.fresh();
+        give(&store, "v1", &first).await;
+        store.close().await.unwrap();
+        // Nobody else has its inode.
+        fs::remove_dir_all(&first).unwrap();
+        let all = entries(&place);
+        assert!(all.len() > 1, "{all:?}");
+        act(&all);
+        let store = place.open().await;
+        if seen == Seen::ByReaders {
+            assert!(verify(&store).await.is_sound(), "{name}");
+        }
+        for _ in 0..2 {
+            let output = place.fresh();
+            give(&store, "v1", &output).await;
+            assert_same(&base, &output);
+        }
+        assert!(verify(&store).await.is_sound(), "{name}");
+    }
+}

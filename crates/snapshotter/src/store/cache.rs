@@ -11,6 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::sync::Mutex;
 
+use super::trash::take_away;
 use super::{Linkable, Slot, Store, Wanted};
 use crate::format::content::ContentId;
 use crate::fs::dir::{Kind, ignore_absent};
@@ -229,7 +230,9 @@ impl<'s> Cache<'s> {
             return Ok(Some((file, stat)));
         }
         tracing::debug!(path = %path().display(), "a cache entry is not what it was");
-        ignore_absent(self.dir.unlink(&name)).at("remove", path())?;
+        if let Err(error) = take_away(&self.dir, &name) {
+            tracing::debug!(%error, "a cache entry stays");
+        }
         Ok(None)
     }
 
@@ -363,8 +366,7 @@ impl Store {
     }
 
     fn drop_entry(&self, dir: &Dir, found: &CacheEntry) -> Result<()> {
-        let name = found.entry.name();
-        ignore_absent(dir.unlink(&name)).at("remove", dir.path_of(&name))
+        take_away(dir, &found.entry.name())
     }
 
     /// Takes entries away until the filesystem gets so many bytes and inodes back, the oldest first, or only says which would
@@ -419,7 +421,7 @@ impl Store {
             let is_now = boot == OsStr::new(&self.boot);
             for name in dir.names()? {
                 if !is_now || Entry::parse(&name).is_none() {
-                    ignore_absent(dir.unlink(&name)).at("remove", dir.path_of(&name))?;
+                    take_away(&dir, &name)?;
                     swept += 1;
                 }
             }

@@ -100,8 +100,28 @@ impl Store {
         Ok(false)
     }
 
-    /// References packs that are here from a pending snapshot, but for those that are known to be bad. Says how each is held.
-    pub(crate) fn reference_packs(&self, snapshot: i64, keys: &[Checksum]) -> Result<Vec<Held>> {
+    /// References packs that are here from a pending snapshot. Says which are not, or may not be what they were.
+    pub(crate) fn reference_packs(
+        &self,
+        snapshot: i64,
+        keys: &[Checksum],
+    ) -> Result<Vec<Checksum>> {
+        self.catalog.write(Sync::Normal, |txn| {
+            let mut lacking = Vec::new();
+            for key in keys {
+                match txn.pack(key)? {
+                    Some(pack) if self.pack_looks_good(&pack)? => {
+                        txn.reference_object(snapshot, key)?;
+                    }
+                    _ => lacking.push(*key),
+                }
+            }
+            Ok(lacking)
+        })
+    }
+
+    /// References packs that are here from a pending snapshot, those too that have to be read first. Says how each is held.
+    pub(crate) fn hold_packs(&self, snapshot: i64, keys: &[Checksum]) -> Result<Vec<Held>> {
         self.catalog.write(Sync::Normal, |txn| {
             let hold = |key: &Checksum| {
                 let Some(pack) = txn.pack(key)?.filter(|pack| pack.state == BlobState::Good) else {

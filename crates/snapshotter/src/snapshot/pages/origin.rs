@@ -144,7 +144,7 @@ fn hold(
     records: &PageRecords,
 ) -> Result<Vec<bool>> {
     let keys: Vec<Checksum> = packs.iter().map(|pack| pack_key(pack.id)).collect();
-    let held = context.store.reference_packs(snapshot, &keys)?;
+    let held = context.store.hold_packs(snapshot, &keys)?;
     let named = packs.iter().zip(held);
     let is_lacking = named.map(|(named, held)| is_lacking(context, named, held, records));
     is_lacking.collect()

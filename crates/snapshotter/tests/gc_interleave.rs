@@ -197,12 +197,7 @@ impl Scene {
         let kept = request("kept", "v1", &scene.keepsake);
         handle.snapshot(&kept).unwrap();
         handle.close().unwrap();
-        if taken && format() == Format::V2 {
-            // Local, as they are so far.
-            let handle = Handle::open(&template).unwrap();
-            handle.snapshot(&base(&scene.source)).unwrap();
-            handle.close().unwrap();
-        } else if taken {
+        if taken {
             let base = base(&scene.source);
             fs::create_dir_all(scene.between().join("objects")).unwrap();
             let config = with_remote(Config::new(&template), &scene.between());
@@ -444,4 +439,5 @@ in_pages_too!(
     a_collection_stopped_anywhere_survives_another_and_a_restore,
     a_collection_killed_anywhere_leaves_a_good_store,
     a_collection_without_space_anywhere_leaves_a_good_store,
+    a_collection_of_what_is_published_killed_anywhere_loses_nothing,
 );

@@ -74,16 +74,14 @@ fn work(dir: &Path, seed: u64) {
                     ErrorKind::AlreadyExists,
                     ErrorKind::Busy,
                 ];
-                // What is in pages is local so far.
-                let is_local = format() == Format::V2 && error.kind() == ErrorKind::Unsupported;
-                assert!(is_local || expected.contains(&error.kind()), "{error:?}");
+                assert!(expected.contains(&error.kind()), "{error:?}");
             }
         }
         handle.close().unwrap();
     }
 }
 
-/// A snapshot of the source: in pages it is local, and has a parent or none.
+/// A snapshot of the source: in pages it has a parent or none.
 fn taken(random: &mut Prng, version: &str, dir: &Path) -> SnapshotRequest {
     let request = request("vm", version, &dir.join("source"));
     if format() == Format::V1 {
@@ -95,7 +93,7 @@ fn taken(random: &mut Prng, version: &str, dir: &Path) -> SnapshotRequest {
         ParentChoice::None,
     ];
     let parent = parents[random.below(3) as usize].clone();
-    request.local(true).parent(parent)
+    request.parent(parent)
 }
 
 fn number(variable: &str, otherwise: u64) -> u64 {
@@ -153,8 +151,7 @@ fn processes_killed_at_random_under_a_mixed_load_leave_a_whole_store() {
     }
     // A push reaps what dead pushers left.
     let handle = node(dir, "root").unwrap();
-    let last = request("vm", "last", &source).format(Format::V1);
-    handle.snapshot(&last).unwrap();
+    handle.snapshot(&request("vm", "last", &source)).unwrap();
     handle.close().unwrap();
     assert_nothing_temporary(&dir.join("layouts"));
 }

@@ -21,15 +21,15 @@ use testkit::compare::assert_same;
 
 const PAGE: u64 = 4096;
 
-/// Who sees a damage.
+/// Who notices a damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     /// Whoever looks at the thing.
-    ByAll,
+    Everybody,
     /// Whoever reads all of it: the inode does not tell.
-    ByReaders,
+    Readers,
     /// Nobody is told, for nothing is lost.
-    ByNobody,
+    Nobody,
 }
 
 struct Damage {
@@ -220,14 +220,14 @@ fn parts(pack: &[u8]) -> [(&'static str, Range<usize>); 5] {
 /// Damages of the pack with this number.
 fn of_pack(number: usize) -> Vec<Damage> {
     let mut all = vec![
-        damage("removed", Seen::ByAll, move |scene| {
+        damage("removed", Seen::Everybody, move |scene| {
             fs::remove_file(&scene.packs[number]).unwrap();
         }),
-        damage("a directory", Seen::ByAll, move |scene| {
+        damage("a directory", Seen::Everybody, move |scene| {
             fs::remove_file(&scene.packs[number]).unwrap();
             fs::create_dir(&scene.packs[number]).unwrap();
         }),
-        damage("exchanged with another", Seen::ByAll, move |scene| {
+        damage("exchanged with another", Seen::Everybody, move |scene| {
             let (one, other) = (&scene.packs[number], &scene.packs[2]);
             let away = one.with_extension("away");
             fs::rename(one, &away).unwrap();
@@ -236,7 +236,7 @@ fn of_pack(number: usize) -> Vec<Damage> {
         }),
         damage(
             "as long as another, and that",
-            Seen::ByReaders,
+            Seen::Readers,
             move |scene| {
                 let other = fs::read(&scene.packs[2]).unwrap();
                 rewrite(&scene.packs[number], true, |_| other);
@@ -248,9 +248,9 @@ fn of_pack(number: usize) -> Vec<Damage> {
     ];
     for secretly in [false, true] {
         let seen = if secretly {
-            Seen::ByReaders
+            Seen::Readers
         } else {
-            Seen::ByAll
+            Seen::Everybody
         };
         for part in 0..5 {
             for place in if secretly { 0..3 } else { 1..2 } {
@@ -268,14 +268,14 @@ fn of_pack(number: usize) -> Vec<Damage> {
     }
     for cut in 0..3 {
         let name = format!("cut at {cut}");
-        all.push(damage(name, Seen::ByAll, move |scene| {
+        all.push(damage(name, Seen::Everybody, move |scene| {
             rewrite(&scene.packs[number], true, |bytes| {
                 let at = [0, bytes.len() / 2, bytes.len() - 1][cut];
                 bytes[..at].to_vec()
             });
         }));
     }
-    all.push(damage("longer", Seen::ByAll, move |scene| {
+    all.push(damage("longer", Seen::Everybody, move |scene| {
         rewrite(&scene.packs[number], true, |bytes| {
             [&bytes[..], b"more"].concat()
         });
@@ -286,25 +286,25 @@ fn of_pack(number: usize) -> Vec<Damage> {
 /// Of what the catalog has of `test:v2`: the document, or the manifest.
 fn of_artifact(which: &'static str) -> Vec<Damage> {
     let mut all = vec![
-        damage("that of v1", Seen::ByAll, move |scene| {
+        damage("that of v1", Seen::Everybody, move |scene| {
             let other = scene.artifact("v1", which);
             scene.set_artifact("v2", which, &other);
         }),
-        damage("both are of v1", Seen::ByAll, move |scene| {
+        damage("both are of v1", Seen::Everybody, move |scene| {
             for which in ["document", "manifest"] {
                 let other = scene.artifact("v1", which);
                 scene.set_artifact("v2", which, &other);
             }
         }),
-        damage("empty", Seen::ByAll, move |scene| {
+        damage("empty", Seen::Everybody, move |scene| {
             scene.set_artifact("v2", which, b"")
         }),
-        damage("removed", Seen::ByAll, move |scene| {
+        damage("removed", Seen::Everybody, move |scene| {
             let sql = "DELETE FROM artifacts WHERE snapshot = ?1";
             let id = scene.snapshot_id("v2");
             scene.catalog().execute(sql, [id]).unwrap();
         }),
-        damage("more follows", Seen::ByAll, move |scene| {
+        damage("more follows", Seen::Everybody, move |scene| {
             let mut bytes = scene.artifact("v2", which);
             bytes.push(b' ');
             scene.set_artifact("v2", which, &bytes);
@@ -313,7 +313,7 @@ fn of_artifact(which: &'static str) -> Vec<Damage> {
     for place in 0..5 {
         all.push(damage(
             format!("a bit at {place}"),
-            Seen::ByAll,
+            Seen::Everybody,
             move |scene| {
                 let mut bytes = scene.artifact("v2", which);
                 let at = (bytes.len() - 1) * place / 4;
@@ -323,7 +323,7 @@ fn of_artifact(which: &'static str) -> Vec<Damage> {
         ));
         all.push(damage(
             format!("cut at {place}"),
-            Seen::ByAll,
+            Seen::Everybody,
             move |scene| {
                 let bytes = scene.artifact("v2", which);
                 let at = bytes.len() * place / 5;
@@ -337,15 +337,15 @@ fn of_artifact(which: &'static str) -> Vec<Damage> {
 /// A list is a cache.
 fn of_list() -> Vec<Damage> {
     let change = |name: &str, change: fn(&Scene, Vec<u8>) -> Vec<u8>| {
-        damage(name, Seen::ByNobody, move |scene| {
+        damage(name, Seen::Nobody, move |scene| {
             rewrite(&scene.list("v2"), true, |bytes| change(scene, bytes));
         })
     };
     vec![
-        damage("removed", Seen::ByNobody, |scene| {
+        damage("removed", Seen::Nobody, |scene| {
             fs::remove_file(scene.list("v2")).unwrap()
         }),
-        damage("no lists", Seen::ByNobody, |scene| {
+        damage("no lists", Seen::Nobody, |scene| {
             fs::remove_dir_all(scene.place.root().join("digests")).unwrap();
         }),
         change("empty", |_, _| Vec::new()),
@@ -378,50 +378,54 @@ fn of_rows() -> Vec<Damage> {
         damage(name, seen, move |scene: &Scene| scene.sql(sql))
     };
     vec![
-        rows("no row", Seen::ByAll, "DELETE FROM objects WHERE key = ?1"),
+        rows(
+            "no row",
+            Seen::Everybody,
+            "DELETE FROM objects WHERE key = ?1",
+        ),
         rows(
             "no references",
-            Seen::ByAll,
+            Seen::Everybody,
             "DELETE FROM object_references",
         ),
         rows(
             "another length",
-            Seen::ByAll,
+            Seen::Everybody,
             "UPDATE objects SET length = length + 1 WHERE key = ?1",
         ),
         rows(
             "marked",
-            Seen::ByNobody,
+            Seen::Nobody,
             "UPDATE objects SET state = 1 WHERE key = ?1",
         ),
         rows(
             "missing",
-            Seen::ByNobody,
+            Seen::Nobody,
             "UPDATE objects SET state = 2 WHERE key = ?1",
         ),
         rows(
             "another time",
-            Seen::ByNobody,
+            Seen::Nobody,
             "UPDATE objects SET mtime_seconds = mtime_seconds + 1",
         ),
         rows(
             "no time",
-            Seen::ByNobody,
+            Seen::Nobody,
             "UPDATE objects SET mtime_seconds = NULL",
         ),
         rows(
             "another inode",
-            Seen::ByNobody,
+            Seen::Nobody,
             "UPDATE objects SET inode = inode + 1",
         ),
         rows(
             "another key",
-            Seen::ByAll,
+            Seen::Everybody,
             "UPDATE objects SET key = CAST(x'00' || substr(key, 2) AS BLOB) WHERE key = ?1",
         ),
         rows(
             "exchanged",
-            Seen::ByAll,
+            Seen::Everybody,
             "UPDATE objects SET key = zeroblob(32) WHERE key = ?1;
              UPDATE objects SET key = (SELECT ?1) WHERE key = ?2;
              UPDATE objects SET key = (SELECT ?2 FROM (SELECT ?1)) WHERE key = zeroblob(32)",
@@ -440,14 +444,14 @@ async fn restore(scene: &Scene, damage: &Damage, what: &str) {
     let is_right = scene.look(&store, what).await;
     // Once more: what was remembered of the first time is no excuse.
     assert_eq!(scene.look(&store, what).await, is_right, "{what}");
-    let lists_only = damage.seen == Seen::ByNobody && !what.contains("row");
+    let lists_only = damage.seen == Seen::Nobody && !what.contains("row");
     assert!(is_right || !lists_only, "{what}");
 }
 
 async fn verify_and_repair(scene: &Scene, damage: &Damage, what: &str) {
     let store = scene.place.open().await;
     let report = verify(&store).await;
-    let finds = damage.seen != Seen::ByNobody;
+    let finds = damage.seen != Seen::Nobody;
     assert_eq!(!report.is_sound(), finds, "{what}: {report:?}");
     assert!(!finds || names_something(&report), "{what}: {report:?}");
     let request = VerifyRequest::all().repair(true);
@@ -490,7 +494,7 @@ async fn take_again(scene: &Scene, store: &Snapshotter, is_known: bool, what: &s
 
 async fn snapshot_again(scene: &Scene, damage: &Damage, what: &str) {
     let store = scene.place.open().await;
-    let is_known = damage.seen != Seen::ByReaders;
+    let is_known = damage.seen != Seen::Readers;
     take_again(scene, &store, is_known, what).await;
     scene.look(&store, what).await;
     if is_known {
@@ -560,39 +564,39 @@ fn entries(place: &Place) -> Vec<PathBuf> {
 /// Ways to damage a cache entry, of which its inode tells, and of which only whoever reads it can know.
 fn of_entry() -> Vec<(&'static str, Seen, fn(&[PathBuf]))> {
     vec![
-        ("removed", Seen::ByAll, |all| {
+        ("removed", Seen::Everybody, |all| {
             fs::remove_file(&all[0]).unwrap()
         }),
-        ("all removed", Seen::ByAll, |all| {
+        ("all removed", Seen::Everybody, |all| {
             fs::remove_dir_all(all[0].parent().unwrap().parent().unwrap()).unwrap();
         }),
-        ("a bit", Seen::ByAll, |all| {
+        ("a bit", Seen::Everybody, |all| {
             rewrite(&all[0], false, |mut bytes| {
                 bytes[0] ^= 1;
                 bytes
             });
         }),
-        ("cut", Seen::ByAll, |all| {
+        ("cut", Seen::Everybody, |all| {
             rewrite(&all[0], true, |bytes| bytes[..bytes.len() / 2].to_vec());
         }),
-        ("longer", Seen::ByAll, |all| {
+        ("longer", Seen::Everybody, |all| {
             rewrite(&all[0], true, |bytes| [&bytes[..], b"more"].concat());
         }),
-        ("exchanged", Seen::ByAll, |all| {
+        ("exchanged", Seen::Everybody, |all| {
             let away = all[0].with_extension("away");
             fs::rename(&all[0], &away).unwrap();
             fs::rename(&all[1], &all[0]).unwrap();
             fs::rename(&away, &all[1]).unwrap();
         }),
-        ("a directory", Seen::ByAll, |all| {
+        ("a directory", Seen::Everybody, |all| {
             fs::remove_file(&all[0]).unwrap();
             fs::create_dir(&all[0]).unwrap();
         }),
-        ("a symlink", Seen::ByAll, |all| {
+        ("a symlink", Seen::Everybody, |all| {
             fs::remove_file(&all[0]).unwrap();
             std::os::unix::fs::symlink(&all[1], &all[0]).unwrap();
         }),
-        ("a bit, secretly", Seen::ByReaders, |all| {
+        ("a bit, secretly", Seen::Readers, |all| {
             rewrite(&all[0], true, |mut bytes| {
                 bytes[0] ^= 1;
                 bytes
@@ -620,7 +624,7 @@ async fn a_damaged_cache_entry_never_gives_wrong_bytes() {
         assert!(all.len() > 1, "{all:?}");
         act(&all);
         let store = place.open().await;
-        if seen == Seen::ByReaders {
+        if seen == Seen::Readers {
             assert!(verify(&store).await.is_sound(), "{name}");
         }
         for _ in 0..2 {

@@ -111,6 +111,42 @@ fn settings_say_how_snapshots_are_taken_and_flags_win() {
 }
 
 #[test]
+fn a_snapshot_is_converted_there_and_back() {
+    let place = two().set("SNAPSHOTTER_SNAPSHOT_FRAME_PAGES", "4");
+    let convert = |from: &str, to: &str, more: &[&str]| {
+        let args = ["convert", from, to, "--json"];
+        place.run(args.iter().chain(more)).succeeded().json()
+    };
+    let files = convert("vm:v2", "vm:v2-files", &["--format", "v1"]);
+    assert_eq!((&files["format"], files.get("packs")), (&"v1".into(), None));
+    assert!(files["publication"].is_null());
+    let source = files["source"].as_str().unwrap();
+    assert!(source.starts_with("vm:v2@sha256:"), "{source}");
+    let how = ["--format", "v2", "--compression", "none"];
+    let pages = convert("vm:v2-files", "vm:v2-pages", &how);
+    assert_eq!(
+        (&pages["format"], &pages["packs"]),
+        (&"v2".into(), &1.into())
+    );
+    assert!(pages["parent"].is_null());
+    let differs = |from: &str, to: &str| {
+        let json = place.run(["diff", from, to, "--json"]).succeeded().json();
+        json["changed"].as_array().unwrap().len()
+    };
+    assert_eq!(differs("vm:v2", "vm:v2-pages"), 0);
+    let again = ["convert", "vm:v2", "vm:v2-files", "--format", "v1"];
+    let refused = place.run(again).exited(4);
+    assert!(refused.err.contains("--force"), "{refused:#?}");
+    let text = place.run(again.iter().chain(&["--force"])).succeeded();
+    assert!(text.out.contains("converted from vm:v2"), "{text:#?}");
+    place.run(["convert", "vm:v2", "vm:x"]).exited(2);
+    let absent = ["convert", "vm:v9", "vm:x", "--format", "v1"];
+    assert!(place.run(absent).exited(3).err.contains("versions of vm"));
+    let wrong = place.set("SNAPSHOTTER_SNAPSHOT_FRAME_PAGES", "8");
+    wrong.run(["list"]).exited(2);
+}
+
+#[test]
 fn lists_and_details_know_the_format() {
     let place = two();
     let listed = place.run(["list", "--json"]).succeeded().json();

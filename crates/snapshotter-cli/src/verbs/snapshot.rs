@@ -24,7 +24,7 @@ use crate::output::Page;
 use crate::output::human::{bytes, count};
 use crate::output::json::{Relative, Warning};
 use crate::settings::Snapshots;
-use taken::Taken;
+pub use taken::Taken;
 
 /// Takes a snapshot of files and calls it NAME:VERSION
 ///
@@ -102,7 +102,7 @@ pub struct Args {
 }
 
 /// Reads what the library reads.
-fn said<T: FromStr<Err = snapshotter::Error>>(text: &str) -> Result<T, String> {
+pub fn said<T: FromStr<Err = snapshotter::Error>>(text: &str) -> Result<T, String> {
     text.parse()
         .map_err(|error: snapshotter::Error| error.to_string())
 }
@@ -190,13 +190,8 @@ impl Args {
 
     fn request(self, paths: &[PathBuf], defaults: &Snapshots) -> Result<SnapshotRequest> {
         let command = "snapshot NAME:VERSION BASE_DIR";
-        let reference = hints::reference(&self.reference, command)?;
-        let (Some(version), None) = (reference.version(), reference.manifest_digest()) else {
-            return Err(Failure::invalid(format!(
-                "{reference} has a manifest digest, which a new snapshot only gets by being taken"
-            ))
-            .with_hint("write NAME:VERSION"));
-        };
+        let reference = hints::new_reference(&self.reference, command)?;
+        let version = reference.version().unwrap_or_default();
         let mut request = SnapshotRequest::new(reference.name(), version, self.base_dir)
             .files(paths.iter().map(File::new))
             .force(self.force)
@@ -204,6 +199,7 @@ impl Args {
             .format(self.format.unwrap_or(defaults.format))
             .parent(self.parent.unwrap_or_else(|| defaults.parent.clone()))
             .compression(self.compression.unwrap_or(defaults.compression))
+            .frame_pages(defaults.frame_pages)
             .index_bytes(defaults.index_bytes)
             .link_mode(self.link_mode.into());
         request.read_only = self.read_only;
@@ -247,7 +243,8 @@ fn one_file(file: &Path) -> String {
     format!("{} {name}", directory.unwrap_or(Path::new(".")).display())
 }
 
-fn exists(failure: Failure) -> Failure {
+/// Says what to do where a version is there already.
+pub fn exists(failure: Failure) -> Failure {
     failure.with_hint("choose another version, or replace this one with --force")
 }
 

@@ -97,6 +97,7 @@ pub(crate) fn run(
         limit: &limits.of_device(base.device()?),
         activity,
         base: &base,
+        contents: None,
         link_mode: request.link_mode,
         durable: false,
     };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pages::PagedReport;
-use super::words::{Compression, Format, ParentChoice};
+use super::words::{Compression, Format, FramePages, ParentChoice};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
@@ -55,6 +55,9 @@ pub struct SnapshotRequest {
     pub parent: ParentChoice,
     /// How pages of format v2 are compressed. Default `zstd:1`.
     pub compression: Compression,
+    /// How many pages of format v2 are compressed together. Default 16; 4 for packs that are to be read a page here and a page
+    /// there. The parent's packs may have the other.
+    pub frame_pages: FramePages,
     /// Memory for finding pages again that moved, in bytes: 26 for each page of the parent that is not zero, and for each
     /// one that is stored. Beyond it such pages are stored again. Default 256 MiB.
     pub index_bytes: u64,
@@ -121,6 +124,7 @@ impl SnapshotRequest {
             format: Format::default(),
             parent: ParentChoice::default(),
             compression: Compression::default(),
+            frame_pages: FramePages::default(),
             index_bytes: INDEX_BYTES,
             annotations: BTreeMap::new(),
             #[cfg(feature = "registry")]
@@ -192,6 +196,13 @@ impl SnapshotRequest {
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
+        self
+    }
+
+    /// Sets [`frame_pages`](Self::frame_pages).
+    #[must_use]
+    pub fn frame_pages(mut self, frame_pages: FramePages) -> Self {
+        self.frame_pages = frame_pages;
         self
     }
 

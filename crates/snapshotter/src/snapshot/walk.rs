@@ -30,14 +30,14 @@ pub(super) const IN_PARTS: &str = "take several snapshots, each of a part";
 
 /// What a snapshot consists of, each list in the byte order of its paths.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub(super) files: Vec<PlannedFile>,
     pub(super) directories: Vec<DirectoryEntry>,
     pub(super) symlinks: Vec<SymlinkEntry>,
     pub(super) whiteouts: Vec<WhiteoutEntry>,
     pub(super) selection: Selection,
     /// The inodes with several names, by their numbers.
-    inodes: Vec<(u64, u64)>,
+    pub(super) inodes: Vec<(u64, u64)>,
 }
 
 /// A regular file: one inode. There may be a million of them.
@@ -56,6 +56,18 @@ pub(super) struct PlannedFile {
 }
 
 impl PlannedFile {
+    /// One that a document lists, with so many bytes of data.
+    pub(super) fn of<C>(entry: &FileEntry<C>, data: u64) -> Self {
+        Self {
+            path: entry.path.clone(),
+            others: Vec::new(),
+            read_only: entry.read_only,
+            size: entry.size,
+            allocated: data,
+            inode: None,
+        }
+    }
+
     /// It under its first name alone; `left` gets its other names, as a file of their own.
     pub(super) fn only(mut self, left: &mut Vec<Self>) -> Self {
         let mut others = std::mem::take(&mut self.others).into_iter();

@@ -245,7 +245,7 @@ impl Round<'_, '_, '_> {
         }
     }
 
-    fn part(&self, number: u64, part: &Part, pages: &mut Pages) -> Result<Vec<Frame>> {
+    fn part(&self, number: u64, part: &Part<'_>, pages: &mut Pages) -> Result<Vec<Frame>> {
         let whole = &*part.of;
         let read = part.read(pages);
         let _turn = self.turn(number)?;
@@ -272,7 +272,7 @@ impl Round<'_, '_, '_> {
         Ok(frames)
     }
 
-    fn end(&self, whole: &Whole, mut pages: FilePages) -> Result<()> {
+    fn end(&self, whole: &Whole<'_>, mut pages: FilePages) -> Result<()> {
         let read = pages.short().map_or(Ok(()), Err);
         let Some(looks) = self.looks(whole, read)? else {
             return Ok(());
@@ -288,7 +288,7 @@ impl Round<'_, '_, '_> {
     }
 
     /// The look after reading. `None`: it ended before its size, which is still that, and is to be read until it ends.
-    fn looks(&self, whole: &Whole, read: io::Result<()>) -> Result<Option<Looks>> {
+    fn looks(&self, whole: &Whole<'_>, read: io::Result<()>) -> Result<Option<Looks>> {
         let looks = whole.opened.compare()?;
         match read {
             Ok(()) => Ok(Some(looks)),
@@ -304,7 +304,7 @@ impl Round<'_, '_, '_> {
     }
 
     /// Whether what was read is what the file was at some moment.
-    fn judge(&self, whole: &Whole, looks: Looks, content: ContentId) -> Result<Verdict> {
+    fn judge(&self, whole: &Whole<'_>, looks: Looks, content: ContentId) -> Result<Verdict> {
         let mut tries = lock(self.tries);
         let tries = tries.entry(whole.number).or_default();
         let is_again = match looks {
@@ -337,7 +337,7 @@ impl Round<'_, '_, '_> {
         Ok(Verdict::Again)
     }
 
-    fn is_replaced(&self, whole: &Whole) -> bool {
+    fn is_replaced(&self, whole: &Whole<'_>) -> bool {
         let planned = self.plan.identity(&self.files[whole.number]);
         planned.is_some_and(|planned| planned != whole.opened.before.identity())
     }

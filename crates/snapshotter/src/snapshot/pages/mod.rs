@@ -18,11 +18,11 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::walk::Plan;
-use super::{Context, Description, Figures, Format, Pending, SnapshotRequest, Taken, finish, walk};
+use super::{Context, Description, Figures, Format, Pending, SnapshotRequest, Taken, finish};
 use crate::catalog::Sync;
 use crate::format::document::paged::{MAX_PACKS, MapPlace};
 use crate::format::map::Map;
-use crate::format::pack::{FrameEncoder, FramePages};
+use crate::format::pack::FrameEncoder;
 use crate::store::{Operation, Slot, pack_key};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -47,8 +47,8 @@ pub(super) fn complete(
     snapshot: i64,
     ends: Option<&Operation>,
     request: &SnapshotRequest,
+    mut plan: Plan,
 ) -> Result<Taken> {
-    let mut plan = walk::plan(context, request)?;
     let allocated = plan.allocated();
     context.activity.tell(|| Event::Planned {
         files: plan.files.len() as u64,
@@ -61,7 +61,7 @@ pub(super) fn complete(
         let staging = context.store.root.staging.path();
         parent.fill(&mut index).at("read", staging)?;
     }
-    let frame_pages = FramePages::Sixteen;
+    let frame_pages = request.frame_pages;
     let pack_pages = PACK_PAGES.max((allocated / 4096 / PACKS).next_power_of_two());
     let lists = [scratch(context)?, scratch(context)?];
     let capture = Capture {

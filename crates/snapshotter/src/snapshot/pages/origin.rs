@@ -92,7 +92,7 @@ fn open(
     let store = context.store;
     if found.format != Format::V2 {
         let text = format!(
-            "nothing is taken over from {}, which is of format v1",
+            "nothing is taken over from {}, which is of format v1; `convert` makes one of format v2 of it",
             found.reference
         );
         incomplete(context, text);

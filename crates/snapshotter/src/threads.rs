@@ -3,6 +3,16 @@
 //! Tokio has such threads too, but it panics where the system gives it none, and where it has some, work waits for one of
 //! them, which may be waiting for that very work. Here work gets a thread at once, one that has nothing to do or a new one,
 //! or it is an error and has not begun.
+//!
+//! Who has threads. A call has one of these, which is kept for ten seconds for the next, and brings in others while it works:
+//! for files at most as many as `snapshot_concurrency` or `restore_concurrency` says, itself counted (`limit.rs`); for a stream
+//! of more than a piece that is fetched one that hashes, and perhaps one that writes a second file (`pass/wire.rs`). All passes,
+//! and captures and restores of pages, share as many helpers as there are processors less one (`pass/lanes.rs`). The process
+//! has two for servers once there is a remote (`remote/runtime.rs`); a handle one that syncs, while there is something to sync
+//! (`store/background.rs`), and one that collects, if it is to (`gc/worker.rs`). Where the system gives no thread, that of a
+//! call, the first for servers and those for files of a transport are an error (`busy`); what the others would have done the
+//! call does by itself, and nothing waits for a thread that is not there. Tokio's own threads for blocking work are used by a
+//! daemon that is named by a host instead of a socket, and by providers' files of credentials, alone.
 
 use std::any::Any;
 use std::io;

@@ -1,5 +1,13 @@
 //! What describes a snapshot, byte for byte: its manifest, and its document, which may have hundreds of megabytes and goes
 //! through memory in pieces.
+//!
+//! A document may have 256 MiB and a million entries, so what a file costs is counted in bytes. Its entry is in memory once: a
+//! capture fills it in, and its parts become the document's (`snapshot/describe.rs`). A long document's bytes never are: it is
+//! written entry by entry, once to learn its name and length and once into the catalog (`format/document/encoded.rs`), and read
+//! as it comes out of the catalog or a file in staging, hashed on the way. SQLite changes a row by having all of it in memory,
+//! so a row with a document is made anew instead (`catalog/remote.rs`). A restore knows the digests and sizes of its snapshot's
+//! blobs, to refuse a document that names others (`catalog/contents.rs`), and reads the rows of the files it is about to make.
+//! What no document can list the walk refuses, by the least that the entries it has seen come to.
 
 use std::fmt;
 use std::io::{self, BufWriter, Read, Write};

@@ -6,6 +6,9 @@
 //! written by those who know the places, one spelling each, and hold no secrets.
 //! Where objects are is read by a collection that trusts a daemon alone (`gc.trust_daemon`, `Txn::objects_at`), where the
 //! bucket cannot be asked.
+//!
+//! A store from before schema 3 knows that a snapshot is somewhere (`Address::Unknown`): that counts for any registry until one
+//! confirms it.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,7 @@
 //! Files whose size is not where they end: those of `/proc` and of many FUSE filesystems say zero, those of `/sys` a page,
-//! whatever they hold.
+//! whatever they hold. A size says where a file ends only on filesystems that keep files. So after a file was opened one byte
+//! behind its end is asked for; one that has it, or that ends early while its size and time stay, is read until there is no
+//! more.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -3,7 +3,15 @@
 //! The row goes in the transaction that looks once more whether it may: under the names lock nobody can take a lease, a
 //! pin or a reference in between, or learn that a registry has lost the snapshot, since each of these is a transaction under
 //! the same lock. Then the names of the blobs that nothing needs any more are swept as after a removal: whoever has taken the
-//! same bytes meanwhile has a row, and keeps the name.
+//! same bytes meanwhile has a row, and keeps the name. That is enough:
+//!
+//! * Nobody loses the last copy: what goes was elsewhere a moment ago, as far as this store can know. Who removes it there at
+//!   that very moment, on another node, removes what nobody here asked to keep.
+//! * Nobody at work loses anything: a restore, a push and a fetch lease their snapshot, a capture its pending one, under the
+//!   same lock. Either they came first, then the release sees the lease; or it came first, then the snapshot is gone for all.
+//! * Nobody loses a shared blob: its row goes only when nothing references it, pending snapshots included, and its name only
+//!   in the sweep, which looks for a row again.
+//! * A crash loses nothing: the row goes with its references in one FULL transaction, and names that are left are litter.
 
 use super::choose::Amount;
 use crate::activity::Activity;

@@ -1,6 +1,12 @@
 //! Asking whether a snapshot is still where rows say it is, before its copy here goes: its name has to resolve to its
 //! manifest, and the list of files and each object that would be nowhere else have to be there with their sizes. What
-//! turns out to be otherwise is written down, unless that is not wanted. Nothing is held meanwhile, neither a permit nor a transaction.
+//! turns out to be otherwise is written down, unless that is not wanted. Nothing is held meanwhile, neither a permit nor a
+//! transaction.
+//!
+//! A name that is another snapshot's by now would give other content, so it does not count; what was fetched without a version
+//! is asked for by digest. A place that is itself not there (a bucket, a mount: a directory without a layout, or without any
+//! object) has not lost anything: that is an answer that did not come. Through a daemon it is the bucket that is asked; the
+//! daemon's word counts only with `gc.trust_daemon`, where the bucket cannot be.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,15 @@
 //! One file into staging: linked, cloned or copied, and hashed in the same pass.
+//!
+//! What was promised to be read-only is hardlinked, if a read lease can be had before and after it was hashed: the kernel
+//! refuses one while a descriptor or a mapping can write. Else the file is cloned. Where that is not possible and it looks like a
+//! stored one (size, extents, 64 spread pages), it is hashed before it is copied. A copy is the last way.
+//!
+//! Writing through a mapping moves a file's time when a page is first written, and on tmpfs never. So what is copied is read
+//! once more if it is small, or if somebody has it open for writing: equal bytes are those that it had between the two
+//! readings. Where they differ twice, the second copy is kept with a warning; an error would keep every tree with a mapped log
+//! in it from being taken. A clone needs no second reading, since it is made at one moment. What this cannot see is somebody
+//! who opens a larger file after it was asked about, on a filesystem without times for mappings; nor, without `CAP_LEASE`, who
+//! has other users' files open.
 
 use std::cell::RefCell;
 use std::io;

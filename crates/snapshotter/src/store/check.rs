@@ -1,10 +1,16 @@
 //! Opening a blob for use: is it still what was stored?
 //!
-//! A hardlinked blob can be changed by whoever owns its other name. The row records the inode's size and modification
-//! time; where they differ, or what reached the disk is unknown, the bytes are hashed before they are used. A change
-//! that puts the modification time back, or goes through an old mapping after this look, is not seen here: copying
-//! restores hash what they copy, and `verify` hashes everything. A packed blob is not hashed here, because whatever reads
-//! it does so in a pass that hashes it.
+//! A hardlinked blob can be changed by whoever owns its other name. The row records the inode's number, size and
+//! modification time; where they differ, or what reached the disk is unknown, the bytes are hashed before they are used:
+//! they are right, and the row is brought up to date, or the row is marked damaged, and the next capture of the same bytes
+//! mends it. Without the number, two files of one size and time whose names were exchanged would be given as each other. A
+//! time that may be the present is not recorded, because two writes within a tick of the filesystem's clock leave one time.
+//! A change that puts the modification time back, or goes through an old mapping after this look, is not seen here: copying
+//! restores hash what they copy, and `verify` hashes everything. A packed blob is not hashed here, because whatever reads it
+//! does so in a pass that hashes it.
+//!
+//! A blob is checked by the map in its row, and every byte outside the map has to read as zero. Copies are of the map's
+//! extents, so what is written into a blob's hole never comes back.
 
 use std::borrow::Cow;
 use std::fs::File;

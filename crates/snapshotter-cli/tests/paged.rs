@@ -147,6 +147,41 @@ fn a_snapshot_is_converted_there_and_back() {
 }
 
 #[test]
+fn a_difference_says_what_it_left_to_the_parent() {
+    let place = two();
+    let listed = place.run(["inspect", "vm:v2", "--json"]).succeeded().json();
+    let parent = format!("vm:v2@{}", listed["manifestDigest"].as_str().unwrap());
+    let length = fs::metadata(place.path("vm/memory")).unwrap().len();
+    let memory = fs::File::create(place.path("vm/memory")).unwrap();
+    memory.set_len(length).unwrap();
+    memory.write_all_at(&[8; 4096], 8192).unwrap();
+    let args = |version: &str, parent: &str| {
+        let args = [
+            "snapshot", version, "vm", "--format", "v2", "--parent", parent,
+        ];
+        let args = args.into_iter().chain(["--diff", "memory"]);
+        args.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let json = args("vm:v3", &parent)
+        .into_iter()
+        .chain(["--json".to_owned()]);
+    let json = place.run(json).succeeded().json();
+    assert_eq!(json["changedPages"], 1);
+    // Ten pages, of which one is not inherited.
+    assert_eq!(json["inheritedBytes"], 9 * 4096);
+    place.run(["restore", "vm:v3", "out"]).succeeded();
+    let out = fs::read(place.path("out/memory")).unwrap();
+    assert_eq!((out[8192], out[100], out.len() as u64), (8, 7, length));
+    let text = place.run(args("vm:v4", &parent)).succeeded();
+    assert!(text.out.contains("which was not read"), "{text:#?}");
+    let refused = place.run(args("vm:v5", "vm:v2")).exited(2);
+    assert!(
+        refused.err.contains("named with its digest"),
+        "{refused:#?}"
+    );
+}
+
+#[test]
 fn lists_and_details_know_the_format() {
     let place = two();
     let listed = place.run(["list", "--json"]).succeeded().json();

@@ -67,6 +67,7 @@ pub(crate) fn run(
     let started = Instant::now();
     let reference = request.reference()?;
     check_annotations(&request.annotations)?;
+    pages::check_request(request)?;
     store.catalog.require_writable()?;
     if let Some(remote) = remote.filter(|_| !request.force) {
         // Before anything is read: what is taken there cannot be published.

@@ -84,6 +84,10 @@ pub struct File {
     /// The caller's promise that the file's bytes will not be changed in place any more. It is then hardlinked instead
     /// of copied, in and out, and all restores of it share one inode and page cache.
     pub read_only: bool,
+    /// The file is a difference: its data are pages that changed since the parent, zeros among them, and its holes are as the
+    /// parent has them. A virtual machine's monitor writes such files. Of format v2, and only where the parent is named with
+    /// its digest, has the file in the same size, and the filesystem tells holes page by page; else it is refused.
+    pub diff: bool,
 }
 
 impl File {
@@ -93,6 +97,7 @@ impl File {
         Self {
             relative_path: relative_path.into(),
             read_only: false,
+            diff: false,
         }
     }
 
@@ -100,6 +105,13 @@ impl File {
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// Sets [`diff`](Self::diff).
+    #[must_use]
+    pub fn diff(mut self, diff: bool) -> Self {
+        self.diff = diff;
         self
     }
 }

@@ -4,6 +4,7 @@
 mod capture;
 mod cutter;
 mod describe;
+mod diff;
 mod digests;
 mod index;
 mod origin;
@@ -12,6 +13,7 @@ mod parent;
 mod report;
 mod source;
 
+pub(super) use diff::check_request;
 pub use report::{PagedReport, ParentChosen, ParentReport};
 
 use std::collections::HashSet;
@@ -54,7 +56,8 @@ pub(super) fn complete(
         files: plan.files.len() as u64,
         bytes: allocated,
     });
-    let origin = origin::find(context, snapshot, request)?;
+    let origin = origin::find(context, snapshot, request, &plan)?;
+    diff::check_plan(&plan, origin.as_ref())?;
     let parent = origin.as_ref().map(|origin| &origin.parent);
     let mut index = Index::new(request.index_bytes);
     if let Some(parent) = parent {
@@ -117,6 +120,7 @@ fn end(
     let counts = Counts {
         pages: entries.digests.iter().map(|(_, pages)| pages).sum(),
         same: entries.same_pages,
+        inherited: entries.inherited,
         stored: cutter.stored(),
     };
     let list = list(context, cutter, &entries.digests)?;

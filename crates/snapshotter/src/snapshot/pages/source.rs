@@ -7,14 +7,17 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 use super::super::Context;
+use super::super::capture::changed;
 use super::super::opened::Opened;
 use super::super::walk::PlannedFile;
 use super::cutter::{FilePages, Page};
+use super::diff;
 use crate::format::content::{PageDigest, page_digest};
 use crate::fs::place::{Writers, writers};
 use crate::fs::{end, scan};
 use crate::words::error::{At, Error, Result};
 use crate::words::page::{PAGE_BYTES, pages};
+use crate::words::relpath::RelPath;
 
 /// Pages of a piece.
 const PIECE_PAGES: u64 = 256;
@@ -52,6 +55,8 @@ pub(super) struct Whole<'s> {
     /// A copy, where the file does not tell how long it is.
     copy: Option<File>,
     pub(super) size: u64,
+    /// Its path, if it is a difference.
+    diff: Option<RelPath>,
     /// Somebody may write it by a mapping, and its times would not tell.
     pub(super) is_written: bool,
     /// What its pages have become so far.
@@ -76,12 +81,16 @@ impl<'s> Whole<'s> {
         } else {
             (None, opened.before.size)
         };
+        if !diff::is_as_planned(&files[number], &opened, copy.is_some()) {
+            return Err(changed(&opened.path));
+        }
         let is_written = copy.is_none() && writers(&opened.file) == Writers::Some;
         Ok(Ok(Self {
             number,
             opened,
             copy,
             size,
+            diff: files[number].diff.then(|| files[number].path.clone()),
             is_written,
             pages: Mutex::default(),
         }))
@@ -95,6 +104,9 @@ impl<'s> Whole<'s> {
     pub(super) fn runs(&self) -> Result<Vec<std::ops::Range<u64>>> {
         let map =
             scan::extents(self.file(), self.size).at("find the extents of", &self.opened.path)?;
+        if let Some(path) = &self.diff {
+            diff::check_holes(path, &self.opened, &map)?;
+        }
         let mut runs: Vec<std::ops::Range<u64>> = Vec::new();
         for extent in map.extents() {
             let run = extent.offset / PAGE_BYTES as u64..pages(extent.end());
@@ -157,19 +169,17 @@ impl Pages {
         Ok(())
     }
 
-    /// Those that are not zero.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Page<'_>> {
-        let bytes = self.bytes.chunks(PAGE_BYTES);
-        self.pages
-            .iter()
-            .zip(bytes)
-            .filter_map(|(&(index, digest), bytes)| {
-                Some(Page {
-                    index,
-                    digest: digest?,
-                    bytes,
-                })
-            })
+    /// All of them; nothing of those that are zero.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, Option<Page<'_>>)> {
+        let all = self.pages.iter().zip(self.bytes.chunks(PAGE_BYTES));
+        all.map(|(&(index, digest), bytes)| {
+            let page = digest.map(|digest| Page {
+                index,
+                digest,
+                bytes,
+            });
+            (index, page)
+        })
     }
 
     /// Bytes that were read.

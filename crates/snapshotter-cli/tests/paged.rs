@@ -273,20 +273,20 @@ fn a_damaged_pack_is_named() {
 }
 
 #[test]
-fn what_would_be_published_is_refused_with_the_flag_that_helps() {
+fn a_checkpoint_is_published_and_its_pack_is_all_that_is_sent() {
     let place = Place::with_registry();
-    let said = place
-        .run(["snapshot", "vm:v1", "vm", "--format", "v2"])
-        .exited(11);
-    assert!(
-        said.err.contains("local so far") && said.err.contains("--local"),
-        "{said:#?}"
-    );
-    assert!(place.contents().is_empty());
-    place
-        .run(["snapshot", "vm:v1", "vm", "--format", "v2", "--local"])
+    let first = place
+        .run(["snapshot", "vm:v1", "vm", "--format", "v2", "--json"])
         .succeeded();
-    let said = place.run(["push", "vm:v1"]).exited(11);
-    assert!(said.err.contains("local so far"), "{said:#?}");
-    assert!(place.contents().is_empty());
+    let first: serde_json::Value = serde_json::from_str(&first.out).unwrap();
+    assert_eq!(first["publication"]["sentBlobs"], 1, "{first:#}");
+    place
+        .run(["snapshot", "vm:v2", "vm", "--format", "v2", "--local"])
+        .succeeded();
+    let pushed = place
+        .run(["push", "vm:v2", "--verify", "--json"])
+        .succeeded();
+    let pushed: serde_json::Value = serde_json::from_str(&pushed.out).unwrap();
+    assert_eq!(pushed["publication"]["sentBlobs"], 0, "{pushed:#}");
+    assert_eq!(pushed["verifiedBlobs"], 1, "{pushed:#}");
 }

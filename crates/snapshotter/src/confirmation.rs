@@ -5,7 +5,7 @@
     expect(dead_code, reason = "nobody can have a remote to ask")
 )]
 
-use crate::catalog::{Blob, PublicationRow, Relied, Snapshot};
+use crate::catalog::{Blob, Pack, PublicationRow, Relied, Snapshot};
 use crate::words::error::Error;
 
 /// What is asked of a snapshot.
@@ -15,6 +15,8 @@ pub(crate) struct Question<'a> {
     pub(crate) said: &'a PublicationRow,
     /// Those of its blobs that would be nowhere else.
     pub(crate) blobs: &'a [Blob],
+    /// Those of its packs.
+    pub(crate) packs: &'a [Pack],
     /// Whether a daemon's word counts where the bucket cannot be asked.
     pub(crate) trust_daemon: bool,
     /// Whether what turns out to be otherwise is written down.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::activity::Activity;
 use crate::catalog::{PublicationRow, Snapshot};
 use crate::confirmation::{Answer, Question};
-use crate::format::document::Document;
+use crate::format::document::paged::AnyDocument;
 use crate::limit::Limit;
 use crate::store::{Operation, Recipient, Store};
 use crate::words::error::Result;
@@ -83,7 +83,7 @@ impl Remote {
         &self,
         _: &Reference,
         _: &Activity,
-    ) -> Result<(Vec<u8>, Vec<u8>, Document)> {
+    ) -> Result<(Vec<u8>, Vec<u8>, AnyDocument)> {
         match *self {}
     }
 }

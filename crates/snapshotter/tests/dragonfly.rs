@@ -481,3 +481,63 @@ async fn a_restore_that_is_given_up_while_a_daemon_delivers_leaves_nothing() {
     there.place.assert_empty();
     assert!(!output.exists());
 }
+
+/// The packs of a node's store.
+fn packs(node: &Node) -> Vec<PathBuf> {
+    let content = node.place.content();
+    let all = files_below(&content).into_iter();
+    let packs = all.filter(|path| path.extension().is_some_and(|end| end == "pack"));
+    packs.map(|path| content.join(path)).collect()
+}
+
+#[tokio::test]
+async fn packs_are_uploaded_where_they_are_and_delivered_as_what_they_stay() {
+    let between = Between::new();
+    let (here, there) = (between.node().await, between.node().await);
+    let source = here.place.write("source", &checkpoint());
+    for step in 1..=3_u64 {
+        let state = fs::OpenOptions::new()
+            .write(true)
+            .open(source.join("memory"));
+        let page = [u8::try_from(step).unwrap(); 4096];
+        std::os::unix::fs::FileExt::write_all_at(&state.unwrap(), &page, 5 * MIB + step * 4096)
+            .unwrap();
+        let version = format!("v{step}");
+        let request = request(&version, &source).format(snapshotter::Format::V2);
+        let taken = here.store.snapshot(&request).await.unwrap();
+        assert_eq!(taken.warnings, []);
+        assert_eq!(taken.publication.unwrap().sent_blobs, 1);
+        assert_eq!(here.daemon.uploads().len() as u64, step);
+        let reference = reference(&format!("vm:{version}"));
+        let pulled = there
+            .store
+            .pull(&PullRequest::new(reference))
+            .await
+            .unwrap();
+        assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (1, step - 1));
+        assert_eq!(pulled.warnings, []);
+    }
+    // One inode in the store and in the daemon's cache, on both sides: nothing was copied.
+    for node in [&here, &there] {
+        let packs = packs(node);
+        assert_eq!(packs.len(), 3);
+        for pack in packs {
+            assert_eq!(
+                fs::metadata(&pack).unwrap().nlink(),
+                2,
+                "{}",
+                pack.display()
+            );
+        }
+    }
+    let output = there.place.fresh();
+    let request = RestoreRequest::new(reference("vm:v3"), &output);
+    there.store.restore(&request).await.unwrap();
+    assert_same(&source, &output);
+    assert_sound(&there.store).await;
+    for node in [here, there] {
+        let root = node.place.root();
+        node.store.close().await.unwrap();
+        assert!(files_below(&root.join("staging")).is_empty());
+    }
+}

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
 use snapshotter::{
-    BadBlob, Compression, Config, Content, ContentProvider, ErrorKind, Format, GcRequest,
-    ParentChoice, PullRequest, PushRequest, RebuildRequest, Registry, SnapshotRequest, Snapshotter,
-    VerifyReport, VerifyRequest, WarningKind,
+    BadBlob, Compression, Config, ErrorKind, Format, GcRequest, ParentChoice, RebuildRequest,
+    SnapshotRequest, Snapshotter, VerifyReport, VerifyRequest,
 };
 use support_a::*;
 use testkit::compare::assert_same;
@@ -582,78 +581,4 @@ async fn snapshots_in_pages_that_a_damaged_catalog_still_says_are_kept() {
         assert_sound(&one.store).await;
         one.assert_given().await;
     }
-}
-
-fn shared(place: &Place, root: &str) -> Config {
-    let mut content = Content::new(ContentProvider::Fs);
-    content.root = place.path("objects");
-    let layouts = place.path("layouts").display().to_string();
-    let registry = Registry::new(format!("oci-layout:{layouts}"), "");
-    Config::new(place.path(root))
-        .registry(registry)
-        .content(content)
-}
-
-#[tokio::test]
-async fn what_is_in_pages_is_local_so_far() {
-    let place = Place::new();
-    let base = place.write("base", &machine());
-    fs::create_dir(place.path("objects")).unwrap();
-    let store = Snapshotter::open(shared(&place, "store")).await.unwrap();
-    let refused = store.snapshot(&paged("v1", &base)).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unsupported);
-    assert!(refused.hint().unwrap().contains("`local`"), "{refused:?}");
-    assert!(store.list().await.unwrap().is_empty());
-    store
-        .snapshot(&paged("v1", &base).local(true))
-        .await
-        .unwrap();
-    let push = PushRequest::new(reference("test:v1"));
-    let refused = store.push(&push).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unsupported);
-    assert!(refused.to_string().contains("local so far"), "{refused}");
-    assert!(files_below(&place.path("objects")).is_empty());
-    assert!(!place.path("layouts").exists() || files_below(&place.path("layouts")).len() <= 2);
-    // Fetching a pack again is what this release cannot do, and says.
-    fs::remove_file(only_pack(&place)).unwrap();
-    let report = repair(&store).await;
-    assert_eq!(report.missing.len(), 1);
-    let said = |kind, text: &str| {
-        let mut all = report.warnings.iter();
-        all.any(|one| one.kind == kind && one.message.contains(text))
-    };
-    assert!(said(WarningKind::Unrepaired, "format v2"), "{report:?}");
-}
-
-// A manifest of format v2 that somebody else has put into the registry.
-#[tokio::test]
-async fn a_snapshot_in_pages_is_not_fetched_and_the_reason_is_said() {
-    let place = Place::new();
-    let base = place.write("base", &Tree::new().file("a", "a"));
-    fs::create_dir(place.path("objects")).unwrap();
-    let store = Snapshotter::open(shared(&place, "store")).await.unwrap();
-    store.snapshot(&all("v1", &base)).await.unwrap();
-    store
-        .snapshot(&paged("v2", &base).local(true))
-        .await
-        .unwrap();
-    let manifest = store.inspect(&reference("test:v2")).await.unwrap().manifest;
-    let layout = place.path("layouts/test");
-    let digest = sha256(&manifest);
-    fs::write(layout.join("blobs/sha256").join(&digest), &manifest).unwrap();
-    let index = fs::read_to_string(layout.join("index.json")).unwrap();
-    let was = store.inspect(&reference("test:v1")).await.unwrap();
-    let (old, old_length) = (was.summary.manifest_digest.hex(), was.manifest.len());
-    let index = index.replace(&old, &digest).replace(
-        &format!("\"size\":{old_length}"),
-        &format!("\"size\":{}", manifest.len()),
-    );
-    fs::write(layout.join("index.json"), index).unwrap();
-    let other = Snapshotter::open(shared(&place, "other")).await.unwrap();
-    let refused = other
-        .pull(&PullRequest::new(reference("test:v1")))
-        .await
-        .unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused:?}");
-    assert!(refused.to_string().contains("local so far"), "{refused}");
 }

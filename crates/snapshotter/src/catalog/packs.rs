@@ -107,6 +107,19 @@ impl Txn<'_> {
         )
     }
 
+    /// The visible snapshots that need packs which a snapshot needs too, the newest first.
+    #[cfg(feature = "registry")]
+    pub(crate) fn snapshots_sharing_packs(&self, snapshot: i64) -> Result<Vec<i64>> {
+        self.all(
+            "SELECT s.id FROM snapshots s WHERE s.id <> ?1 AND s.state > 0 AND s.removed = 0 AND s.format = 2
+               AND EXISTS (SELECT 1 FROM object_references r JOIN object_references o ON o.object = r.object
+                           WHERE r.snapshot = ?1 AND o.snapshot = s.id)
+             ORDER BY s.id DESC LIMIT 64",
+            [snapshot],
+            |row| row.get(0),
+        )
+    }
+
     /// Number of packs, and their bytes.
     pub(crate) fn pack_totals(&self) -> Result<(u64, u64)> {
         self.first(

@@ -284,6 +284,23 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// The keys of those of a snapshot's objects that we saw at a place since then, by ourselves.
+    pub(crate) fn objects_seen_at(
+        &self,
+        snapshot: i64,
+        place: &Address,
+        since: i64,
+    ) -> Result<Vec<Checksum>> {
+        let (kind, address) = place.columns();
+        self.all(
+            "SELECT o.key FROM object_references r JOIN objects o ON o.id = r.object
+             JOIN object_places e ON e.object = o.id JOIN places p ON p.id = e.place
+             WHERE r.snapshot = ?1 AND p.kind = ?2 AND p.address = ?3 AND e.seen_by = 0 AND e.seen_at >= ?4",
+            params![snapshot, kind, address, since],
+            |row| row.get(0).map(Checksum::from_bytes),
+        )
+    }
+
     /// The checksums of those of a snapshot's blobs that a place is known to have.
     pub(crate) fn objects_at(&self, snapshot: i64, place: &Address) -> Result<Vec<Checksum>> {
         let (kind, address) = place.columns();

@@ -154,15 +154,17 @@ impl<'a> Confirming<'a> {
         said: &PublicationRow,
         blobs: &HashSet<Checksum>,
     ) -> Result<Answer> {
-        let mut needed = self
-            .store
-            .catalog
-            .read(|txn| txn.blobs_of_snapshot(snapshot.id))?;
+        let (mut needed, mut packs) = self.store.catalog.read(|txn| {
+            let blobs = txn.blobs_of_snapshot(snapshot.id)?;
+            Ok((blobs, txn.packs_of_snapshot(snapshot.id)?))
+        })?;
         needed.retain(|blob| blobs.contains(&blob.checksum));
+        packs.retain(|pack| blobs.contains(&pack.key));
         let question = Question {
             snapshot,
             said,
             blobs: &needed,
+            packs: &packs,
             trust_daemon: self.trust_daemon,
             revises: self.revises,
         };

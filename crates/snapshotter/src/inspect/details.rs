@@ -228,8 +228,7 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
 /// What a manifest notes, the format's own notes included.
 pub(crate) fn annotations(manifest: &[u8]) -> Result<BTreeMap<String, String>> {
     match AnyManifest::parse(manifest) {
-        Ok(AnyManifest::V1(manifest)) => Ok(manifest.annotations),
-        Ok(AnyManifest::V2(manifest)) => Ok(manifest.annotations),
+        Ok(manifest) => Ok(manifest.into_annotations()),
         Err(error) => {
             let text = format!("the snapshot's manifest is not valid: {error}");
             Err(Error::damaged(text))

@@ -8,7 +8,7 @@ use super::{RebuildReport, RebuildRequest, RebuiltSnapshot};
 use crate::activity::Activity;
 use crate::catalog::{BlobState, Entries, Named, NewBlob, Salvage, State, Totals, Txn};
 use crate::format::artifact::Manifest;
-use crate::format::document::paged::PagedDocument;
+use crate::format::document::paged::{AnyDocument, PackEntry, PagedDocument};
 use crate::format::document::{Content, Document, FileEntry};
 use crate::fs::own_ids;
 use crate::remote::Remote;
@@ -87,12 +87,19 @@ impl Naming {
                 return Ok(());
             }
         };
-        let here = entries
-            .files
-            .iter()
-            .filter(|file| found.of(file).is_some())
-            .count();
-        if here == entries.files.len() {
+        let (here, all) = match &entries {
+            AnyDocument::V1(document) => {
+                let is_here = |file: &&FileEntry| found.of(file).is_some();
+                let here = document.files.iter().filter(is_here);
+                (here.count(), document.files.len())
+            }
+            AnyDocument::V2(document) => {
+                let is_here = |pack: &&PackEntry| found.packs.contains_key(&pack_key(pack.id));
+                let here = document.packs.iter().filter(is_here);
+                (here.count(), document.packs.len())
+            }
+        };
+        if here == all {
             let named = Named {
                 reference: Reference::new(
                     reference.name(),
@@ -106,7 +113,14 @@ impl Naming {
                 last_accessed_at: now(),
                 manifest,
                 document,
-                entries: Entries::V1(entries),
+                entries: match entries {
+                    AnyDocument::V1(document) => Entries::V1(document),
+                    // How many bytes of data those are its map would say.
+                    AnyDocument::V2(document) => {
+                        let data = Totals::of(&document.entries, |file| file.size).data_bytes;
+                        Entries::V2(document, data)
+                    }
+                },
             };
             self.named.push((named, true));
         } else if here > 0 {

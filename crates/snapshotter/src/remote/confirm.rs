@@ -13,15 +13,16 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::contents::{layers_of, layers_of_packs};
 use super::places::is_named_by_digest;
 use super::runtime::wait;
 use super::send::object;
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
-use crate::catalog::{Address, Blob, PublicationRow, Relied, SeenBy, Sync, Txn};
+use crate::catalog::{Address, PublicationRow, Relied, SeenBy, Sync, Txn};
 use crate::confirmation::{Answer, Question};
-use crate::format::artifact::Manifest;
-use crate::registry::Repository;
+use crate::format::artifact::paged::AnyManifest;
+use crate::registry::{Layers, Repository};
 use crate::store::{Store, now};
 use crate::transport::{ContentTransport, Presence};
 use crate::words::digest::{Checksum, Sha256};
@@ -113,12 +114,17 @@ impl Asking<'_> {
             return self.found_otherwise(|place| format!("{place} {what}"));
         }
         let manifest = parse_manifest(&found.bytes, reference)?;
-        let document = remote.registry.has_blob(&self.repository, manifest.config);
-        if wait(&|| self.activity.check(), document)? != Some(manifest.config_size) {
+        let (config, size) = manifest.config();
+        let document = remote.registry.has_blob(&self.repository, config);
+        if wait(&|| self.activity.check(), document)? != Some(size) {
             return self.lacks(|place| format!("{place} has not its list of files"));
         }
         let row = remote.publication(reference, &found.bytes, now())?;
-        let lack = self.contents(&manifest, &row.content, asked)?;
+        let layers = match &manifest {
+            AnyManifest::V1(manifest) => layers_of(manifest),
+            AnyManifest::V2(manifest) => layers_of_packs(manifest),
+        };
+        let lack = self.contents(layers, &row.content, asked)?;
         Ok(lack.map_or(Found::All(row), Found::Lacks))
     }
 
@@ -149,26 +155,20 @@ impl Asking<'_> {
     }
 
     /// Looks for the objects that nobody looked for in this collection.
-    fn contents(
-        &self,
-        manifest: &Manifest,
-        place: &Address,
-        asked: &mut Asked,
-    ) -> Result<Option<Lack>> {
+    fn contents(&self, layers: Layers, place: &Address, asked: &mut Asked) -> Result<Option<Lack>> {
         let seen = asked.0.entry(place.clone()).or_default();
-        let mut new = self.question.blobs.iter().collect::<Vec<_>>();
-        new.retain(|blob| !seen.contains(&blob.checksum));
-        if new.is_empty() {
+        let mut expected = self.expected()?;
+        expected.retain(|one| !seen.contains(&one.checksum));
+        if expected.is_empty() {
             return Ok(None);
         }
-        let contents = self.remote.contents(&self.repository, manifest)?;
-        let expected = self.expected(&new)?;
+        let contents = self.remote.contents(&self.repository, layers)?;
         let lacking = match self.look(&contents.transport, &expected) {
-            Err(error) if self.may_trust(place, &new, &error)? => Vec::new(),
+            Err(error) if self.may_trust(place, &expected, &error)? => Vec::new(),
             lacking => lacking?,
         };
         let Some(first) = lacking.first() else {
-            seen.extend(new.iter().map(|blob| blob.checksum));
+            seen.extend(expected.iter().map(|one| one.checksum));
             return Ok(None);
         };
         let (number, shown) = (lacking.len(), place.shown().unwrap_or_default());
@@ -182,14 +182,20 @@ impl Asking<'_> {
         }))
     }
 
-    fn expected(&self, blobs: &[&Blob]) -> Result<Vec<Expected>> {
-        let expected = blobs.iter().map(|blob| {
+    fn expected(&self) -> Result<Vec<Expected>> {
+        let blobs = self.question.blobs.iter().map(|blob| {
             Ok(Expected {
                 object: object(blob, &self.store.extents(blob)?),
                 checksum: blob.checksum,
             })
         });
-        expected.collect()
+        let packs = self.question.packs.iter().map(|pack| {
+            Ok(Expected {
+                object: Object::pack(*pack.key.as_bytes(), pack.length),
+                checksum: pack.key,
+            })
+        });
+        blobs.chain(packs).collect()
     }
 
     /// Looks for objects side by side, and says which are not there. A place that is itself not there has none of them,
@@ -221,7 +227,7 @@ impl Asking<'_> {
     }
 
     /// Whether a daemon's word is enough for a bucket that cannot be asked.
-    fn may_trust(&self, place: &Address, blobs: &[&Blob], error: &Error) -> Result<bool> {
+    fn may_trust(&self, place: &Address, expected: &[Expected], error: &Error) -> Result<bool> {
         let is_behind_daemon = self.remote.seen_by(place) == SeenBy::Daemon;
         let was_not_answered = matches!(
             error.kind(),
@@ -232,7 +238,7 @@ impl Asking<'_> {
         }
         let (catalog, id) = (&self.store.catalog, self.question.snapshot.id);
         let told = catalog.read(|txn| txn.objects_at(id, place))?;
-        Ok(blobs.iter().all(|blob| told.contains(&blob.checksum)))
+        Ok(expected.iter().all(|one| told.contains(&one.checksum)))
     }
 
     /// It is where the row says, or nobody had noted where: then there is a row that does.
@@ -244,7 +250,8 @@ impl Asking<'_> {
             false => Ok(()),
         };
         let is_news = said.registry != found.registry && self.revise(record)?;
-        let objects = self.question.blobs.iter().map(|blob| blob.checksum);
+        let blobs = self.question.blobs.iter().map(|blob| blob.checksum);
+        let objects = blobs.chain(self.question.packs.iter().map(|pack| pack.key));
         Ok(Answer::There(Relied {
             publication: if is_news { found } else { said.clone() },
             objects: objects.collect(),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{Place, Remote};
 use crate::format::artifact::Manifest;
+use crate::format::artifact::paged::PagedManifest;
 use crate::registry::{Layers, RegistryContent, Repository, StoredLayer};
 use crate::transport::ContentTransport;
-use crate::words::digest::Digest;
 use crate::words::error::{Error, Result};
-use crate::words::object::ObjectName;
+use crate::words::object::{Object, ObjectName};
 
 /// The contents of one snapshot.
 pub(super) struct Contents {
@@ -19,20 +19,15 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// What a packed stream is in the registry, where it comes from there.
-    pub(super) fn layer(&self, digest: Digest) -> Option<StoredLayer> {
-        self.layers.get(&ObjectName::Digest(digest)).copied()
+    /// What an object is in the registry, where it comes from there.
+    pub(super) fn layer(&self, name: ObjectName) -> Option<StoredLayer> {
+        self.layers.get(&name).copied()
     }
 }
 
 impl Remote {
-    pub(super) fn contents(
-        &self,
-        repository: &Repository,
-        manifest: &Manifest,
-    ) -> Result<Contents> {
-        if !manifest.layers.is_empty() {
-            let layers = layers(manifest);
+    pub(super) fn contents(&self, repository: &Repository, layers: Layers) -> Result<Contents> {
+        if !layers.is_empty() {
             return Ok(Contents {
                 transport: self.layers(repository, layers.clone()),
                 direct: None,
@@ -65,11 +60,24 @@ impl Remote {
     }
 }
 
-fn layers(manifest: &Manifest) -> Layers {
+/// The packed streams of a manifest of format v1.
+pub(super) fn layers_of(manifest: &Manifest) -> Layers {
     let layers = manifest.layers.iter().map(|layer| {
         let (sha256, size) = (layer.sha256, layer.size);
         (
             ObjectName::Digest(layer.digest),
+            StoredLayer { sha256, size },
+        )
+    });
+    layers.collect()
+}
+
+/// The packs of one of format v2.
+pub(super) fn layers_of_packs(manifest: &PagedManifest) -> Layers {
+    let layers = manifest.packs.iter().map(|layer| {
+        let (sha256, size) = (layer.sha256, layer.size);
+        (
+            Object::pack(*layer.id.as_bytes(), size).name,
             StoredLayer { sha256, size },
         )
     });

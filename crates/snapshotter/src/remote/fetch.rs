@@ -7,20 +7,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Remote;
 use super::commit::{Uncommitted, in_store};
-use super::contents::Contents;
+use super::contents::{Contents, layers_of, layers_of_packs};
 use super::download::Download;
 use super::flight::{Flights, Follow, Lead, Turn};
-use super::resolve::{Need, by_content, needs, resolve};
+use super::packs;
+use super::resolve::{Need, Said, by_content, needs, resolve};
 use super::runtime::Wanted;
 use super::stage::{Stage, StagedBlob};
-use super::visible::{finish, versioned};
+use super::visible::{finish, totals, versioned};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Sync};
-use crate::format::artifact::Manifest;
+use crate::format::document::Document;
 use crate::limit::Limit;
 use crate::lock::lock;
 use crate::pass::Hashes;
-use crate::registry::Repository;
+use crate::registry::{Layers, Repository};
 use crate::store::{Ingested, Operation, Recipient, Store};
 use crate::transport::ContentTransport;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -64,13 +65,46 @@ pub(crate) fn run(
     let snapshot = context.store.catalog.write(Sync::Normal, |txn| {
         operation.pending(txn, &versioned(&resolved.reference)?)
     })?;
-    let fetching = Fetching::new(context, snapshot, &repository, &resolved.parsed, recipient);
-    let files = by_content(&resolved.entries);
+    let described = match &resolved.said {
+        Said::Blobs(manifest, document) => {
+            let layers = layers_of(manifest);
+            let fetched = blobs(
+                context,
+                snapshot,
+                (&repository, &layers),
+                document,
+                recipient,
+            )?;
+            (fetched, totals(context.store, snapshot, document)?)
+        }
+        Said::Packs(manifest, document) => {
+            let layers = layers_of_packs(manifest);
+            let fetched = packs::fetch(context, snapshot, (&repository, layers), document)?;
+            (fetched, packs::totals(context.store, document)?)
+        }
+    };
+    let (fetched, totals) = described;
+    let snapshot = finish(context, operation, snapshot, &resolved, totals)?;
+    context.store.sync_when_idle(snapshot);
+    Ok(Fetched {
+        snapshot,
+        ..fetched
+    })
+}
+
+/// Brings the blobs that a document names, for a snapshot that is to reference them.
+pub(super) fn blobs(
+    context: &Context<'_>,
+    snapshot: i64,
+    (repository, layers): (&Repository, &Layers),
+    document: &Document,
+    recipient: Option<&dyn Recipient>,
+) -> Result<Fetched> {
+    let fetching = Fetching::new(context, snapshot, repository, layers, recipient);
+    let files = by_content(document);
     let needs = needs(&files);
     let missing = fetching.take_known(needs.iter().collect())?;
     fetching.fetch(&missing)?;
-    let snapshot = finish(context, operation, snapshot, &resolved)?;
-    context.store.sync_when_idle(snapshot);
     Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
 }
 
@@ -78,7 +112,7 @@ pub(super) struct Fetching<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) snapshot: i64,
     repository: &'a Repository,
-    manifest: &'a Manifest,
+    layers: &'a Layers,
     pub(super) recipient: Option<&'a dyn Recipient>,
     pub(super) fetched_blobs: AtomicU64,
     pub(super) fetched_bytes: AtomicU64,
@@ -98,14 +132,14 @@ impl<'a> Fetching<'a> {
         context: &'a Context<'a>,
         snapshot: i64,
         repository: &'a Repository,
-        manifest: &'a Manifest,
+        layers: &'a Layers,
         recipient: Option<&'a dyn Recipient>,
     ) -> Self {
         Self {
             context,
             snapshot,
             repository,
-            manifest,
+            layers,
             recipient,
             fetched_blobs: AtomicU64::new(0),
             fetched_bytes: AtomicU64::new(0),
@@ -170,7 +204,7 @@ impl<'a> Fetching<'a> {
         let contents = self
             .context
             .remote
-            .contents(self.repository, self.manifest)?;
+            .contents(self.repository, self.layers.clone())?;
         let mut left = missing.to_vec();
         // The small ones first: others may wait for them, and a few large ones would take all permits.
         left.sort_by_key(|need| !need.is_small());
@@ -259,7 +293,7 @@ impl<'a> Fetching<'a> {
         }?;
         let one = Uncommitted {
             staged,
-            sha256: contents.layer(need.digest()).map(|layer| layer.sha256),
+            sha256: contents.layer(need.name()).map(|layer| layer.sha256),
             lead,
         };
         if need.is_small() {
@@ -303,7 +337,7 @@ impl<'a> Fetching<'a> {
         let download = Download {
             transport,
             asked: need.asked(),
-            len: contents.layer(need.digest()).map(|layer| layer.size),
+            len: contents.layer(need.name()).map(|layer| layer.size),
             wanted,
         };
         stage.fetch(need, &download)

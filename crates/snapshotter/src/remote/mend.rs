@@ -1,12 +1,14 @@
 //! Fetching again what is damaged or missing of a snapshot that is here, where it is known to be elsewhere.
 
-use super::fetch::{Context, Fetched, Fetching};
-use super::resolve::{by_content, needs, resolve};
+use super::contents::{layers_of, layers_of_packs};
+use super::fetch::{self, Context, Fetched};
+use super::resolve::{Said, resolve};
 use super::runtime::wait;
-use super::{Place, parse_manifest};
+use super::{Place, formats_differ, packs, parse_manifest};
 use crate::catalog::{Snapshot, Sync};
-use crate::format::document::Document;
+use crate::format::artifact::paged::AnyManifest;
 use crate::words::error::{ErrorKind, Result};
+use crate::words::format::Format;
 
 /// Fetches what is damaged or missing of a snapshot that is here: blobs, and what describes it. What is nowhere else has
 /// no other copy.
@@ -15,13 +17,13 @@ pub(crate) fn repair(context: &Context<'_>, snapshot: i64) -> Result<Fetched> {
     match row {
         Some(row) if is_elsewhere(context, &row)? => mend(context, &row),
         _ => {
-            let here = context
-                .store
-                .catalog
-                .read(|txn| txn.contents_of_snapshot(snapshot))?;
+            let here = context.store.catalog.read(|txn| {
+                let blobs = txn.contents_of_snapshot(snapshot)?.all().len();
+                Ok(blobs + txn.packs_of_snapshot(snapshot)?.len())
+            })?;
             Ok(Fetched {
                 snapshot,
-                reused_blobs: here.all().len() as u64,
+                reused_blobs: here as u64,
                 ..Fetched::default()
             })
         }
@@ -74,15 +76,18 @@ fn forget(context: &Context<'_>, row: &Snapshot) -> Result<()> {
 
 fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
     let snapshot = row.id;
-    let (manifest, document) = described(context, row)?;
-    let parsed = parse_manifest(&manifest, &row.reference)?;
+    let said = described(context, row)?;
     let repository = context.remote.repository(&row.reference)?;
-    let fetching = Fetching::new(context, snapshot, &repository, &parsed, None);
-    let files = by_content(&document);
-    let needs = needs(&files);
-    let missing = fetching.take_known(needs.iter().collect())?;
-    fetching.fetch(&missing)?;
-    Ok(fetching.fetched(snapshot, needs.len() - missing.len()))
+    match said {
+        Said::Blobs(manifest, document) => {
+            let layers = layers_of(&manifest);
+            fetch::blobs(context, snapshot, (&repository, &layers), &document, None)
+        }
+        Said::Packs(manifest, document) => {
+            let layers = layers_of_packs(&manifest);
+            packs::fetch(context, snapshot, (&repository, layers), &document)
+        }
+    }
 }
 
 /// Puts back what describes a snapshot that is here; says whether it could, and was not right already.
@@ -94,7 +99,7 @@ pub(crate) fn repair_description(context: &Context<'_>, row: &Snapshot) -> Resul
 }
 
 /// Manifest and document of a snapshot that is here; fetched again, by the digest in its row, where they are damaged.
-fn described(context: &Context<'_>, row: &Snapshot) -> Result<(Vec<u8>, Document)> {
+fn described(context: &Context<'_>, row: &Snapshot) -> Result<Said> {
     let Context {
         store,
         remote,
@@ -102,8 +107,7 @@ fn described(context: &Context<'_>, row: &Snapshot) -> Result<(Vec<u8>, Document
         ..
     } = context;
     let catalog = &store.catalog;
-    let here = catalog.read(|txn| Ok((txn.manifest(row.id)?, txn.document(row.id)?)));
-    match here {
+    match described_here(context, row) {
         Err(error) if error.kind() == ErrorKind::Damaged => {}
         here => return here,
     }
@@ -112,5 +116,20 @@ fn described(context: &Context<'_>, row: &Snapshot) -> Result<(Vec<u8>, Document
     catalog.write(Sync::Full, |txn| {
         txn.replace_artifacts(row.id, &resolved.manifest, &resolved.document)
     })?;
-    Ok((resolved.manifest, resolved.entries))
+    Ok(resolved.said)
+}
+
+fn described_here(context: &Context<'_>, row: &Snapshot) -> Result<Said> {
+    context.store.catalog.read(|txn| {
+        let manifest = parse_manifest(&txn.manifest(row.id)?, &row.reference)?;
+        match (manifest, row.format) {
+            (AnyManifest::V1(manifest), Format::V1) => {
+                Ok(Said::Blobs(manifest, txn.document(row.id)?))
+            }
+            (AnyManifest::V2(manifest), Format::V2) => {
+                Ok(Said::Packs(manifest, txn.paged_document(row.id)?))
+            }
+            _ => Err(formats_differ(&row.reference)),
+        }
+    })
 }

@@ -1,7 +1,7 @@
 //! A snapshot's way to other nodes and back: publish (contents, document, manifest, in this order, so that a name that
 //! resolves is complete) and fetch (the other way round, everything checked before it gets a name).
 //!
-//! Nothing here knows of files: it moves blobs between the store and a registry with its content, and snapshots between
+//! Nothing here knows of files: it moves blobs and packs between the store and a registry with its content, and snapshots between
 //! the catalog and the registry.
 
 mod commit;
@@ -11,6 +11,7 @@ mod download;
 mod fetch;
 mod flight;
 mod mend;
+mod packs;
 mod places;
 mod publish;
 mod pull;
@@ -38,7 +39,7 @@ pub(crate) use remove::run as remove;
 pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
 
 use crate::activity::Activity;
-use crate::format::artifact::Manifest;
+use crate::format::artifact::paged::AnyManifest;
 use crate::registry::{self, MetadataRegistry, Pulled, Registry, Repository, TagOrDigest};
 use crate::transport::{self, Content, ContentProvider, Daemon, Way};
 use crate::words::digest::Sha256;
@@ -193,13 +194,9 @@ pub(crate) fn settle(daemon: &Daemon) {
 }
 
 /// A manifest's bytes as what they say; they come from outside.
-fn parse_manifest(bytes: &[u8], reference: &Reference) -> Result<Manifest> {
+fn parse_manifest(bytes: &[u8], reference: &Reference) -> Result<AnyManifest> {
     use crate::format::artifact::ManifestError;
-    use crate::format::artifact::paged::PagedManifest;
-    Manifest::parse(bytes).map_err(|error| {
-        if PagedManifest::parse(bytes).is_ok() {
-            return local_so_far(reference);
-        }
+    AnyManifest::parse(bytes).map_err(|error| {
         let kind = match error {
             ManifestError::NotASnapshot { .. } | ManifestError::SchemaVersion { .. } => {
                 ErrorKind::Unsupported
@@ -212,10 +209,8 @@ fn parse_manifest(bytes: &[u8], reference: &Reference) -> Result<Manifest> {
     })
 }
 
-/// Refuses to publish or fetch a snapshot of format v2.
-pub(crate) fn local_so_far(reference: &Reference) -> Error {
-    let text = format!("{reference} is of format v2, and snapshots of format v2 are local so far");
-    Error::new(ErrorKind::Unsupported, text)
-        .with_reference(reference)
-        .with_hint("take it in format v1 to publish it")
+/// Two things that say what a snapshot is, and say that it is of two formats.
+fn formats_differ(reference: &Reference) -> Error {
+    let text = format!("the manifest of {reference} and its row here are of two formats");
+    Error::damaged(text).with_reference(reference)
 }

@@ -33,10 +33,10 @@ impl Remote {
         let repository = self.repository(reference)?;
         let parsed = super::parse_manifest(manifest, reference)?;
         // Layers are in the manifest's own repository, whatever is configured.
-        let content = if parsed.layers.is_empty() {
-            self.address_of_contents(&repository)
-        } else {
+        let content = if parsed.has_layers() {
             self.address_of(&repository)
+        } else {
+            self.address_of_contents(&repository)
         };
         Ok(PublicationRow {
             registry: self.address_of(&repository),

@@ -1,6 +1,7 @@
 //! Store → remote. The order makes a name that resolves complete: contents, document, manifest. Whatever fails on the
 //! way leaves the snapshot here as it was, and publishing it again sends only what is missing.
 
+mod packs;
 mod record;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use super::text::Text;
 use super::{Place, Remote};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Content, Snapshot, Sync};
+use crate::format::artifact::paged::AnyManifest;
 use crate::format::artifact::{EMPTY_BYTES, Layer, Manifest};
 use crate::limit::Limit;
 use crate::lock::lock;
@@ -40,6 +42,8 @@ struct Publishing<'a> {
     repository: Repository,
     snapshot: &'a Snapshot,
     force: bool,
+    /// All is read back afterwards: nothing is believed to be there.
+    verify: bool,
     sent_blobs: AtomicU64,
     sent_bytes: AtomicU64,
     seen: Mutex<record::Seen>,
@@ -51,12 +55,9 @@ pub(super) fn run(
     limit: &Limit,
     remote: &Remote,
     snapshot: &Snapshot,
-    force: bool,
+    (force, verify): (bool, bool),
     activity: &Activity,
 ) -> Result<Publication> {
-    if snapshot.format == Format::V2 {
-        return Err(super::local_so_far(&snapshot.reference));
-    }
     let publishing = Publishing {
         store,
         limit,
@@ -65,6 +66,7 @@ pub(super) fn run(
         repository: remote.repository(&snapshot.reference)?,
         snapshot,
         force,
+        verify,
         sent_blobs: AtomicU64::new(0),
         sent_bytes: AtomicU64::new(0),
         seen: Mutex::default(),
@@ -77,6 +79,9 @@ impl Publishing<'_> {
         let before = self
             .remote
             .published(&self.snapshot.reference, self.activity)?;
+        if self.snapshot.format == Format::V2 {
+            return self.packs(before);
+        }
         let id = self.snapshot.id;
         let (contents, manifest) = self.store.catalog.read(|txn| {
             // Found out before anything is sent.
@@ -103,12 +108,20 @@ impl Publishing<'_> {
         let document = Text::kept(self.store, id)?;
         self.send_artifacts(&manifest, &document, has_layers, before != Some(digest))?;
         self.record(&manifest, &document)?;
-        Ok(Publication {
+        Ok(self.publication(digest))
+    }
+
+    fn publication(&self, manifest_digest: Sha256) -> Publication {
+        Publication {
             place: self.remote.place_of(&self.repository),
-            manifest_digest: digest,
+            manifest_digest,
             sent_blobs: self.sent_blobs.load(Ordering::Relaxed),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
-        })
+        }
+    }
+
+    fn parse(&self, manifest: &[u8]) -> Result<AnyManifest> {
+        super::parse_manifest(manifest, &self.snapshot.reference)
     }
 
     /// Versions are immutable; what would be the same manifest again is none of another.
@@ -134,7 +147,9 @@ impl Publishing<'_> {
                 Ok(manifest)
             }
             Place::Registry => {
-                let parsed = super::parse_manifest(&manifest, &self.snapshot.reference)?;
+                let AnyManifest::V1(parsed) = self.parse(&manifest)? else {
+                    return Err(super::formats_differ(&self.snapshot.reference));
+                };
                 let document = (parsed.config, parsed.config_size);
                 let build = |layers: &[Layer]| {
                     Manifest::build_for(document, layers, &parsed.annotations)
@@ -264,8 +279,8 @@ impl Publishing<'_> {
     ) -> Result<()> {
         let wanted = || self.activity.check();
         let registry = &self.remote.registry;
-        let parsed = super::parse_manifest(manifest, &self.snapshot.reference)?;
-        document.send(registry, &self.repository, parsed.config, self.activity)?;
+        let (config, _) = self.parse(manifest)?.config();
+        document.send(registry, &self.repository, config, self.activity)?;
         if !has_layers {
             let empty = Bytes::from_static(EMPTY_BYTES);
             let sha256 = Sha256::of(&empty);

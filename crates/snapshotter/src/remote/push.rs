@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::contents::{layers_of, layers_of_packs};
 use super::download::{Asked, Download};
-use super::{Remote, publish};
+use super::{Remote, packs, publish};
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
+use crate::format::artifact::paged::AnyManifest;
 use crate::limit::Limit;
 use crate::registry::Registry;
 use crate::store::Store;
@@ -134,7 +136,14 @@ fn send(
     snapshot: &Snapshot,
     activity: &Activity,
 ) -> Result<(Publication, u64)> {
-    let publication = publish::run(store, limit, remote, snapshot, request.force, activity)?;
+    let publication = publish::run(
+        store,
+        limit,
+        remote,
+        snapshot,
+        (request.force, request.verify),
+        activity,
+    )?;
     let verified = if request.verify {
         read_back(store, limit, remote, snapshot, activity)?
     } else {
@@ -159,7 +168,7 @@ pub(crate) fn publish_new(
             "the snapshot was taken, and removed or replaced by another call before it was published",
         ));
     };
-    publish::run(store, limit, remote, &snapshot, force, activity).map_err(|error| {
+    publish::run(store, limit, remote, &snapshot, (force, false), activity).map_err(|error| {
         error
             .with_reference(&snapshot.reference)
             .with_hint("the snapshot is kept here: `push` publishes it")
@@ -174,19 +183,23 @@ fn read_back(
     snapshot: &Snapshot,
     activity: &Activity,
 ) -> Result<u64> {
-    let (blobs, manifest) = store.catalog.read(|txn| {
-        Ok((
-            txn.blobs_of_snapshot(snapshot.id)?,
-            txn.manifest(snapshot.id)?,
-        ))
-    })?;
+    let manifest = store.catalog.read(|txn| txn.manifest(snapshot.id))?;
+    let layers = match super::parse_manifest(&manifest, &snapshot.reference)? {
+        AnyManifest::V1(manifest) => layers_of(&manifest),
+        AnyManifest::V2(manifest) => {
+            let layers = layers_of_packs(&manifest);
+            return packs::read_back(store, limit, remote, (snapshot, layers), activity);
+        }
+    };
+    let blobs = store
+        .catalog
+        .read(|txn| txn.blobs_of_snapshot(snapshot.id))?;
     activity.tell(|| Event::Planned {
         files: blobs.len() as u64,
         bytes: total(blobs.iter().map(|blob| blob.data_size)),
     });
     let repository = remote.repository(&snapshot.reference)?;
-    let manifest = super::parse_manifest(&manifest, &snapshot.reference)?;
-    let contents = remote.contents(&repository, &manifest)?;
+    let contents = remote.contents(&repository, layers)?;
     // What a daemon on this node has in its cache is what it was given: others get what is behind it.
     let transport = contents.direct.as_ref().unwrap_or(&contents.transport);
     limit.for_each(activity, blobs.len(), |index| {

@@ -6,11 +6,15 @@ use super::text::Text;
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
 use crate::format::artifact::Manifest;
-use crate::format::document::{Content, Document, FileEntry, SHORT};
+use crate::format::artifact::paged::{AnyManifest, PagedManifest};
+use crate::format::document::paged::PagedDocument;
+use crate::format::document::{Content, Document, DocumentError, FileEntry, SHORT};
 use crate::store::Store;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::format::Format;
+use crate::words::object::ObjectName;
 use crate::words::reference::Reference;
 
 /// A snapshot as the registry describes it.
@@ -18,9 +22,34 @@ pub(super) struct Resolved {
     /// With its digest, and without a version where it was asked for without one.
     pub(super) reference: Reference,
     pub(super) manifest: Vec<u8>,
-    pub(super) parsed: Manifest,
     pub(super) document: Text,
-    pub(super) entries: Document,
+    pub(super) said: Said,
+}
+
+/// What manifest and document say, by their format.
+pub(super) enum Said {
+    Blobs(Manifest, Document),
+    Packs(PagedManifest, PagedDocument),
+}
+
+impl Said {
+    /// Reads a document as what its manifest says that it is.
+    pub(super) fn new(
+        manifest: AnyManifest,
+        document: &Text,
+    ) -> std::result::Result<Self, DocumentError> {
+        Ok(match manifest {
+            AnyManifest::V1(manifest) => Self::Blobs(manifest, document.entries()?),
+            AnyManifest::V2(manifest) => Self::Packs(manifest, document.pages()?),
+        })
+    }
+
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::Blobs(..) => Format::V1,
+            Self::Packs(..) => Format::V2,
+        }
+    }
 }
 
 /// Looks a snapshot up in the registry, document and all. A long document goes through a file of the store's, where there is
@@ -43,17 +72,15 @@ pub(super) fn resolve(
     })?;
     let parsed = parse_manifest(&found.bytes, reference)?;
     let repository = remote.repository(reference)?;
-    let name = (parsed.config, parsed.config_size);
+    let name = parsed.config();
     let document = match store {
-        Some(store) if parsed.config_size > SHORT => {
-            Text::fetch(store, remote, &repository, name, activity)?
-        }
+        Some(store) if name.1 > SHORT => Text::fetch(store, remote, &repository, name, activity)?,
         _ => Text::Short(wait(
             &|| activity.check(),
             remote.registry.blob(&repository, name.0, name.1),
         )?),
     };
-    let entries = document.entries().map_err(|error| {
+    let said = Said::new(parsed, &document).map_err(|error| {
         Error::damaged(format!("the document of {reference} cannot be used"))
             .with_reference(reference)
             .with_source(error)
@@ -61,9 +88,8 @@ pub(super) fn resolve(
     Ok(Resolved {
         reference: reference.clone().with_digest(found.digest),
         manifest: found.bytes,
-        parsed,
         document,
-        entries,
+        said,
     })
 }
 
@@ -82,6 +108,10 @@ impl Need<'_> {
 
     pub(super) fn digest(&self) -> Digest {
         self.content().digest()
+    }
+
+    pub(super) fn name(&self) -> ObjectName {
+        ObjectName::Digest(self.digest())
     }
 
     pub(super) fn checksum(&self) -> Option<Checksum> {

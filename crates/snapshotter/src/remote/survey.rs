@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::resolve::resolve;
+use super::resolve::{Said, resolve};
 use super::runtime::wait;
 use super::{Place, Remote};
 use crate::activity::Activity;
 use crate::catalog::Totals;
 use crate::format::artifact::paged::AnyManifest;
-use crate::format::document::Document;
+use crate::format::document::paged::AnyDocument;
 use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
 use crate::registry::{Layers, MAX_NAMES, Repository};
 use crate::words::digest::Sha256;
@@ -91,18 +91,18 @@ impl Remote {
         Ok(found)
     }
 
-    /// What describes a snapshot: manifest, document, and the document's entries.
+    /// What describes a snapshot: manifest, document, and what the document says.
     pub(crate) fn description(
         &self,
         reference: &Reference,
         activity: &Activity,
-    ) -> Result<(Vec<u8>, Vec<u8>, Document)> {
+    ) -> Result<(Vec<u8>, Vec<u8>, AnyDocument)> {
         let resolved = resolve(self, reference, None, activity)?;
-        Ok((
-            resolved.manifest,
-            resolved.document.into_bytes()?,
-            resolved.entries,
-        ))
+        let document = match resolved.said {
+            Said::Blobs(_, document) => AnyDocument::V1(document),
+            Said::Packs(_, document) => AnyDocument::V2(document),
+        };
+        Ok((resolved.manifest, resolved.document.into_bytes()?, document))
     }
 
     /// What the registry says of a snapshot.
@@ -113,12 +113,20 @@ impl Remote {
     ) -> Result<RemoteDetails> {
         let resolved = resolve(self, reference, None, activity)?;
         drop(resolved.document);
-        let logical_bytes = Totals::of(&resolved.entries, |_| 0).logical_bytes;
-        let entries = entries(resolved.entries);
+        let (logical_bytes, annotations, entries) = match resolved.said {
+            Said::Blobs(manifest, document) => {
+                let bytes = Totals::of(&document, |_| 0).logical_bytes;
+                (bytes, manifest.annotations, entries(document))
+            }
+            Said::Packs(manifest, document) => {
+                let bytes = Totals::of(&document.entries, |_| 0).logical_bytes;
+                (bytes, manifest.annotations, entries(document.entries))
+            }
+        };
         Ok(RemoteDetails {
             manifest_digest: Sha256::of(&resolved.manifest),
             reference: resolved.reference,
-            annotations: resolved.parsed.annotations,
+            annotations,
             logical_bytes,
             files: entries.files,
             directories: entries.directories,

@@ -12,6 +12,7 @@ use super::Remote;
 use super::runtime::{self, receive, wait};
 use crate::activity::Activity;
 use crate::catalog::Stored;
+use crate::format::document::paged::PagedDocument;
 use crate::format::document::{Document, DocumentError, PIECE, SHORT};
 use crate::fs::hook::step;
 use crate::registry::{MetadataRegistry, Repository};
@@ -115,6 +116,16 @@ impl Text {
             Self::Long(file, size) => {
                 (&mut &*file).rewind()?;
                 Document::read(file, *size)
+            }
+        }
+    }
+
+    pub(super) fn pages(&self) -> std::result::Result<PagedDocument, DocumentError> {
+        match self {
+            Self::Short(bytes) => PagedDocument::parse(bytes),
+            Self::Long(file, size) => {
+                (&mut &*file).rewind()?;
+                PagedDocument::read(file, *size)
             }
         }
     }

@@ -8,7 +8,6 @@ use crate::format::document::{Document, FileEntry};
 use crate::store::{Operation, Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
-use crate::words::format::Format;
 use crate::words::reference::Reference;
 
 /// A snapshot that is asked for by digest alone has no version, but needs a name here: the one that OCI's referrers
@@ -34,9 +33,9 @@ pub(super) fn finish(
     operation: &Operation,
     snapshot: i64,
     resolved: &Resolved,
+    totals: Totals,
 ) -> Result<i64> {
     let store = context.store;
-    let totals = totals(store, snapshot, &resolved.entries)?;
     let reference = &resolved.reference;
     let seen = context
         .remote
@@ -74,7 +73,7 @@ pub(super) fn finish(
         txn.finish_snapshot(
             snapshot,
             &Finished {
-                format: Format::V1,
+                format: resolved.said.format(),
                 state: State::Fetched,
                 manifest: &resolved.manifest,
                 document: &resolved.document,
@@ -87,7 +86,8 @@ pub(super) fn finish(
     })
 }
 
-fn totals(store: &Store, snapshot: i64, document: &Document) -> Result<Totals> {
+/// What a snapshot of format v1 amounts to, whose blobs are here.
+pub(super) fn totals(store: &Store, snapshot: i64, document: &Document) -> Result<Totals> {
     let contents = store
         .catalog
         .read(|txn| txn.contents_of_snapshot(snapshot))?;

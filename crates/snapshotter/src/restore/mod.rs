@@ -157,8 +157,8 @@ impl Call<'_> {
         // Refused before anything is fetched or made; an output that hangs holds nobody else.
         let near = near_output(self.store, &self.request.output_dir)?;
         let (snapshot, mut fetched, early) = self.obtain(near)?;
-        let plan = self.plan(&snapshot)?;
-        let result = self.materialize(&snapshot, plan, early.as_ref());
+        let plan = self.plan(&snapshot);
+        let result = plan.and_then(|plan| self.materialize(&snapshot, plan, early.as_ref()));
         let restored = match (result, &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::Damaged => {
                 let again = self.fetch_again(remote, &snapshot, error)?;

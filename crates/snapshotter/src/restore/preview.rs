@@ -9,6 +9,7 @@ use super::{RestoreRequest, near_output};
 use crate::ErrorKind;
 use crate::activity::Activity;
 use crate::format::document::Document;
+use crate::format::document::paged::AnyDocument;
 use crate::fs::Dir;
 use crate::remote::Remote;
 use crate::snapshot::{EntryKind, PlannedEntry};
@@ -55,7 +56,10 @@ pub(crate) fn run(
     let (reference, manifest_digest, document) = match (described_here(store, request), remote) {
         (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
             let (manifest, _, document) = remote.description(&request.reference, activity)?;
-            let document = of_blobs(document);
+            let document = match document {
+                AnyDocument::V1(document) => of_blobs(document),
+                AnyDocument::V2(document) => of_pages(document),
+            };
             (request.reference.clone(), Sha256::of(&manifest), document)
         }
         (here, _) => here?,

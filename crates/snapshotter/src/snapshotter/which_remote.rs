@@ -4,14 +4,10 @@ use super::Inner;
 use crate::activity::Activity;
 use crate::remote::Remote;
 use crate::restore::RestoreRequest;
-#[cfg(feature = "registry")]
-use crate::snapshot::Format;
 use crate::snapshot::SnapshotRequest;
 use crate::store::Store;
 use crate::verify::VerifyRequest;
 use crate::words::error::Result;
-#[cfg(feature = "registry")]
-use crate::words::error::{Error, ErrorKind};
 
 /// Refuses directories inside the store as what nodes share: the store would take what is in them for its own.
 #[cfg(feature = "registry")]
@@ -81,20 +77,12 @@ impl Inner {
         if request.local {
             return Ok(None);
         }
-        let remote = self.remote(
+        self.remote(
             store,
             request.registry.as_ref(),
             request.content.as_ref(),
             activity,
-        )?;
-        if remote.is_some() && request.format == Format::V2 {
-            // Before anything is read: it could not be published.
-            let text = "snapshots of format v2 are local so far, and this one would be published";
-            return Err(Error::new(ErrorKind::Unsupported, text).with_hint(
-                "with `local` it is taken and kept here; in format v1 it can be published",
-            ));
-        }
-        Ok(remote)
+        )
     }
 
     pub(super) fn remote_of_restore(

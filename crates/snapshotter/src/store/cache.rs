@@ -2,22 +2,20 @@
 //! without decoding a page. Packs are the truth and an entry may go at any moment: whoever uses one has it open, and whoever
 //! does not find it decodes.
 //!
-//! An entry has no row. Its name says what it is, and which inode with which modification time: so a name never means another
-//! file than the one that it was given to, and one that was written to is known by that. Nothing is synced: what was made in
+//! An entry has no row; its name says all there is to say ([`entries`](super::entries)). Nothing is synced: what was made in
 //! one boot means nothing in the next.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::sync::Mutex;
 
-use super::{Linkable, Slot, Store, Wanted};
+use super::{Entry, Key, Linkable, PathHash, Slot, Store, Wanted, path_hash};
 use crate::format::content::ContentId;
-use crate::fs::dir::{Kind, ignore_absent};
+use crate::fs::dir::ignore_absent;
 use crate::fs::{Dir, Stat};
 use crate::lock::lock;
 use crate::words::digest::Sha256;
-use crate::words::entry::Mtime;
 use crate::words::error::{At, Result};
 use crate::words::relpath::RelPath;
 
@@ -27,109 +25,11 @@ pub(super) const NAME: &str = "cache";
 /// Files with less data than this have no entries, in bytes: decoding them takes no longer than finding one.
 pub(crate) const WORTH_AN_ENTRY: u64 = 64 << 10;
 
-/// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Key {
-    /// An inode with these bytes and attributes: read-only files are hardlinks of it.
-    Linked {
-        content: ContentId,
-        attributes: [u8; 16],
-    },
-    /// The bytes of a file of a snapshot: writable files are clones of it. It has no other name.
-    Base { manifest: Sha256, path: PathHash },
-}
-
-/// Stands for a path in a name.
-pub(crate) type PathHash = [u8; 16];
-
-/// The first half of the BLAKE3 of a path.
-pub(crate) fn path_hash(path: &RelPath) -> PathHash {
-    let hash = blake3::hash(path.as_path().as_os_str().as_encoded_bytes());
-    let mut half = PathHash::default();
-    half.copy_from_slice(&hash.as_bytes()[..16]);
-    half
-}
-
-/// What a name says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) key: Key,
-    inode: u64,
-    mtime: Mtime,
-    /// In about how many pieces its filesystem has it.
-    pub(crate) extents: u64,
-}
-
 /// An entry that is there.
 #[derive(Debug)]
 pub(crate) struct CacheEntry {
     pub(crate) entry: Entry,
     pub(crate) stat: Stat,
-}
-
-impl Entry {
-    fn of(key: Key, stat: &Stat, extents: u64) -> Self {
-        Self {
-            key,
-            inode: stat.ino,
-            mtime: stat.mtime,
-            extents,
-        }
-    }
-
-    fn name(&self) -> OsString {
-        let (kind, what, which) = match &self.key {
-            Key::Linked {
-                content,
-                attributes,
-            } => ("linked", content.hex(), attributes),
-            Key::Base { manifest, path } => ("base", manifest.hex(), path),
-        };
-        let which = u128::from_be_bytes(*which);
-        let Mtime {
-            seconds,
-            nanoseconds,
-        } = self.mtime;
-        let (inode, extents) = (self.inode, self.extents);
-        format!("{kind}.{what}.{which:032x}.{inode}.{seconds}.{nanoseconds}.{extents}").into()
-    }
-
-    fn parse(name: &OsStr) -> Option<Self> {
-        let parts: Vec<&str> = name.to_str()?.split('.').collect();
-        let [kind, what, which, inode, seconds, nanoseconds, extents] = parts[..] else {
-            return None;
-        };
-        let which = u128::from_str_radix(which, 16).ok()?.to_be_bytes();
-        let key = match kind {
-            "linked" => Key::Linked {
-                content: format!("blake3:{what}").parse().ok()?,
-                attributes: which,
-            },
-            "base" => Key::Base {
-                manifest: format!("sha256:{what}").parse().ok()?,
-                path: which,
-            },
-            _ => return None,
-        };
-        let mtime = Mtime {
-            seconds: seconds.parse().ok()?,
-            nanoseconds: nanoseconds.parse().ok()?,
-        };
-        let entry = Self {
-            key,
-            inode: inode.parse().ok()?,
-            mtime,
-            extents: extents.parse().ok()?,
-        };
-        (entry.name() == name).then_some(entry)
-    }
-
-    /// Whether this is the file that was given the name, as it was then.
-    fn is(&self, stat: &Stat) -> bool {
-        let alone = stat.nlink == 1 || matches!(self.key, Key::Linked { .. });
-        let same = (stat.ino, stat.mtime) == (self.inode, self.mtime);
-        stat.kind == Kind::File && same && alone
-    }
 }
 
 /// The entries of this boot, as one restore knows them.
@@ -428,44 +328,5 @@ impl Store {
             }
         }
         Ok(swept)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_says_what_an_entry_is() {
-        let mtime = Mtime {
-            seconds: -7,
-            nanoseconds: 999_999_999,
-        };
-        let keys = [
-            Key::Linked {
-                content: ContentId::from_bytes([0xab; 32]),
-                attributes: [0; 16],
-            },
-            Key::Base {
-                manifest: Sha256::of(b"manifest"),
-                path: path_hash(&"vm/memory".parse().unwrap()),
-            },
-        ];
-        for key in keys {
-            let entry = Entry {
-                key,
-                inode: u64::MAX,
-                mtime,
-                extents: 3,
-            };
-            assert_eq!(Entry::parse(&entry.name()), Some(entry));
-            assert!(entry.name().len() < 255);
-            let mut longer = entry.name();
-            longer.push("0");
-            assert_ne!(Entry::parse(&longer), Some(entry));
-        }
-        for name in ["", "base", "linked.x.y.1.2.3.4", "base.ab.00.1.2.3.4"] {
-            assert_eq!(Entry::parse(OsStr::new(name)), None, "{name}");
-        }
     }
 }

@@ -13,11 +13,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Ingest, Payload, Slot, Store};
+use super::{Ingest, Payload, Slot, StagedPack, Store};
 use crate::fs::Stat;
 use crate::fs::dir::Kind;
 use crate::pass::pass_packed;
 use crate::pass::{Hashes, Hashing, Output, Progress, is_wrong};
+use crate::words::digest::Checksum;
 use crate::words::entry::Mtime;
 use crate::words::error::{At, Error, Result};
 use crate::words::extent::ExtentMap;
@@ -49,6 +50,12 @@ impl Store {
 }
 
 impl<'s> Delivery<'s> {
+    /// What was delivered, where the caller found that it is all of a pack.
+    pub(crate) fn into_pack(self, key: Checksum, length: u64) -> StagedPack<'s> {
+        let slot = self.slot;
+        StagedPack { slot, key, length }
+    }
+
     /// Where the file is to be made; absolute.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -94,7 +101,8 @@ impl<'s> Delivery<'s> {
         Ok(Delivered { map, hashes, mtime })
     }
 
-    fn open(&self) -> Result<File> {
+    /// Opens what was delivered.
+    pub(crate) fn open(&self) -> Result<File> {
         match self.slot.open() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(self.damaged("was not delivered"))

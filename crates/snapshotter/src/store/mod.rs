@@ -11,6 +11,7 @@ mod check;
 mod claims;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
 mod delivery;
+mod entries;
 mod ingest;
 mod intents;
 pub(crate) mod layout;
@@ -34,14 +35,17 @@ mod trash;
 mod unpack;
 mod views;
 
-pub(crate) use cache::{Cache, CacheEntry, Entry, Key, PathHash, WORTH_AN_ENTRY, path_hash};
+pub(crate) use cache::{Cache, CacheEntry, WORTH_AN_ENTRY};
 pub(crate) use check::{OpenBlob, is_unreadable, settled};
 pub(crate) use claims::SpaceClaim;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
+pub(crate) use entries::{Entry, Key, PathHash, path_hash};
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot};
 pub(crate) use layout::OwnDirectories;
 pub(crate) use operation::Operation;
+#[cfg(feature = "registry")]
+pub(crate) use pack_pass::whole_pack;
 pub(crate) use pack_pass::{PageRecord, PageRecords, RecordedPack};
 pub(crate) use pack_reader::{PackReader, key as pack_key};
 pub(crate) use pack_recover::{ReadPack, read_pack_file};

@@ -9,6 +9,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, OnceLock};
 
+#[cfg(feature = "registry")]
+use super::pack_reader::read_layout;
 use super::{PackReader, Store};
 use crate::activity::Activity;
 use crate::format::content::{PageDigest, page_digest};
@@ -180,12 +182,49 @@ pub(super) fn read_frames(
     activity: &Activity,
     take: Take<'_>,
 ) -> Result<std::result::Result<(), PackError>> {
+    each_group(layout, wanted, activity, &|numbers| {
+        read_group(file, layout, numbers, activity, take)
+    })
+}
+
+/// Hashes all frames of a file that is to be a pack, and says how long that is.
+///
+/// # Errors
+/// Inside: what is wrong with it. Else the caller's, who has given up.
+#[cfg(feature = "registry")]
+pub(crate) fn whole_pack(
+    file: &File,
+    id: PackId,
+    activity: &Activity,
+) -> Result<std::result::Result<u64, PackError>> {
+    let length = match file.metadata() {
+        Ok(metadata) => metadata.len(),
+        Err(error) => return Ok(Err(error.into())),
+    };
+    let layout = match read_layout(file, length) {
+        Ok(layout) if layout.id() == id => layout,
+        Ok(_) => return Ok(Err(PackError::Id)),
+        Err(error) => return Ok(Err(error)),
+    };
+    let checked = each_group(&layout, &|_| true, activity, &|numbers| {
+        let frames = &layout.frames()[numbers];
+        Ok(stored(file, frames, &mut |frame, bytes| frame.check(bytes)))
+    });
+    Ok(checked?.map(|()| length))
+}
+
+/// Works on frames, many at a time, on all cores. The first pack's error ends it.
+fn each_group(
+    layout: &Layout,
+    wanted: &dyn Fn(usize) -> bool,
+    activity: &Activity,
+    work: &(dyn Fn(Range<usize>) -> Result<std::result::Result<(), PackError>> + Sync),
+) -> Result<std::result::Result<(), PackError>> {
     let groups = groups(layout, wanted);
     let bad = Mutex::new(None);
     let work = |number: usize| {
         activity.check()?;
-        let read = read_group(file, layout, groups[number].clone(), activity, take)?;
-        read.map_err(|error| {
+        work(groups[number].clone())?.map_err(|error| {
             lock(&bad).get_or_insert(error);
             Error::cancelled()
         })
@@ -250,6 +289,19 @@ fn decode(
     frames: &[Frame],
     take: &mut dyn FnMut(&Frame, &[u8]),
 ) -> std::result::Result<(), PackError> {
+    let mut decoder = FrameDecoder::new()?;
+    stored(file, frames, &mut |frame, bytes| {
+        take(frame, decoder.decode(frame, bytes)?);
+        Ok(())
+    })
+}
+
+/// The same with the bytes that are stored, whatever they are.
+fn stored(
+    file: &File,
+    frames: &[Frame],
+    take: &mut dyn FnMut(&Frame, &[u8]) -> std::result::Result<(), PackError>,
+) -> std::result::Result<(), PackError> {
     let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
         return Ok(());
     };
@@ -257,12 +309,11 @@ fn decode(
     let length = (last.range().end - first.offset) as usize;
     let mut stored = vec![0; length];
     file.read_exact_at(&mut stored, first.offset)?;
-    let mut decoder = FrameDecoder::new()?;
     let mut rest = stored.as_slice();
     for frame in frames {
         let (bytes, after) = rest.split_at(frame.stored as usize);
         rest = after;
-        take(frame, decoder.decode(frame, bytes)?);
+        take(frame, bytes)?;
     }
     Ok(())
 }

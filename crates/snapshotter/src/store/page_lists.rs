@@ -60,6 +60,22 @@ impl Store {
         ignore_absent(lists.unlink(&name)).at("remove", lists.path_of(&name))
     }
 
+    /// A snapshot has another manifest from now on.
+    #[cfg(feature = "registry")]
+    pub(crate) fn move_page_list(&self, from: &Sha256, to: &Sha256) {
+        let moved = self.page_lists().and_then(|lists| match lists {
+            Some(lists) if from != to => {
+                let moved = lists.rename(&name_of(from), &lists, &name_of(to));
+                ignore_absent(moved).at("rename", lists.path_of(&name_of(from)))
+            }
+            _ => Ok(()),
+        });
+        if let Err(error) = moved {
+            // The next capture makes it again.
+            tracing::debug!(%error, "a list of page digests was not renamed");
+        }
+    }
+
     /// Gives up the list of the snapshot with this manifest, if there is one. It is a cache: what fails here costs a file that
     /// the next whole sweep takes.
     pub(crate) fn drop_page_list(&self, manifest: &Sha256) {

@@ -59,6 +59,18 @@ impl Source {
         self.size
     }
 
+    /// The file that it is all of.
+    #[cfg(feature = "dragonfly")]
+    pub(crate) fn whole_file(&self) -> Option<&File> {
+        match &self.from {
+            From::File(file, _, range) if range.start == 0 => {
+                let is_whole = file.metadata().is_ok_and(|file| file.len() == range.end);
+                is_whole.then_some(&**file)
+            }
+            _ => None,
+        }
+    }
+
     /// All bytes, from the first one. What is left of an earlier beginning is not waited for.
     ///
     /// # Errors

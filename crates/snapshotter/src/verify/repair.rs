@@ -11,7 +11,6 @@ use crate::catalog::{BlobState, Doomed, Snapshot, Sync};
 use crate::remote;
 use crate::store::{NamesOfBlobs, Store};
 use crate::words::error::{ErrorKind, Result};
-use crate::words::format::Format;
 use crate::words::progress::WarningKind;
 
 /// What a repair works with.
@@ -149,14 +148,6 @@ impl Repair<'_> {
         let Some(context) = self.remote else {
             return Ok(());
         };
-        if snapshot.format == Format::V2 {
-            let text = format!(
-                "{} could not be fetched again: it is of format v2, and packs are not fetched by this release",
-                snapshot.reference
-            );
-            self.activity.warn(WarningKind::Unrepaired, None, text);
-            return Ok(());
-        }
         let operation = context.store.begin()?;
         let leased = self.store.catalog.write(Sync::Normal, |txn| {
             let there = txn.snapshot(snapshot.id)?.is_some();

@@ -14,7 +14,6 @@ pub(crate) enum ObjectKind {
     /// The packed stream of a file, in format v1; the hash is its BLAKE3.
     Stream,
     /// A pack of format v2; the hash is its id.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody writes packs yet"))]
     Pack,
 }
 
@@ -40,7 +39,6 @@ pub(crate) enum ObjectName {
     /// By the XXH3-64 of a packed stream.
     Digest(Digest),
     /// By its id, as packs are.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody writes packs yet"))]
     Id(ObjectId),
 }
 
@@ -104,6 +102,17 @@ impl Object {
         Self {
             name: ObjectName::Digest(digest),
             id: checksum.map(ObjectId::from),
+            most,
+        }
+    }
+
+    /// A pack of at most so many bytes.
+    pub(crate) fn pack(id: [u8; 32], most: u64) -> Self {
+        let kind = ObjectKind::Pack;
+        let id = ObjectId { kind, hash: id };
+        Self {
+            name: ObjectName::Id(id),
+            id: Some(id),
             most,
         }
     }

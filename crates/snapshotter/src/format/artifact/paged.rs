@@ -180,6 +180,32 @@ impl AnyManifest {
             V1Manifest::parse(bytes).map(Self::V1)
         }
     }
+
+    /// The document's name in the registry, and its length in bytes.
+    #[cfg(feature = "registry")]
+    pub fn config(&self) -> (Sha256, u64) {
+        match self {
+            Self::V1(manifest) => (manifest.config, manifest.config_size),
+            Self::V2(manifest) => (manifest.config, manifest.config_size),
+        }
+    }
+
+    /// Whether contents are layers of it.
+    #[cfg(feature = "registry")]
+    pub fn has_layers(&self) -> bool {
+        match self {
+            Self::V1(manifest) => !manifest.layers.is_empty(),
+            Self::V2(manifest) => !manifest.packs.is_empty(),
+        }
+    }
+
+    /// What the caller has noted, and in format v2 [`Facts`].
+    pub fn into_annotations(self) -> BTreeMap<String, String> {
+        match self {
+            Self::V1(manifest) => manifest.annotations,
+            Self::V2(manifest) => manifest.annotations,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,15 +17,20 @@ pub(super) struct Seen {
 }
 
 impl Publishing<'_> {
-    /// An object was looked for.
+    /// A blob's object was looked for.
     pub(super) fn saw(&self, blob: &Blob, is_there: bool) {
+        self.saw_pack(blob.checksum, is_there);
+    }
+
+    /// An object was looked for.
+    pub(super) fn saw_pack(&self, key: Checksum, is_there: bool) {
         let mut seen = lock(&self.seen);
         let which = if is_there {
             &mut seen.there
         } else {
             &mut seen.absent
         };
-        which.push(blob.checksum);
+        which.push(key);
     }
 
     /// The snapshot is where it was published, and so are its objects.

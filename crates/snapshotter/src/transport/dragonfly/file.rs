@@ -126,8 +126,19 @@ impl Written {
     }
 }
 
-/// A stream as a file that the daemon can open. It is not synced: nobody reads it after a power cut.
+/// A stream as a file that the daemon can open. It is not synced: nobody reads it after a power cut. What is a file already,
+/// which nobody ever writes, gets one more name.
 pub(super) async fn stage(daemon: &Arc<Daemon>, source: &Source) -> Result<Named> {
+    if let Some(file) = source.whole_file() {
+        let named = Named::staged(daemon)?;
+        match named.dir.link_file(file, &named.name) {
+            Ok(()) => return Ok(named),
+            Err(error) if !place::cannot_share(&error) => {
+                return Err(error).at("link", named.path());
+            }
+            Err(_) => {}
+        }
+    }
     let size = source.size();
     let (named, file) = {
         let daemon = Arc::clone(daemon);

@@ -1,0 +1,387 @@
+//! The packs of a snapshot of format v2, from wherever contents are. A pack comes as a file: from a stream, from a file that is
+//! here already, or from one that somebody delivers, which then is the pack. It gets its name only when all of its frames are
+//! right; it is not decoded for that.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::Remote;
+use super::contents::Contents;
+use super::fetch::{Context, Fetched};
+use super::flight::{Follow, Lead, Turn};
+use super::runtime::{self, Wanted, receive, wait};
+use crate::activity::Activity;
+use crate::catalog::{Snapshot, Totals};
+use crate::format::document::paged::{MAX_ALL_FRAMES, PackEntry, PagedDocument};
+use crate::format::pack::{FOOTER_BYTES, PackError, PackId, ROW_BYTES};
+use crate::fs::hook::step;
+use crate::limit::Limit;
+use crate::lock::lock;
+use crate::registry::{Layers, Repository};
+use crate::store::{PackReader, StagedPack, Store, pack_key, whole_pack};
+use crate::transport::{ContentTransport, Presence};
+use crate::words::digest::Checksum;
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::object::Object;
+use crate::words::page::PAGE_BYTES;
+use crate::words::progress::{Event, WarningKind};
+use crate::words::total::total;
+
+/// Brings the packs that a document names and that are not here, for a snapshot that is to reference them all.
+pub(super) fn fetch(
+    context: &Context<'_>,
+    snapshot: i64,
+    (repository, layers): (&Repository, Layers),
+    document: &PagedDocument,
+) -> Result<Fetched> {
+    let packs = document.packs.iter();
+    let named: HashMap<Checksum, &PackEntry> =
+        packs.map(|pack| (pack_key(pack.id), pack)).collect();
+    let keys: Vec<Checksum> = document
+        .packs
+        .iter()
+        .map(|pack| pack_key(pack.id))
+        .collect();
+    let mut lacking = context.store.reference_packs(snapshot, &keys)?;
+    let reused_blobs = (keys.len() - lacking.len()) as u64;
+    let fetching = Fetching {
+        context,
+        snapshot,
+        named,
+        fetched: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+    };
+    if !lacking.is_empty() {
+        let contents = context.remote.contents(repository, layers)?;
+        fetching.plan(&contents, &lacking)?;
+        while !lacking.is_empty() {
+            let followed = fetching.lead_all(&contents, &lacking)?;
+            lacking = fetching.follow_all(&followed)?;
+        }
+    }
+    require_fitting(context.store, document)?;
+    Ok(Fetched {
+        snapshot,
+        fetched_blobs: fetching.fetched.into_inner(),
+        fetched_bytes: fetching.bytes.into_inner(),
+        reused_blobs,
+    })
+}
+
+/// Packs that are right each for itself may not be those that the document describes.
+fn require_fitting(store: &Store, document: &PagedDocument) -> Result<()> {
+    let packs = document.packs.iter().map(|named| store.read_pack(named.id));
+    let packs: Vec<PackReader> = packs.collect::<Result<_>>()?;
+    let layouts: Vec<_> = packs.iter().map(PackReader::layout).collect();
+    let fits = document.check_packs(&layouts);
+    fits.map(|_| ())
+        .map_err(|error| Error::damaged("the document and its packs disagree").with_source(error))
+}
+
+/// What a snapshot amounts to, whose packs are here.
+///
+/// # Errors
+/// `Damaged` where its map is not one that can be.
+pub(super) fn totals(store: &Store, document: &PagedDocument) -> Result<Totals> {
+    let map = store.map_of(document)?;
+    let inodes: Vec<(u64, u64)> = document
+        .places()
+        .map(|(file, place)| {
+            let pages = map.range(place).map(|extent| extent.pages).sum::<u64>();
+            (
+                file.size,
+                pages.saturating_mul(PAGE_BYTES as u64).min(file.size),
+            )
+        })
+        .collect();
+    Ok(Totals::new(
+        document.entries.files.len(),
+        inodes.into_iter(),
+    ))
+}
+
+struct Fetching<'a> {
+    context: &'a Context<'a>,
+    snapshot: i64,
+    named: HashMap<Checksum, &'a PackEntry>,
+    fetched: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl<'a> Fetching<'a> {
+    fn plan(&self, contents: &Contents, lacking: &[Checksum]) -> Result<()> {
+        let mut bytes = 0;
+        for key in lacking {
+            let object = self.object(key)?;
+            let known = contents.layer(object.name).map(|layer| layer.size);
+            // About as many as its pages, compressed.
+            bytes = total([bytes, known.unwrap_or(object.most / 3)]);
+        }
+        self.context.activity.tell(|| Event::Planned {
+            files: lacking.len() as u64,
+            bytes,
+        });
+        Ok(())
+    }
+
+    /// A pack as it is asked for: no larger than one that has so many pages can be.
+    fn object(&self, key: &Checksum) -> Result<Object> {
+        let named = self.named.get(key).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "a pack is fetched that nobody named")
+        })?;
+        let pages = named.pages.saturating_mul(PAGE_BYTES as u64);
+        let most = total([pages, MOST_BESIDE_PAGES]);
+        Ok(Object::pack(*key.as_bytes(), most))
+    }
+
+    /// Fetches what nobody fetches, and says what others do.
+    fn lead_all(&self, contents: &Contents, keys: &[Checksum]) -> Result<Vec<(Follow, Checksum)>> {
+        let followed = Mutex::new(Vec::new());
+        let (limit, activity) = (self.context.limit, self.context.activity);
+        limit.for_each(activity, keys.len(), |index| {
+            let key = keys[index];
+            activity.check()?;
+            match self.context.flights.join(self.object(&key)?, self.snapshot) {
+                Turn::Follow(follow) => lock(&followed).push((follow, key)),
+                Turn::Lead(lead) => {
+                    // Somebody may have led, and ended, since it was found missing.
+                    let store = self.context.store;
+                    if !store.reference_packs(self.snapshot, &[key])?.is_empty() {
+                        self.lead(contents, key, &lead)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(followed
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for the flights of others, and says what they did not bring. This call holds no permit and leads nothing.
+    fn follow_all(&self, followed: &[(Follow, Checksum)]) -> Result<Vec<Checksum>> {
+        for (follow, _) in followed {
+            follow.wait(self.context.activity)?;
+        }
+        let keys: Vec<Checksum> = followed.iter().map(|(_, key)| *key).collect();
+        self.context.store.reference_packs(self.snapshot, &keys)
+    }
+
+    /// Fetches a pack, and gives it to all who wait for it; once more where what came was damaged, from behind a daemon.
+    fn lead(&self, contents: &Contents, key: Checksum, lead: &Lead<'_>) -> Result<()> {
+        let activity = self.context.activity;
+        let wanted = || match activity.check() {
+            Err(cancelled) if !lead.has_followers() => Err(cancelled),
+            _ => Ok(()),
+        };
+        let staged = match self.stage(contents, &contents.transport, key, &wanted) {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                tracing::warn!(%error, "what was fetched is damaged; it is fetched again");
+                let way = contents.direct.as_ref().unwrap_or(&contents.transport);
+                let staged = self.stage(contents, way, key, &wanted)?;
+                if contents.direct.is_some() {
+                    let text =
+                        format!("dragonfly brought wrong bytes, the bucket right ones: {error}");
+                    activity.warn(WarningKind::Direct, None, text);
+                }
+                staged
+            }
+            staged => staged?,
+        };
+        self.fetched.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(staged.length, Ordering::Relaxed);
+        let store = self.context.store;
+        store.commit_packs(self.snapshot, &mut [staged])?;
+        for follower in lead.followers() {
+            // One that has given up has no snapshot any more, and any other looks for itself.
+            if let Err(error) = store.reference_packs(follower, &[key]) {
+                tracing::debug!(%error, "a follower was not given what came");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a pack a whole file in staging.
+    fn stage(
+        &self,
+        contents: &Contents,
+        transport: &Arc<dyn ContentTransport>,
+        key: Checksum,
+        wanted: Wanted<'_>,
+    ) -> Result<StagedPack<'a>> {
+        let object = self.object(&key)?;
+        let came = Came {
+            store: self.context.store,
+            transport,
+            object,
+            key,
+            wanted,
+            activity: self.context.activity,
+        };
+        #[cfg(feature = "dragonfly")]
+        if let Some(deliveries) = transport.deliveries() {
+            return came.delivered(deliveries);
+        }
+        came.staged(contents.layer(object.name).map(|layer| layer.size))
+    }
+}
+
+/// What a pack has beside its pages at most, in bytes: its map, its table and its footer.
+const MOST_BESIDE_PAGES: u64 =
+    (512 << 20) + MAX_ALL_FRAMES * ROW_BYTES as u64 + FOOTER_BYTES as u64;
+
+/// Reads the packs of a snapshot as others would get them, and keeps nothing. Says how many there are.
+pub(super) fn read_back(
+    store: &Store,
+    limit: &Limit,
+    remote: &Remote,
+    (snapshot, layers): (&Snapshot, Layers),
+    activity: &Activity,
+) -> Result<u64> {
+    let packs = store
+        .catalog
+        .read(|txn| txn.packs_of_snapshot(snapshot.id))?;
+    activity.tell(|| Event::Planned {
+        files: packs.len() as u64,
+        bytes: total(packs.iter().map(|pack| pack.length)),
+    });
+    let repository = remote.repository(&snapshot.reference)?;
+    let contents = remote.contents(&repository, layers)?;
+    // What a daemon on this node has in its cache is what it was given: others get what is behind it.
+    let transport = contents.direct.as_ref().unwrap_or(&contents.transport);
+    limit.for_each(activity, packs.len(), |index| {
+        let pack = &packs[index];
+        let came = Came {
+            store,
+            transport,
+            object: Object::pack(*pack.key.as_bytes(), pack.length),
+            key: pack.key,
+            wanted: &|| activity.check(),
+            activity,
+        };
+        came.staged(Some(pack.length)).map(drop)
+    })?;
+    Ok(packs.len() as u64)
+}
+
+/// One pack, and the way that it comes.
+struct Came<'a, 's> {
+    store: &'s Store,
+    transport: &'a Arc<dyn ContentTransport>,
+    object: Object,
+    key: Checksum,
+    wanted: Wanted<'a>,
+    activity: &'a Activity,
+}
+
+impl<'s> Came<'_, 's> {
+    /// Brings it as a stream, or from the file that it is here; it may be known how long it is.
+    fn staged(&self, length: Option<u64>) -> Result<StagedPack<'s>> {
+        let (slot, file) = self.store.create_slot()?;
+        let length = length.map_or_else(|| self.length(), Ok)?;
+        let _space = self.store.claim_space(length, &file)?;
+        match self.transport.local_files() {
+            Some(files) => {
+                let (from, path) = wait(self.wanted, files.open(self.object))?;
+                self.copy(&from, &path, &file)?;
+            }
+            None => self.receive(&file)?,
+        }
+        let (length, key) = (self.whole(&file)?, self.key);
+        Ok(StagedPack { slot, key, length })
+    }
+
+    /// Has somebody make it a file.
+    #[cfg(feature = "dragonfly")]
+    fn delivered(&self, deliveries: &dyn crate::transport::FileDelivery) -> Result<StagedPack<'s>> {
+        let delivery = self.store.reserve_delivery()?;
+        let told = |bytes| self.told(bytes);
+        let made = deliveries.fetch_file(self.object, delivery.path(), &told);
+        wait(self.wanted, made)?;
+        let length = self.whole(&delivery.open()?)?;
+        Ok(delivery.into_pack(self.key, length))
+    }
+
+    /// How long a file is, if it is all of the pack.
+    fn whole(&self, file: &File) -> Result<u64> {
+        let id = PackId::from_bytes(*self.key.as_bytes());
+        let whole = whole_pack(file, id, self.activity)?;
+        whole.map_err(|error| match error {
+            PackError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                Error::io("read", self.staging(), error)
+            }
+            error => self.wrong(error),
+        })
+    }
+
+    fn staging(&self) -> &Path {
+        self.store.root.staging.path()
+    }
+
+    fn told(&self, bytes: u64) {
+        self.activity.tell(|| Event::Progressed { bytes });
+    }
+
+    /// How many bytes will come.
+    fn length(&self) -> Result<u64> {
+        Ok(match wait(self.wanted, self.transport.size(self.object))? {
+            Presence::Size(size) => size,
+            Presence::Absent => {
+                let text = format!("there is no {} in {}", self.object, self.transport.place());
+                return Err(Error::new(ErrorKind::NotFound, text));
+            }
+            Presence::Unknown => self.object.most / 3,
+        })
+    }
+
+    fn receive(&self, file: &File) -> Result<()> {
+        let (transport, object) = (Arc::clone(self.transport), self.object);
+        let start = |sink| {
+            let call = async move { transport.fetch(object, None, sink).await };
+            Ok(runtime::start()?.spawn(call))
+        };
+        let mut at = 0;
+        let mut take = |bytes: &Bytes| {
+            write(file, bytes, &mut at).at("write to", self.staging())?;
+            self.told(bytes.len() as u64);
+            Ok(())
+        };
+        receive(start, self.wanted, &mut take).map(drop)
+    }
+
+    fn copy(&self, mut from: &File, path: &Path, file: &File) -> Result<()> {
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        loop {
+            (self.wanted)()?;
+            let read = from.read(&mut buffer).at("read", path)?;
+            if read == 0 {
+                return Ok(());
+            }
+            if at + read as u64 > self.object.most {
+                return Err(self.wrong(PackError::Lengths));
+            }
+            write(file, &buffer[..read], &mut at).at("write to", self.staging())?;
+            self.told(read as u64);
+        }
+    }
+
+    fn wrong(&self, error: PackError) -> Error {
+        let place = self.transport.place();
+        Error::damaged(format!("{} in {place} is damaged", self.object)).with_source(error)
+    }
+}
+
+fn write(file: &File, bytes: &[u8], at: &mut u64) -> io::Result<()> {
+    step("write")?;
+    file.write_all_at(bytes, *at)?;
+    *at += bytes.len() as u64;
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! Publishing a snapshot of format v2: the packs that are not there, document, manifest. A checkpoint sends three bodies,
+//! however many packs it names: what this store has seen at the place a while ago is believed to be there, and one of those is
+//! looked for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Publishing;
+use crate::catalog::Pack;
+use crate::format::artifact::paged::{AnyManifest, PackLayer, PagedManifest};
+use crate::format::document::paged::{AnyDocument, PackEntry, PagedDocument};
+use crate::format::pack::PackError;
+use crate::lock::lock;
+use crate::registry::Layers;
+use crate::remote::Place;
+use crate::remote::contents::layers_of_packs;
+use crate::remote::runtime::wait;
+use crate::remote::text::Text;
+use crate::store::{now, pack_key, whole_pack};
+use crate::transport::{ContentTransport, Existing, Presence, Source};
+use crate::words::digest::{Checksum, Sha256};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::Object;
+use crate::words::progress::Event;
+use crate::words::publication::Publication;
+use crate::words::total::total;
+
+/// How long what was seen at a place is believed to be there, in nanoseconds: well below the time for which any collector
+/// there lets what nothing names be.
+const BELIEVED: i64 = 12 * 3600 * 1_000_000_000;
+
+/// A pack that the snapshot names.
+struct Named {
+    entry: PackEntry,
+    row: Pack,
+}
+
+impl Named {
+    fn object(&self) -> Object {
+        Object::pack(*self.row.key.as_bytes(), self.row.length)
+    }
+}
+
+impl Publishing<'_> {
+    /// Publishes the snapshot, of which the registry has `before`.
+    pub(super) fn packs(&self, before: Option<Sha256>) -> Result<Publication> {
+        let id = self.snapshot.id;
+        let (document, manifest) = self
+            .store
+            .catalog
+            .read(|txn| Ok((txn.paged_document(id)?, txn.manifest(id)?)))?;
+        let AnyManifest::V2(parsed) = self.parse(&manifest)? else {
+            return Err(crate::remote::formats_differ(&self.snapshot.reference));
+        };
+        self.revise(before)?;
+        if let Some(there) = before.filter(|there| *there != Sha256::of(&manifest) && !self.force) {
+            if !self.is_equal(&document)? {
+                return Err(self.remote.taken(&self.snapshot.reference, there));
+            }
+            // The same files out of other packs: nothing is missing there.
+            return Ok(self.publication(there));
+        }
+        let packs = self.named(&document)?;
+        self.activity.tell(|| Event::Planned {
+            files: packs.len() as u64,
+            bytes: total(packs.iter().map(|pack| pack.row.length)),
+        });
+        let layers = self
+            .send_packs(&packs)
+            .inspect_err(|_| self.forget_absent())?;
+        let manifest = match &self.remote.content {
+            Place::Registry => build(&parsed, &layers)?,
+            _ => manifest,
+        };
+        let digest = Sha256::of(&manifest);
+        let has_layers = matches!(self.remote.content, Place::Registry) && !layers.is_empty();
+        let text = Text::kept(self.store, id)?;
+        self.send_artifacts(&manifest, &text, has_layers, before != Some(digest))?;
+        self.record(&manifest, &text)?;
+        self.store
+            .move_page_list(&self.snapshot.manifest_digest, &digest);
+        Ok(self.publication(digest))
+    }
+
+    /// Whether what has the version there has the same files.
+    fn is_equal(&self, document: &PagedDocument) -> Result<bool> {
+        let reference = &self.snapshot.reference;
+        match self.remote.description(reference, self.activity)? {
+            (_, _, AnyDocument::V2(there)) => Ok(there.is_equal_to(document)),
+            (_, _, AnyDocument::V1(_)) => Ok(false),
+        }
+    }
+
+    /// The rows of the packs, in the order of the document.
+    fn named(&self, document: &PagedDocument) -> Result<Vec<Named>> {
+        let id = self.snapshot.id;
+        let rows = self.store.catalog.read(|txn| txn.packs_of_snapshot(id))?;
+        let mut rows: HashMap<Checksum, Pack> =
+            rows.into_iter().map(|row| (row.key, row)).collect();
+        let named = document.packs.iter().map(|entry| {
+            let row = rows.remove(&pack_key(entry.id)).ok_or_else(|| {
+                Error::damaged(format!("the catalog does not know the pack {}", entry.id))
+            })?;
+            Ok(Named { entry: *entry, row })
+        });
+        named.collect()
+    }
+
+    /// Sends what is not there, and says which layers they are, where they are layers.
+    fn send_packs(&self, packs: &[Named]) -> Result<Vec<PackLayer>> {
+        let known = match &self.remote.content {
+            Place::Registry => self.known_packs(packs)?,
+            _ => Layers::new(),
+        };
+        let transport = match &self.remote.content {
+            Place::Unknown => {
+                return Err(Error::invalid(
+                    "content says no place to publish the snapshot's bytes to",
+                )
+                .with_hint(
+                    "configure content: a bucket, a directory, or provider = \"registry\"",
+                ));
+            }
+            Place::Elsewhere(way) => Arc::clone(&way.transport),
+            Place::Registry => self.remote.layers(&self.repository, known.clone()),
+        };
+        let believed = self.believed(&transport, packs, &known)?;
+        let place = self.remote.address_of_contents(&self.repository);
+        let id = self.snapshot.id;
+        let ever = self.store.catalog.read(|txn| txn.objects_at(id, &place))?;
+        let layers = Mutex::new(HashMap::new());
+        self.limit.for_each(self.activity, packs.len(), |index| {
+            let pack = &packs[index];
+            let sha256 = if believed.contains(&pack.row.key) {
+                self.activity.tell(|| Event::Progressed {
+                    bytes: pack.row.length,
+                });
+                None
+            } else {
+                // What this store never saw there is sent without a look, which sending it begins with.
+                let looks = ever.contains(&pack.row.key) || self.verify;
+                self.send_pack(&transport, pack, looks)?
+            };
+            let known = known.get(&pack.object().name).map(|layer| layer.sha256);
+            lock(&layers).extend(sha256.or(known).map(|sha256| (index, sha256)));
+            Ok(())
+        })?;
+        let layers = layers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let layer = |(index, pack): (usize, &Named)| {
+            layers.get(&index).map(|sha256| PackLayer {
+                sha256: *sha256,
+                size: pack.row.length,
+                id: pack.entry.id,
+            })
+        };
+        Ok(packs.iter().enumerate().filter_map(layer).collect())
+    }
+
+    /// What packs are called as layers, as manifests say that are here: the snapshot's own, and those of others that name
+    /// the same packs, the newest first.
+    fn known_packs(&self, packs: &[Named]) -> Result<Layers> {
+        let mut wanted: HashSet<_> = packs.iter().map(|pack| pack.object().name).collect();
+        let mut known = Layers::new();
+        let id = self.snapshot.id;
+        let catalog = &self.store.catalog;
+        let others = catalog.read(|txn| txn.snapshots_sharing_packs(id))?;
+        for other in std::iter::once(id).chain(others) {
+            if wanted.is_empty() {
+                break;
+            }
+            let manifest = catalog.read(|txn| txn.manifest(other))?;
+            let Ok(manifest) = PagedManifest::parse(&manifest) else {
+                continue;
+            };
+            for (name, layer) in layers_of_packs(&manifest) {
+                if wanted.remove(&name) {
+                    known.insert(name, layer);
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// The packs that need not be looked for. One of them is, and where it has gone nothing is believed.
+    fn believed(
+        &self,
+        transport: &Arc<dyn ContentTransport>,
+        packs: &[Named],
+        known: &Layers,
+    ) -> Result<HashSet<Checksum>> {
+        if self.force || self.verify {
+            return Ok(HashSet::new());
+        }
+        let id = self.snapshot.id;
+        let place = self.remote.address_of_contents(&self.repository);
+        let since = now().saturating_sub(BELIEVED);
+        let seen = self
+            .store
+            .catalog
+            .read(|txn| txn.objects_seen_at(id, &place, since))?;
+        let mut seen: HashSet<Checksum> = seen.into_iter().collect();
+        if matches!(self.remote.content, Place::Registry) {
+            // What it is called there has to be known too.
+            let is_known = |pack: &&Named| known.contains_key(&pack.object().name);
+            let known: HashSet<Checksum> = packs
+                .iter()
+                .filter(is_known)
+                .map(|pack| pack.row.key)
+                .collect();
+            seen.retain(|key| known.contains(key));
+        }
+        let sample = packs.iter().rev().find(|pack| seen.contains(&pack.row.key));
+        if let Some(sample) = sample
+            && !self.is_there(transport, sample)?
+        {
+            seen.clear();
+        }
+        Ok(seen)
+    }
+
+    fn is_there(&self, transport: &Arc<dyn ContentTransport>, pack: &Named) -> Result<bool> {
+        let object = pack.object();
+        let found = wait(&|| self.activity.check(), transport.size(object))?;
+        let is_there = found == Presence::Size(pack.row.length);
+        if found != Presence::Unknown {
+            self.saw_pack(pack.row.key, is_there);
+        }
+        Ok(is_there)
+    }
+
+    /// Sends a pack unless it is there; says what the registry calls it.
+    fn send_pack(
+        &self,
+        transport: &Arc<dyn ContentTransport>,
+        pack: &Named,
+        looks: bool,
+    ) -> Result<Option<Sha256>> {
+        self.activity.check()?;
+        if looks && !self.force && self.is_there(transport, pack)? {
+            self.activity.tell(|| Event::Progressed {
+                bytes: pack.row.length,
+            });
+            return Ok(None);
+        }
+        let opened = self.store.open_pack(&pack.row.key)?;
+        // Wrong bytes are nobody's to have. Most of it is in memory still.
+        match whole_pack(&opened.file, pack.entry.id, self.activity)? {
+            Ok(_) => {}
+            Err(PackError::Io(error)) if !crate::store::is_unreadable(&error) => {
+                return Err(Error::io(
+                    "read",
+                    &self.store.pack_path(&opened.pack),
+                    error,
+                ));
+            }
+            Err(error) => return Err(self.store.found_bad_pack(&opened, error)?),
+        }
+        let path = self.store.pack_path(&opened.pack);
+        let source = Source::file(opened.file, path, 0..pack.row.length);
+        let existing = if self.force {
+            Existing::Replace
+        } else {
+            Existing::Keep
+        };
+        let call = transport.publish(pack.object(), existing, source);
+        let published = wait(&|| self.activity.check(), call)?;
+        self.activity.tell(|| Event::Progressed {
+            bytes: pack.row.length,
+        });
+        if published.sent {
+            self.count(pack.row.length);
+        }
+        Ok(published.sha256)
+    }
+}
+
+fn build(parsed: &PagedManifest, layers: &[PackLayer]) -> Result<Vec<u8>> {
+    let document = (parsed.config, parsed.config_size);
+    PagedManifest::build(document, layers, &parsed.annotations).map_err(|error| {
+        let text = "the snapshot cannot be described in the registry";
+        Error::new(ErrorKind::Unsupported, text).with_source(error)
+    })
+}

@@ -1,0 +1,575 @@
+//! Snapshots of format v2 between nodes: a checkpoint sends and fetches its own pack, whatever is between them, and what comes
+//! wrong is never used.
+
+mod support_a;
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use snapshotter::{
+    Content, ContentProvider, ErrorKind, Format, GcRequest, PullRequest, PushRequest, Registry,
+    RestoreRequest, SnapshotReport, SnapshotRequest, Snapshotter,
+};
+use support_a::*;
+use testkit::Tree;
+use testkit::compare::{Holes, Options, assert_same_with};
+use testkit::proxy::{Act, Weather};
+use testkit::registry::{Kind, RegistryServer, or_skip};
+use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+
+const PAGE: u64 = 4096;
+
+/// What two nodes share.
+struct Between {
+    place: Place,
+    registry: Registry,
+    content: Content,
+    servers: (Option<RegistryServer>, Option<S3>),
+}
+
+impl Between {
+    fn directories() -> Self {
+        let place = Place::new();
+        let layouts = format!("oci-layout:{}", place.path("layouts").display());
+        let mut content = Content::new(ContentProvider::Fs);
+        content.root = place.path("objects");
+        fs::create_dir_all(&content.root).unwrap();
+        Self {
+            registry: Registry::new(layouts, "snapshots"),
+            content,
+            place,
+            servers: (None, None),
+        }
+    }
+
+    fn layout_alone() -> Self {
+        let content = Content::new(ContentProvider::Registry);
+        Self {
+            content,
+            ..Self::directories()
+        }
+    }
+
+    fn registry_alone() -> Option<Self> {
+        let kind = Kind {
+            delete: true,
+            ..Kind::default()
+        };
+        let server = or_skip(RegistryServer::start(kind))?;
+        Some(Self {
+            place: Place::new(),
+            registry: Registry::new(server.url(), "snapshots"),
+            content: Content::new(ContentProvider::Registry),
+            servers: (Some(server), None),
+        })
+    }
+
+    fn registry_and_bucket() -> Option<Self> {
+        let server = or_skip(RegistryServer::start(Kind::default()))?;
+        let s3 = S3::start("checkpoints");
+        let mut content = Content::new(ContentProvider::S3);
+        content.bucket = Some(s3.bucket().to_owned());
+        content.endpoint = Some(s3.endpoint());
+        content.access_key_id = Some(ACCESS_KEY.to_owned());
+        content.access_key_secret = Some(SECRET_KEY.to_owned());
+        Some(Self {
+            place: Place::new(),
+            registry: Registry::new(server.url(), "snapshots"),
+            content,
+            servers: (Some(server), Some(s3)),
+        })
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let here = [Some(Self::directories()), Some(Self::layout_alone())];
+        let servers = [Self::registry_alone(), Self::registry_and_bucket()];
+        here.into_iter().chain(servers).flatten()
+    }
+
+    async fn node(&self, place: &Place) -> Snapshotter {
+        place
+            .open_with(|config| {
+                config
+                    .registry(self.registry.clone())
+                    .content(self.content.clone())
+            })
+            .await
+    }
+
+    /// The packs of a directory.
+    fn packs(&self) -> Vec<PathBuf> {
+        let packs = self.content.root.join("packs");
+        let mut found: Vec<_> = files_in(&packs);
+        found.sort();
+        found
+    }
+}
+
+/// A machine's files, of which the memory changes.
+struct Machine {
+    dir: PathBuf,
+    seed: u64,
+}
+
+impl Machine {
+    fn new(place: &Place) -> Self {
+        let tree = Tree::new()
+            .file("memory", random(1, 200 * PAGE))
+            .file("disk", random(2, 50 * PAGE + 7))
+            .file("state.json", "{}")
+            .symlink("latest", "state.json")
+            .hardlink("state-too.json", "state.json");
+        Self {
+            dir: place.write("machine", &tree),
+            seed: 10,
+        }
+    }
+
+    fn works(&mut self, pages: &[u64]) {
+        self.seed += 1;
+        let memory = fs::OpenOptions::new()
+            .write(true)
+            .open(self.dir.join("memory"))
+            .unwrap();
+        for page in pages {
+            let text = format!("{} {page};", self.seed).repeat(PAGE as usize);
+            memory
+                .write_all_at(&text.as_bytes()[..PAGE as usize], page * PAGE)
+                .unwrap();
+        }
+    }
+
+    fn request(&self, version: &str) -> SnapshotRequest {
+        SnapshotRequest::new("vm", version, &self.dir).format(Format::V2)
+    }
+}
+
+async fn take(store: &Snapshotter, machine: &Machine, version: &str) -> SnapshotReport {
+    store.snapshot(&machine.request(version)).await.unwrap()
+}
+
+fn assert_is(machine: &Machine, output: &Path) {
+    let options = Options {
+        holes: Holes::NoMoreDataThan,
+        ..Options::default()
+    };
+    assert_same_with(&machine.dir, output, &options);
+}
+
+fn vm(version: &str) -> snapshotter::Reference {
+    reference(&format!("vm:{version}"))
+}
+
+async fn restore(store: &Snapshotter, version: &str, output: &Path) -> snapshotter::RestoreReport {
+    let request = RestoreRequest::new(vm(version), output);
+    store.restore(&request).await.unwrap()
+}
+
+fn pack_files(place: &Place) -> Vec<PathBuf> {
+    let is_pack = |path: &PathBuf| path.extension().is_some_and(|end| end == "pack");
+    let content = place.content();
+    let all = files_below(&content).into_iter();
+    all.map(|path| content.join(path)).filter(is_pack).collect()
+}
+
+#[tokio::test]
+async fn a_chain_travels_and_each_step_costs_its_own_pack() {
+    for between in Between::all() {
+        let (here, there) = (Place::new(), Place::new());
+        let mut machine = Machine::new(&here);
+        let (first, second) = (between.node(&here).await, between.node(&there).await);
+        for step in 1..=4 {
+            let version = format!("v{step}");
+            machine.works(&[step, 100 + step]);
+            let taken = take(&first, &machine, &version).await;
+            let published = taken.publication.unwrap();
+            assert_eq!(published.sent_blobs, 1);
+            let pulled = second.pull(&PullRequest::new(vm(&version))).await.unwrap();
+            assert_eq!((pulled.fetched_blobs, pulled.reused_blobs), (1, step - 1));
+            assert_eq!(pulled.fetched_bytes, published.sent_bytes);
+            assert_eq!(pulled.manifest_digest, taken.manifest_digest);
+            if step > 1 {
+                assert!(published.sent_bytes < 4096, "{published:?}");
+            }
+            let output = there.fresh();
+            let given = restore(&second, &version, &output).await;
+            assert_eq!(given.fetched_blobs, 0);
+            assert_is(&machine, &output);
+        }
+        // On an empty node, at once, with what the newest needs.
+        let third = Place::new();
+        let empty = between.node(&third).await;
+        let output = third.fresh();
+        let given = restore(&empty, "v4", &output).await;
+        assert_eq!(given.fetched_blobs, 4);
+        assert_is(&machine, &output);
+        // What was restored there goes on there.
+        let elsewhere = Machine {
+            dir: output,
+            seed: 77,
+        };
+        let mut elsewhere = elsewhere;
+        elsewhere.works(&[9]);
+        let taken = take(&empty, &elsewhere, "v5").await;
+        let paged = taken.paged.unwrap();
+        assert_eq!(paged.parent.unwrap().reference, vm("v4"));
+        assert_eq!(paged.stored_pages, 1);
+        assert_eq!(taken.publication.unwrap().sent_blobs, 1);
+        let back = here.fresh();
+        let given = restore(&first, "v5", &back).await;
+        assert_eq!(given.fetched_blobs, 1);
+        assert_is(&elsewhere, &back);
+        for store in [&first, &second, &empty] {
+            assert_sound(store).await;
+        }
+        let pushed = first
+            .push(&PushRequest::new(vm("v5")).verify(true))
+            .await
+            .unwrap();
+        assert_eq!(
+            (pushed.publication.sent_blobs, pushed.verified_blobs),
+            (0, 5)
+        );
+    }
+}
+
+#[tokio::test]
+async fn calls_at_once_fetch_each_pack_once() {
+    let between = Between::directories();
+    let (here, there) = (Place::new(), Place::new());
+    let mut machine = Machine::new(&here);
+    let first = between.node(&here).await;
+    take(&first, &machine, "v1").await;
+    machine.works(&[3]);
+    take(&first, &machine, "v2").await;
+    let second = between.node(&there).await;
+    let mut calls = tokio::task::JoinSet::new();
+    let outputs: Vec<_> = (0..6).map(|_| there.fresh()).collect();
+    for (number, output) in outputs.iter().enumerate() {
+        let version = if number.is_multiple_of(2) { "v1" } else { "v2" };
+        let request = RestoreRequest::new(vm(version), output);
+        let second = second.clone();
+        calls.spawn(async move { second.restore(&request).await.unwrap().fetched_blobs });
+    }
+    let fetched: u64 = calls.join_all().await.into_iter().sum();
+    assert_eq!(fetched, 2);
+    for output in outputs.iter().skip(1).step_by(2) {
+        assert_is(&machine, output);
+    }
+    assert_sound(&second).await;
+}
+
+#[tokio::test]
+async fn what_is_damaged_here_is_fetched_again() {
+    for between in Between::all() {
+        let (here, there) = (Place::new(), Place::new());
+        let mut machine = Machine::new(&here);
+        let first = between.node(&here).await;
+        take(&first, &machine, "v1").await;
+        machine.works(&[3]);
+        take(&first, &machine, "v2").await;
+        let second = between.node(&there).await;
+        second.pull(&PullRequest::new(vm("v2"))).await.unwrap();
+        // A frame, a table, a file.
+        for (number, damage) in ["frame", "table", "file"].into_iter().enumerate() {
+            for pack in pack_files(&there) {
+                let length = fs::metadata(&pack).unwrap().len();
+                match damage {
+                    "frame" => overwrite(&pack, 9, b"wrong"),
+                    "table" => overwrite(&pack, length - 90, b"wrong"),
+                    _ => fs::remove_file(&pack).unwrap(),
+                }
+            }
+            let output = there.fresh();
+            if number == 1 {
+                let report = verify(&second).await;
+                assert_eq!(report.damaged.len(), 2, "{damage}");
+                let repaired = second
+                    .verify(&snapshotter::VerifyRequest::all().repair(true))
+                    .await
+                    .unwrap();
+                assert_eq!(repaired.repaired.len(), 2, "{damage} {repaired:?}");
+            }
+            let given = restore(&second, "v2", &output).await;
+            let fetched = if number == 1 { 0 } else { 2 };
+            assert_eq!(given.fetched_blobs, fetched, "{damage}");
+            assert_is(&machine, &output);
+            assert_sound(&second).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_comes_back_altered_is_damaged_and_leaves_nothing() {
+    let between = Between::directories();
+    let (here, there) = (Place::new(), Place::new());
+    let machine = Machine::new(&here);
+    let first = between.node(&here).await;
+    take(&first, &machine, "v1").await;
+    let pack = between.packs().remove(0);
+    let whole = fs::read(&pack).unwrap();
+    let second = between.node(&there).await;
+    let ends = [
+        0,
+        8,
+        whole.len() / 2,
+        whole.len() - 81,
+        whole.len() - 80,
+        whole.len() - 1,
+    ];
+    for at in ends {
+        let mut altered = whole.clone();
+        altered[at] ^= 1;
+        let short = &whole[..at];
+        let mut long = whole.clone();
+        long.insert(at, 0);
+        for bytes in [&altered, short, &long] {
+            fs::write(&pack, bytes).unwrap();
+            let output = there.fresh();
+            let failed = second
+                .restore(&RestoreRequest::new(vm("v1"), &output))
+                .await
+                .unwrap_err();
+            assert_eq!(failed.kind(), ErrorKind::Damaged, "{at} {failed:?}");
+            let text = format!("{failed:?}");
+            assert!(text.contains("pack:"), "{text}");
+            assert!(!output.exists() || files_below(&output).is_empty());
+        }
+    }
+    there.assert_empty();
+    fs::write(&pack, &whole).unwrap();
+    let output = there.fresh();
+    restore(&second, "v1", &output).await;
+    assert_is(&machine, &output);
+}
+
+// Somebody's pack in the place of another: each is right for itself.
+#[tokio::test]
+async fn a_pack_in_the_place_of_another_is_not_it() {
+    let between = Between::directories();
+    let (here, there) = (Place::new(), Place::new());
+    let mut machine = Machine::new(&here);
+    let first = between.node(&here).await;
+    take(&first, &machine, "v1").await;
+    machine.works(&[3]);
+    take(&first, &machine, "v2").await;
+    let packs = between.packs();
+    let (one, other) = (fs::read(&packs[0]).unwrap(), fs::read(&packs[1]).unwrap());
+    fs::write(&packs[0], other).unwrap();
+    fs::write(&packs[1], one).unwrap();
+    let second = between.node(&there).await;
+    let failed = second.pull(&PullRequest::new(vm("v2"))).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Damaged);
+    there.assert_empty();
+}
+
+#[tokio::test]
+async fn stored_bytes_that_changed_are_not_published() {
+    let between = Between::directories();
+    let here = Place::new();
+    let machine = Machine::new(&here);
+    let store = between.node(&here).await;
+    store
+        .snapshot(&machine.request("v1").local(true))
+        .await
+        .unwrap();
+    overwrite(&pack_files(&here)[0], 20, b"wrong");
+    let failed = store.push(&PushRequest::new(vm("v1"))).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Damaged);
+    assert!(between.packs().is_empty());
+}
+
+#[tokio::test]
+async fn a_version_is_taken_unless_it_has_the_same_files() {
+    let between = Between::directories();
+    let (here, there) = (Place::new(), Place::new());
+    let mut machine = Machine::new(&here);
+    let first = between.node(&here).await;
+    let taken = take(&first, &machine, "v1").await;
+    // The same files in another store, whose pack is another: other compression.
+    let second = between.node(&there).await;
+    let again = machine
+        .request("v1")
+        .local(true)
+        .compression(snapshotter::Compression::None);
+    second.snapshot(&again).await.unwrap();
+    let pushed = second.push(&PushRequest::new(vm("v1"))).await.unwrap();
+    assert_eq!(pushed.publication.manifest_digest, taken.manifest_digest);
+    assert_eq!(pushed.publication.sent_blobs, 0);
+    assert_eq!(between.packs().len(), 1);
+    // Other files.
+    machine.works(&[1]);
+    let other = Place::new();
+    let third = between.node(&other).await;
+    let request = machine.request("v1").local(true);
+    third.snapshot(&request).await.unwrap();
+    let refused = third.push(&PushRequest::new(vm("v1"))).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(between.packs().len(), 1);
+    let forced = third
+        .push(&PushRequest::new(vm("v1")).force(true))
+        .await
+        .unwrap();
+    assert_eq!(forced.publication.sent_blobs, 1);
+    let empty = Place::new();
+    let output = empty.fresh();
+    restore(&between.node(&empty).await, "v1", &output).await;
+    assert_is(&machine, &output);
+}
+
+// What was seen a while ago is believed to be there; one is looked for, and tells of a bucket that was emptied.
+#[tokio::test]
+async fn what_a_bucket_lost_is_sent_again() {
+    let between = Between::directories();
+    let here = Place::new();
+    let mut machine = Machine::new(&here);
+    let store = between.node(&here).await;
+    for step in 1..4 {
+        machine.works(&[step]);
+        take(&store, &machine, &format!("v{step}")).await;
+    }
+    for pack in between.packs() {
+        fs::remove_file(pack).unwrap();
+    }
+    machine.works(&[7]);
+    let taken = take(&store, &machine, "v4").await;
+    assert_eq!(taken.publication.unwrap().sent_blobs, 4);
+    // One that is not looked for: only who asks for all finds out.
+    let lost = &between.packs()[1];
+    fs::remove_file(lost).unwrap();
+    let pushed = store
+        .push(&PushRequest::new(vm("v4")).verify(true))
+        .await
+        .unwrap();
+    assert_eq!(
+        (pushed.publication.sent_blobs, pushed.verified_blobs),
+        (1, 4)
+    );
+    assert!(lost.exists());
+}
+
+/// What the last publication of a chain of so many asked for, and how many packs it sent.
+async fn requests(steps: u64) -> Option<(Vec<String>, u64)> {
+    let between = Between::registry_and_bucket()?;
+    let (server, s3) = &between.servers;
+    let (server, s3) = (server.as_ref().unwrap(), s3.as_ref().unwrap());
+    let address = server.url().strip_prefix("http://").unwrap().parse();
+    let to_registry = Weather::before(address.unwrap(), |_| Act::Pass);
+    let to_bucket = Weather::before(s3.address(), |_| Act::Pass);
+    let registry = Registry::new(to_registry.endpoint(), "snapshots");
+    let mut content = between.content.clone();
+    content.endpoint = Some(to_bucket.endpoint());
+    let here = Place::new();
+    let mut machine = Machine::new(&here);
+    let store = here
+        .open_with(|config| config.registry(registry).content(content))
+        .await;
+    let (mut sent, mut before) = (0, (0, 0));
+    for step in 1..=steps {
+        machine.works(&[step]);
+        before = (to_registry.asked().len(), to_bucket.asked().len());
+        let taken = take(&store, &machine, &format!("v{step}")).await;
+        sent = taken.publication.unwrap().sent_blobs;
+    }
+    let (registry, bucket) = (to_registry.asked(), to_bucket.asked());
+    let asked = registry[before.0..].iter().chain(&bucket[before.1..]);
+    let asked = asked.map(|one| format!("{} {}", one.method, one.target));
+    Some((asked.collect(), sent))
+}
+
+#[tokio::test]
+async fn a_publication_asks_as_little_at_generation_forty_as_at_the_second() {
+    let Some((early, _)) = requests(2).await else {
+        return;
+    };
+    let Some((late, sent)) = requests(40).await else {
+        return;
+    };
+    assert_eq!(sent, 1);
+    assert!(late.len() <= 12, "{late:#?}");
+    assert!(late.len() <= early.len(), "{early:#?} {late:#?}");
+}
+
+#[tokio::test]
+async fn what_is_elsewhere_may_go_here_and_comes_back() {
+    for between in Between::all() {
+        let here = Place::new();
+        let mut machine = Machine::new(&here);
+        let store = between.node(&here).await;
+        take(&store, &machine, "v1").await;
+        machine.works(&[2]);
+        take(&store, &machine, "v2").await;
+        let everything = GcRequest::new()
+            .max_bytes(0)
+            .min_retention_period(std::time::Duration::ZERO);
+        let collected = store.gc(&everything).await.unwrap();
+        assert_eq!(collected.released.len(), 2, "{collected:?}");
+        assert!(pack_files(&here).is_empty());
+        let output = here.fresh();
+        let given = restore(&store, "v2", &output).await;
+        assert_eq!(given.fetched_blobs, 2);
+        assert_is(&machine, &output);
+    }
+}
+
+#[tokio::test]
+async fn what_has_gone_elsewhere_stays_here() {
+    let between = Between::directories();
+    let here = Place::new();
+    let machine = Machine::new(&here);
+    let store = between.node(&here).await;
+    take(&store, &machine, "v1").await;
+    fs::write(between.content.root.join("packs/other"), "").unwrap();
+    fs::remove_file(&between.packs()[0]).unwrap();
+    let everything = GcRequest::new()
+        .max_bytes(0)
+        .min_retention_period(std::time::Duration::ZERO);
+    let collected = store.gc(&everything).await.unwrap();
+    assert_eq!(collected.released, []);
+    assert_eq!(collected.kept.unconfirmed, 1, "{collected:?}");
+    restore(&store, "v1", &here.fresh()).await;
+}
+
+#[tokio::test]
+async fn what_the_registry_says_is_shown() {
+    let between = Between::directories();
+    let here = Place::new();
+    let machine = Machine::new(&here);
+    let store = between.node(&here).await;
+    take(&store, &machine, "v1").await;
+    let there = store.inspect_remote(&vm("v1")).await.unwrap();
+    let here = store.inspect(&vm("v1")).await.unwrap();
+    assert_eq!(there.files, here.files);
+    assert_eq!(there.annotations, here.annotations);
+    assert!(between.place.path("layouts").exists());
+}
+
+#[tokio::test]
+async fn a_lost_catalog_is_rebuilt_from_the_registry() {
+    let between = Between::directories();
+    let here = Place::new();
+    let machine = Machine::new(&here);
+    let store = between.node(&here).await;
+    take(&store, &machine, "v1").await;
+    store.close().await.unwrap();
+    fs::remove_dir_all(here.root().join("metadata")).unwrap();
+    let config = snapshotter::Config::new(here.root())
+        .registry(between.registry.clone())
+        .content(between.content.clone());
+    let report = Snapshotter::rebuild(&config, &snapshotter::RebuildRequest::new())
+        .await
+        .unwrap();
+    assert_eq!(report.snapshots.len(), 1, "{report:?}");
+    let store = between.node(&here).await;
+    let output = here.fresh();
+    let given = restore(&store, "v1", &output).await;
+    assert_eq!(given.fetched_blobs, 0);
+    assert_is(&machine, &output);
+    assert_sound(&store).await;
+    let inodes: Vec<u64> = pack_files(&here)
+        .iter()
+        .map(|pack| fs::metadata(pack).unwrap().ino())
+        .collect();
+    assert_eq!(inodes.len(), 1);
+}

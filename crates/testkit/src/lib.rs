@@ -21,6 +21,7 @@
 //! Linux only. It knows nothing of the library that it tests: what it says about a directory comes
 //! from the kernel alone.
 
+pub mod buckets;
 pub mod child;
 pub mod compare;
 #[cfg(feature = "dragonfly")]

@@ -30,7 +30,7 @@ impl Key {
     /// The one without which `[content]` means nothing.
     pub const CONTENT: &Self = &KEYS[27];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[44];
+    pub const DRAGONFLY: &Self = &KEYS[47];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {

@@ -235,6 +235,24 @@ pub const KEYS: &[Key] = &[
         "The token of a temporary key; of azblob, a SAS token."
     ),
     key!(
+        "content.server_side_encryption",
+        Text,
+        content.server_side_encryption,
+        "How S3 encrypts what is written: AES256, aws:kms or aws:kms:dsse; else as the bucket says."
+    ),
+    key!(
+        "content.kms_key_id",
+        Text,
+        content.kms_key_id,
+        "The key for aws:kms; else the account's own."
+    ),
+    key!(
+        "content.storage_class",
+        Text,
+        content.storage_class,
+        "The S3 storage class of what is written; not GLACIER or DEEP_ARCHIVE, which cannot be read at once."
+    ),
+    key!(
         "content.credential_path",
         File,
         content.credential_path,

@@ -22,7 +22,7 @@ use crate::limit::Limit;
 use crate::lock::lock;
 use crate::registry::{Layers, Repository, StoredLayer, TagOrDigest};
 use crate::store::Store;
-use crate::transport::{ContentTransport, Existing, Presence};
+use crate::transport::{ContentTransport, Existing, Presence, look_first};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::format::Format;
@@ -221,7 +221,7 @@ impl Publishing<'_> {
         self.activity.check()?;
         let map = self.store.extents(blob)?;
         let (object, size) = (object(blob, &map), map.stream_size());
-        let there = wait(&|| self.activity.check(), transport.size(object))?;
+        let there = wait(&|| self.activity.check(), look_first(&**transport, object))?;
         // Looked at before the file is opened: most of a second checkpoint is there already.
         let is_there = there == Presence::Size(size);
         if there != Presence::Unknown {

@@ -5,6 +5,8 @@ mod bucket;
 mod directory;
 #[cfg(all(feature = "dragonfly", feature = "object-storage-s3"))]
 mod dragonfly;
+#[cfg(feature = "object-storage-s3")]
+mod field;
 #[cfg(feature = "_opendal")]
 mod providers;
 #[cfg(feature = "object-storage-s3")]

@@ -26,11 +26,11 @@ impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];
     /// The one without which `[registry]` means nothing.
-    pub const REGISTRY: &Self = &KEYS[14];
+    pub const REGISTRY: &Self = &KEYS[16];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[27];
+    pub const CONTENT: &Self = &KEYS[29];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[47];
+    pub const DRAGONFLY: &Self = &KEYS[49];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {

@@ -60,6 +60,18 @@ pub const KEYS: &[Key] = &[
         "Lets read-only restores that differ in the modification time alone share one inode."
     ),
     key!(
+        "limit_upload",
+        Bytes,
+        config.limit_upload,
+        "How many bytes of contents a second are sent at most: \"10MiB\"."
+    ),
+    key!(
+        "limit_download",
+        Bytes,
+        config.limit_download,
+        "How many are fetched at most."
+    ),
+    key!(
         "gc.interval",
         Duration,
         config.gc.interval,

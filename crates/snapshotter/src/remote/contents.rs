@@ -15,7 +15,7 @@ pub(super) struct Contents {
     pub(super) transport: Arc<dyn ContentTransport>,
     /// The place itself, where the way there is through somebody's cache.
     pub(super) direct: Option<Arc<dyn ContentTransport>>,
-    layers: Layers,
+    pub(super) layers: Layers,
 }
 
 impl Contents {
@@ -65,7 +65,7 @@ impl Remote {
     }
 }
 
-fn layers(manifest: &Manifest) -> Layers {
+pub(super) fn layers(manifest: &Manifest) -> Layers {
     let layers = manifest.layers.iter().map(|layer| {
         let (sha256, size) = (layer.sha256, layer.size);
         (

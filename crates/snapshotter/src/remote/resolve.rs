@@ -42,6 +42,8 @@ pub(super) fn resolve(
         .with_reference(reference)
     })?;
     let parsed = parse_manifest(&found.bytes, reference)?;
+    let (config, size) = (parsed.config, parsed.config_size);
+    tracing::info!("GET list of files {config}, {size} bytes");
     let repository = remote.repository(reference)?;
     let name = (parsed.config, parsed.config_size);
     let document = match store {

@@ -9,7 +9,7 @@ use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -22,7 +22,9 @@ use super::Tuning;
 use super::answers::{Wanted, hides_an_error, length, refused};
 #[cfg(feature = "object-storage-oss")]
 use super::keys::Signing;
-use crate::http::{Attempts, Broken, Incoming, Outgoing, Settings, asked_for, client, may_pass};
+use crate::http::{
+    Attempts, Broken, Incoming, Outgoing, Settings, asked_for, client, may_pass, told,
+};
 use crate::pace::Pace;
 use crate::patience::{Patience, Progress, Stuck};
 use crate::transport::config::Content;
@@ -75,8 +77,21 @@ impl Http {
         *request.uri_mut() = parts.uri.clone();
         *request.headers_mut() = parts.headers.clone();
         let request = reqwest::Request::try_from(request).map_err(failed)?;
-        let answer = progress.watch(self.client.execute(request)).await;
-        Ok(answer.map_err(stuck_error)?.map_err(failed)?.into())
+        let started = Instant::now();
+        let answer = match progress.watch(self.client.execute(request)).await {
+            Ok(answer) => answer.map_err(failed),
+            Err(stuck) => Err(stuck_error(stuck)),
+        };
+        let answer = answer.map(Response::from);
+        let error = answer.as_ref().map_err(Error::message);
+        told(
+            &parts.method,
+            &parts.uri.to_string(),
+            started,
+            &error,
+            |answer| answer.status(),
+        );
+        answer
     }
 
     /// The answer to one attempt, and whether there should be another one.
@@ -162,8 +177,11 @@ impl HttpTransport for Http {
             if !may_pass || attempts.are_over() {
                 return outcome.map(|attempt| attempt.answer);
             }
-            drop(outcome);
-            attempts.wait(asked).await;
+            let why = match outcome {
+                Ok(attempt) => format!("the server answers {}", attempt.answer.status()),
+                Err(error) => error.message().to_owned(),
+            };
+            attempts.wait(asked, &why).await;
         }
     }
 }

@@ -72,7 +72,7 @@ impl ObjectStorage {
             if looks.are_over() {
                 return Err(untaken(object, &self.place, found, size));
             }
-            looks.wait(None).await;
+            looks.wait(None, &"what was sent is not there yet").await;
         }
     }
 

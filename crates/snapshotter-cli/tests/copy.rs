@@ -10,7 +10,7 @@ use support::Place;
 fn two_ends() -> Place {
     let place = Place::new();
     for (end, provider) in [("near", "fs"), ("far", "registry")] {
-        fs::create_dir(place.path(&format!("{end}-objects"))).unwrap();
+        fs::create_dir(place.path(format!("{end}-objects"))).unwrap();
         let dir = place.path("").display().to_string();
         let dir = dir.trim_end_matches('/');
         let root = match provider {
@@ -20,7 +20,7 @@ fn two_ends() -> Place {
         let text = format!(
             "[registry]\nendpoint = \"oci-layout:{dir}/{end}\"\nnamespace = \"team\"\n[content]\nprovider = \"{provider}\"\n{root}"
         );
-        fs::write(place.path(&format!("{end}.toml")), text).unwrap();
+        fs::write(place.path(format!("{end}.toml")), text).unwrap();
     }
     let args = [
         "snapshot",

@@ -33,6 +33,7 @@ pub mod golden;
 pub mod http;
 pub mod lease;
 mod mapped;
+pub mod moto;
 pub mod mount;
 pub mod prng;
 pub mod proxy;

@@ -7,6 +7,8 @@ mod directory;
 mod dragonfly;
 #[cfg(feature = "object-storage-s3")]
 mod field;
+#[cfg(feature = "object-storage-s3")]
+mod moto;
 #[cfg(feature = "_opendal")]
 mod providers;
 #[cfg(feature = "object-storage-s3")]

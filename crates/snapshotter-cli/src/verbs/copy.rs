@@ -20,8 +20,8 @@ use crate::settings::Settings;
 
 /// Copies snapshots from one registry and place of contents to others
 ///
-/// Each end is a configuration file, of which [registry] and [content] count; SNAPSHOTTER_* variables do not, since nothing
-/// would say which end they are for. No store is needed: contents go through memory, are verified on the way, and what is
+/// Each end is a configuration file, of which [registry] and [content] count; SNAPSHOTTER_* variables and --env-file do not: nothing
+/// says which end they are for. No store is needed: contents go through memory, are verified on the way, and what is
 /// there already is not sent.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\

@@ -15,7 +15,7 @@ pub(crate) struct Failure {
 
 impl Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        f.write_str(&self.error.line())
     }
 }
 
@@ -69,7 +69,7 @@ impl Attempts {
         let Some(again) = again.filter(|_| !self.are_over()) else {
             return Err(error);
         };
-        self.wait(again.after, &error).await;
+        self.wait(again.after, &error.line()).await;
         Ok(())
     }
 

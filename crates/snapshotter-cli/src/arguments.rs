@@ -250,6 +250,7 @@ pub enum Command {
     List(verbs::list::Args),
     Inspect(verbs::inspect::Args),
     Diff(verbs::diff::Args),
+    Convert(verbs::convert::Args),
     #[command(visible_alias = "rm")]
     Remove(verbs::remove::Args),
     Verify(verbs::verify::Args),

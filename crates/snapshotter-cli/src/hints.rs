@@ -15,6 +15,17 @@ pub fn reference(text: &str, command: &str) -> Result<Reference> {
     })
 }
 
+/// Reads what something new is to be called, which has a version and no digest.
+pub fn new_reference(text: &str, command: &str) -> Result<Reference> {
+    let reference = reference(text, command)?;
+    if reference.version().is_some() && reference.manifest_digest().is_none() {
+        return Ok(reference);
+    }
+    let what =
+        format!("{reference} has a manifest digest, which a new snapshot only gets by being taken");
+    Err(Failure::invalid(what).with_hint("write NAME:VERSION"))
+}
+
 fn meant(text: &str, command: &str, error: &ReferenceError) -> String {
     let lower = text.to_lowercase();
     match error {

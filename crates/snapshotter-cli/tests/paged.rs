@@ -111,6 +111,77 @@ fn settings_say_how_snapshots_are_taken_and_flags_win() {
 }
 
 #[test]
+fn a_snapshot_is_converted_there_and_back() {
+    let place = two().set("SNAPSHOTTER_SNAPSHOT_FRAME_PAGES", "4");
+    let convert = |from: &str, to: &str, more: &[&str]| {
+        let args = ["convert", from, to, "--json"];
+        place.run(args.iter().chain(more)).succeeded().json()
+    };
+    let files = convert("vm:v2", "vm:v2-files", &["--format", "v1"]);
+    assert_eq!((&files["format"], files.get("packs")), (&"v1".into(), None));
+    assert!(files["publication"].is_null());
+    let source = files["source"].as_str().unwrap();
+    assert!(source.starts_with("vm:v2@sha256:"), "{source}");
+    let how = ["--format", "v2", "--compression", "none"];
+    let pages = convert("vm:v2-files", "vm:v2-pages", &how);
+    assert_eq!(
+        (&pages["format"], &pages["packs"]),
+        (&"v2".into(), &1.into())
+    );
+    assert!(pages["parent"].is_null());
+    let differs = |from: &str, to: &str| {
+        let json = place.run(["diff", from, to, "--json"]).succeeded().json();
+        json["changed"].as_array().unwrap().len()
+    };
+    assert_eq!(differs("vm:v2", "vm:v2-pages"), 0);
+    let again = ["convert", "vm:v2", "vm:v2-files", "--format", "v1"];
+    let refused = place.run(again).exited(4);
+    assert!(refused.err.contains("--force"), "{refused:#?}");
+    let text = place.run(again.iter().chain(&["--force"])).succeeded();
+    assert!(text.out.contains("converted from vm:v2"), "{text:#?}");
+    place.run(["convert", "vm:v2", "vm:x"]).exited(2);
+    let absent = ["convert", "vm:v9", "vm:x", "--format", "v1"];
+    assert!(place.run(absent).exited(3).err.contains("versions of vm"));
+    let wrong = place.set("SNAPSHOTTER_SNAPSHOT_FRAME_PAGES", "8");
+    wrong.run(["list"]).exited(2);
+}
+
+#[test]
+fn a_difference_says_what_it_left_to_the_parent() {
+    let place = two();
+    let listed = place.run(["inspect", "vm:v2", "--json"]).succeeded().json();
+    let parent = format!("vm:v2@{}", listed["manifestDigest"].as_str().unwrap());
+    let length = fs::metadata(place.path("vm/memory")).unwrap().len();
+    let memory = fs::File::create(place.path("vm/memory")).unwrap();
+    memory.set_len(length).unwrap();
+    memory.write_all_at(&[8; 4096], 8192).unwrap();
+    let args = |version: &str, parent: &str| {
+        let args = [
+            "snapshot", version, "vm", "--format", "v2", "--parent", parent,
+        ];
+        let args = args.into_iter().chain(["--diff", "memory"]);
+        args.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let json = args("vm:v3", &parent)
+        .into_iter()
+        .chain(["--json".to_owned()]);
+    let json = place.run(json).succeeded().json();
+    assert_eq!(json["changedPages"], 1);
+    // Ten pages, of which one is not inherited.
+    assert_eq!(json["inheritedBytes"], 9 * 4096);
+    place.run(["restore", "vm:v3", "out"]).succeeded();
+    let out = fs::read(place.path("out/memory")).unwrap();
+    assert_eq!((out[8192], out[100], out.len() as u64), (8, 7, length));
+    let text = place.run(args("vm:v4", &parent)).succeeded();
+    assert!(text.out.contains("which was not read"), "{text:#?}");
+    let refused = place.run(args("vm:v5", "vm:v2")).exited(2);
+    assert!(
+        refused.err.contains("named with its digest"),
+        "{refused:#?}"
+    );
+}
+
+#[test]
 fn lists_and_details_know_the_format() {
     let place = two();
     let listed = place.run(["list", "--json"]).succeeded().json();

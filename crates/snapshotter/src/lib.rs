@@ -55,6 +55,7 @@ mod activity;
 mod catalog;
 mod config;
 mod confirmation;
+mod convert;
 mod diagnose;
 mod format;
 mod fs;
@@ -110,6 +111,7 @@ pub mod hook {
 }
 
 pub use config::{Cache, Config, Durability, Gc};
+pub use convert::{ConvertReport, ConvertRequest};
 pub use diagnose::{Diagnosis, OutputDiagnosis};
 pub use format::content::ContentId;
 pub use format::pack::PackId;
@@ -132,8 +134,8 @@ pub use remote::{
 };
 pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
 pub use snapshot::{
-    Compression, EntryKind, File, Format, PagedReport, ParentChoice, ParentChosen, ParentReport,
-    PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest,
+    Compression, EntryKind, File, Format, FramePages, PagedReport, ParentChoice, ParentChosen,
+    ParentReport, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest,
 };
 pub use snapshotter::Snapshotter;
 #[cfg(feature = "registry")]

@@ -2,6 +2,7 @@
 //! leave out what its call gathered.
 
 use crate::activity::Report;
+use crate::convert::ConvertReport;
 use crate::diagnose::Diagnosis;
 use crate::gc::{GcReport, UsageDetails};
 use crate::inspect::{ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
@@ -34,6 +35,12 @@ macro_rules! have_none {
             }
         }
     )*};
+}
+
+impl Report for ConvertReport {
+    fn carry(&mut self, warnings: Vec<Warning>) {
+        self.snapshot.carry(warnings);
+    }
 }
 
 have_warnings!(

@@ -138,3 +138,41 @@ fn a_restored_directory_knows_where_it_is_from() {
     assert_eq!(counts(&report).2, 1);
     handle.close().unwrap();
 }
+
+/// Frames of four pages after frames of sixteen and before them: which a pack has, the pack says.
+#[test]
+fn a_chain_mixes_packs_with_frames_of_four_and_of_sixteen() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let mut random = Prng::new(3);
+    let file = memory(&source.join("memory"), 500, &mut random);
+    let handle = Handle::open(&dir.path().join("root")).unwrap();
+    for (number, frame_pages) in [16, 4, 16, 4].into_iter().enumerate() {
+        // Whole frames, and a last one that is not.
+        for at in 100 * number as u64..100 * number as u64 + 37 {
+            file.write_all_at(&page(&mut random), at * 4096).unwrap();
+        }
+        let request = paged("vm", &format!("v{number}"), &source);
+        let frame_pages = frame_pages.to_string().parse().unwrap();
+        let report = handle.snapshot(&request.frame_pages(frame_pages)).unwrap();
+        assert_eq!(report.paged.unwrap().packs, number as u64 + 1);
+        let output = dir.path().join("output");
+        handle.restore(&format!("vm:v{number}"), &output).unwrap();
+        assert_same(&source, &output);
+        fs::remove_dir_all(&output).unwrap();
+    }
+    // The footer of each pack says it.
+    let packs = handle.inspect("vm:v3").unwrap().packs;
+    let content = dir.path().join("root/storage/content/blake3/0000");
+    let frame_pages = packs.iter().map(|pack| {
+        let name = pack.id.to_string().replace("blake3:", "") + ".pack";
+        let bytes = fs::read(content.join(name)).unwrap();
+        let footer = &bytes[bytes.len() - 80..];
+        u32::from_le_bytes(footer[8..12].try_into().unwrap())
+    });
+    let mut frame_pages: Vec<_> = frame_pages.collect();
+    frame_pages.sort_unstable();
+    assert_eq!(frame_pages, [4, 4, 16, 16]);
+    handle.assert_clean();
+}

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of the library, the lowest first: each may import those before it.
-const ROOMS: [&str; 31] = [
+const ROOMS: [&str; 32] = [
     "lock",
     "words",
     "format",
@@ -32,6 +32,7 @@ const ROOMS: [&str; 31] = [
     "remote",
     "snapshot",
     "restore",
+    "convert",
     "rebuild",
     "verify",
     "gc",

@@ -26,11 +26,11 @@ impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];
     /// The one without which `[registry]` means nothing.
-    pub const REGISTRY: &Self = &KEYS[14];
+    pub const REGISTRY: &Self = &KEYS[16];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[27];
+    pub const CONTENT: &Self = &KEYS[29];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[44];
+    pub const DRAGONFLY: &Self = &KEYS[46];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
@@ -79,8 +79,8 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use snapshotter::{
-        Compression, Config, ContentProvider, Credentials, Durability, Format, ParentChoice,
-        SharedWith,
+        Compression, Config, ContentProvider, Credentials, Durability, Format, FramePages,
+        ParentChoice, SharedWith,
     };
 
     use std::time::Duration;
@@ -130,6 +130,7 @@ mod tests {
             Shape::Format => Value::Format(Format::V2),
             Shape::Parent => Value::Parent(ParentChoice::Latest),
             Shape::Compression => Value::Compression(Compression::Zstd(7)),
+            Shape::FramePages => Value::FramePages(FramePages::Four),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `[snapshot]`: what snapshots are taken as where no flag says it, and how such values are written.
 
-use snapshotter::{Compression, Format, ParentChoice, SnapshotRequest};
+use snapshotter::{Compression, Format, FramePages, ParentChoice, SnapshotRequest};
 
 /// The defaults of a snapshot.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +11,8 @@ pub struct Snapshots {
     pub parent: ParentChoice,
     /// How its pages are compressed.
     pub compression: Compression,
+    /// How many pages are compressed together.
+    pub frame_pages: FramePages,
     /// Memory for finding pages again.
     pub index_bytes: u64,
 }
@@ -23,6 +25,7 @@ impl Default for Snapshots {
             format: request.format,
             parent: request.parent,
             compression: request.compression,
+            frame_pages: request.frame_pages,
             index_bytes: request.index_bytes,
         }
     }

@@ -361,6 +361,12 @@ pub const KEYS: &[Key] = &[
         "How pages of format v2 are compressed: \"none\", or \"zstd:\" and a level from 1 to 19."
     ),
     key!(
+        "snapshot.frame_pages",
+        FramePages,
+        snapshot.frame_pages,
+        "How many pages of format v2 are compressed together: 16, or 4 for packs that are to be read a page here and a page there."
+    ),
+    key!(
         "snapshot.index_bytes",
         Bytes,
         snapshot.index_bytes,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use snapshotter::{
-    Compression, ContentProvider, Credentials, Durability, Format, ParentChoice, SharedWith,
+    Compression, ContentProvider, Credentials, Durability, Format, FramePages, ParentChoice,
+    SharedWith,
 };
 
 use super::snapshots::{compression_text, parent_text, parse_parent};
@@ -49,6 +50,8 @@ pub enum Shape {
     Parent,
     /// none, or zstd and a level.
     Compression,
+    /// 16 or 4.
+    FramePages,
 }
 
 /// A key's value. Empty text is none.
@@ -88,6 +91,8 @@ pub enum Value {
     Parent(ParentChoice),
     /// See [`Shape::Compression`].
     Compression(Compression),
+    /// See [`Shape::FramePages`].
+    FramePages(FramePages),
 }
 
 const PROVIDERS: [ContentProvider; 8] = [
@@ -119,6 +124,7 @@ impl Shape {
             Self::Format => "\"v1\" or \"v2\"",
             Self::Parent => "\"origin\", \"latest\" or \"none\"",
             Self::Compression => "\"none\", or \"zstd:\" and a level from 1 to 19",
+            Self::FramePages => "16 or 4",
         }
     }
 
@@ -149,6 +155,7 @@ impl Shape {
             Self::Format => text.parse().ok().map(Value::Format),
             Self::Parent => parse_parent(text).map(Value::Parent),
             Self::Compression => text.parse().ok().map(Value::Compression),
+            Self::FramePages => text.parse().ok().map(Value::FramePages),
         }
     }
 
@@ -165,7 +172,10 @@ impl Shape {
     }
 
     fn is_bare(self) -> bool {
-        matches!(self, Self::Count | Self::Percent | Self::Switch)
+        matches!(
+            self,
+            Self::Count | Self::Percent | Self::Switch | Self::FramePages
+        )
     }
 }
 
@@ -308,6 +318,7 @@ impl Value {
             Self::Format(format) => format.as_str().to_owned(),
             Self::Parent(parent) => parent_text(parent),
             Self::Compression(compression) => compression_text(*compression),
+            Self::FramePages(pages) => pages.count().to_string(),
         }
     }
 
@@ -341,7 +352,9 @@ impl Value {
     /// As it is written in a configuration file.
     pub fn toml(&self) -> String {
         match self {
-            Self::Count(_) | Self::Percent(_) | Self::Switch(_) => self.shown(),
+            Self::Count(_) | Self::Percent(_) | Self::Switch(_) | Self::FramePages(_) => {
+                self.shown()
+            }
             _ => format!("{:?}", self.shown()),
         }
     }
@@ -358,6 +371,7 @@ impl Serialize for Value {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Count(count) => count.serialize(serializer),
+            Self::FramePages(pages) => pages.count().serialize(serializer),
             Self::Percent(percent) => percent.serialize(serializer),
             Self::Switch(switch) => switch.serialize(serializer),
             Self::Secret(_) => serializer.serialize_none(),

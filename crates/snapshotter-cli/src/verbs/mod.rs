@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod config;
+pub mod convert;
 pub mod df;
 pub mod diff;
 pub mod doctor;
@@ -31,6 +32,7 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Pull(args) => pull::run(context, &args),
         Command::List(args) => list::run(context, &args),
         Command::Inspect(args) => inspect::run(context, &args),
+        Command::Convert(args) => convert::run(context, &args),
         Command::Diff(args) => diff::run(context, &args),
         Command::Remove(args) => remove::run(context, &args),
         Command::Verify(args) => verify::run(context, &args),

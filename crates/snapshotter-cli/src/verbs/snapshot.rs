@@ -24,7 +24,7 @@ use crate::output::Page;
 use crate::output::human::{bytes, count};
 use crate::output::json::{Relative, Warning};
 use crate::settings::Snapshots;
-use taken::Taken;
+pub use taken::Taken;
 
 /// Takes a snapshot of files and calls it NAME:VERSION
 ///
@@ -46,6 +46,8 @@ Examples:
       is not published, though a registry is configured
   snapshotter snapshot vm:v5 /run/vm --format v2
       stores only the pages that changed since /run/vm was restored or taken in this format
+  snapshotter snapshot vm:v6 /run/vm --format v2 --parent vm:v5@sha256:… --diff memory
+      `memory` has the pages that changed since vm:v5, as a virtual machine's monitor writes them
   find . -name '*.img' -print0 | snapshotter snapshot images:v1 . --files-from0 -
       what another program found")]
 pub struct Args {
@@ -87,6 +89,12 @@ pub struct Args {
     /// same name. Packs of a parent hold pages that it had and this one has not: `none` is for what leaves your hands.
     #[arg(long, value_name = "PARENT", value_parser = said::<ParentChoice>)]
     parent: Option<ParentChoice>,
+    /// Take this file as a difference: data are pages that changed, holes are as the parent has them
+    ///
+    /// Needs `--format v2` and `--parent NAME:VERSION@sha256:…`, a file of the same size there, and ext4, XFS, btrfs or tmpfs.
+    /// May be given more than once, beside PATHs.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    diff: Vec<PathBuf>,
     /// How to compress the pages of format v2: none, or zstd:1 to zstd:19 [default: zstd:1]
     #[arg(long, value_name = "HOW", value_parser = said::<Compression>)]
     compression: Option<Compression>,
@@ -102,7 +110,7 @@ pub struct Args {
 }
 
 /// Reads what the library reads.
-fn said<T: FromStr<Err = snapshotter::Error>>(text: &str) -> Result<T, String> {
+pub fn said<T: FromStr<Err = snapshotter::Error>>(text: &str) -> Result<T, String> {
     text.parse()
         .map_err(|error: snapshotter::Error| error.to_string())
 }
@@ -188,22 +196,32 @@ impl Args {
         Ok(paths)
     }
 
+    /// All that is taken; differences are a part of what is taken else.
+    fn files(&self, paths: &[PathBuf]) -> Result<Vec<File>> {
+        let diff = |path: &PathBuf| hints::relative(path, &self.base_dir, "BASE_DIR");
+        let diffs: Vec<_> = self.diff.iter().map(diff).collect::<Result<_>>()?;
+        let whole = paths.iter().filter(|path| !diffs.contains(path));
+        let mut files: Vec<_> = whole.map(File::new).collect();
+        if paths.is_empty() && !diffs.is_empty() {
+            files.push(File::new("."));
+        }
+        files.extend(diffs.iter().map(|path| File::new(path).diff(true)));
+        Ok(files)
+    }
+
     fn request(self, paths: &[PathBuf], defaults: &Snapshots) -> Result<SnapshotRequest> {
         let command = "snapshot NAME:VERSION BASE_DIR";
-        let reference = hints::reference(&self.reference, command)?;
-        let (Some(version), None) = (reference.version(), reference.manifest_digest()) else {
-            return Err(Failure::invalid(format!(
-                "{reference} has a manifest digest, which a new snapshot only gets by being taken"
-            ))
-            .with_hint("write NAME:VERSION"));
-        };
+        let reference = hints::new_reference(&self.reference, command)?;
+        let version = reference.version().unwrap_or_default();
+        let files = self.files(paths)?;
         let mut request = SnapshotRequest::new(reference.name(), version, self.base_dir)
-            .files(paths.iter().map(File::new))
+            .files(files)
             .force(self.force)
             .local(self.local)
             .format(self.format.unwrap_or(defaults.format))
             .parent(self.parent.unwrap_or_else(|| defaults.parent.clone()))
             .compression(self.compression.unwrap_or(defaults.compression))
+            .frame_pages(defaults.frame_pages)
             .index_bytes(defaults.index_bytes)
             .link_mode(self.link_mode.into());
         request.read_only = self.read_only;
@@ -247,7 +265,8 @@ fn one_file(file: &Path) -> String {
     format!("{} {name}", directory.unwrap_or(Path::new(".")).display())
 }
 
-fn exists(failure: Failure) -> Failure {
+/// Says what to do where a version is there already.
+pub fn exists(failure: Failure) -> Failure {
     failure.with_hint("choose another version, or replace this one with --force")
 }
 

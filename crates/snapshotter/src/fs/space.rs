@@ -108,6 +108,21 @@ pub(crate) fn is_ext4(file: &impl AsFd) -> bool {
     magic(file).is_ok_and(|magic| magic == EXT4)
 }
 
+/// Why holes of a file are not told page by page; `None`: they are.
+pub(crate) fn hides_pages(file: &impl AsFd) -> io::Result<Option<&'static str>> {
+    const TMPFS: u64 = 0x0102_1994;
+    const KNOWN: [u64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, TMPFS];
+    let stat = rustix::fs::fstatfs(file)?;
+    let magic = magic(file)?;
+    // Where there are huge pages, this is as long as they are.
+    let huge = magic == TMPFS && rustix::fs::fstat(file)?.st_blksize > 4096;
+    Ok(match magic {
+        magic if !KNOWN.contains(&magic) => Some("it is not on ext4, XFS, btrfs or tmpfs"),
+        _ if stat.f_bsize > 4096 || huge => Some("its filesystem has blocks above 4 KiB"),
+        _ => None,
+    })
+}
+
 /// Whether a directory is on a filesystem that writes elsewhere what is overwritten, and so needs space for it: btrfs.
 /// `false` where that cannot be told.
 pub(crate) fn copies_on_write(dir: &Dir) -> bool {

@@ -225,7 +225,8 @@ pub(crate) fn inspect(store: &Store, reference: &Reference) -> Result<SnapshotDe
     read.map_err(|error| error.with_reference(reference))
 }
 
-fn annotations(manifest: &[u8]) -> Result<BTreeMap<String, String>> {
+/// What a manifest notes, the format's own notes included.
+pub(crate) fn annotations(manifest: &[u8]) -> Result<BTreeMap<String, String>> {
     match AnyManifest::parse(manifest) {
         Ok(manifest) => Ok(manifest.into_annotations()),
         Err(error) => {

@@ -11,7 +11,7 @@ pub use details::{
     FileDetails, PackDetails, PathDetails, PublishedAt, SnapshotDetails, SnapshotState,
     SnapshotSummary, SymlinkDetails,
 };
-pub(crate) use details::{document, inspect, time};
+pub(crate) use details::{annotations, document, inspect, time};
 
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};

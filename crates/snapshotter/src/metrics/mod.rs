@@ -69,6 +69,8 @@ pub enum Operation {
     Push,
     /// `Snapshotter::pull`
     Pull,
+    /// [`Snapshotter::convert`](crate::Snapshotter::convert)
+    Convert,
     /// [`Snapshotter::remove`](crate::Snapshotter::remove)
     Remove,
     /// [`Snapshotter::verify`](crate::Snapshotter::verify)
@@ -79,11 +81,12 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Snapshot,
         Self::Restore,
         Self::Push,
         Self::Pull,
+        Self::Convert,
         Self::Remove,
         Self::Verify,
         Self::Gc,
@@ -97,6 +100,7 @@ impl Operation {
             Self::Restore => "restore",
             Self::Push => "push",
             Self::Pull => "pull",
+            Self::Convert => "convert",
             Self::Remove => "remove",
             Self::Verify => "verify",
             Self::Gc => "gc",

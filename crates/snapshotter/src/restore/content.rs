@@ -10,7 +10,7 @@ use crate::words::relpath::RelPath;
 
 /// Where a file's bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Blob {
         digest: Digest,
         checksum: Option<Checksum>,
@@ -44,7 +44,7 @@ pub(super) fn of_blobs(document: Document) -> Document<Content> {
 }
 
 /// One of format v2. A second name has the pages of the first.
-pub(super) fn of_pages(document: PagedDocument) -> Document<Content> {
+pub(crate) fn of_pages(document: PagedDocument) -> Document<Content> {
     let places = document.places();
     let places: HashMap<RelPath, u64> = places
         .map(|(file, pages)| (file.path.clone(), pages.start))

@@ -15,6 +15,8 @@ mod preview;
 mod request;
 mod written;
 
+pub(crate) use content::{Content, of_pages};
+pub(crate) use pages::Packs;
 pub use preview::RestorePlan;
 pub(crate) use preview::run as preview;
 pub use request::{RestoreReport, RestoreRequest};
@@ -25,10 +27,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use base::Bases;
-use content::Content;
 use directories::OutputDir;
 use early::EarlyFiles;
-use pages::Packs;
 use plan::{Plan, Selection};
 
 use crate::activity::Activity;
@@ -39,13 +39,12 @@ use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
 use crate::limit::Limits;
 use crate::remote::{self, Fetched, Flights, Remote};
-use crate::store::{Operation, Recipient, Store, now};
+use crate::store::{Operation, Recipient, Store};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::format::Format;
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::WarningKind;
-use crate::words::reference::Reference;
 
 /// What a restore works with.
 struct Context<'a> {
@@ -284,10 +283,7 @@ impl Call<'_> {
             let found = self.store.catalog.read(|txn| txn.resolve(reference))?;
             return Ok((found, Fetched::default(), None));
         };
-        match (
-            lease(self.store, operation, &self.request.reference),
-            &self.remote,
-        ) {
+        match (operation.find(&self.request.reference), &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
                 let selection = Selection::new(&self.request.paths)?;
                 let mode = self.request.link_mode;
@@ -337,18 +333,6 @@ fn not_fetched_again(error: &Error, why: Error) -> Error {
         Some(path) => said.with_path(path),
         None => said,
     }
-}
-
-/// Finds a snapshot, which cannot go away from then on while this call runs.
-fn lease(store: &Store, operation: &Operation, reference: &Reference) -> Result<Snapshot> {
-    store.with_slice(|| {
-        store.catalog.write(Sync::Normal, |txn| {
-            let snapshot = txn.resolve(reference)?;
-            operation.lease(txn, snapshot.id)?;
-            txn.touch(snapshot.id, now())?;
-            Ok(snapshot)
-        })
-    })
 }
 
 /// A snapshot that this call leases already.

@@ -26,7 +26,7 @@ const TOGETHER: usize = 32;
 
 /// The packs that a snapshot names, open, and its map.
 #[derive(Debug)]
-pub(super) struct Packs<'s> {
+pub(crate) struct Packs<'s> {
     pub(super) store: &'s Store,
     packs: Vec<PackReader>,
     map: Map,
@@ -68,7 +68,7 @@ impl<'s> Packs<'s> {
     ///
     /// # Errors
     /// `Damaged` where one is missing or is not what the document says.
-    pub(super) fn open(store: &'s Store, document: &PagedDocument) -> Result<Self> {
+    pub(crate) fn open(store: &'s Store, document: &PagedDocument) -> Result<Self> {
         let packs = document.packs.iter().map(|named| store.read_pack(named.id));
         let packs: Vec<PackReader> = packs.collect::<Result<_>>()?;
         let layouts: Vec<_> = packs.iter().map(PackReader::layout).collect();
@@ -91,7 +91,7 @@ impl<'s> Packs<'s> {
     }
 
     /// Bytes of data in a file of this size, whose first page is this one.
-    pub(super) fn data_size(&self, first: u64, size: u64) -> u64 {
+    pub(crate) fn data_size(&self, first: u64, size: u64) -> u64 {
         let mapped: u64 = self
             .map
             .range(range(first, size))
@@ -104,7 +104,7 @@ impl<'s> Packs<'s> {
     ///
     /// # Errors
     /// `Damaged` where a pack does not have them; the pack is marked then.
-    pub(super) fn fill(
+    pub(crate) fn fill(
         &self,
         file: &File,
         first: u64,

@@ -362,10 +362,13 @@ impl<'a> Capture<'a> {
 
     fn attempt(&self, index: usize, how: How) -> Result<Attempt<'a>> {
         let planned = &self.files[index];
-        let reading = match Opened::open(self.context, &planned.path)? {
+        let mut reading = match Opened::open(self.context, &planned.path)? {
             Ok(opened) => Reading::new(self, index, opened),
             Err(gone) => return Ok(Attempt::Gone(gone)),
         };
+        if let Some(slot) = reading.opened.slot.take() {
+            return reading.by_taking(slot);
+        }
         if how.to_end || reading.opened.goes_beyond()? {
             return reading.by_reading_to_end();
         }

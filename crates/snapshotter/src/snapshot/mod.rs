@@ -2,6 +2,7 @@
 
 mod capture;
 mod describe;
+mod from_document;
 mod globs;
 mod opened;
 mod pages;
@@ -12,11 +13,14 @@ mod selection;
 mod walk;
 mod words;
 
+pub(crate) use from_document::{Material, from_document, plan_of};
+pub(crate) use opened::{Contents, Given};
 pub use pages::{PagedReport, ParentChosen, ParentReport};
 pub(crate) use plan::run as plan;
 pub use plan::{EntryKind, PlannedEntry, SnapshotPlan};
 pub use request::{File, SnapshotReport, SnapshotRequest};
-pub use words::{Compression, Format, ParentChoice};
+pub(crate) use walk::Plan;
+pub use words::{Compression, Format, FramePages, ParentChoice};
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -45,6 +49,8 @@ pub(crate) struct Context<'a> {
     pub(crate) limit: &'a Limit,
     pub(crate) activity: &'a Activity,
     pub(crate) base: &'a Dir,
+    /// Where the files are instead.
+    pub(crate) contents: Option<&'a dyn Contents>,
     pub(crate) link_mode: LinkMode,
     pub(crate) durable: bool,
 }
@@ -61,6 +67,7 @@ pub(crate) fn run(
     let started = Instant::now();
     let reference = request.reference()?;
     check_annotations(&request.annotations)?;
+    pages::check_request(request)?;
     store.catalog.require_writable()?;
     if let Some(remote) = remote.filter(|_| !request.force) {
         // Before anything is read: what is taken there cannot be published.
@@ -79,13 +86,15 @@ pub(crate) fn run(
         limit: &limit,
         activity,
         base: &base,
+        contents: None,
         link_mode: request.link_mode,
         // What is elsewhere too need not be waited for.
         durable: durability == Durability::Full && remote.is_none(),
     };
     // What is to be published is kept until it is.
     let ends = remote.is_none().then_some(&operation);
-    let taken = complete(&context, snapshot, ends, request)
+    let taken = walk::plan(&context, request)
+        .and_then(|plan| complete(&context, snapshot, ends, request, plan))
         .map_err(|error| error.with_reference(&reference))?;
     match remote {
         // The disk is the publication's for now.
@@ -133,11 +142,11 @@ fn complete(
     snapshot: i64,
     ends: Option<&Operation>,
     request: &SnapshotRequest,
+    mut plan: Plan,
 ) -> Result<Taken> {
     if request.format == Format::V2 {
-        return pages::complete(context, snapshot, ends, request);
+        return pages::complete(context, snapshot, ends, request, plan);
     }
-    let mut plan = walk::plan(context, request)?;
     context.activity.tell(|| Event::Planned {
         files: plan.files.len() as u64,
         bytes: plan.allocated(),
@@ -195,7 +204,10 @@ fn finish(
         request,
     } = *pending;
     let reference = request.reference()?;
-    let directory = DirectoryId::of(context.base)?;
+    let directory = match context.contents {
+        Some(_) => None,
+        None => DirectoryId::of(context.base)?,
+    };
     let synced = if context.durable {
         store.make_durable(snapshot, on_disk)?
     } else {

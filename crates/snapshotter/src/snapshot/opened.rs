@@ -1,4 +1,5 @@
-//! A file of a plan, opened, and the looks before and after it is read.
+//! A file of a plan, opened, and the looks before and after it is read. Mostly it is beneath the base directory; where the
+//! snapshot is made of another one, somebody gives it.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -6,17 +7,39 @@ use std::path::PathBuf;
 use super::Context;
 use crate::fs::dir::Kind;
 use crate::fs::{Stat, attributes, beneath, end};
+use crate::store::Slot;
 use crate::words::entry::Attributes;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::relpath::RelPath;
 
+/// Gives the files of a plan that are in no directory.
+pub(crate) trait Contents: Sync {
+    /// The file of a path.
+    ///
+    /// # Errors
+    /// `Damaged` where its bytes are not what they were.
+    fn open(&self, path: &RelPath) -> Result<Given<'_>>;
+}
+
+/// A file that nobody writes, with the right bytes in it.
+#[derive(Debug)]
+pub(crate) struct Given<'s> {
+    pub(crate) file: File,
+    /// Its name in staging, if it was made for this.
+    pub(crate) slot: Option<Slot<'s>>,
+    /// Those of the snapshot's file, which are not the given one's.
+    pub(crate) attributes: Attributes,
+}
+
 /// An opened source file and the first look at it.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct Opened<'s> {
     pub(super) file: File,
     pub(super) before: Stat,
     pub(super) attributes: Attributes,
     pub(super) path: PathBuf,
+    /// Its name in staging, if it may be kept as it is.
+    pub(super) slot: Option<Slot<'s>>,
 }
 
 /// What two looks at a file tell of what was read between them.
@@ -28,9 +51,12 @@ pub(super) enum Looks {
     Changed,
 }
 
-impl Opened {
+impl<'s> Opened<'s> {
     /// Opens it and takes the first look; an error inside says that it is not there any more, or no regular file.
-    pub(super) fn open(context: &Context<'_>, path: &RelPath) -> Result<Result<Self>> {
+    pub(super) fn open(context: &Context<'s>, path: &RelPath) -> Result<Result<Self>> {
+        if let Some(contents) = context.contents {
+            return Self::given(contents.open(path)?, path).map(Ok);
+        }
         let activity = context.activity;
         let wanted = || activity.advance(0);
         let opened = beneath::open_file(context.base, path, &wanted);
@@ -53,7 +79,19 @@ impl Opened {
             before,
             attributes,
             path,
+            slot: None,
         }))
+    }
+
+    fn given(given: Given<'s>, path: &RelPath) -> Result<Self> {
+        let path = path.as_path().to_owned();
+        Ok(Self {
+            before: Stat::of_file(&given.file).at("examine", &path)?,
+            file: given.file,
+            attributes: given.attributes,
+            path,
+            slot: given.slot,
+        })
     }
 
     /// Whether it has bytes after the end that its size tells, and that is still its size.

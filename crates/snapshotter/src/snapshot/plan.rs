@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Context, SnapshotRequest, open_base, walk};
+use super::{Context, SnapshotRequest, open_base, pages, walk};
 use crate::activity::Activity;
 use crate::limit::Limits;
 use crate::store::Store;
@@ -90,6 +90,7 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<SnapshotPlan> {
     let reference = request.reference()?;
+    pages::check_request(request)?;
     let base = open_base(store, &request.base_dir)?;
     let exists = store.catalog.read(|txn| txn.find(&reference))?.is_some();
     let context = Context {
@@ -97,6 +98,7 @@ pub(crate) fn run(
         limit: &limits.of_device(base.device()?),
         activity,
         base: &base,
+        contents: None,
         link_mode: request.link_mode,
         durable: false,
     };

@@ -35,11 +35,11 @@ const IN_MEMORY: u64 = 16 << 10;
 pub(super) struct Reading<'c, 'a> {
     capture: &'c Capture<'a>,
     index: usize,
-    pub(super) opened: Opened,
+    pub(super) opened: Opened<'a>,
 }
 
 impl<'c, 'a> Reading<'c, 'a> {
-    pub(super) fn new(capture: &'c Capture<'a>, index: usize, opened: Opened) -> Self {
+    pub(super) fn new(capture: &'c Capture<'a>, index: usize, opened: Opened<'a>) -> Self {
         Self {
             capture,
             index,
@@ -111,6 +111,18 @@ impl<'c, 'a> Reading<'c, 'a> {
         };
         let staged = self.staged(ingest, Placement::Hardlink, synced);
         Ok(Some(judge(staged, &before, &after)))
+    }
+
+    /// Makes a file that was made for this the blob.
+    pub(super) fn by_taking(&self, slot: crate::store::Slot<'a>) -> Result<Attempt<'a>> {
+        let file = &self.opened.file;
+        let map = self.map(file, &self.opened.before)?;
+        let Some(hashes) = self.read(&map, Output::None)? else {
+            return Ok(Attempt::Changed);
+        };
+        let probe = self.probe(file, &map)?;
+        let staged = self.finish_slot(slot, file, hashes, map, probe, Placement::Copy)?;
+        Ok(Attempt::Same(staged))
     }
 
     /// Copies all that it gives and then hashes the copy: nobody can say how long it is, nor that it has holes.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pages::PagedReport;
-use super::words::{Compression, Format, ParentChoice};
+use super::words::{Compression, Format, FramePages, ParentChoice};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
 use crate::words::placement::{LinkMode, Placements};
@@ -55,6 +55,9 @@ pub struct SnapshotRequest {
     pub parent: ParentChoice,
     /// How pages of format v2 are compressed. Default `zstd:1`.
     pub compression: Compression,
+    /// How many pages of format v2 are compressed together. Default 16; 4 for packs that are to be read a page here and a page
+    /// there. The parent's packs may have the other.
+    pub frame_pages: FramePages,
     /// Memory for finding pages again that moved, in bytes: 26 for each page of the parent that is not zero, and for each
     /// one that is stored. Beyond it such pages are stored again. Default 256 MiB.
     pub index_bytes: u64,
@@ -81,6 +84,10 @@ pub struct File {
     /// The caller's promise that the file's bytes will not be changed in place any more. It is then hardlinked instead
     /// of copied, in and out, and all restores of it share one inode and page cache.
     pub read_only: bool,
+    /// The file is a difference: its data are pages that changed since the parent, zeros among them, and its holes are as the
+    /// parent has them. A virtual machine's monitor writes such files. Of format v2, and only where the parent is named with
+    /// its digest, has the file in the same size, and the filesystem tells holes page by page; else it is refused.
+    pub diff: bool,
 }
 
 impl File {
@@ -90,6 +97,7 @@ impl File {
         Self {
             relative_path: relative_path.into(),
             read_only: false,
+            diff: false,
         }
     }
 
@@ -97,6 +105,13 @@ impl File {
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// Sets [`diff`](Self::diff).
+    #[must_use]
+    pub fn diff(mut self, diff: bool) -> Self {
+        self.diff = diff;
         self
     }
 }
@@ -121,6 +136,7 @@ impl SnapshotRequest {
             format: Format::default(),
             parent: ParentChoice::default(),
             compression: Compression::default(),
+            frame_pages: FramePages::default(),
             index_bytes: INDEX_BYTES,
             annotations: BTreeMap::new(),
             #[cfg(feature = "registry")]
@@ -192,6 +208,13 @@ impl SnapshotRequest {
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
+        self
+    }
+
+    /// Sets [`frame_pages`](Self::frame_pages).
+    #[must_use]
+    pub fn frame_pages(mut self, frame_pages: FramePages) -> Self {
+        self.frame_pages = frame_pages;
         self
     }
 

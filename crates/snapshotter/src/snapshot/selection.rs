@@ -8,28 +8,44 @@ use crate::fs::Dir;
 use crate::words::error::{Error, Result};
 use crate::words::relpath::{RelPath, is_base};
 
-/// The requested paths and the promise made for each. The base directory itself is `None`.
+/// What a request says of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Said {
+    read_only: bool,
+    diff: bool,
+}
+
+/// The requested paths and what is said of each. The base directory itself is `None`.
 #[derive(Debug, Default)]
-pub(super) struct Selection(BTreeMap<Option<RelPath>, bool>);
+pub(super) struct Selection(BTreeMap<Option<RelPath>, Said>);
 
 impl Selection {
     pub(super) fn new(files: &[File]) -> Result<Self> {
         let mut selected = BTreeMap::new();
         for file in files {
             let path = selected_path(file)?;
-            match selected.insert(path, file.read_only) {
-                Some(other) if other != file.read_only => {
-                    return Err(Error::invalid(format!(
-                        "files lists {} both as read-only and as writable",
-                        file.relative_path.display()
-                    ))
-                    .with_path(&file.relative_path));
-                }
-                _ => {}
-            }
+            let said = Said {
+                read_only: file.read_only,
+                diff: file.diff,
+            };
+            let Some(other) = selected.insert(path, said).filter(|other| *other != said) else {
+                continue;
+            };
+            let both = if other.read_only == said.read_only {
+                "as a difference and as a whole"
+            } else {
+                "as read-only and as writable"
+            };
+            let path = &file.relative_path;
+            let text = format!("files lists {} both {both}", path.display());
+            return Err(Error::invalid(text).with_path(path));
         }
         if selected.is_empty() {
-            selected.insert(None, false);
+            let said = Said {
+                read_only: false,
+                diff: false,
+            };
+            selected.insert(None, said);
         }
         Ok(Self(selected))
     }
@@ -56,14 +72,20 @@ impl Selection {
     pub(super) fn read_only(&self, path: &RelPath) -> bool {
         let mut at = Some(path.clone());
         loop {
-            if let Some(read_only) = self.0.get(&at) {
-                return *read_only;
+            if let Some(said) = self.0.get(&at) {
+                return said.read_only;
             }
             match at {
                 Some(path) => at = path.parent(),
                 None => return false,
             }
         }
+    }
+
+    /// The paths that are said to be differences.
+    pub(super) fn diffs(&self) -> impl Iterator<Item = &RelPath> {
+        let diffs = self.0.iter().filter(|(_, said)| said.diff);
+        diffs.filter_map(|(path, _)| path.as_ref())
     }
 
     /// Whether a path was asked for by name, and not for being in a directory.

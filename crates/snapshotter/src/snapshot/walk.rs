@@ -30,14 +30,14 @@ pub(super) const IN_PARTS: &str = "take several snapshots, each of a part";
 
 /// What a snapshot consists of, each list in the byte order of its paths.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub(super) files: Vec<PlannedFile>,
     pub(super) directories: Vec<DirectoryEntry>,
     pub(super) symlinks: Vec<SymlinkEntry>,
     pub(super) whiteouts: Vec<WhiteoutEntry>,
     pub(super) selection: Selection,
     /// The inodes with several names, by their numbers.
-    inodes: Vec<(u64, u64)>,
+    pub(super) inodes: Vec<(u64, u64)>,
 }
 
 /// A regular file: one inode. There may be a million of them.
@@ -47,6 +47,8 @@ pub(super) struct PlannedFile {
     /// Its further names in the snapshot.
     pub(super) others: Vec<RelPath>,
     pub(super) read_only: bool,
+    /// Its holes are as the parent has them.
+    pub(super) diff: bool,
     /// Holes included, in bytes.
     pub(super) size: u64,
     /// What it occupies on its disk, in bytes.
@@ -56,6 +58,19 @@ pub(super) struct PlannedFile {
 }
 
 impl PlannedFile {
+    /// One that a document lists, with so many bytes of data.
+    pub(super) fn of<C>(entry: &FileEntry<C>, data: u64) -> Self {
+        Self {
+            path: entry.path.clone(),
+            others: Vec::new(),
+            read_only: entry.read_only,
+            diff: false,
+            size: entry.size,
+            allocated: data,
+            inode: None,
+        }
+    }
+
     /// It under its first name alone; `left` gets its other names, as a file of their own.
     pub(super) fn only(mut self, left: &mut Vec<Self>) -> Self {
         let mut others = std::mem::take(&mut self.others).into_iter();
@@ -121,6 +136,7 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
     plan.symlinks.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.whiteouts.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     join_hardlinks(&mut plan.files);
+    mark_diffs(&mut plan)?;
     Ok(plan)
 }
 
@@ -288,6 +304,7 @@ impl Walk<'_> {
             path: entry.path,
             others: Vec::new(),
             read_only: entry.read_only,
+            diff: false,
             size: stat.size,
             allocated: stat.allocated,
             inode,
@@ -370,6 +387,19 @@ pub(super) fn vanished(
 /// Whether a directory could not be listed because it has no name any more.
 fn is_removed(error: &Error, dir: &Dir) -> bool {
     error.kind() == ErrorKind::NotFound && error.path() == Some(dir.path())
+}
+
+/// Says of the files that are differences that they are.
+fn mark_diffs(plan: &mut Plan) -> Result<()> {
+    for path in plan.selection.diffs() {
+        let is_it = |file: &&mut PlannedFile| file.path == *path || file.others.contains(path);
+        let Some(file) = plan.files.iter_mut().find(is_it) else {
+            let text = format!("{path} is said to be a difference, and no file of it is taken");
+            return Err(Error::invalid(text).with_path(path.as_path()));
+        };
+        file.diff = true;
+    }
+    Ok(())
 }
 
 /// What is at a path below the base directory, and its parent, opened.

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use crate::format::pack;
+pub use crate::format::pack::FramePages;
 use crate::words::error::{Error, Result};
 pub use crate::words::format::Format;
 use crate::words::reference::Reference;
@@ -60,6 +61,20 @@ impl FromStr for ParentChoice {
                 Error::invalid(format!("parent: {error}"))
                     .with_hint("a parent is NAME:VERSION, origin, latest or none")
             }),
+        }
+    }
+}
+
+impl FromStr for FramePages {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "4" => Ok(Self::Four),
+            "16" => Ok(Self::Sixteen),
+            _ => Err(Error::invalid(format!(
+                "\"{text}\" is no number of pages of a frame: 16, or 4"
+            ))),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a handle does with the snapshots of its own store.
 
 use super::Snapshotter;
+use crate::convert::{self, ConvertReport, ConvertRequest};
 use crate::inspect::{self, ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary};
 use crate::metrics::Operation;
 use crate::restore::{self, RestorePlan, RestoreReport, RestoreRequest};
@@ -103,6 +104,43 @@ impl Snapshotter {
                 metrics.blob_misses += report.fetched_blobs;
             });
             Ok(report)
+        })
+        .await
+    }
+
+    /// Keeps a snapshot in another format too, under a name of its own: the same files with the same bytes and attributes. It needs
+    /// no privileges, restores nothing, and leaves the old snapshot as it is. The new one is here alone; `push` publishes it.
+    ///
+    /// Both formats keep the same, but for one thing: zeros that were written are a hole in format v2.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("vm"))?;
+    /// # std::fs::write(dir.path().join("vm/memory"), "bytes")?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// # snapshotter.snapshot(&snapshotter::SnapshotRequest::new("vm", "v1", dir.path().join("vm"))).await?;
+    /// use snapshotter::{ConvertRequest, Format};
+    ///
+    /// let request = ConvertRequest::new("vm:v1".parse()?, "vm", "v1-pages", Format::V2);
+    /// let report = snapshotter.convert(&request).await?;
+    /// assert_eq!(report.snapshot.files, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` for a snapshot that is not here; `AlreadyExists` when the new version exists; `InvalidInput` where it is of that
+    /// format already; `Damaged`, with the path, for a file whose stored bytes have changed or gone; `NoSpace`; `Unsupported`
+    /// beyond the format's limits.
+    #[tracing::instrument(skip_all, fields(reference = %request.reference, name = request.name, version = request.version))]
+    pub async fn convert(&self, request: &ConvertRequest) -> Result<ConvertReport> {
+        let request = request.clone();
+        self.counted(Operation::Convert, move |inner, store, activity| {
+            let durability = inner.config.durability;
+            convert::run(store, &inner.snapshots, durability, &request, activity)
         })
         .await
     }

@@ -195,7 +195,8 @@ impl Store {
         Ok(good)
     }
 
-    pub(super) fn is_right(
+    /// Whether a blob's file has its bytes. All of them are read.
+    pub(crate) fn is_right(
         &self,
         blob: &Blob,
         map: &ExtentMap,

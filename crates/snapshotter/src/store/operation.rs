@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{Store, now};
-use crate::catalog::{Sync, Txn};
+use crate::catalog::{Snapshot, Sync, Txn};
 use crate::words::error::Result;
 use crate::words::reference::Reference;
 
@@ -68,6 +68,18 @@ impl Operation {
     /// Keeps a snapshot, and with it its blobs, until the operation ends.
     pub(crate) fn lease(&self, txn: &Txn<'_>, snapshot: i64) -> Result<()> {
         txn.insert_lease(&self.owner, self.number, snapshot)
+    }
+
+    /// Finds a snapshot, which cannot go away from then on until the operation ends.
+    pub(crate) fn find(&self, reference: &Reference) -> Result<Snapshot> {
+        self.store.with_slice(|| {
+            self.store.catalog.write(Sync::Normal, |txn| {
+                let snapshot = txn.resolve(reference)?;
+                self.lease(txn, snapshot.id)?;
+                txn.touch(snapshot.id, now())?;
+                Ok(snapshot)
+            })
+        })
     }
 
     /// Makes the pending snapshot that keeps what is taken in, leased: it goes with the operation unless it has become

@@ -64,6 +64,13 @@ impl Handle {
         self.runtime.block_on(self.snapshotter.restore(request))
     }
 
+    pub fn convert(
+        &self,
+        request: &snapshotter::ConvertRequest,
+    ) -> Result<snapshotter::ConvertReport, Error> {
+        self.runtime.block_on(self.snapshotter.convert(request))
+    }
+
     pub fn remove(&self, reference: &str) -> Result<snapshotter::RemoveReport, Error> {
         let reference = reference.parse().expect("a reference");
         self.runtime.block_on(self.snapshotter.remove(&reference))

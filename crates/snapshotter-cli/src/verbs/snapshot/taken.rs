@@ -101,6 +101,7 @@ struct Paged {
     changed_bytes: u64,
     reused_pages: u64,
     reused_bytes: u64,
+    inherited_bytes: u64,
     stored_pages: u64,
     packs: u64,
 }
@@ -121,6 +122,7 @@ impl Paged {
             changed_bytes: report.changed_bytes,
             reused_pages: report.reused_pages,
             reused_bytes: report.reused_bytes,
+            inherited_bytes: report.inherited_bytes,
             stored_pages: report.stored_pages,
             packs: report.packs,
         }
@@ -132,6 +134,13 @@ impl Paged {
         match &self.parent {
             Some(parent) => writeln!(page.out, "  {changed} changed since {}", parent.shown())?,
             None => writeln!(page.out, "  {changed} of data, compared with no snapshot")?,
+        }
+        if self.inherited_bytes > 0 {
+            let inherited = bytes(self.inherited_bytes);
+            writeln!(
+                page.out,
+                "  {inherited} as the parent has it, which was not read"
+            )?;
         }
         writeln!(
             page.out,

@@ -86,6 +86,12 @@ impl Facts {
         Ok(all)
     }
 
+    /// What of annotations is the caller's, or may be: a time may have been noted by either.
+    pub fn callers(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        annotations.retain(|key, _| ![FILES, BYTES, PARENT].contains(&key.as_str()));
+        annotations
+    }
+
     /// What of them annotations say; what cannot be read is not said.
     pub fn of(annotations: &BTreeMap<String, String>) -> Self {
         let text = |key| annotations.get(key).map(String::as_str);

@@ -41,17 +41,20 @@ long_hash! {
     PackId, "blake3"
 }
 
-/// How many pages a data frame has, but for the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How many pages are compressed together. Whoever reads one of them reads them all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FramePages {
-    /// In packs that are read a page here and a page there.
+    /// For packs that are read a page here and a page there.
     Four,
-    /// In all others.
+    /// For all others: it compresses better.
+    #[default]
     Sixteen,
 }
 
 impl FramePages {
     /// As a number.
+    #[must_use]
     pub const fn count(self) -> u32 {
         match self {
             Self::Four => 4,
@@ -60,6 +63,7 @@ impl FramePages {
     }
 
     /// In bytes.
+    #[must_use]
     pub const fn bytes(self) -> usize {
         self.count() as usize * PAGE_BYTES
     }

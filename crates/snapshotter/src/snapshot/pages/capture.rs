@@ -39,6 +39,8 @@ pub(super) struct Captured {
     pub(super) digests: u64,
     /// How many of its pages the parent has at the same place.
     pub(super) same_pages: u64,
+    /// How many of those nobody read.
+    pub(super) inherited: u64,
 }
 
 /// What all rounds share.
@@ -193,12 +195,13 @@ impl Round<'_, '_, '_> {
         let _turn = self.turn(number)?;
         let mut cutter = lock(&self.capture.cutter);
         for one in small {
-            let mut file = cutter.file(&self.files[one.number].path, one.size);
+            let mut file = cutter.file(&self.files[one.number], one.size);
             for page in one.pages.iter() {
                 cutter
                     .place(&mut file, page, &mut frames)
                     .at("store", self.path(one.number))?;
             }
+            cutter.end(&mut file).at("read", self.path(one.number))?;
             let captured = captured(one.attributes, one.size, file);
             self.take(one.number, captured, one.replaced);
         }
@@ -228,6 +231,7 @@ impl Round<'_, '_, '_> {
             let mut content = ContentHasher::new(whole.size);
             pages
                 .iter()
+                .filter_map(|(_, page)| page)
                 .for_each(|page| content.page(page.index, &page.digest));
             match self.judge(&whole, looks, content.finish())? {
                 Verdict::Again => {}
@@ -245,19 +249,23 @@ impl Round<'_, '_, '_> {
         }
     }
 
-    fn part(&self, number: u64, part: &Part, pages: &mut Pages) -> Result<Vec<Frame>> {
+    fn part(&self, number: u64, part: &Part<'_>, pages: &mut Pages) -> Result<Vec<Frame>> {
         let whole = &*part.of;
         let read = part.read(pages);
         let _turn = self.turn(number)?;
         let mut frames = Vec::new();
         let mut file = lock(&whole.pages);
         let mut cutter = lock(&self.capture.cutter);
-        let path = &self.files[whole.number].path;
-        let mut pages_of = file.take().unwrap_or_else(|| cutter.file(path, whole.size));
+        let planned = &self.files[whole.number];
+        let begin = || cutter.file(planned, whole.size);
+        let mut pages_of = file.take().unwrap_or_else(begin);
         if read.is_ok() && !pages_of.is_short() {
             for page in pages.iter() {
                 let placed = cutter.place(&mut pages_of, page, &mut frames);
                 placed.at("store", &whole.opened.path)?;
+            }
+            if part.is_last {
+                cutter.end(&mut pages_of).at("read", &whole.opened.path)?;
             }
             self.capture.context.activity.advance(pages.len()).ok();
         } else {
@@ -272,7 +280,7 @@ impl Round<'_, '_, '_> {
         Ok(frames)
     }
 
-    fn end(&self, whole: &Whole, mut pages: FilePages) -> Result<()> {
+    fn end(&self, whole: &Whole<'_>, mut pages: FilePages) -> Result<()> {
         let read = pages.short().map_or(Ok(()), Err);
         let Some(looks) = self.looks(whole, read)? else {
             return Ok(());
@@ -288,7 +296,7 @@ impl Round<'_, '_, '_> {
     }
 
     /// The look after reading. `None`: it ended before its size, which is still that, and is to be read until it ends.
-    fn looks(&self, whole: &Whole, read: io::Result<()>) -> Result<Option<Looks>> {
+    fn looks(&self, whole: &Whole<'_>, read: io::Result<()>) -> Result<Option<Looks>> {
         let looks = whole.opened.compare()?;
         match read {
             Ok(()) => Ok(Some(looks)),
@@ -304,7 +312,7 @@ impl Round<'_, '_, '_> {
     }
 
     /// Whether what was read is what the file was at some moment.
-    fn judge(&self, whole: &Whole, looks: Looks, content: ContentId) -> Result<Verdict> {
+    fn judge(&self, whole: &Whole<'_>, looks: Looks, content: ContentId) -> Result<Verdict> {
         let mut tries = lock(self.tries);
         let tries = tries.entry(whole.number).or_default();
         let is_again = match looks {
@@ -337,7 +345,7 @@ impl Round<'_, '_, '_> {
         Ok(Verdict::Again)
     }
 
-    fn is_replaced(&self, whole: &Whole) -> bool {
+    fn is_replaced(&self, whole: &Whole<'_>) -> bool {
         let planned = self.plan.identity(&self.files[whole.number]);
         planned.is_some_and(|planned| planned != whole.opened.before.identity())
     }
@@ -378,6 +386,7 @@ fn captured(attributes: Attributes, size: u64, pages: FilePages) -> Captured {
         map: pages.map,
         digests: pages.digests,
         same_pages: pages.same_pages,
+        inherited: pages.inherited,
     }
 }
 

@@ -6,12 +6,14 @@
 //! digest is: the index alone is not believed.
 
 use std::io;
+use std::ops::Range;
 
 use super::digests::Digests;
 use super::index::{Index, Known};
 use super::parent::{Parent, SamePlace};
 use crate::format::content::{ContentHasher, ContentId, PageDigest};
 use crate::format::map::{Extent, Map, MapError};
+use crate::snapshot::walk::PlannedFile;
 use crate::words::page::PAGE_BYTES;
 
 /// What is known of a file whose pages are being placed.
@@ -26,6 +28,12 @@ pub(super) struct FilePages {
     same: Option<SamePlace>,
     /// How many pages the parent has at the same place.
     pub(super) same_pages: u64,
+    /// What is left to take over unread, in the parent's page space.
+    inherits: Range<u64>,
+    /// Where its first page is there.
+    first: u64,
+    /// How many pages were taken over unread.
+    pub(super) inherited: u64,
     /// Why its pages are not all there.
     short: Option<io::Error>,
 }
@@ -107,9 +115,16 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    /// Begins a file of this size.
-    pub(super) fn file(&self, path: &crate::words::relpath::RelPath, size: u64) -> FilePages {
+    /// Begins a file of this size. What a difference does not have it takes over from the parent.
+    pub(super) fn file(&self, planned: &PlannedFile, size: u64) -> FilePages {
+        let path = &planned.path;
+        let inherits = self.parent.filter(|_| planned.diff);
+        let inherits = inherits.and_then(|parent| parent.pages_of(path));
+        let inherits = inherits.unwrap_or_default();
         FilePages {
+            first: inherits.start,
+            inherits,
+            inherited: 0,
             map: Map::default(),
             content: ContentHasher::new(size),
             digests: self.all.len(),
@@ -119,13 +134,46 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    /// Places the next page of a file. Frames that become full are appended to `full`.
+    /// Takes over what a difference does not have before a page, from where that was last done.
+    fn inherit(&mut self, file: &mut FilePages, before: u64) -> io::Result<()> {
+        let end = file.first.saturating_add(before).min(file.inherits.end);
+        let Some(parent) = self.parent.filter(|_| file.inherits.start < end) else {
+            return Ok(());
+        };
+        for (part, number) in parent.mapped(file.inherits.start..end) {
+            let start = part.start - file.first;
+            file.map.push(Extent { start, ..part }).map_err(in_map)?;
+            for page in 0..part.pages {
+                let digest = parent.next_digest(number + page)?;
+                file.content.page(start + page, &digest);
+                self.all.push(digest)?;
+            }
+            file.same_pages += part.pages;
+            file.inherited += part.pages;
+        }
+        file.inherits.start = end;
+        Ok(())
+    }
+
+    /// Ends a file: what is behind its last page is taken over too.
+    pub(super) fn end(&mut self, file: &mut FilePages) -> io::Result<()> {
+        self.inherit(file, u64::MAX)
+    }
+
+    /// Places the next page of a file that was read; nothing of one that is zero. Frames that become full are appended to
+    /// `full`.
     pub(super) fn place(
         &mut self,
         file: &mut FilePages,
-        page: Page<'_>,
+        (index, page): (u64, Option<Page<'_>>),
         full: &mut Vec<Frame>,
     ) -> io::Result<()> {
+        self.inherit(file, index)?;
+        let after = file.first.saturating_add(index).saturating_add(1);
+        file.inherits.start = file.inherits.start.max(after);
+        let Some(page) = page else {
+            return Ok(());
+        };
         let (pack, at) = self
             .find(file, &page)?
             .map_or_else(|| self.store(&page, full), Ok)?;

@@ -39,6 +39,8 @@ pub(super) struct Entries {
     pub(super) totals: Totals,
     /// Pages that the parent has at the same place.
     pub(super) same_pages: u64,
+    /// Those of them that nobody read.
+    pub(super) inherited: u64,
     pub(super) placements: Placements,
 }
 
@@ -77,6 +79,7 @@ pub(super) fn entries(plan: Plan, captured: Vec<Captured>) -> Result<Entries> {
         start = start.saturating_add(pages(file.size));
     }
     let same_pages = files.iter().map(|(_, file)| file.same_pages).sum();
+    let inherited = files.iter().map(|(_, file)| file.inherited).sum();
     let mut document = Document {
         files: Vec::with_capacity(files.len()),
         directories: plan.directories,
@@ -101,6 +104,7 @@ pub(super) fn entries(plan: Plan, captured: Vec<Captured>) -> Result<Entries> {
         digests,
         totals,
         same_pages,
+        inherited,
         placements,
     })
 }

@@ -4,6 +4,7 @@
 mod capture;
 mod cutter;
 mod describe;
+mod diff;
 mod digests;
 mod index;
 mod origin;
@@ -12,17 +13,18 @@ mod parent;
 mod report;
 mod source;
 
+pub(super) use diff::check_request;
 pub use report::{PagedReport, ParentChosen, ParentReport};
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::walk::Plan;
-use super::{Context, Description, Figures, Format, Pending, SnapshotRequest, Taken, finish, walk};
+use super::{Context, Description, Figures, Format, Pending, SnapshotRequest, Taken, finish};
 use crate::catalog::Sync;
 use crate::format::document::paged::{MAX_PACKS, MapPlace};
 use crate::format::map::Map;
-use crate::format::pack::{FrameEncoder, FramePages};
+use crate::format::pack::FrameEncoder;
 use crate::store::{Operation, Slot, pack_key};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -47,21 +49,22 @@ pub(super) fn complete(
     snapshot: i64,
     ends: Option<&Operation>,
     request: &SnapshotRequest,
+    mut plan: Plan,
 ) -> Result<Taken> {
-    let mut plan = walk::plan(context, request)?;
     let allocated = plan.allocated();
     context.activity.tell(|| Event::Planned {
         files: plan.files.len() as u64,
         bytes: allocated,
     });
-    let origin = origin::find(context, snapshot, request)?;
+    let origin = origin::find(context, snapshot, request, &plan)?;
+    diff::check_plan(&plan, origin.as_ref())?;
     let parent = origin.as_ref().map(|origin| &origin.parent);
     let mut index = Index::new(request.index_bytes);
     if let Some(parent) = parent {
         let staging = context.store.root.staging.path();
         parent.fill(&mut index).at("read", staging)?;
     }
-    let frame_pages = FramePages::Sixteen;
+    let frame_pages = request.frame_pages;
     let pack_pages = PACK_PAGES.max((allocated / 4096 / PACKS).next_power_of_two());
     let lists = [scratch(context)?, scratch(context)?];
     let capture = Capture {
@@ -117,6 +120,7 @@ fn end(
     let counts = Counts {
         pages: entries.digests.iter().map(|(_, pages)| pages).sum(),
         same: entries.same_pages,
+        inherited: entries.inherited,
         stored: cutter.stored(),
     };
     let list = list(context, cutter, &entries.digests)?;

@@ -7,23 +7,26 @@
 //! many, or twice the pages that it needs, the emptiest of them are given up: what is still needed of them is stored anew, of
 //! about half as many pages as changed.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
 use super::digests::{DigestReader, Digests};
-use super::parent::Parent;
+use super::parent::{Parent, Place};
 use super::report::ParentChosen;
 use crate::activity::Activity;
 use crate::catalog::{BlobState, DirectoryId, Snapshot, Sync};
 use crate::format::content::ContentHasher;
-use crate::format::document::paged::{PackEntry, PagedDocument};
+use crate::format::document::paged::{PackEntry, PagedDocument, PagedFile};
 use crate::format::map::Map;
+use crate::snapshot::walk::Plan;
 use crate::snapshot::{Context, Format, ParentChoice, SnapshotRequest};
 use crate::store::{Held, PageRecords, pack_key};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
 use crate::words::reference::Reference;
+use crate::words::relpath::RelPath;
 
 /// The snapshot that is started from.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ pub(super) fn find(
     context: &Context<'_>,
     snapshot: i64,
     request: &SnapshotRequest,
+    plan: &Plan,
 ) -> Result<Option<Origin>> {
     let Some(found) = choose(context, request)? else {
         return Ok(None);
@@ -51,7 +55,7 @@ pub(super) fn find(
         _ => ParentChosen::Origin,
     };
     let is_asked_for = chosen == ParentChosen::Given;
-    match open(context, snapshot, &found, chosen) {
+    match open(context, snapshot, &found, chosen, plan) {
         Ok(origin) => Ok(origin),
         Err(error) if is_no_use(&error) && !is_asked_for => {
             let_go(context, snapshot)?;
@@ -99,11 +103,12 @@ fn open(
     snapshot: i64,
     found: &Snapshot,
     chosen: ParentChosen,
+    plan: &Plan,
 ) -> Result<Option<Origin>> {
     let store = context.store;
     if found.format != Format::V2 {
         let text = format!(
-            "nothing is taken over from {}, which is of format v1",
+            "nothing is taken over from {}, which is of format v1; `convert` makes one of format v2 of it",
             found.reference
         );
         incomplete(context, text);
@@ -122,11 +127,21 @@ fn open(
         );
         incomplete(context, text);
     }
-    give_up(&mut given_up, &document.packs, &map);
-    let files = document.places();
-    let files = files
-        .map(|(file, pages)| (file.path.clone(), pages))
-        .collect();
+    let place = |(file, pages): (&PagedFile, _)| {
+        let size = file.size;
+        (file.path.clone(), Place { pages, size })
+    };
+    let files: HashMap<RelPath, Place> = document.places().map(place).collect();
+    let inherited = inherited(plan, &files, &map, given_up.len());
+    if given_up
+        .iter()
+        .zip(&inherited)
+        .any(|both| both == (&true, &true))
+    {
+        let text = "packs are not here or are bad that have what a difference does not";
+        return Err(Error::damaged(text));
+    }
+    give_up(&mut given_up, &document.packs, &map, &inherited);
     Ok(Some(Origin {
         reference: found.reference.clone(),
         manifest_digest: found.manifest_digest,
@@ -197,6 +212,18 @@ fn unobserved(context: &Context<'_>) -> Activity {
     Activity::new(Arc::clone(context.activity.cancelled()), None)
 }
 
+/// Which packs have pages that files take over unread: nobody has their bytes at hand to store them anew.
+fn inherited(plan: &Plan, files: &HashMap<RelPath, Place>, map: &Map, packs: usize) -> Vec<bool> {
+    let mut inherited = vec![false; packs];
+    let diffs = plan.files.iter().filter(|file| file.diff);
+    for place in diffs.filter_map(|file| files.get(&file.path)) {
+        for extent in map.range(place.pages.clone()) {
+            inherited[extent.pack as usize] = true;
+        }
+    }
+    inherited
+}
+
 /// More packs than this, and some are given up.
 const MANY: usize = 96;
 
@@ -208,7 +235,7 @@ const AT_LEAST: u64 = 256;
 
 /// Chooses packs whose pages are stored anew, because there are many or most of what is in them is needed no more: the
 /// emptiest first, of together at most half as many pages as the parent stored, which is about what changed.
-fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map) {
+fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map, kept: &[bool]) {
     let mut used = vec![0_u64; packs.len()];
     for extent in map.iter() {
         used[extent.pack as usize] += extent.pages;
@@ -224,7 +251,7 @@ fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map) {
     } else {
         AT_LEAST.max(changed / 2)
     };
-    let mut order: Vec<usize> = (0..packs.len()).collect();
+    let mut order: Vec<usize> = (0..packs.len()).filter(|pack| !kept[*pack]).collect();
     let share = |number: &usize| {
         u128::from(used[*number]) * 1_000_000 / u128::from(packs[*number].pages.max(1))
     };

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use super::digests::DigestReader;
 use super::index::{Index, Known};
 use crate::format::content::PageDigest;
-use crate::format::map::Map;
+use crate::format::map::{Extent, Map};
 use crate::lock::lock;
 use crate::words::relpath::RelPath;
 
@@ -24,7 +24,14 @@ pub(super) struct Parent {
     /// The digests of the mapped pages, in the order of the page space.
     digests: Mutex<DigestReader>,
     /// Where each file is in the page space.
-    files: HashMap<RelPath, Range<u64>>,
+    files: HashMap<RelPath, Place>,
+}
+
+/// Where a file is in the page space, and its size in bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) pages: Range<u64>,
+    pub(super) size: u64,
 }
 
 impl Parent {
@@ -32,10 +39,10 @@ impl Parent {
         map: Map,
         given_up: Vec<bool>,
         digests: std::fs::File,
-        files: HashMap<RelPath, Range<u64>>,
+        files: HashMap<RelPath, Place>,
     ) -> Self {
         let mut mapped = 0;
-        let before = |extent: crate::format::map::Extent| {
+        let before = |extent: Extent| {
             let before = mapped;
             mapped += extent.pages;
             before
@@ -88,9 +95,34 @@ impl Parent {
         is_there.then(|| (extent.pack, extent.page + within))
     }
 
+    /// The size of the file of this path, if there is one.
+    pub(super) fn size(&self, path: &RelPath) -> Option<u64> {
+        self.files.get(path).map(|place| place.size)
+    }
+
+    /// Where the file of this path is in the page space.
+    pub(super) fn pages_of(&self, path: &RelPath) -> Option<Range<u64>> {
+        self.files.get(path).map(|place| place.pages.clone())
+    }
+
+    /// What is mapped of these pages, ascending, with the number of each one's first among the mapped pages.
+    pub(super) fn mapped(&self, pages: Range<u64>) -> impl Iterator<Item = (Extent, u64)> + '_ {
+        let first = self.map.first_after(pages.start);
+        let parts = self.map.range(pages).zip(first..);
+        parts.filter_map(|(part, at)| {
+            let whole = self.map.get(at)?;
+            Some((part, self.ranks[at] + (part.start - whole.start)))
+        })
+    }
+
+    /// The digest of a mapped page, where those that follow it are asked for next.
+    pub(super) fn next_digest(&self, number: u64) -> io::Result<PageDigest> {
+        lock(&self.digests).get(number, self.mapped)
+    }
+
     /// For comparing the file of this path page by page, if there is one.
     pub(super) fn same_place(&self, path: &RelPath) -> Option<SamePlace> {
-        let range = self.files.get(path)?.clone();
+        let range = self.pages_of(path)?;
         Some(SamePlace {
             extent: self.map.first_after(range.start),
             range,

@@ -19,6 +19,8 @@ pub struct PagedReport {
     pub reused_pages: u64,
     /// The same in bytes, 4,096 a page.
     pub reused_bytes: u64,
+    /// Of files that are differences: what was taken over without being read, in bytes, 4,096 a page that is not zero.
+    pub inherited_bytes: u64,
     /// Pages in new packs.
     pub stored_pages: u64,
     /// Packs that the snapshot needs.
@@ -68,6 +70,8 @@ pub(super) struct Counts {
     /// At the same place in the parent.
     pub(super) same: u64,
     pub(super) stored: u64,
+    /// Of those at the same place, the ones that nobody read.
+    pub(super) inherited: u64,
 }
 
 impl PagedReport {
@@ -86,6 +90,7 @@ impl PagedReport {
             changed_bytes: bytes(changed),
             reused_pages: reused,
             reused_bytes: bytes(reused),
+            inherited_bytes: bytes(counts.inherited),
             stored_pages: counts.stored,
             packs: packs as u64,
         }

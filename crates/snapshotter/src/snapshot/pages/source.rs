@@ -7,14 +7,17 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 use super::super::Context;
+use super::super::capture::changed;
 use super::super::opened::Opened;
 use super::super::walk::PlannedFile;
 use super::cutter::{FilePages, Page};
+use super::diff;
 use crate::format::content::{PageDigest, page_digest};
 use crate::fs::place::{Writers, writers};
 use crate::fs::{end, scan};
 use crate::words::error::{At, Error, Result};
 use crate::words::page::{PAGE_BYTES, pages};
+use crate::words::relpath::RelPath;
 
 /// Pages of a piece.
 const PIECE_PAGES: u64 = 256;
@@ -27,18 +30,18 @@ const TOGETHER: usize = 64;
 
 /// What one thread reads at once.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(super) enum Piece<'s> {
     /// Small files, by their numbers.
     Small(Vec<usize>),
-    Part(Part),
+    Part(Part<'s>),
     /// A file that was to be read in parts and is not there any more.
     Gone(usize, Error),
 }
 
 /// Pages of a large file.
 #[derive(Debug)]
-pub(super) struct Part {
-    pub(super) of: Arc<Whole>,
+pub(super) struct Part<'s> {
+    pub(super) of: Arc<Whole<'s>>,
     runs: Vec<std::ops::Range<u64>>,
     /// No other one follows.
     pub(super) is_last: bool,
@@ -46,22 +49,24 @@ pub(super) struct Part {
 
 /// A file that is read to its end, by one thread or several.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct Whole<'s> {
     pub(super) number: usize,
-    pub(super) opened: Opened,
+    pub(super) opened: Opened<'s>,
     /// A copy, where the file does not tell how long it is.
     copy: Option<File>,
     pub(super) size: u64,
+    /// Its path, if it is a difference.
+    diff: Option<RelPath>,
     /// Somebody may write it by a mapping, and its times would not tell.
     pub(super) is_written: bool,
     /// What its pages have become so far.
     pub(super) pages: Mutex<Option<FilePages>>,
 }
 
-impl Whole {
+impl<'s> Whole<'s> {
     /// Opens a file; an error inside says that it has gone.
     pub(super) fn open(
-        context: &Context<'_>,
+        context: &Context<'s>,
         files: &[PlannedFile],
         number: usize,
         to_end: bool,
@@ -76,12 +81,16 @@ impl Whole {
         } else {
             (None, opened.before.size)
         };
+        if !diff::is_as_planned(&files[number], &opened, copy.is_some()) {
+            return Err(changed(&opened.path));
+        }
         let is_written = copy.is_none() && writers(&opened.file) == Writers::Some;
         Ok(Ok(Self {
             number,
             opened,
             copy,
             size,
+            diff: files[number].diff.then(|| files[number].path.clone()),
             is_written,
             pages: Mutex::default(),
         }))
@@ -95,6 +104,9 @@ impl Whole {
     pub(super) fn runs(&self) -> Result<Vec<std::ops::Range<u64>>> {
         let map =
             scan::extents(self.file(), self.size).at("find the extents of", &self.opened.path)?;
+        if let Some(path) = &self.diff {
+            diff::check_holes(path, &self.opened, &map)?;
+        }
         let mut runs: Vec<std::ops::Range<u64>> = Vec::new();
         for extent in map.extents() {
             let run = extent.offset / PAGE_BYTES as u64..pages(extent.end());
@@ -120,7 +132,7 @@ impl Whole {
 }
 
 /// It gives bytes that its size does not tell of, so only reading says how many there are.
-fn copy_to_end(context: &Context<'_>, opened: &Opened) -> Result<(File, u64)> {
+fn copy_to_end(context: &Context<'_>, opened: &Opened<'_>) -> Result<(File, u64)> {
     let (_slot, copy) = context.store.create_slot()?;
     let activity = context.activity;
     let copied = end::copy_to_end(&opened.file, &copy, &|_| activity.advance(0));
@@ -157,19 +169,17 @@ impl Pages {
         Ok(())
     }
 
-    /// Those that are not zero.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Page<'_>> {
-        let bytes = self.bytes.chunks(PAGE_BYTES);
-        self.pages
-            .iter()
-            .zip(bytes)
-            .filter_map(|(&(index, digest), bytes)| {
-                Some(Page {
-                    index,
-                    digest: digest?,
-                    bytes,
-                })
-            })
+    /// All of them; nothing of those that are zero.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, Option<Page<'_>>)> {
+        let all = self.pages.iter().zip(self.bytes.chunks(PAGE_BYTES));
+        all.map(|(&(index, digest), bytes)| {
+            let page = digest.map(|digest| Page {
+                index,
+                digest,
+                bytes,
+            });
+            (index, page)
+        })
     }
 
     /// Bytes that were read.
@@ -185,7 +195,7 @@ pub(super) struct Pieces<'a> {
     /// Those that are left, and whether one is to be read until it ends.
     left: VecDeque<(usize, bool)>,
     /// The one that is read in parts, and its runs that are left.
-    current: Option<(Arc<Whole>, VecDeque<std::ops::Range<u64>>)>,
+    current: Option<(Arc<Whole<'a>>, VecDeque<std::ops::Range<u64>>)>,
     given: u64,
 }
 
@@ -205,7 +215,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// The next piece, with its number.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Piece)>> {
+    pub(super) fn next(&mut self) -> Result<Option<(u64, Piece<'a>)>> {
         let piece = match self.current.take() {
             Some((whole, runs)) => Some(Piece::Part(self.part(whole, runs))),
             None => self.begin()?,
@@ -216,7 +226,7 @@ impl<'a> Pieces<'a> {
         }))
     }
 
-    fn begin(&mut self) -> Result<Option<Piece>> {
+    fn begin(&mut self) -> Result<Option<Piece<'a>>> {
         let is_small =
             |&(number, to_end): &(usize, bool)| !to_end && self.files[number].size < LARGE;
         let mut small = Vec::new();
@@ -244,7 +254,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    fn part(&mut self, of: Arc<Whole>, mut left: VecDeque<std::ops::Range<u64>>) -> Part {
+    fn part(&mut self, of: Arc<Whole<'a>>, mut left: VecDeque<std::ops::Range<u64>>) -> Part<'a> {
         let (mut runs, mut room) = (Vec::new(), PIECE_PAGES);
         while room > 0
             && let Some(run) = left.front_mut()
@@ -265,7 +275,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-impl Part {
+impl Part<'_> {
     pub(super) fn read(&self, into: &mut Pages) -> io::Result<()> {
         self.of.read(&self.runs, into)
     }

@@ -216,6 +216,7 @@ impl Scene {
             match path.parent().and_then(Path::file_name) {
                 Some(dir) if dir == "sha256" => assert_eq!(sha256(&bytes), name),
                 Some(dir) if dir == "xxh3" => assert_eq!(xxh3(&bytes), name),
+                Some(dir) if dir == "packs" => assert_eq!(pack(&bytes), name),
                 _ => assert!(serde_json::from_slice::<serde_json::Value>(&bytes).is_ok()),
             }
         }
@@ -257,6 +258,23 @@ fn sha256(bytes: &[u8]) -> String {
 
 fn xxh3(bytes: &[u8]) -> String {
     format!("{:x}", twox_hash::XxHash3_64::oneshot(bytes))
+}
+
+/// What a pack is called that is whole: its id, which is over its table, whose checksums are those of its frames.
+fn pack(bytes: &[u8]) -> String {
+    let (rest, footer) = bytes.split_last_chunk::<80>().unwrap();
+    let number = |bytes: &[u8]| u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+    let (rest, table) = rest.split_at(rest.len() - 44 * number(&footer[12..]));
+    let mut frames = rest.strip_prefix(b"SNAPPACK").unwrap();
+    for row in table.chunks(44) {
+        let (frame, after) = frames.split_at(number(row));
+        assert_eq!(blake3::hash(frame), row[12..]);
+        frames = after;
+    }
+    assert!(frames.is_empty() && footer.ends_with(b"SNAPPACK"));
+    let mut id = blake3::Hasher::new_derive_key("io.d7y.snapshotter 2026 pack v2");
+    id.update(&footer[..24]).update(table);
+    id.finalize().to_hex().to_string()
 }
 
 /// Children: what they do is in the environment.
@@ -361,3 +379,9 @@ fn a_pull_without_space_anywhere_says_so_and_gives_all_back() {
 fn a_restore_from_elsewhere_without_space_anywhere_says_so_and_leaves_no_partial_file() {
     fill_disk(Verb::Restore);
 }
+
+in_pages_too!(
+    a_push_killed_anywhere_leaves_nothing_partial_and_is_resumed,
+    a_pull_killed_anywhere_is_there_whole_or_leaves_nothing,
+    a_restore_from_elsewhere_without_space_anywhere_says_so_and_leaves_no_partial_file,
+);

@@ -1,4 +1,4 @@
-//! Packs, maps and documents that are well-formed as far as they go and evil, in a store as if they had been fetched there. Each
+//! Packs, maps and documents that are well-formed as far as they go and evil, in a store as if they had been fetched there, and in a registry. Each
 //! is damaged to whoever restores, verifies or compares it, and a capture that has it as its parent is right all the same; none
 //! of them takes memory or time for what it says rather than for what it is.
 //!
@@ -13,7 +13,10 @@ use std::path::PathBuf;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use sha2::Digest as _;
-use snapshotter::{Config, ErrorKind, Format, RebuildRequest, Snapshotter, VerifyRequest};
+use snapshotter::{
+    Config, Content, ContentProvider, ErrorKind, Format, RebuildRequest, Registry, Snapshotter,
+    VerifyRequest,
+};
 use support_a::*;
 use testkit::Tree;
 use testkit::compare::assert_same;
@@ -330,6 +333,103 @@ fn peak() -> u64 {
     kib.parse::<u64>().unwrap() << 10
 }
 
+fn sha256(bytes: &[u8]) -> String {
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The registry that hands it out: an image layout, of whose manifest everything fits, as whoever may push can make one.
+struct Layout {
+    place: Place,
+}
+
+impl Layout {
+    async fn new(evil: &Evil) -> Self {
+        let layout = Self {
+            place: Place::quick(),
+        };
+        let base = layout
+            .place
+            .write("base", &Tree::new().file("memory", random(1, 50_000)));
+        let store = layout.node("honest").await;
+        let request = all("v1", &base).format(Format::V2);
+        store.snapshot(&request).await.unwrap();
+        store.close().await.unwrap();
+        layout.put(evil);
+        layout
+    }
+
+    async fn node(&self, root: &str) -> Snapshotter {
+        let layouts = format!("oci-layout:{}", self.place.path("layouts").display());
+        let config = Config::new(self.place.path(root))
+            .registry(Registry::new(layouts, ""))
+            .content(Content::new(ContentProvider::Registry));
+        Snapshotter::open(config).await.unwrap()
+    }
+
+    fn put(&self, evil: &Evil) {
+        let layout = self.place.path("layouts/test");
+        let blob = |bytes: &[u8]| {
+            let digest = sha256(bytes);
+            fs::write(layout.join("blobs/sha256").join(&digest), bytes).unwrap();
+            (format!("sha256:{digest}"), bytes.len())
+        };
+        let index = layout.join("index.json");
+        let mut list: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+        let named = list["manifests"][0]["digest"].as_str().unwrap();
+        let named = named.strip_prefix("sha256:").unwrap();
+        let manifest = fs::read(layout.join("blobs/sha256").join(named)).unwrap();
+        let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        let (packs, document) = evil.write();
+        let (digest, size) = blob(&document);
+        manifest["config"]["digest"] = digest.into();
+        manifest["config"]["size"] = size.into();
+        let model = manifest["layers"][0].clone();
+        let layers = packs.iter().map(|(bytes, id)| {
+            let mut layer = model.clone();
+            let (digest, size) = blob(bytes);
+            layer["digest"] = digest.into();
+            layer["size"] = size.into();
+            let id = blake3::Hash::from_bytes(*id).to_hex();
+            layer["annotations"]["io.d7y.snapshotter.pack"] = format!("blake3:{id}").into();
+            layer
+        });
+        manifest["layers"] = layers.collect::<Vec<_>>().into();
+        let (digest, size) = blob(&serde_json::to_vec(&manifest).unwrap());
+        list["manifests"][0]["digest"] = digest.into();
+        list["manifests"][0]["size"] = size.into();
+        fs::write(index, serde_json::to_vec(&list).unwrap()).unwrap();
+    }
+}
+
+/// Restores it on another node, which has nothing and fetches it.
+async fn run_from_layout(what: &str, expected: Result<(), &[ErrorKind]>, evil: &Evil) {
+    let layout = Layout::new(evil).await;
+    let store = layout.node("other").await;
+    let output = layout.place.fresh();
+    for _ in 0..2 {
+        let restored = store.restore(&to("v1", &output)).await;
+        match (&restored, expected) {
+            (Ok(_), Ok(())) => {
+                let length = stat(&output.join("memory")).len();
+                assert_eq!(length, evil.size, "{what}");
+            }
+            (Err(error), Err(kinds)) => {
+                let is_lacking = what == "a pack that nobody has";
+                let is_said = kinds.contains(&error.kind())
+                    || (is_lacking && error.kind() == ErrorKind::NotFound);
+                assert!(is_said, "{what}: {error:?}");
+                assert!(!output.join("memory").exists(), "{what}");
+            }
+            (restored, _) => panic!("{what}, from a layout: {restored:?}"),
+        }
+    }
+    store.verify(&VerifyRequest::all()).await.unwrap();
+    store.close().await.unwrap();
+    let staged = files_below(&layout.place.path("other/staging"));
+    assert!(staged.is_empty(), "{what}: {staged:?}");
+}
+
 /// Everything that may be done with it. `expected`: how a restore ends.
 async fn run(what: &str, expected: Result<(), &[ErrorKind]>, evil: &Evil) {
     let scene = Scene::new(evil).await;
@@ -375,6 +475,7 @@ async fn all_of(cases: Vec<(&str, Result<(), &[ErrorKind]>, Evil)>) {
     let before = peak();
     for (what, expected, evil) in cases {
         run(what, expected, &evil).await;
+        run_from_layout(what, expected, &evil).await;
     }
     let grown = peak() - before;
     assert!(grown < 96 << 20, "{} MiB more", grown >> 20);

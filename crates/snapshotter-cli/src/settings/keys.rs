@@ -22,6 +22,24 @@ pub struct Key {
     pub set: fn(&mut Draft, Value),
 }
 
+/// A row of the table: a name, a shape, the field of a draft, and what it is good for.
+macro_rules! key {
+    ($name:literal, $shape:ident, $($field:ident).+, $what:literal) => {
+        Key {
+            name: $name,
+            what: $what,
+            shape: Shape::$shape,
+            get: |draft| Value::$shape(Field::get(&draft.$($field).+)),
+            set: |draft, value| {
+                if let Value::$shape(value) = value {
+                    Field::set(&mut draft.$($field).+, value);
+                }
+            },
+        }
+    };
+}
+pub(super) use key;
+
 impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];

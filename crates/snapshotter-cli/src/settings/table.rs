@@ -2,24 +2,8 @@
 //! snapshots.
 
 use super::field::Field;
-use super::keys::Key;
+use super::keys::{Key, key};
 use super::value::{Shape, Value};
-
-macro_rules! key {
-    ($name:literal, $shape:ident, $($field:ident).+, $what:literal) => {
-        Key {
-            name: $name,
-            what: $what,
-            shape: Shape::$shape,
-            get: |draft| Value::$shape(Field::get(&draft.$($field).+)),
-            set: |draft, value| {
-                if let Value::$shape(value) = value {
-                    Field::set(&mut draft.$($field).+, value);
-                }
-            },
-        }
-    };
-}
 
 /// All keys, in the order they are shown.
 pub const KEYS: &[Key] = &[

@@ -2,39 +2,32 @@
 //! here already, or from one that somebody delivers, which then is the pack. It gets its name only when all of its frames are
 //! right; it is not decoded for that.
 
+mod came;
+
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-
-use super::Remote;
 use super::contents::Contents;
 use super::fetch::{Context, Fetched};
 use super::flight::{Follow, Lead, Turn};
-use super::runtime::{self, Wanted, receive, wait, wait_turn};
-use crate::activity::Activity;
-use crate::catalog::{Snapshot, Totals};
+use super::runtime::Wanted;
+use crate::catalog::Totals;
 use crate::format::artifact::ManifestError;
 use crate::format::document::paged::{MAX_ALL_FRAMES, PackEntry, PagedDocument};
-use crate::format::pack::{FOOTER_BYTES, PackError, PackId, ROW_BYTES};
-use crate::fs::hook::step;
-use crate::limit::Limit;
+use crate::format::pack::{FOOTER_BYTES, ROW_BYTES};
 use crate::lock::lock;
-use crate::rate::Rate;
 use crate::registry::{Layers, Repository};
-use crate::store::{PackReader, StagedPack, Store, pack_key, whole_pack};
-use crate::transport::{ContentTransport, Presence};
+use crate::store::{PackReader, StagedPack, Store, pack_key};
+use crate::transport::ContentTransport;
 use crate::words::digest::Checksum;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::object::Object;
 use crate::words::page::PAGE_BYTES;
 use crate::words::progress::{Event, WarningKind};
 use crate::words::total::total;
+use came::Came;
+pub(super) use came::read_back;
 
 /// Brings the packs that a document names and that are not here, for a snapshot that is to reference them all.
 pub(super) fn fetch(
@@ -247,155 +240,3 @@ pub(super) fn cannot_describe(error: ManifestError) -> Error {
 /// What a pack has beside its pages at most, in bytes: its map, its table and its footer.
 const MOST_BESIDE_PAGES: u64 =
     (512 << 20) + MAX_ALL_FRAMES * ROW_BYTES as u64 + FOOTER_BYTES as u64;
-
-/// Reads the packs of a snapshot as others would get them, and keeps nothing. Says how many there are.
-pub(super) fn read_back(
-    store: &Store,
-    limit: &Limit,
-    remote: &Remote,
-    (snapshot, layers): (&Snapshot, Layers),
-    activity: &Activity,
-) -> Result<u64> {
-    let packs = store
-        .catalog
-        .read(|txn| txn.packs_of_snapshot(snapshot.id))?;
-    activity.tell(|| Event::Planned {
-        files: packs.len() as u64,
-        bytes: total(packs.iter().map(|pack| pack.length)),
-    });
-    let repository = remote.repository(&snapshot.reference)?;
-    let contents = remote.contents(&repository, layers)?;
-    // What a daemon on this node has in its cache is what it was given: others get what is behind it.
-    let transport = contents.direct.as_ref().unwrap_or(&contents.transport);
-    limit.for_each(activity, packs.len(), |index| {
-        let pack = &packs[index];
-        let came = Came {
-            store,
-            transport,
-            object: Object::pack(*pack.key.as_bytes(), pack.length),
-            key: pack.key,
-            rate: &remote.rates.download,
-            wanted: &|| activity.check(),
-            activity,
-        };
-        came.staged(Some(pack.length)).map(drop)
-    })?;
-    Ok(packs.len() as u64)
-}
-
-/// One pack, and the way that it comes.
-struct Came<'a, 's> {
-    store: &'s Store,
-    transport: &'a Arc<dyn ContentTransport>,
-    object: Object,
-    key: Checksum,
-    rate: &'a Rate,
-    wanted: Wanted<'a>,
-    activity: &'a Activity,
-}
-
-impl<'s> Came<'_, 's> {
-    /// Brings it as a stream, or from the file that it is here; it may be known how long it is.
-    fn staged(&self, length: Option<u64>) -> Result<StagedPack<'s>> {
-        let (slot, file) = self.store.create_slot()?;
-        let length = length.map_or_else(|| self.length(), Ok)?;
-        let _space = self.store.claim_space(length, &file)?;
-        match self.transport.local_files() {
-            Some(files) => {
-                let (from, path) = wait(self.wanted, files.open(self.object))?;
-                self.copy(&from, &path, &file)?;
-            }
-            None => self.receive(&file)?,
-        }
-        let (length, key) = (self.whole(&file)?, self.key);
-        Ok(StagedPack { slot, key, length })
-    }
-
-    /// Has somebody make it a file.
-    #[cfg(feature = "dragonfly")]
-    fn delivered(&self, deliveries: &dyn crate::transport::FileDelivery) -> Result<StagedPack<'s>> {
-        let delivery = self.store.reserve_delivery()?;
-        let told = |bytes| self.told(bytes);
-        let made = deliveries.fetch_file(self.object, delivery.path(), &told);
-        wait(self.wanted, made)?;
-        let length = self.whole(&delivery.open()?)?;
-        Ok(delivery.into_pack(self.key, length))
-    }
-
-    /// How long a file is, if it is all of the pack.
-    fn whole(&self, file: &File) -> Result<u64> {
-        let id = PackId::from_bytes(*self.key.as_bytes());
-        let whole = whole_pack(file, id, self.activity)?;
-        whole.map_err(|error| match error {
-            PackError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-                Error::io("read", self.staging(), error)
-            }
-            error => self.wrong(error),
-        })
-    }
-
-    fn staging(&self) -> &Path {
-        self.store.root.staging.path()
-    }
-
-    fn told(&self, bytes: u64) {
-        self.activity.tell(|| Event::Progressed { bytes });
-    }
-
-    /// How many bytes will come.
-    fn length(&self) -> Result<u64> {
-        Ok(match wait(self.wanted, self.transport.size(self.object))? {
-            Presence::Size(size) => size,
-            Presence::Absent => {
-                let text = format!("there is no {} in {}", self.object, self.transport.place());
-                return Err(Error::new(ErrorKind::NotFound, text));
-            }
-            Presence::Unknown => self.object.most / 3,
-        })
-    }
-
-    fn receive(&self, file: &File) -> Result<()> {
-        let (transport, object) = (Arc::clone(self.transport), self.object);
-        let start = |sink| {
-            let call = async move { transport.fetch(object, None, sink).await };
-            Ok(runtime::start()?.spawn(call))
-        };
-        let mut at = 0;
-        let mut take = |bytes: &Bytes| {
-            wait_turn(self.rate, bytes.len(), self.wanted)?;
-            write(file, bytes, &mut at).at("write to", self.staging())?;
-            self.told(bytes.len() as u64);
-            Ok(())
-        };
-        receive(start, self.wanted, &mut take).map(drop)
-    }
-
-    fn copy(&self, mut from: &File, path: &Path, file: &File) -> Result<()> {
-        let mut buffer = vec![0; 1 << 20];
-        let mut at = 0;
-        loop {
-            (self.wanted)()?;
-            let read = from.read(&mut buffer).at("read", path)?;
-            if read == 0 {
-                return Ok(());
-            }
-            if at + read as u64 > self.object.most {
-                return Err(self.wrong(PackError::Lengths));
-            }
-            write(file, &buffer[..read], &mut at).at("write to", self.staging())?;
-            self.told(read as u64);
-        }
-    }
-
-    fn wrong(&self, error: PackError) -> Error {
-        let place = self.transport.place();
-        Error::damaged(format!("{} in {place} is damaged", self.object)).with_source(error)
-    }
-}
-
-fn write(file: &File, bytes: &[u8], at: &mut u64) -> io::Result<()> {
-    step("write")?;
-    file.write_all_at(bytes, *at)?;
-    *at += bytes.len() as u64;
-    Ok(())
-}

@@ -83,7 +83,12 @@ pub(super) fn resolve(
         )?),
     };
     let said = Said::new(parsed, &document).map_err(|error| {
-        Error::damaged(format!("the document of {reference} cannot be used"))
+        // One of a release to come is as it should be.
+        let kind = match error {
+            DocumentError::Unsupported { .. } => ErrorKind::Unsupported,
+            _ => ErrorKind::Damaged,
+        };
+        Error::new(kind, format!("the document of {reference} cannot be used"))
             .with_reference(reference)
             .with_source(error)
     })?;

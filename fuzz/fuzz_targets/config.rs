@@ -27,12 +27,15 @@ mod arguments {
 
     use std::path::PathBuf;
 
-    /// `--root`, `--config`, `--env-file`.
+    /// `--root`, `--config`, `--env-file`, and the flags that are settings too.
     #[derive(Debug)]
     pub struct Global {
         pub root: Option<PathBuf>,
         pub config: Option<PathBuf>,
         pub env_file: Option<PathBuf>,
+        pub limit_upload: Option<String>,
+        pub limit_download: Option<String>,
+        pub jobs: Option<String>,
     }
 }
 
@@ -68,6 +71,9 @@ fn gather(config: &[u8], env: Option<&[u8]>) {
         root: Some("/root-of-the-store".into()),
         config: Some(config.clone()),
         env_file: env_file.clone(),
+        limit_upload: None,
+        limit_download: None,
+        jobs: None,
     };
     let gathered = settings::Settings::gather(&global);
     fs::remove_file(config).expect("it was just made");

@@ -53,6 +53,17 @@ async fn a_completion_that_fails_inside_a_200_is_sent_again() {
     }
 }
 
+/// The upload was completed, and the answer broke off: the second completion is refused, and the object is there.
+#[tokio::test]
+async fn a_completion_whose_answer_breaks_off_is_looked_for() {
+    let decide = buckets::first(1, buckets::completes, Act::Cut(40));
+    let (server, weather) = server_behind(decide);
+    let (object, bytes) = content(1, 2 * PART);
+    let sent = publish(&behind(&weather), object, &bytes, Existing::Keep).await;
+    assert_eq!(sent.unwrap(), SENT);
+    assert!(std::fs::read(server.object(&object.key())).unwrap() == bytes);
+}
+
 #[tokio::test]
 async fn a_beginning_that_is_answered_with_nothing_or_half_is_asked_again() {
     for bad in [Act::Answer("200 OK", "", Vec::new()), Act::Cut(40)] {

@@ -1,5 +1,6 @@
 //! What is measured.
 
+mod chain;
 mod large;
 mod small;
 mod travel;
@@ -22,7 +23,7 @@ pub(crate) struct Case {
 }
 
 /// All cases. Small files come first, when no other case has removed any file yet.
-pub(crate) const ALL: [Case; 5] = [
+pub(crate) const ALL: [Case; 6] = [
     Case {
         name: small::NAME,
         run: small::run,
@@ -34,6 +35,10 @@ pub(crate) const ALL: [Case; 5] = [
     Case {
         name: large::SPARSE,
         run: large::sparse,
+    },
+    Case {
+        name: chain::NAME,
+        run: chain::run,
     },
     Case {
         name: travel::NAME,

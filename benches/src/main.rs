@@ -5,6 +5,7 @@
 //! it is made fair is in [`report`]'s text, which ends up above the tables.
 
 mod cases;
+mod guest;
 mod machine;
 mod measure;
 mod operation;

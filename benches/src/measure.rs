@@ -18,6 +18,8 @@ pub(crate) struct Bench {
     pub(crate) rows: Vec<Row>,
     /// What stores were found to allocate.
     pub(crate) stores: Vec<StoreSize>,
+    /// What is not a time.
+    pub(crate) figures: Vec<Figure>,
     runs: usize,
     only: Option<String>,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Row {
     pub(crate) ours: Vec<f64>,
     /// What our processes said.
     pub(crate) outcomes: Vec<Outcome>,
+    /// Processor seconds of both sides.
+    pub(crate) cpu: (Vec<f64>, Vec<f64>),
     /// Cores busy with something else, in every run of both sides.
     pub(crate) others: Vec<f64>,
 }
@@ -78,6 +82,19 @@ pub(crate) struct StoreSize {
     pub(crate) allocated: u64,
     /// Bytes allocated for the source.
     pub(crate) source: u64,
+}
+
+/// A number that is to be small.
+#[derive(Debug)]
+pub(crate) struct Figure {
+    /// The case.
+    pub(crate) case: &'static str,
+    /// What of it.
+    pub(crate) what: &'static str,
+    /// How much it is.
+    pub(crate) value: f64,
+    /// How much it may be.
+    pub(crate) most: f64,
 }
 
 /// One side of a comparison; both functions are given the number of the run, 0 for the warm-up.
@@ -115,6 +132,7 @@ impl Bench {
             divisor: options.divisor,
             rows: Vec::new(),
             stores: Vec::new(),
+            figures: Vec::new(),
             runs: options.runs,
             only: options.only.clone(),
         })
@@ -125,6 +143,17 @@ impl Bench {
         self.only
             .as_ref()
             .is_none_or(|only| case.contains(only.as_str()) || only.starts_with(case))
+    }
+
+    /// Notes a number.
+    pub(crate) fn figure(&mut self, case: &'static str, what: &'static str, value: f64, most: f64) {
+        say(&format!("{case}: {what}: {value:.4}, at most {most:.4}"));
+        self.figures.push(Figure {
+            case,
+            what,
+            value,
+            most,
+        });
     }
 
     /// Whether a row was asked for.
@@ -149,6 +178,7 @@ impl Bench {
             peer: Vec::new(),
             ours: Vec::new(),
             outcomes: Vec::new(),
+            cpu: (Vec::new(), Vec::new()),
             others: Vec::new(),
         };
         for run in 0..=self.runs {
@@ -178,12 +208,14 @@ impl Row {
             let timed = peer.run(run, Ok)?;
             if run > 0 {
                 self.peer.push(timed.seconds);
+                self.cpu.0.push(timed.cpu);
                 self.others.push(timed.others);
             }
         }
         let timed = ours.run(run, |operation| Ok(vec![operation.command()?]))?;
         if run > 0 {
             self.ours.push(timed.seconds);
+            self.cpu.1.push(timed.cpu);
             self.others.push(timed.others);
             self.outcomes.push(timed.outcome()?);
         }

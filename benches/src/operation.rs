@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 use snapshotter::{
-    Config, Content, ContentProvider, Dragonfly, Durability, File, Placements, PullRequest,
-    PushRequest, Registry, RestoreRequest, SnapshotRequest, Snapshotter,
+    Compression, Config, Content, ContentProvider, Dragonfly, Durability, File, Format,
+    ParentChoice, Placements, PullRequest, PushRequest, Registry, RestoreRequest, SnapshotRequest,
+    Snapshotter,
 };
 
 use crate::Result;
@@ -95,13 +96,31 @@ pub(crate) enum Action {
         read_only: bool,
         /// Whether to wait until it is on the disk.
         durable: bool,
+        /// In format v2: how.
+        paged: Option<Paged>,
     },
     /// Restore it into this directory.
-    Restore(PathBuf),
+    Restore {
+        /// The directory.
+        output: PathBuf,
+        /// Whether files are kept, and those that are used.
+        cached: bool,
+    },
+    /// Remove it from the store.
+    Remove,
     /// Publish it.
     Push,
     /// Fetch it into the store.
     Pull,
+}
+
+/// How pages are taken.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Paged {
+    /// Not compressed.
+    pub(crate) plain: bool,
+    /// The version to compare with, where it is not where the directory came from.
+    pub(crate) parent: Option<String>,
 }
 
 /// What a child says of itself when it is done.
@@ -137,6 +156,7 @@ impl Operation {
                 source: source.into(),
                 read_only: false,
                 durable: true,
+                paged: None,
             },
             between: None,
         }
@@ -184,14 +204,55 @@ impl Operation {
         self
     }
 
+    /// The same in format v2, compressed or `plain`; for a snapshot.
+    pub(crate) fn paged(mut self, plain: bool) -> Self {
+        if let Action::Snapshot { paged, .. } = &mut self.action {
+            let parent = None;
+            *paged = Some(Paged { plain, parent });
+        }
+        self
+    }
+
+    /// The same against this version; for one of format v2.
+    pub(crate) fn parent(mut self, version: &str) -> Self {
+        if let Action::Snapshot {
+            paged: Some(paged), ..
+        } = &mut self.action
+        {
+            paged.parent = Some(version.to_owned());
+        }
+        self
+    }
+
+    /// Removes a snapshot.
+    pub(crate) fn remove(root: &Path, version: &str) -> Self {
+        Self {
+            root: root.into(),
+            version: version.into(),
+            action: Action::Remove,
+            between: None,
+        }
+    }
+
     /// Restores a snapshot.
     pub(crate) fn restore(root: &Path, version: &str, output: &Path) -> Self {
         Self {
             root: root.into(),
             version: version.into(),
-            action: Action::Restore(output.into()),
+            action: Action::Restore {
+                output: output.into(),
+                cached: true,
+            },
             between: None,
         }
+    }
+
+    /// The same from packs and blobs alone.
+    pub(crate) fn without_cache(mut self) -> Self {
+        if let Action::Restore { cached, .. } = &mut self.action {
+            *cached = false;
+        }
+        self
     }
 
     /// The reverse of what [`Operation::command`] passes on.
@@ -227,6 +288,9 @@ impl Operation {
             _ => Durability::Full,
         };
         let mut config = Config::new(&self.root).durability(durability);
+        if matches!(self.action, Action::Restore { cached: false, .. }) {
+            config.cache.max_bytes = Some(0);
+        }
         if let Some(between) = &self.between {
             config = config
                 .registry(between.registry())
@@ -248,10 +312,16 @@ impl Operation {
     async fn call(&self, snapshotter: &Snapshotter) -> snapshotter::Result<Outcome> {
         match &self.action {
             Action::Snapshot {
-                source, read_only, ..
+                source,
+                read_only,
+                paged,
+                ..
             } => {
                 let files = File::new(".").read_only(*read_only);
-                let request = SnapshotRequest::new(NAME, &self.version, source).file(files);
+                let mut request = SnapshotRequest::new(NAME, &self.version, source).file(files);
+                if let Some(paged) = paged {
+                    request = paged.apply(request);
+                }
                 let report = snapshotter.snapshot(&request).await?;
                 Ok(Outcome::of(report.duration, &report.placements))
             }
@@ -267,11 +337,34 @@ impl Operation {
                     .await?;
                 Ok(Outcome::of(report.duration, &Placements::default()))
             }
-            Action::Restore(output) => {
+            Action::Remove => {
+                snapshotter.remove(&self.reference()).await?;
+                Ok(Outcome::default())
+            }
+            Action::Restore { output, .. } => {
                 let request = RestoreRequest::new(self.reference(), output);
                 let report = snapshotter.restore(&request).await?;
                 Ok(Outcome::of(report.duration, &report.placements))
             }
+        }
+    }
+}
+
+impl Paged {
+    fn apply(&self, request: SnapshotRequest) -> SnapshotRequest {
+        let request = request.format(Format::V2);
+        let request = match &self.parent {
+            Some(parent) => {
+                let parent = format!("{NAME}:{parent}").parse();
+                let parent = parent.expect("versions here are plain words");
+                request.parent(ParentChoice::Snapshot(parent))
+            }
+            None => request,
+        };
+        if self.plain {
+            request.compression(Compression::None)
+        } else {
+            request
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Timed {
     pub(crate) seconds: f64,
     /// Cores that were busy with anything else meanwhile: other processes, and the kernel's threads that write to disk.
     pub(crate) others: f64,
+    /// Seconds of processor time that they took.
+    pub(crate) cpu: f64,
     /// What the last process printed.
     said: String,
 }
@@ -63,10 +65,12 @@ fn run_all(commands: &mut [Command]) -> Result<Timed> {
         said = run(command)?;
     }
     let seconds = started.elapsed().as_secs_f64();
-    let others = (settle::busy()? - busy - (children()? - own)).max(0.0) / seconds;
+    let cpu = children()? - own;
+    let others = (settle::busy()? - busy - cpu).max(0.0) / seconds;
     Ok(Timed {
         seconds,
         others,
+        cpu,
         said,
     })
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::machine::Machine;
-use crate::measure::{Bench, Row, StoreSize, Target, median};
+use crate::measure::{Bench, Figure, Row, StoreSize, Target, median};
 use crate::options::Options;
 
 const HOW: &str = include_str!("how.md");
@@ -40,6 +40,16 @@ pub(crate) fn markdown(
         "Memory",
         &["Case", "Peak, MiB", "Target, MiB", "Reached"],
         bench.rows.iter().map(memory_row),
+    );
+    text += &table(
+        "Processor time",
+        &["Case", "Peer, s", "Ours, s", "Ours ÷ peer"],
+        bench.rows.iter().map(processor_row),
+    );
+    text += &table(
+        "Figures",
+        &["Case", "Measured", "At most", "Reached"],
+        bench.figures.iter().map(figure_row),
     );
     text += &table(
         "Bytes moved",
@@ -140,6 +150,25 @@ fn memory_row(row: &Row) -> Vec<String> {
         mib(row.peak()),
         format!("≤ {}", row.spec.memory / MIB as u64),
         yes(row.peak() <= row.spec.memory),
+    ]
+}
+
+fn processor_row(row: &Row) -> Vec<String> {
+    let (peer, ours) = (median(&row.cpu.0), median(&row.cpu.1));
+    vec![
+        row.spec.name(),
+        spread(&row.cpu.0),
+        spread(&row.cpu.1),
+        format!("{:.2}", ours / peer),
+    ]
+}
+
+fn figure_row(figure: &Figure) -> Vec<String> {
+    vec![
+        format!("{}: {}", figure.case, figure.what),
+        format!("{:.4}", figure.value),
+        format!("{:.4}", figure.most),
+        yes(figure.value <= figure.most),
     ]
 }
 

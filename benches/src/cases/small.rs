@@ -77,11 +77,20 @@ impl Small {
     }
 
     fn snapshots(&self, bench: &mut Bench) -> Result<()> {
-        self.snapshot(bench, "snapshot, writable", false)?;
-        self.snapshot(bench, "snapshot, read-only", true)
+        self.snapshot(bench, "snapshot, writable", Operation::clone, 1.2)?;
+        let read_only = |taken: &Operation| taken.clone().read_only(true);
+        self.snapshot(bench, "snapshot, read-only", read_only, 1.2)?;
+        let paged = |taken: &Operation| taken.clone().paged(false);
+        self.snapshot(bench, "snapshot, format v2", paged, 1.0)
     }
 
-    fn snapshot(&self, bench: &mut Bench, title: &'static str, read_only: bool) -> Result<()> {
+    fn snapshot(
+        &self,
+        bench: &mut Bench,
+        title: &'static str,
+        how: impl Fn(&Operation) -> Operation,
+        ratio: f64,
+    ) -> Result<()> {
         let source = self.source();
         let place = |run| self.dir.join(format!("{title} {run}"));
         let prepare = |_| settled(&source);
@@ -89,9 +98,9 @@ impl Small {
             self.copy(&place(run).with_extension("cp"), true)
         });
         let ours = Side::new(prepare, |run| {
-            Operation::snapshot(&place(run), "v1", &source).read_only(read_only)
+            how(&Operation::snapshot(&place(run), "v1", &source))
         });
-        let spec = self.spec(title, FULL, Target::Ratio(1.2));
+        let spec = self.spec(title, FULL, Target::Ratio(ratio));
         if bench.compare(spec, Some(&peer), &ours)? {
             bench.stores.push(StoreSize {
                 case: NAME,
@@ -104,15 +113,18 @@ impl Small {
     }
 
     fn restores(&self, bench: &mut Bench) -> Result<()> {
-        self.restore(bench, "restore, writable", false, 1.3)?;
-        self.restore(bench, "restore, read-only", true, 1.0)
+        self.restore(bench, "restore, writable", Operation::clone, 1.3)?;
+        let read_only = |taken: &Operation| taken.clone().read_only(true);
+        self.restore(bench, "restore, read-only", read_only, 1.0)?;
+        let paged = |taken: &Operation| taken.clone().paged(false);
+        self.restore(bench, "restore, format v2", paged, 1.0)
     }
 
     fn restore(
         &self,
         bench: &mut Bench,
         title: &'static str,
-        read_only: bool,
+        how: impl Fn(&Operation) -> Operation,
         ratio: f64,
     ) -> Result<()> {
         let spec = self.spec(title, NOT_SYNCED, Target::Ratio(ratio));
@@ -120,8 +132,7 @@ impl Small {
             return Ok(());
         }
         let store = self.dir.join(format!("store for {title}"));
-        let taken = Operation::snapshot(&store, "v1", &self.source()).read_only(read_only);
-        super::take(&taken)?;
+        super::take(&how(&Operation::snapshot(&store, "v1", &self.source())))?;
         let place = |run| self.dir.join(format!("{title} {run}"));
         let peer = Side::new(
             |_| settled(&self.source()),

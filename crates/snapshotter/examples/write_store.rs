@@ -3,13 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use snapshotter::{Config, Error, File, LinkMode, SnapshotRequest, Snapshotter};
+use snapshotter::{
+    Config, Error, File, Format, LinkMode, ParentChoice, SnapshotRequest, Snapshotter,
+};
 use testkit::{Content, Tree};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir: PathBuf = std::env::args_os().nth(1).ok_or("which directory?")?.into();
     checkpoint().write_to(&dir.join("trees/vm-v1"))?;
     other().write_to(&dir.join("trees/vm-v2"))?;
+    machine(1).write_to(&dir.join("trees/pages-v1"))?;
+    machine(2).write_to(&dir.join("trees/pages-v2"))?;
     tokio::runtime::Builder::new_current_thread()
         .build()?
         .block_on(write(&dir))?;
@@ -25,6 +29,16 @@ async fn write(dir: &Path) -> Result<(), Error> {
             .file(File::new("ro").read_only(true))
             .annotation("kernel", "6.18")
             .link_mode(LinkMode::Copy);
+        store.snapshot(&request).await?;
+    }
+    // In pages, the second from the first.
+    for version in ["v1", "v2"] {
+        let tree = dir.join(format!("trees/pages-{version}"));
+        let request = SnapshotRequest::new("pages", version, tree)
+            .file(File::new("."))
+            .file(File::new("ro").read_only(true))
+            .format(Format::V2)
+            .parent(ParentChoice::Latest);
         store.snapshot(&request).await?;
     }
     let reference = "vm:v2".parse().map_err(|_| ()).expect("a reference");
@@ -60,4 +74,30 @@ fn other() -> Tree {
         .mtime("ro/state", 1_600_000_000, 1)
         .file("own", Content::Random { seed: 9, len: 700 })
         .mtime("own", 1_600_000_000, 2)
+}
+
+/// A memory with holes, of which a run of pages is another one in each version, and a small file with a second name.
+fn machine(version: u64) -> Tree {
+    let memory = Content::Sparse {
+        size: 210_000,
+        extents: vec![
+            (0, 1, 8192),
+            (131_072, 10 + version, 8192),
+            (200_704, 2, 5000),
+        ],
+    };
+    Tree::new()
+        .file("memory", memory)
+        .mode("memory", 0o600)
+        .mtime("memory", 1_700_000_000, 123_456_789)
+        .file(
+            "ro/state",
+            Content::Random {
+                seed: 20 + version,
+                len: 5000,
+            },
+        )
+        .hardlink("ro/state-again", "ro/state")
+        .mtime("ro/state", 1_700_000_001, 1)
+        .symlink("latest", "ro/state")
 }

@@ -11,9 +11,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
-use snapshotter::{Error, ErrorKind, GcRequest, SnapshotRequest};
+use snapshotter::{Error, ErrorKind, Format, GcRequest, SnapshotRequest};
 use support_b::outside::{assert_at_rest, assert_rows_and_files_agree, content, names};
-use support_b::{Handle, checkpoint, keepsake, refusal, request, restore_request};
+use support_b::{Handle, checkpoint, format, keepsake, refusal, request, restore_request};
 use testkit::compare::assert_same;
 use testkit::mount::{Kind, LoopMount, Skip, or_skip};
 use testkit::{Content, Tree};
@@ -205,6 +205,10 @@ fn ballast(name: &str) -> Tree {
     })
 }
 
+fn all(name: &str, base: &Path) -> SnapshotRequest {
+    SnapshotRequest::new(name, "v1", base).format(format())
+}
+
 /// What went wrong in one case, step by step.
 #[derive(Default)]
 struct Faults(Vec<String>);
@@ -278,7 +282,7 @@ impl Trial<'_> {
         handle.snapshot(&request("base", "v1", &source)).unwrap();
         for name in ["one", "other", "third"] {
             ballast(name).write_to(&self.roomy(name)).unwrap();
-            let request = SnapshotRequest::new(name, "v1", self.roomy(name));
+            let request = all(name, &self.roomy(name));
             handle.snapshot(&request).unwrap();
         }
         let keepsake = request("keepsake", "v1", &self.roomy("keepsake"));
@@ -297,6 +301,11 @@ impl Trial<'_> {
         faults.step("list", handle.list());
         faults.step("inspect", handle.inspect("base:v1"));
         faults.step("usage", handle.usage());
+        faults.step("restore elsewhere", handle.restore("one:v1", &roomy));
+        // What comes out of packs is written.
+        if format() == Format::V2 {
+            return;
+        }
         let output = self.case.path("output");
         let read_only = restore_request("base:v1", &output).path("ro");
         if let Some(report) = faults.step("restore", handle.restore_with(&read_only)) {
@@ -304,14 +313,13 @@ impl Trial<'_> {
             faults.expect("hardlinked", linked == if round == 0 { 2 } else { 0 });
             assert_same(&self.case.path("source/ro"), &output.join("ro"));
         }
-        faults.step("restore elsewhere", handle.restore("one:v1", &roomy));
     }
 
     /// What cannot be done says so, and gives back what it took.
     fn fail(&mut self, handle: &Handle) {
         let root = self.case.root();
         let before = names(&content(&root));
-        let much = SnapshotRequest::new("much", "v1", self.roomy("much"));
+        let much = all("much", &self.roomy("much"));
         let error = refusal(handle.snapshot(&much));
         let faults = &mut self.faults;
         faults.expect(
@@ -324,15 +332,15 @@ impl Trial<'_> {
     }
 
     fn give_back(&mut self, handle: &Handle) {
-        let again = SnapshotRequest::new("again", "v1", self.roomy("one"));
+        let again = all("again", &self.roomy("one"));
         let faults = &mut self.faults;
         faults.step("remove", handle.remove("keepsake:v1"));
         faults.step("remove", handle.remove("other:v1"));
         // Whatever came back, somebody else was quicker.
         self.case.fill();
         faults.step("gc", handle.gc(&everything()));
-        let blobs = handle.usage().map(|usage| usage.blobs);
-        faults.expect("collected all", blobs.is_ok_and(|blobs| blobs == 0));
+        let stored = handle.usage().map(|usage| usage.blobs + usage.packs);
+        faults.expect("collected all", stored.is_ok_and(|stored| stored == 0));
         faults.step("snapshot again", handle.snapshot(&again));
     }
 
@@ -359,7 +367,12 @@ impl Trial<'_> {
 #[test]
 fn whatever_is_full_what_takes_nothing_and_what_gives_back_works() {
     let mut failed = Vec::new();
-    for (name, make, full) in KINDS {
+    let is_tried = |name: &str| match format() {
+        // A snapshot in pages is a handful of files: what goes makes no room where inodes are short.
+        Format::V2 => ["ext4", "XFS", "btrfs"].contains(&name),
+        _ => true,
+    };
+    for (name, make, full) in KINDS.into_iter().filter(|(name, ..)| is_tried(name)) {
         let Some(mount) = or_skip(make()) else {
             continue;
         };
@@ -465,3 +478,5 @@ fn a_store_that_is_first_opened_on_a_nearly_full_disk_works_or_says_so() {
         }
     }
 }
+
+in_pages_too!(whatever_is_full_what_takes_nothing_and_what_gives_back_works);

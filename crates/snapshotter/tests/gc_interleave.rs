@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use snapshotter::hook::{self, Action};
 use snapshotter::{
-    Config, Content, ContentProvider, Error, ErrorKind, Gc, GcRequest, Registry, Snapshotter,
+    Config, Content, ContentProvider, Error, ErrorKind, Format, Gc, GcRequest, ParentChoice,
+    Registry, SnapshotRequest, Snapshotter,
 };
 use support_b::children::{part, playing, start, stopped, tell, told, told_number};
 use support_b::outside::{
     assert_at_rest, assert_nothing_partial, assert_rows_and_files_agree, assert_rows_have_files,
 };
-use support_b::{Handle, checkpoint, keepsake, request, unless_busy};
+use support_b::steps::quick_dir;
+use support_b::{Handle, checkpoint, format, keepsake, request, unless_busy};
 use tempfile::TempDir;
 use testkit::child::State;
 use testkit::compare::assert_same;
@@ -62,10 +64,19 @@ impl Verb {
         }
         let handle = Handle::with(config)?;
         match self {
-            Self::Snapshot => drop(handle.snapshot(&request("base", "v1", &paths.source))?),
+            Self::Snapshot => drop(handle.snapshot(&base(&paths.source))?),
             _ => drop(handle.restore(BASE, &paths.output)?),
         }
         handle.close()
+    }
+}
+
+/// In pages it shares a pack with `kept:v1`, as it does a blob in format v1.
+fn base(source: &Path) -> SnapshotRequest {
+    let request = request("base", "v1", source);
+    match format() {
+        Format::V2 => request.parent(ParentChoice::Snapshot(KEPT.parse().unwrap())),
+        _ => request,
     }
 }
 
@@ -173,7 +184,7 @@ struct Scene {
 
 impl Scene {
     fn new(taken: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = quick_dir();
         let scene = Self {
             source: dir.path().join("source"),
             keepsake: dir.path().join("keepsake"),
@@ -187,7 +198,7 @@ impl Scene {
         handle.snapshot(&kept).unwrap();
         handle.close().unwrap();
         if taken {
-            let base = request("base", "v1", &scene.source);
+            let base = base(&scene.source);
             fs::create_dir_all(scene.between().join("objects")).unwrap();
             let config = with_remote(Config::new(&template), &scene.between());
             let publisher = Handle::with(config).unwrap();
@@ -420,3 +431,13 @@ fn a_collection_of_what_is_published_killed_anywhere_loses_nothing() {
         handle.close().unwrap();
     });
 }
+
+in_pages_too!(
+    a_snapshot_stopped_anywhere_survives_a_collection,
+    a_restore_stopped_anywhere_survives_a_collection,
+    a_collection_stopped_anywhere_takes_nothing_others_came_to_need,
+    a_collection_stopped_anywhere_survives_another_and_a_restore,
+    a_collection_killed_anywhere_leaves_a_good_store,
+    a_collection_without_space_anywhere_leaves_a_good_store,
+    a_collection_of_what_is_published_killed_anywhere_loses_nothing,
+);

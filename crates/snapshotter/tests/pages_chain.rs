@@ -1,5 +1,5 @@
 //! Chains of checkpoints in pages, by random edits of random files: any of them comes back as it was, whichever others were
-//! removed and collected meanwhile.
+//! removed and collected meanwhile, whatever its parent was, and where some of the chain are of format v1.
 
 #![expect(
     clippy::print_stderr,
@@ -13,13 +13,17 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use snapshotter::{Format, ParentChoice, SnapshotRequest};
+use rustix::fs::FallocateFlags;
+use snapshotter::{Format, GcRequest, ParentChoice, SnapshotRequest, WarningKind};
 use support_b::Handle;
 use support_b::outside::{assert_at_rest, assert_rows_and_files_agree};
 use support_b::steps::quick_dir;
+use testkit::mount::{Kind, LoopMount, or_skip};
 use testkit::prng::Prng;
 
-const STEPS: u64 = 80;
+/// Chains, each of its own seed.
+const CHAINS: u64 = 3;
+const STEPS: u64 = 60;
 const FILES: u64 = 5;
 const PAGE: u64 = 4096;
 
@@ -38,6 +42,8 @@ fn read(dir: &Path) -> Files {
 struct Chain {
     random: Prng,
     dir: PathBuf,
+    root: PathBuf,
+    output: PathBuf,
     /// What each snapshot has to give back.
     taken: BTreeMap<String, Files>,
 }
@@ -66,13 +72,16 @@ impl Chain {
     }
 
     fn edit(&mut self) {
-        match self.random.below(9) {
+        match self.random.below(12) {
             0..3 => self.write(),
             3 => self.write_a_few_bytes(),
             4 => self.move_pages(),
             5 => self.zero(),
             6 => self.resize(),
             7 => self.swap(),
+            8 => self.punch(),
+            9 => self.link(),
+            10 => self.write_again(),
             _ => self.remove(),
         }
     }
@@ -106,6 +115,34 @@ impl Chain {
         file.write_all_at(&[0; 3 * PAGE as usize], at).unwrap();
     }
 
+    fn punch(&mut self) {
+        let (file, size) = self.open();
+        let (at, length) = (self.random.below(size + 1), 1 + self.random.below(6 * PAGE));
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&file, flags, at, length).unwrap();
+    }
+
+    /// A second name of one file, or the only name of it from then on.
+    fn link(&mut self) {
+        let (one, other) = (self.file(), self.file());
+        if one.exists() && !other.exists() {
+            fs::hard_link(&one, &other).unwrap();
+            if self.random.below(2) == 0 {
+                fs::remove_file(&one).unwrap();
+            }
+        }
+    }
+
+    /// The same bytes, in another inode and without holes.
+    fn write_again(&mut self) {
+        let path = self.file();
+        if path.exists() {
+            let bytes = fs::read(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+
     fn resize(&mut self) {
         let (file, size) = self.open();
         file.set_len(self.random.below(size * 3 / 2 + 10_000))
@@ -130,29 +167,45 @@ impl Chain {
         }
     }
 
+    /// One of those that were taken and are still here.
+    fn any(&mut self) -> String {
+        let any = self.random.below(self.taken.len() as u64) as usize;
+        self.taken.keys().nth(any).unwrap().clone()
+    }
+
     /// Takes a checkpoint, from whatever parent.
     fn take(&mut self, handle: &Handle, step: u64) {
         let parent = match self.random.below(6) {
             0 => ParentChoice::None,
             1 => ParentChoice::Latest,
-            2 if !self.taken.is_empty() => {
-                let any = self.random.below(self.taken.len() as u64) as usize;
-                let reference = self.taken.keys().nth(any).unwrap();
-                ParentChoice::Snapshot(reference.parse().unwrap())
-            }
+            2 if !self.taken.is_empty() => ParentChoice::Snapshot(self.any().parse().unwrap()),
             _ => ParentChoice::Origin,
         };
-        let request = SnapshotRequest::new("vm", format!("v{step:03}"), &self.dir)
-            .format(Format::V2)
-            .parent(parent);
+        let format = match self.random.below(8) {
+            0 => Format::V1,
+            _ => Format::V2,
+        };
+        let name = ["vm", "fork"][self.random.below(2) as usize];
+        let request = SnapshotRequest::new(name, format!("v{step:03}"), &self.dir)
+            .format(format)
+            .parent(if format == Format::V1 {
+                ParentChoice::default()
+            } else {
+                parent
+            });
         let report = handle.snapshot(&request).unwrap();
-        assert!(report.warnings.is_empty(), "{:?}", report.warnings);
-        self.taken.insert(format!("vm:v{step:03}"), read(&self.dir));
+        // A parent of format v1 has nothing to take over.
+        for warning in &report.warnings {
+            assert_eq!(warning.kind, WarningKind::ParentIncomplete, "{warning:?}");
+            assert!(warning.message.contains("of format v1"), "{warning:?}");
+        }
+        let taken = read(&self.dir);
+        self.taken.insert(format!("{name}:v{step:03}"), taken);
     }
 
-    fn restore(&self, handle: &Handle, reference: &str, output: &Path) {
-        handle.restore(reference, output).unwrap();
-        let found = read(output);
+    fn restore(&self, handle: &Handle, reference: &str) {
+        handle.restore(reference, &self.output).unwrap();
+        let found = read(&self.output);
         let wanted = &self.taken[reference];
         let names: Vec<_> = found.keys().collect();
         assert_eq!(names, wanted.keys().collect::<Vec<_>>(), "{reference}");
@@ -162,49 +215,112 @@ impl Chain {
                 "{reference}: {name} is another file"
             );
         }
-        fs::remove_dir_all(output).unwrap();
+        fs::remove_dir_all(&self.output).unwrap();
+    }
+
+    /// What happens between two checkpoints.
+    fn live(&mut self, handle: &Handle) {
+        let reference = self.any();
+        match self.random.below(7) {
+            0 | 1 => self.restore(handle, &reference),
+            2 => {
+                handle.remove(&reference).unwrap();
+                self.taken.remove(&reference);
+            }
+            3 => drop(fs::remove_dir_all(self.root.join("digests"))),
+            4 => self.collect(handle),
+            // It goes on from an older one.
+            5 => {
+                fs::remove_dir_all(&self.dir).unwrap();
+                handle.restore(&reference, &self.dir).unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives up what was used least recently.
+    fn collect(&mut self, handle: &Handle) {
+        let stored = handle.usage().unwrap().stored_bytes;
+        let request = GcRequest::new()
+            .max_bytes(stored - stored / 4)
+            .min_retention_period(std::time::Duration::ZERO)
+            .include_unpublished(true);
+        let report = handle.gc(&request).unwrap();
+        assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+        for released in report.released {
+            let reference = released.reference.to_string();
+            assert!(self.taken.remove(&reference).is_some(), "{reference}");
+        }
+    }
+
+    /// Everything that is left comes back, and then nothing is left.
+    fn end(&self, handle: Handle) {
+        handle.assert_clean();
+        for reference in self.taken.keys() {
+            self.restore(&handle, reference);
+        }
+        for reference in self.taken.keys() {
+            handle.remove(reference).unwrap();
+        }
+        handle.close().unwrap();
+        assert_at_rest(&self.root);
+        assert_rows_and_files_agree(&self.root);
     }
 }
 
-#[test]
-fn any_checkpoint_of_a_chain_comes_back_whatever_was_removed() {
-    let seed = std::env::var("SNAPSHOTTER_CHAIN_SEED").map_or(7, |seed| seed.parse().unwrap());
+fn run(seed: u64, home: &Path) {
     eprintln!("SNAPSHOTTER_CHAIN_SEED={seed}");
-    let home = quick_dir();
-    let (root, output) = (home.path().join("root"), home.path().join("output"));
-    let dir = home.path().join("dir");
-    fs::create_dir(&dir).unwrap();
+    let place = |name| home.join(name);
     let mut chain = Chain {
         random: Prng::new(seed),
-        dir,
+        dir: place("dir"),
+        root: place("root"),
+        output: place("output"),
         taken: BTreeMap::new(),
     };
-    let handle = Handle::open(&root).unwrap();
+    fs::create_dir(&chain.dir).unwrap();
+    let mut handle = Handle::open(&chain.root).unwrap();
     for step in 0..STEPS {
         for _ in 0..1 + chain.random.below(6) {
             chain.edit();
         }
         chain.take(&handle, step);
-        let any = chain.random.below(chain.taken.len() as u64) as usize;
-        let reference = chain.taken.keys().nth(any).unwrap().clone();
-        match chain.random.below(5) {
-            0 | 1 => chain.restore(&handle, &reference, &output),
-            2 => {
-                handle.remove(&reference).unwrap();
-                chain.taken.remove(&reference);
-            }
-            3 => drop(fs::remove_dir_all(root.join("digests"))),
-            _ => {}
+        chain.live(&handle);
+        if chain.taken.is_empty() {
+            chain.take(&handle, STEPS + step);
+        }
+        if step % 20 == 19 {
+            handle.assert_clean();
+            handle.close().unwrap();
+            handle = Handle::open(&chain.root).unwrap();
         }
     }
-    handle.assert_clean();
-    for reference in chain.taken.keys() {
-        chain.restore(&handle, reference, &output);
+    chain.end(handle);
+}
+
+/// The one that is asked for, or so many.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    match std::env::var("SNAPSHOTTER_CHAIN_SEED") {
+        Ok(seed) => seed.parse().map(|seed| seed..seed + 1).unwrap(),
+        Err(_) => 7..7 + count,
     }
-    for reference in chain.taken.keys() {
-        handle.remove(reference).unwrap();
+}
+
+#[test]
+fn any_checkpoint_of_a_chain_comes_back_whatever_was_removed() {
+    for seed in seeds(CHAINS) {
+        run(seed, quick_dir().path());
     }
-    handle.close().unwrap();
-    assert_at_rest(&root);
-    assert_rows_and_files_agree(&root);
+}
+
+/// Restores are clones of cache entries there, with the pages written that differ.
+#[test]
+fn any_checkpoint_of_a_chain_comes_back_where_files_are_cloned() {
+    if let Some(mount) = or_skip(LoopMount::new(Kind::Xfs, 512 << 20, &[])) {
+        for seed in seeds(CHAINS - 1) {
+            let home = mount.path().join(seed.to_string());
+            fs::create_dir(&home).unwrap();
+            run(seed, &home);
+        }
+    }
 }

@@ -215,3 +215,8 @@ fn a_removal_cut_off_by_power_has_happened_or_not() {
         handle.assert_clean();
     });
 }
+
+in_pages_too!(
+    a_snapshot_that_is_visible_after_a_power_cut_is_whole,
+    a_background_snapshot_lost_in_a_power_cut_is_found_out_and_never_served,
+);

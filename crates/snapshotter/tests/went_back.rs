@@ -15,8 +15,8 @@ use std::process::Command;
 
 use rusqlite::Connection;
 use snapshotter::{
-    Config, ErrorKind, GcRequest, RebuildReport, RebuildRequest, RestoreRequest, Snapshotter,
-    VerifyRequest, WarningKind,
+    Config, ErrorKind, Format, GcRequest, RebuildReport, RebuildRequest, RestoreRequest,
+    Snapshotter, VerifyRequest, WarningKind,
 };
 use support_a::*;
 use support_b::outside::{catalog, content, names_in_shards};
@@ -32,6 +32,11 @@ fn tree(seed: usize) -> Tree {
         len: 100_000,
     };
     Tree::new().file("f", bytes)
+}
+
+async fn take(store: &Snapshotter, version: &str, base: &Path) {
+    let request = all(version, base).format(support_b::format());
+    store.snapshot(&request).await.unwrap();
 }
 
 async fn take_all(place: &Place, store: &Snapshotter) {
@@ -214,23 +219,29 @@ async fn a_catalog_put_back_from_a_copy_takes_in_what_it_does_not_know() {
     assert_all_kept(&root, &before);
 
     let report = rebuild(&root).await;
-    assert_eq!((report.unnamed_blobs, report.unnamed_bytes), (5, 500_000));
+    match support_b::format() {
+        Format::V2 => assert_eq!((report.unnamed_blobs, report.unnamed_packs), (0, 5)),
+        _ => assert_eq!((report.unnamed_blobs, report.unnamed_bytes), (5, 500_000)),
+    }
     assert_eq!((report.quarantined.len(), report.old_catalog), (0, None));
     assert_all_kept(&root, &before);
     let store = open(&root).await;
     assert_eq!(store.warnings(), []);
     assert_sound(&store).await;
     assert_eq!(store.list().await.unwrap().len(), 1 + 8 + 1);
-    let output = place.fresh();
-    let found = RestoreRequest::new(report.lost_and_found[0].clone(), &output);
-    store.restore(&found).await.unwrap();
-    let taken: BTreeSet<Vec<u8>> = files_in(&output)
-        .iter()
-        .map(|file| fs::read(file).unwrap())
-        .collect();
-    let lost = VERSIONS[1..].iter();
-    let lost = lost.map(|version| fs::read(place.path(version).join("f")).unwrap());
-    assert_eq!(taken, lost.collect());
+    // Which pages of a pack are a file only its documents say.
+    if support_b::format() == Format::V1 {
+        let output = place.fresh();
+        let found = RestoreRequest::new(report.lost_and_found[0].clone(), &output);
+        store.restore(&found).await.unwrap();
+        let taken: BTreeSet<Vec<u8>> = files_in(&output)
+            .iter()
+            .map(|file| fs::read(file).unwrap())
+            .collect();
+        let lost = VERSIONS[1..].iter();
+        let lost = lost.map(|version| fs::read(place.path(version).join("f")).unwrap());
+        assert_eq!(taken, lost.collect());
+    }
     let output = place.fresh();
     give(&store, "v1", &output).await;
     assert_same(&place.path("v1"), &output);
@@ -281,3 +292,9 @@ async fn closing_empties_the_log_of_what_has_to_last() {
         assert_sound(&store).await;
     }
 }
+
+in_pages_too!(
+    a_bit_flipped_anywhere_in_the_log_loses_no_bytes_and_is_said,
+    a_catalog_put_back_from_a_copy_takes_in_what_it_does_not_know,
+    orphans_of_an_old_catalog_are_not_swept,
+);

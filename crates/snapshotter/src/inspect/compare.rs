@@ -64,7 +64,7 @@ pub(crate) fn changed_pages(
         activity.check()?;
         let mut pages = 0;
         for run in runs(&from, &to, &places) {
-            pages += differing(store, &records, (&from, &to), &run)?;
+            pages += differing(store, &records, (&from, &to), &run, activity)?;
         }
         if pages > 0 {
             let relative_path = path.clone().into();
@@ -212,18 +212,23 @@ impl Doubtful {
     /// Reads the frames that have them, each once.
     fn read(self, store: &Store, activity: &Activity) -> Result<PageRecords> {
         let records = PageRecords::default();
-        for (id, ranges) in self.0 {
+        for (id, mut ranges) in self.0 {
             let pack = store.read_pack(id)?;
             let per_frame = u64::from(pack.layout().frame_pages().count());
             let mut wanted = vec![false; pack.layout().frames().len()];
+            ranges.sort_unstable_by_key(|range| range.start);
+            let mut next = 0;
             for range in ranges {
-                let frames = range.start / per_frame..range.end.div_ceil(per_frame);
-                for frame in frames {
-                    // The map was checked against the number of pages.
-                    if let Some(wanted) = wanted.get_mut(frame as usize) {
-                        *wanted = true;
-                    }
+                if range.end > pack.layout().pages() {
+                    let text = format!("a document and the pack {id} disagree about its pages");
+                    return Err(Error::damaged(text));
                 }
+                let (first, end) = (range.start / per_frame, range.end.div_ceil(per_frame));
+                // A page may be named any number of times.
+                for frame in first.max(next)..end {
+                    wanted[frame as usize] = true;
+                }
+                next = next.max(end);
             }
             records.record(store, &pack, &|frame| wanted[frame], activity)?;
         }
@@ -239,10 +244,12 @@ fn differing(
     records: &PageRecords,
     (from, to): (&Side, &Side),
     run: &Run,
+    activity: &Activity,
 ) -> Result<u64> {
     let (mut old, mut new) = (Vec::new(), Vec::new());
     let (mut done, mut differ) = (0, 0);
     while done < run.pages {
+        activity.check()?;
         let count = (run.pages - done).min(TOGETHER);
         let read = |side: &Side, place: Option<(u32, u64)>, into: &mut Vec<PageRecord>| {
             into.clear();

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::sync::Mutex;
 
+use super::trash::take_away;
 use super::{Entry, Key, Linkable, PathHash, Slot, Store, Wanted, path_hash};
 use crate::format::content::ContentId;
 use crate::fs::dir::ignore_absent;
@@ -129,7 +130,9 @@ impl<'s> Cache<'s> {
             return Ok(Some((file, stat)));
         }
         tracing::debug!(path = %path().display(), "a cache entry is not what it was");
-        ignore_absent(self.dir.unlink(&name)).at("remove", path())?;
+        if let Err(error) = take_away(&self.dir, &name) {
+            tracing::debug!(%error, "a cache entry stays");
+        }
         Ok(None)
     }
 
@@ -263,8 +266,7 @@ impl Store {
     }
 
     fn drop_entry(&self, dir: &Dir, found: &CacheEntry) -> Result<()> {
-        let name = found.entry.name();
-        ignore_absent(dir.unlink(&name)).at("remove", dir.path_of(&name))
+        take_away(dir, &found.entry.name())
     }
 
     /// Takes entries away until the filesystem gets so many bytes and inodes back, the oldest first, or only says which would
@@ -319,7 +321,7 @@ impl Store {
             let is_now = boot == OsStr::new(&self.boot);
             for name in dir.names()? {
                 if !is_now || Entry::parse(&name).is_none() {
-                    ignore_absent(dir.unlink(&name)).at("remove", dir.path_of(&name))?;
+                    take_away(&dir, &name)?;
                     swept += 1;
                 }
             }

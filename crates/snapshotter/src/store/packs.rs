@@ -23,6 +23,17 @@ pub(crate) struct StagedPack<'s> {
     pub(crate) length: u64,
 }
 
+/// How a pack is held that somebody wants to refer to.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// Its inode is the one that was recorded.
+    Vouched,
+    /// It has to be read first.
+    Doubtful(Pack),
+    /// It is not here, or is known to be bad.
+    Lacking,
+}
+
 /// A pack whose file is open.
 #[derive(Debug)]
 pub(crate) struct OpenPack {
@@ -89,7 +100,7 @@ impl Store {
         Ok(false)
     }
 
-    /// References packs that are here from a pending snapshot. Says which are not, or are known to be bad.
+    /// References packs that are here from a pending snapshot. Says which are not, or may not be what they were.
     pub(crate) fn reference_packs(
         &self,
         snapshot: i64,
@@ -106,6 +117,23 @@ impl Store {
                 }
             }
             Ok(lacking)
+        })
+    }
+
+    /// References packs that are here from a pending snapshot, those too that have to be read first. Says how each is held.
+    pub(crate) fn hold_packs(&self, snapshot: i64, keys: &[Checksum]) -> Result<Vec<Held>> {
+        self.catalog.write(Sync::Normal, |txn| {
+            let hold = |key: &Checksum| {
+                let Some(pack) = txn.pack(key)?.filter(|pack| pack.state == BlobState::Good) else {
+                    return Ok(Held::Lacking);
+                };
+                txn.reference_object(snapshot, key)?;
+                if self.pack_looks_good(&pack)? {
+                    return Ok(Held::Vouched);
+                }
+                Ok(Held::Doubtful(pack))
+            };
+            keys.iter().map(hold).collect()
         })
     }
 

@@ -15,7 +15,7 @@ use crate::activity::Activity;
 use crate::catalog::Doomed;
 use crate::fs::dir::{Kind, ignore_absent};
 use crate::fs::{Dir, random_name};
-use crate::words::error::Result;
+use crate::words::error::{Error, Result};
 use crate::words::progress::{Warning, WarningKind};
 
 /// What became of a name.
@@ -157,6 +157,16 @@ pub(super) fn trash_owner(name: &OsStr) -> String {
     let name = name.to_string_lossy();
     let owner = name.split_once('.').map_or(&*name, |(owner, _)| owner);
     owner.to_owned()
+}
+
+/// Takes away whatever has a name, a directory with all that is in it too.
+pub(super) fn take_away(dir: &Dir, name: &OsStr) -> Result<()> {
+    let mut left = Vec::new();
+    remove_all(dir, name, &mut left);
+    match left.pop() {
+        Some(Left { path, error }) => Err(Error::io("remove", &path, error)),
+        None => Ok(()),
+    }
 }
 
 /// Removes a name and everything below it, but for what cannot be removed.

@@ -2,7 +2,7 @@
 //! what a map makes of their pages is left: each file's content id is folded from the digests that were written down.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{BufReader, Read};
 
 use super::describe::{Fault, paged};
 use crate::activity::Activity;
@@ -38,14 +38,14 @@ pub(super) fn fault(
         Err(error) => return Err(error),
     };
     let mut folding = Folding {
+        store,
         records,
         packs: &packs,
         map: &map,
         list: List::open(store, snapshot, &map)?,
         pages: Vec::new(),
     };
-    let wrong = folding.wrong(&document, activity);
-    let wrong = wrong?.at("read", store.root.staging.path())?;
+    let wrong = folding.wrong(&document, activity)?;
     if wrong.is_empty() && !folding.list.is_right() && !store.is_read_only() {
         store.drop_page_list(&snapshot.manifest_digest);
     }
@@ -76,6 +76,7 @@ fn misfit(document: &PagedDocument, packs: &[RecordedPack]) -> Option<String> {
 const TOGETHER: u64 = 4096;
 
 struct Folding<'a> {
+    store: &'a Store,
     records: &'a PageRecords,
     packs: &'a [RecordedPack],
     map: &'a Map,
@@ -89,30 +90,35 @@ impl Folding<'_> {
         &mut self,
         document: &'d PagedDocument,
         activity: &Activity,
-    ) -> Result<io::Result<Vec<&'d PagedFile>>> {
+    ) -> Result<Vec<&'d PagedFile>> {
         let mut wrong = Vec::new();
         for (file, place) in document.places() {
-            activity.check()?;
-            match self.is_right(file, &place) {
-                Ok(true) => {}
-                Ok(false) => wrong.push(file),
-                Err(error) => return Ok(Err(error)),
+            if !self.is_right(file, &place, activity)? {
+                wrong.push(file);
             }
         }
-        Ok(Ok(wrong))
+        Ok(wrong)
     }
 
-    fn is_right(&mut self, file: &PagedFile, place: &std::ops::Range<u64>) -> io::Result<bool> {
+    fn is_right(
+        &mut self,
+        file: &PagedFile,
+        place: &std::ops::Range<u64>,
+        activity: &Activity,
+    ) -> Result<bool> {
         let mut content = ContentHasher::new(file.size);
         let mut is_clean = true;
         for extent in self.map.range(place.clone()) {
             let pack = self.packs[extent.pack as usize];
             let mut done = 0;
             while done < extent.pages {
+                activity.check()?;
                 let count = (extent.pages - done).min(TOGETHER);
                 let first = extent.page + done;
-                self.records
-                    .read(pack, first..first + count, &mut self.pages)?;
+                let read = self
+                    .records
+                    .read(pack, first..first + count, &mut self.pages);
+                read.at("read", self.store.root.staging.path())?;
                 let start = extent.start + done - place.start;
                 for (index, page) in (start..).zip(&self.pages) {
                     self.list.compare(&page.digest);

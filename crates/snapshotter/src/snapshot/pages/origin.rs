@@ -16,13 +16,13 @@ use super::parent::{Parent, Place};
 use super::report::ParentChosen;
 use super::rescue::rescue;
 use crate::activity::Activity;
-use crate::catalog::{DirectoryId, Snapshot};
+use crate::catalog::{BlobState, DirectoryId, Snapshot, Sync};
 use crate::format::content::ContentHasher;
 use crate::format::document::paged::{PackEntry, PagedDocument, PagedFile};
 use crate::format::map::Map;
 use crate::snapshot::walk::Plan;
 use crate::snapshot::{Context, Format, ParentChoice, SnapshotRequest};
-use crate::store::{PageRecords, pack_key};
+use crate::store::{Held, PageRecords, pack_key};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
@@ -58,13 +58,19 @@ pub(super) fn find(
     let is_asked_for = chosen == ParentChosen::Given;
     match open(context, snapshot, &found, chosen, plan) {
         Ok(origin) => Ok(origin),
-        Err(error) if error.kind() == ErrorKind::Damaged && !is_asked_for => {
+        Err(error) if is_no_use(&error) && !is_asked_for => {
+            let_go(context, snapshot)?;
             let text = format!("nothing is taken over from {reference}: {}", error.line());
             incomplete(context, text);
             Ok(None)
         }
         Err(error) => Err(error.with_reference(&reference)),
     }
+}
+
+/// It is damaged, or of a release to come.
+fn is_no_use(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
 }
 
 fn choose(context: &Context<'_>, request: &SnapshotRequest) -> Result<Option<Snapshot>> {
@@ -110,24 +116,18 @@ fn open(
         return Ok(None);
     }
     let document = store.catalog.read(|txn| txn.paged_document(found.id))?;
-    let keys: Vec<Checksum> = document
-        .packs
-        .iter()
-        .map(|pack| pack_key(pack.id))
-        .collect();
-    let lacking = store.reference_packs(snapshot, &keys)?;
-    if !lacking.is_empty() {
+    let records = PageRecords::default();
+    let mut given_up = hold(context, snapshot, &document.packs, &records)?;
+    let map = store.map_of(&document)?;
+    let list = list(context, found, &document, &map, &records)?;
+    let lacking = given_up.iter().filter(|is_lacking| **is_lacking).count();
+    if lacking > 0 {
         let text = format!(
-            "packs of {} are not here or are bad: {}; what is in them is stored anew",
-            found.reference,
-            lacking.len()
+            "packs of {} are not here or are bad: {lacking}; what is in them is stored anew",
+            found.reference
         );
         incomplete(context, text);
     }
-    let map = store.map_of(&document)?;
-    let list = list(context, found, &document, &map)?;
-    let is_lacking = |pack: &PackEntry| lacking.contains(&pack_key(pack.id));
-    let mut given_up: Vec<bool> = document.packs.iter().map(is_lacking).collect();
     let place = |(file, pages): (&PagedFile, _)| {
         let size = file.size;
         (file.path.clone(), Place { pages, size })
@@ -151,6 +151,67 @@ fn open(
         parent,
         document,
     }))
+}
+
+/// References packs, and says which of them are not here or not what they were.
+fn hold(
+    context: &Context<'_>,
+    snapshot: i64,
+    packs: &[PackEntry],
+    records: &PageRecords,
+) -> Result<Vec<bool>> {
+    let keys: Vec<Checksum> = packs.iter().map(|pack| pack_key(pack.id)).collect();
+    let held = context.store.hold_packs(snapshot, &keys)?;
+    let named = packs.iter().zip(held);
+    let is_lacking = named.map(|(named, held)| is_lacking(context, named, held, records));
+    is_lacking.collect()
+}
+
+/// Looks at a pack that is to be referred to. One whose inode does not vouch for it is read, all of it: that costs less than
+/// storing again what is in it.
+fn is_lacking(
+    context: &Context<'_>,
+    named: &PackEntry,
+    held: Held,
+    records: &PageRecords,
+) -> Result<bool> {
+    let store = context.store;
+    let is_good = match held {
+        Held::Vouched => true,
+        Held::Doubtful(pack) => {
+            store.check_pack(&pack, records, &unobserved(context))? == BlobState::Good
+        }
+        Held::Lacking => false,
+    };
+    if !is_good {
+        return Ok(true);
+    }
+    match store.read_pack(named.id) {
+        Ok(pack) if pack.layout().pages() == named.pages => Ok(false),
+        Ok(_) => Err(Error::damaged(format!(
+            "the document and the pack {} disagree about its pages",
+            named.id
+        ))),
+        Err(error) if error.kind() == ErrorKind::Damaged => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives up what was referenced of a parent that nothing is taken over from.
+fn let_go(context: &Context<'_>, snapshot: i64) -> Result<()> {
+    let store = context.store;
+    let doomed = store.catalog.write(Sync::Normal, |txn| {
+        let packs = txn.packs_of_snapshot(snapshot)?;
+        let keys: Vec<Checksum> = packs.iter().map(|pack| pack.key).collect();
+        txn.drop_references(snapshot, &keys)
+    })?;
+    store.sweep_removed(&doomed, context.activity);
+    Ok(())
+}
+
+/// Nobody has planned to read a parent's packs: the observer hears of the bytes that are taken.
+fn unobserved(context: &Context<'_>) -> Activity {
+    Activity::new(Arc::clone(context.activity.cancelled()), None)
 }
 
 /// The files that take over pages unread.
@@ -224,6 +285,7 @@ fn list(
     found: &Snapshot,
     document: &PagedDocument,
     map: &Map,
+    records: &PageRecords,
 ) -> Result<File> {
     let store = context.store;
     if let Some(list) = store.open_page_list(&found.manifest_digest)? {
@@ -233,7 +295,7 @@ fn list(
             Err(error) => tracing::debug!(%error, "a list of page digests cannot be read"),
         }
     }
-    let list = make_list(context, document, map)?;
+    let list = make_list(context, document, map, records)?;
     match adds_up(list, document, map).at("read", store.root.staging.path())? {
         Some(list) => Ok(list),
         None => Err(Error::damaged(
@@ -267,16 +329,21 @@ fn adds_up(list: File, document: &PagedDocument, map: &Map) -> std::io::Result<O
 }
 
 /// Makes the list from the packs. All pages of all packs are read first, for their order is another one than the map's.
-fn make_list(context: &Context<'_>, document: &PagedDocument, map: &Map) -> Result<File> {
+fn make_list(
+    context: &Context<'_>,
+    document: &PagedDocument,
+    map: &Map,
+    records: &PageRecords,
+) -> Result<File> {
     let store = context.store;
-    // Nobody has planned to read these: the observer hears of the bytes that are taken.
-    let unobserved = Activity::new(Arc::clone(context.activity.cancelled()), None);
-    let records = PageRecords::default();
+    let unobserved = unobserved(context);
     let mut packs = Vec::new();
     for named in &document.packs {
-        let pack = store.read_pack(named.id)?;
-        let data = pack.layout().data_frames().len();
-        records.record(store, &pack, &|frame| frame < data, &unobserved)?;
+        if records.pack(named.id).is_none() {
+            let pack = store.read_pack(named.id)?;
+            let data = pack.layout().data_frames().len();
+            records.record(store, &pack, &|frame| frame < data, &unobserved)?;
+        }
         packs.extend(records.pack(named.id));
     }
     let (_slot, file) = store.create_slot()?;
@@ -287,6 +354,7 @@ fn make_list(context: &Context<'_>, document: &PagedDocument, map: &Map) -> Resu
         let pack = packs[extent.pack as usize];
         let end = extent.page + extent.pages;
         for first in (extent.page..end).step_by(TOGETHER) {
+            context.activity.check()?;
             let last = end.min(first + TOGETHER as u64);
             records
                 .read(pack, first..last, &mut pages)

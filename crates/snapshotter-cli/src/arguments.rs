@@ -114,12 +114,21 @@ pub struct Global {
     /// Print no summary, no warnings and no progress; of a list, the names alone
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Print more; twice and thrice, log more
+    /// Print more, and say what is done; twice: each request; thrice: what the libraries say
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
     /// Exit with 9 if there are warnings
     #[arg(long, global = true)]
     pub strict: bool,
+    /// Send at most this many bytes of contents a second: 10MiB
+    #[arg(long, global = true, value_name = "BYTES")]
+    pub limit_upload: Option<String>,
+    /// Fetch at most this many bytes of contents a second
+    #[arg(long, global = true, value_name = "BYTES")]
+    pub limit_download: Option<String>,
+    /// Work on this many files at once (snapshot_concurrency and restore_concurrency)
+    #[arg(short, long, global = true, value_name = "N")]
+    pub jobs: Option<String>,
     /// Give up after this long: 30s, 10m, 1h30m
     ///
     /// The command then cleans up as after a signal, and exits with 6. Without it, it takes as long as it takes; single
@@ -246,6 +255,7 @@ pub enum Command {
     Restore(verbs::restore::Args),
     Push(verbs::push::Args),
     Pull(verbs::pull::Args),
+    Copy(verbs::copy::Args),
     #[command(visible_alias = "ls")]
     List(verbs::list::Args),
     Inspect(verbs::inspect::Args),

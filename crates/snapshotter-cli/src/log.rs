@@ -1,28 +1,32 @@
-//! The library's log on stderr, with `-v` and more. Without it nothing is installed: what people need to know is in
-//! the answer's warnings, and starting is quicker.
+//! The library's log on stderr: with `-v` what it does, with `-vv` each request, with `-vvv` also what the libraries below it
+//! say, through `tracing` and `log` alike. Without it nothing is installed: what people need to know is in the answer's
+//! warnings, and starting is quicker.
 
 use std::io;
 
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::{MakeWriter, layer};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::arguments::{Global, LogFormat};
 use crate::progress;
 
 /// Starts logging, if that was asked for.
 pub fn start(global: &Global) {
-    let level = match global.verbose {
+    let ours = |level| Targets::new().with_target("snapshotter", level);
+    let wanted = match global.verbose {
         0 => return,
-        1 => LevelFilter::INFO,
-        2 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
+        1 => ours(LevelFilter::INFO),
+        2 => ours(LevelFilter::DEBUG),
+        _ => Targets::new().with_default(LevelFilter::TRACE),
     };
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(AroundBar);
+    let log = tracing_subscriber::registry().with(wanted);
     match global.log_format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log
+            .with(layer().with_ansi(false).with_writer(AroundBar))
+            .init(),
+        LogFormat::Json => log.with(layer().json().with_writer(AroundBar)).init(),
     }
 }
 

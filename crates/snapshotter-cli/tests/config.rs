@@ -522,3 +522,39 @@ fn what_belongs_to_nothing_is_unused() {
         0
     );
 }
+
+#[test]
+fn flags_are_settings() {
+    let place = Place::new().set("SNAPSHOTTER_LIMIT_UPLOAD", "1MiB");
+    let args = [
+        "config",
+        "--json",
+        "--limit-upload",
+        "2MiB",
+        "--limit-download=3MiB",
+        "-j7",
+    ];
+    let said = place.run(args).succeeded();
+    for (key, wanted, flag) in [
+        ("limit_upload", "2MiB", "--limit-upload"),
+        ("limit_download", "3MiB", "--limit-download"),
+        ("snapshot_concurrency", "7", "--jobs"),
+        ("restore_concurrency", "7", "--jobs"),
+    ] {
+        let (found, source) = value(&said, key);
+        assert_eq!(source["name"], flag, "{key}");
+        assert_eq!(found.to_string().trim_matches('"'), wanted, "{key}");
+    }
+    for args in [
+        &["list", "--jobs", "many"][..],
+        &["list", "--limit-upload", "quick"],
+    ] {
+        let said = place.run(args).exited(2);
+        assert!(said.err.contains(args[1]), "{said:#?}");
+    }
+    // What the library refuses.
+    place.run(["snapshot", "vm:v1", "vm", "-j", "0"]).exited(2);
+    place
+        .run(["snapshot", "vm:v1", "vm", "--limit-upload", "1B"])
+        .exited(2);
+}

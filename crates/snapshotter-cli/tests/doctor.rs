@@ -3,7 +3,9 @@
 mod support;
 
 use support::Place;
+use testkit::buckets;
 use testkit::dragonfly::{Cluster, FakeDaemon, Options};
+use testkit::proxy::{Act, Asked, Weather};
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 #[test]
@@ -133,6 +135,43 @@ fn dragonflys_daemon_is_tried() {
     assert_eq!(json["dragonfly"]["error"]["kind"], "unavailable");
     assert!(json["dragonfly"]["files"].is_null(), "{json}");
     assert!(json["content"]["error"].is_null(), "{json}");
+}
+
+/// `doctor` looked for an object and called the bucket usable; publishing then failed for want of a permission.
+#[test]
+fn a_bucket_is_tried_as_a_snapshot_uses_it() {
+    let s3 = S3::start("ckpt");
+    let said_of = |decide: Box<dyn Fn(&Asked) -> Act + Send + Sync>| {
+        let weather = Weather::before(s3.address(), decide);
+        let place = Place::with_registry()
+            .unset("SNAPSHOTTER_CONTENT_ROOT")
+            .set("SNAPSHOTTER_CONTENT_PROVIDER", "s3")
+            .set("SNAPSHOTTER_CONTENT_BUCKET", s3.bucket())
+            .set("SNAPSHOTTER_CONTENT_ENDPOINT", weather.endpoint())
+            .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_ID", ACCESS_KEY)
+            .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_SECRET", SECRET_KEY);
+        let json = place.run(["doctor", "--json"]).succeeded().json();
+        (
+            place.run(["doctor"]).succeeded().out,
+            json["content"].clone(),
+        )
+    };
+    let (text, json) = said_of(Box::new(|_| Act::Pass));
+    assert!(
+        text.contains("  ok  contents       s3://ckpt can be used\n"),
+        "{text}"
+    );
+    assert_eq!(json["denied"].as_array().unwrap().len(), 0, "{json}");
+    assert!(s3.keys().is_empty(), "the probe is still there");
+    let (text, json) = said_of(Box::new(buckets::without("s3:PutObject")));
+    let line = "  --  contents       s3://ckpt: the keys may not write (s3:PutObject)";
+    assert!(text.contains(line), "{text}");
+    assert_eq!(json["error"]["kind"], "permission_denied", "{json}");
+    let (text, json) = said_of(Box::new(buckets::without_listing(s3.dir())));
+    assert!(text.contains("can be used"), "{text}");
+    let line = "  --  its keys       may not list the bucket (s3:ListBucket)";
+    assert!(text.contains(line), "{text}");
+    assert_eq!(json["denied"].as_array().unwrap().len(), 1, "{json}");
 }
 
 #[test]

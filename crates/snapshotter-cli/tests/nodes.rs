@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use support::Place;
 use testkit::dragonfly::{Cluster, FakeDaemon, Options};
+use testkit::moto::{self, Moto};
 use testkit::registry::{Kind, RegistryServer, or_skip};
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use testkit::weather::{Reply, Weather};
@@ -60,6 +61,25 @@ fn through_a_registry_and_s3() {
         return;
     };
     let s3 = S3::start("ckpt");
+    let place = place
+        .set("SNAPSHOTTER_CONTENT_PROVIDER", "s3")
+        .set("SNAPSHOTTER_CONTENT_ENDPOINT", s3.endpoint())
+        .set("SNAPSHOTTER_CONTENT_BUCKET", s3.bucket())
+        .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_ID", ACCESS_KEY)
+        .set("SNAPSHOTTER_CONTENT_ACCESS_KEY_SECRET", SECRET_KEY);
+    goes_from_node_to_node(&place);
+    assert_eq!(s3.keys().len(), 3);
+}
+
+/// The same through a bucket of another server.
+#[test]
+fn through_a_registry_and_another_s3() {
+    let Some((_server, place)) = registry(Kind::default()) else {
+        return;
+    };
+    let Some(s3) = moto::or_skip(Moto::start("ckpt")) else {
+        return;
+    };
     let place = place
         .set("SNAPSHOTTER_CONTENT_PROVIDER", "s3")
         .set("SNAPSHOTTER_CONTENT_ENDPOINT", s3.endpoint())

@@ -61,6 +61,31 @@ fn a_digest_is_that_snapshot_and_no_other() {
 }
 
 #[test]
+fn a_name_that_moved_is_said_and_followed_when_told_to() {
+    let place = Place::with_published();
+    place.run(["pull", "vm:v1"]).succeeded();
+    fs::write(place.path("vm/memory"), "another").unwrap();
+    let force = ["snapshot", "vm:v1", "vm", "--force"];
+    place.on("other", force).succeeded();
+    let json = place.run(["pull", "vm:v1", "--json"]).succeeded().json();
+    assert_eq!(json["warnings"][0]["kind"], "moved", "{json}");
+    place.run(["pull", "vm:v1", "--strict"]).exited(9);
+    place.run(["pin", "vm:v1"]).succeeded();
+    place.run(["pull", "vm:v1", "--update"]).exited(4);
+    place.run(["unpin", "vm:v1"]).succeeded();
+    let json = place
+        .run(["pull", "vm:v1", "--update", "--json"])
+        .succeeded()
+        .json();
+    assert!(json["pulled"][0]["replaced"].is_string(), "{json}");
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+    testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
+    fs::remove_dir_all(place.path("registry")).unwrap();
+    let json = place.run(["pull", "vm:v1", "--json"]).succeeded().json();
+    assert_eq!(json["warnings"][0]["kind"], "unchecked", "{json}");
+}
+
+#[test]
 fn what_is_altered_on_the_way_is_five_and_leaves_nothing() {
     let place = Place::with_published();
     place.alter_an_object();

@@ -85,10 +85,17 @@ impl Activity {
         Ok(opened)
     }
 
-    /// Tells the observer, if there is one.
+    /// Tells the observer, if there is one, and the log how much there is to do.
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
+        if self.observer.is_none() && !tracing::enabled!(tracing::Level::INFO) {
+            return;
+        }
+        let event = event();
+        if let Event::Planned { files, bytes } = &event {
+            tracing::info!("to do: {files} files or blobs, about {bytes} bytes");
+        }
         if let Some(observer) = &self.observer {
-            observer.event(&event());
+            observer.event(&event);
         }
     }
 

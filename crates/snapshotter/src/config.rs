@@ -32,6 +32,13 @@ pub struct Config {
     pub gc: Gc,
     /// Whole files that restores of format v2 are made from.
     pub cache: Cache,
+    /// How many bytes of contents a second all calls of a handle send together; to directories as many as there are, and what
+    /// Dragonfly's daemon sends is the daemon's. Default `None`, no limit.
+    #[cfg(feature = "registry")]
+    pub limit_upload: Option<u64>,
+    /// The same for those that they fetch. Default `None`, no limit.
+    #[cfg(feature = "registry")]
+    pub limit_download: Option<u64>,
     /// Where snapshots are published to and fetched from. Default: nowhere, and everything stays here.
     #[cfg(feature = "registry")]
     pub registry: Option<crate::Registry>,
@@ -138,12 +145,32 @@ impl Config {
             gc: Gc::default(),
             cache: Cache::default(),
             #[cfg(feature = "registry")]
+            limit_upload: None,
+            #[cfg(feature = "registry")]
+            limit_download: None,
+            #[cfg(feature = "registry")]
             registry: None,
             #[cfg(feature = "registry")]
             content: None,
             #[cfg(feature = "dragonfly")]
             dragonfly: None,
         }
+    }
+
+    /// Sets [`limit_upload`](Self::limit_upload).
+    #[cfg(feature = "registry")]
+    #[must_use]
+    pub fn limit_upload(mut self, bytes_per_second: Option<u64>) -> Self {
+        self.limit_upload = bytes_per_second;
+        self
+    }
+
+    /// Sets [`limit_download`](Self::limit_download).
+    #[cfg(feature = "registry")]
+    #[must_use]
+    pub fn limit_download(mut self, bytes_per_second: Option<u64>) -> Self {
+        self.limit_download = bytes_per_second;
+        self
     }
 
     /// Sets [`registry`](Self::registry).
@@ -251,6 +278,17 @@ impl Config {
             "busy_timeout",
             "must be at most 24 days",
         )?;
+        #[cfg(feature = "registry")]
+        for (limit, field) in [
+            (self.limit_upload, "limit_upload"),
+            (self.limit_download, "limit_download"),
+        ] {
+            require(
+                limit.is_none_or(|limit| limit >= 1024),
+                field,
+                "must be at least 1024 bytes a second",
+            )?;
+        }
         self.gc.validate()
     }
 }

@@ -71,6 +71,8 @@ mod pace;
 mod pass;
 #[cfg(feature = "registry")]
 mod patience;
+#[cfg(feature = "registry")]
+mod rate;
 mod rebuild;
 #[cfg(feature = "registry")]
 mod registry;
@@ -129,8 +131,8 @@ pub use rebuild::{RebuildReport, RebuildRequest, RebuiltSnapshot};
 pub use registry::Registry;
 #[cfg(feature = "registry")]
 pub use remote::{
-    PullReport, PullRequest, PushReport, PushRequest, RemoteDetails, RemoteDiagnosis,
-    RemoteSnapshot,
+    CopyReport, CopyRequest, PullReport, PullRequest, PushReport, PushRequest, RemoteDetails,
+    RemoteDiagnosis, RemoteSnapshot,
 };
 pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
 pub use snapshot::{

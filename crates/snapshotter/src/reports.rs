@@ -8,7 +8,9 @@ use crate::gc::{GcReport, UsageDetails};
 use crate::inspect::{ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
-use crate::remote::{PullReport, PushReport, RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
+use crate::remote::{
+    CopyReport, PullReport, PushReport, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
+};
 use crate::restore::{RestorePlan, RestoreReport};
 use crate::snapshot::{SnapshotPlan, SnapshotReport};
 use crate::verify::VerifyReport;
@@ -53,7 +55,7 @@ have_warnings!(
     RebuildReport
 );
 #[cfg(feature = "registry")]
-have_warnings!(PushReport, PullReport);
+have_warnings!(CopyReport, PushReport, PullReport);
 
 have_none!(
     Vec<ChangedFile>,

@@ -573,3 +573,60 @@ async fn a_lost_catalog_is_rebuilt_from_the_registry() {
         .collect();
     assert_eq!(inodes.len(), 1);
 }
+
+#[tokio::test]
+async fn a_chain_is_copied_from_one_place_to_another_and_what_is_wrong_is_not() {
+    for from in Between::all() {
+        let here = Place::new();
+        let mut machine = Machine::new(&here);
+        let store = from.node(&here).await;
+        take(&store, &machine, "v1").await;
+        machine.works(&[3]);
+        take(&store, &machine, "v2").await;
+        for to in Between::all() {
+            let config = |between: &Between| {
+                snapshotter::Config::new(here.root())
+                    .registry(between.registry.clone())
+                    .content(between.content.clone())
+            };
+            let copy = async |version: &str| {
+                let request = snapshotter::CopyRequest::new(vm(version));
+                Snapshotter::copy(&config(&from), &config(&to), &request).await
+            };
+            let first = copy("v1").await.unwrap();
+            assert_eq!((first.publication.sent_blobs, first.reused_blobs), (1, 0));
+            let second = copy("v2").await.unwrap();
+            let layers = to.content.provider == ContentProvider::Registry;
+            // What a registry has under another manifest it is not asked for.
+            let sent = if layers { 2 } else { 1 };
+            assert_eq!(second.publication.sent_blobs, sent);
+            let again = copy("v2").await.unwrap();
+            assert_eq!(again.publication.sent_blobs, 0);
+            let there = Place::new();
+            let output = there.fresh();
+            restore(&to.node(&there).await, "v2", &output).await;
+            assert_is(&machine, &output);
+        }
+    }
+    let (from, to, here) = (Between::directories(), Between::directories(), Place::new());
+    let machine = Machine::new(&here);
+    take(&from.node(&here).await, &machine, "v1").await;
+    let pack = from.packs().remove(0);
+    let whole = fs::read(&pack).unwrap();
+    let config = |between: &Between| {
+        snapshotter::Config::new(here.root())
+            .registry(between.registry.clone())
+            .content(between.content.clone())
+    };
+    for at in [0, 9, whole.len() / 2, whole.len() - 90, whole.len() - 1] {
+        let mut altered = whole.clone();
+        altered[at] ^= 1;
+        for bytes in [&altered[..], &whole[..at]] {
+            fs::write(&pack, bytes).unwrap();
+            let request = snapshotter::CopyRequest::new(vm("v1"));
+            let failed = Snapshotter::copy(&config(&from), &config(&to), &request).await;
+            assert_eq!(failed.unwrap_err().kind(), ErrorKind::Damaged, "{at}");
+            assert!(to.packs().is_empty());
+        }
+    }
+}

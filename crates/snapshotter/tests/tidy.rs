@@ -7,12 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of the library, the lowest first: each may import those before it.
-const ROOMS: [&str; 32] = [
+const ROOMS: [&str; 33] = [
     "lock",
     "words",
     "format",
     "fs",
     "pass",
+    "rate",
     "patience",
     "pace",
     "tls",

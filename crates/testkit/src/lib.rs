@@ -21,6 +21,7 @@
 //! Linux only. It knows nothing of the library that it tests: what it says about a directory comes
 //! from the kernel alone.
 
+pub mod buckets;
 pub mod child;
 pub mod compare;
 #[cfg(feature = "dragonfly")]
@@ -32,6 +33,7 @@ pub mod golden;
 pub mod http;
 pub mod lease;
 mod mapped;
+pub mod moto;
 pub mod mount;
 pub mod prng;
 pub mod proxy;

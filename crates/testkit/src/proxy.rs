@@ -33,6 +33,8 @@ pub enum Act {
     Pass,
     /// The client gets this answer instead: status line without the version, further header lines, body.
     Answer(&'static str, &'static str, Vec<u8>),
+    /// The same with a head that is made up: the status and further lines, but for the length.
+    Say(String, Vec<u8>),
     /// It reaches the server; of the answer's body so many bytes reach the client, then the connection closes.
     Cut(usize),
     /// It reaches the server; the answer's body reaches the client a byte at a time, every few milliseconds.
@@ -207,15 +209,10 @@ fn serve(
             stalled.map(drop)
         }
         Act::Answer(status, headers, answer) => {
-            io::copy(&mut body, &mut io::sink())?;
-            let len = answer.len();
-            let mut out = client;
-            write!(
-                out,
-                "HTTP/1.1 {status}\r\n{headers}content-length: {len}\r\nconnection: close\r\n\r\n"
-            )?;
-            out.write_all(&answer)
+            let head = format!("{status}\r\n{headers}");
+            say(client, &mut body, head.trim_end(), &answer)
         }
+        Act::Say(head, answer) => say(client, &mut body, &head, &answer),
         Act::Pass => relay(&head, &mut body, server, client, whole),
         Act::Cut(bytes) => relay(&head, &mut body, server, client, |answer, client| {
             whole(&mut answer.take(bytes as u64), client)
@@ -229,6 +226,16 @@ fn serve(
         }
         Act::Lose => relay(&head, &mut body, server, &mut io::sink(), whole),
     }
+}
+
+fn say(mut client: &TcpStream, body: &mut impl Read, head: &str, answer: &[u8]) -> io::Result<()> {
+    io::copy(body, &mut io::sink())?;
+    let len = answer.len();
+    write!(
+        client,
+        "HTTP/1.1 {head}\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n"
+    )?;
+    client.write_all(answer)
 }
 
 /// Keeps the kernel from taking megabytes that nobody has read.

@@ -69,7 +69,7 @@ impl RegistryServer {
             .stderr()
             .ok_or_else(|| Skip::new("it has no stderr"))?;
         Ok(Self {
-            address: address(stderr)?,
+            address: address(stderr, "docker-registry", LISTENING)?,
             dir,
             tls: kind.tls,
             _process: process,
@@ -148,12 +148,16 @@ pub(crate) fn make_certificates(dir: &Path) -> Result<(), Skip> {
 }
 
 /// Where it says that it listens. The rest of what it says is read too, so that it never waits for a reader.
-fn address(stderr: ChildStderr) -> Result<String, Skip> {
+pub(crate) fn address(
+    stderr: ChildStderr,
+    who: &'static str,
+    before: &'static str,
+) -> Result<String, Skip> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut said = String::new();
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            if let Some((_, rest)) = line.split_once(LISTENING) {
+            if let Some((_, rest)) = line.split_once(before) {
                 let end = rest.find([',', '"']).unwrap_or(rest.len());
                 let _ = sender.send(Ok(rest[..end].to_owned()));
             }
@@ -163,11 +167,11 @@ fn address(stderr: ChildStderr) -> Result<String, Skip> {
     });
     match receiver.recv_timeout(PATIENCE) {
         Ok(Ok(address)) => Ok(address),
-        Ok(Err(said)) => Err(Skip::new(format!("docker-registry ended: {said}"))),
-        Err(_) => Err(Skip::new("docker-registry does not say where it listens")),
+        Ok(Err(said)) => Err(Skip::new(format!("{who} ended: {said}"))),
+        Err(_) => Err(Skip::new(format!("{who} does not say where it listens"))),
     }
 }
 
-fn skip_of(what: &str) -> impl FnOnce(std::io::Error) -> Skip {
+pub(crate) fn skip_of(what: &str) -> impl FnOnce(std::io::Error) -> Skip {
     move |error| Skip::new(format!("{what}: {error}"))
 }

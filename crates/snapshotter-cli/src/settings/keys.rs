@@ -26,11 +26,11 @@ impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];
     /// The one without which `[registry]` means nothing.
-    pub const REGISTRY: &Self = &KEYS[16];
+    pub const REGISTRY: &Self = &KEYS[18];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[29];
+    pub const CONTENT: &Self = &KEYS[31];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[46];
+    pub const DRAGONFLY: &Self = &KEYS[51];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {

@@ -9,12 +9,14 @@ mod env_file;
 mod exposure;
 mod field;
 mod file;
+mod flags;
 mod keys;
 mod proxy;
 mod snapshots;
 mod surroundings;
 mod table;
 mod value;
+mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -85,33 +87,43 @@ pub struct Settings {
 impl Settings {
     /// Gathers them.
     pub fn gather(global: &Global) -> Result<Self> {
-        let mut settings = Self {
-            draft: Draft::new(Config::new(PathBuf::new())),
-            sources: BTreeMap::new(),
-            files: Vec::new(),
-            foreign: Vec::new(),
-            unknown_variables: unknown_variables(),
-            exposed: BTreeSet::new(),
-        };
+        let mut settings = Self::empty();
+        settings.unknown_variables = variables::unknown();
         settings.read_files(global)?;
         if let Some(path) = &global.env_file {
             let read = env_file::read(path)?;
             settings.assign(read.assignments);
             settings.foreign = read.foreign;
         }
-        settings.assign(variables()?);
-        if let Some(root) = &global.root {
-            settings.assign([Assignment {
-                key: Key::ROOT,
-                value: Value::Path(root.clone()),
-                source: Source::Flag("--root"),
-            }]);
-        }
+        settings.assign(variables::assignments()?);
+        settings.assign(flags::assignments(global)?);
         if !settings.sources.contains_key(Key::ROOT.name) {
             settings.draft.config.root_dir = default_root()?;
         }
         settings.assign(surroundings::look(&settings.draft, text_variable));
         Ok(settings)
+    }
+
+    /// What one file says, and the flags; no variable, and no other file.
+    pub fn of_file(path: &Path, global: &Global) -> Result<Self> {
+        let mut settings = Self::empty();
+        settings.files.push((path.to_owned(), true));
+        let read = file::read(path, Expected::Certainly)?;
+        settings.assign(read.unwrap_or_default());
+        settings.assign(flags::assignments(global)?);
+        settings.assign(surroundings::look(&settings.draft, text_variable));
+        Ok(settings)
+    }
+
+    fn empty() -> Self {
+        Self {
+            draft: Draft::new(Config::new(PathBuf::new())),
+            sources: BTreeMap::new(),
+            files: Vec::new(),
+            foreign: Vec::new(),
+            unknown_variables: Vec::new(),
+            exposed: BTreeSet::new(),
+        }
     }
 
     /// The root.
@@ -311,33 +323,8 @@ fn default_root() -> Result<PathBuf> {
     })
 }
 
-fn variables() -> Result<Vec<Assignment>> {
-    let mut assignments = Vec::new();
-    for key in KEYS {
-        let name = key.variable();
-        if let Some(value) = variable(&name) {
-            let value = key.parse(&value).map_err(|why| bad_value(&name, &why))?;
-            let source = Source::Variable(name);
-            assignments.push(Assignment { key, value, source });
-        }
-    }
-    Ok(assignments)
-}
-
 fn bad_value(place: &str, why: &str) -> Failure {
     Failure::invalid(format!("{place}: {why}"))
-}
-
-/// Kubernetes sets such variables for a service called "snapshotter", so they cannot be errors.
-fn unknown_variables() -> Vec<String> {
-    let known =
-        |name: &str| name == "SNAPSHOTTER_CONFIG" || KEYS.iter().any(|key| key.variable() == name);
-    let mut names: Vec<String> = env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("SNAPSHOTTER_") && !known(name))
-        .collect();
-    names.sort();
-    names
 }
 
 /// The key meant by something that is almost its name.

@@ -72,6 +72,18 @@ pub const KEYS: &[Key] = &[
         "How many of them there are of each path of a name, the newest. 0: there are none."
     ),
     key!(
+        "limit_upload",
+        Bytes,
+        config.limit_upload,
+        "How many bytes of contents a second are sent at most: \"10MiB\"."
+    ),
+    key!(
+        "limit_download",
+        Bytes,
+        config.limit_download,
+        "How many are fetched at most."
+    ),
+    key!(
         "gc.interval",
         Duration,
         config.gc.interval,
@@ -245,6 +257,24 @@ pub const KEYS: &[Key] = &[
         Secret,
         content.session_token,
         "The token of a temporary key; of azblob, a SAS token."
+    ),
+    key!(
+        "content.server_side_encryption",
+        Text,
+        content.server_side_encryption,
+        "How S3 encrypts what is written: AES256, aws:kms or aws:kms:dsse; else as the bucket says."
+    ),
+    key!(
+        "content.kms_key_id",
+        Text,
+        content.kms_key_id,
+        "The key for aws:kms; else the account's own."
+    ),
+    key!(
+        "content.storage_class",
+        Text,
+        content.storage_class,
+        "The S3 storage class of what is written; not GLACIER or DEEP_ARCHIVE, which cannot be read at once."
     ),
     key!(
         "content.credential_path",

@@ -19,7 +19,8 @@ use crate::output::{GOOD, Page, STRONG, WARNING};
 /// Finds out what this machine can do, by trying
 ///
 /// With OUTPUT_DIR, an existing directory, also how files get from the root to there. The root is made if it is not there
-/// yet. A configured registry and place of contents are asked whether they let this command in; nothing is changed there.
+/// yet. A configured registry and place of contents are asked whether they let this command in. A bucket is tried as a
+/// snapshot uses it: a probe of 5 MiB, xxh3/doctor-probe, is sent, looked at, read and removed again.
 /// Dragonfly's daemon is asked to publish and to bring an empty file: its object, of 20 bytes, is in the bucket afterwards.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -99,6 +100,9 @@ struct Can {
 struct Server {
     place: String,
     error: Option<Trouble>,
+    /// Of a place of contents: what the keys may not do that publications can do without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denied: Option<Vec<&'static str>>,
 }
 
 #[derive(Serialize)]
@@ -116,18 +120,23 @@ impl Server {
         Self {
             place: place.to_owned(),
             error: error.map(trouble),
+            denied: None,
         }
     }
 
     fn text(&self, page: &mut Page<'_>, name: &str) -> io::Result<()> {
         let place = visible(&self.place);
         match &self.error {
-            None => line(page, true, name, &format!("{place} can be used")),
+            None => line(page, true, name, &format!("{place} can be used"))?,
             Some(error) => {
                 let text = format!("{place}: {}", visible(&error.message));
-                line(page, false, name, &text)
+                line(page, false, name, &text)?;
             }
         }
+        for denied in self.denied.iter().flatten() {
+            line(page, false, "its keys", &format!("may not {denied}"))?;
+        }
+        Ok(())
     }
 }
 
@@ -186,7 +195,9 @@ impl Findings {
         };
         let content = |remote: &RemoteDiagnosis| {
             let place = remote.content.as_deref()?;
-            Some(Server::new(place, remote.content_error.as_ref()))
+            let mut server = Server::new(place, remote.content_error.as_ref());
+            server.denied = Some(remote.content_denied.clone());
+            Some(server)
         };
         Self {
             registry: remote.map(registry),

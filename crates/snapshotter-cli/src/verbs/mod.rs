@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod config;
 pub mod convert;
+pub mod copy;
 pub mod df;
 pub mod diff;
 pub mod doctor;
@@ -30,6 +31,7 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Restore(args) => restore::run(context, args),
         Command::Push(args) => push::run(context, &args),
         Command::Pull(args) => pull::run(context, &args),
+        Command::Copy(args) => copy::run(context, &args),
         Command::List(args) => list::run(context, &args),
         Command::Inspect(args) => inspect::run(context, &args),
         Command::Convert(args) => convert::run(context, &args),

@@ -17,18 +17,26 @@ use crate::output::{FAINT, Page, STRONG};
 /// Fetches snapshots and makes no files of them
 ///
 /// A later restore finds everything here. What the store has is not fetched; of a snapshot that is here, what is damaged or
-/// missing is fetched again.
+/// missing is fetched again, and whether its name is another snapshot's in the registry by now is looked up (warning `moved`;
+/// `unchecked` where the registry is out of reach).
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   snapshotter pull vm:v1
       `snapshotter restore` does the same, and then makes files
   snapshotter pull vm:v1@sha256:…
-      that snapshot and no other, whatever vm:v1 is by now")]
+      that snapshot and no other, whatever vm:v1 is by now
+  snapshotter pull --update vm:latest
+      whatever vm:latest is by now, in place of what it was")]
 pub struct Args {
     /// The snapshots: NAME:VERSION
     #[arg(value_name = "REFERENCE", required = true)]
     references: Vec<String>,
+    /// Take what the registry has under this name by now
+    ///
+    /// The snapshot that had the name here goes, unless it is pinned or not published: that is an error (exit code 4).
+    #[arg(long)]
+    update: bool,
 }
 
 /// Runs it.
@@ -39,7 +47,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let pulled = context.with_store_and_remote(async |store| {
         let mut reports = Vec::new();
         for reference in references {
-            reports.push(pull(context, store, reference).await?);
+            reports.push(pull(context, store, reference, args.update).await?);
         }
         Ok(reports)
     })?;
@@ -51,10 +59,17 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     Ok(Answer::new(pulled_all).with_warnings(warnings.into_iter().chain(pulled.warnings)))
 }
 
-async fn pull(context: &Context, store: &Snapshotter, reference: Reference) -> Result<PullReport> {
+async fn pull(
+    context: &Context,
+    store: &Snapshotter,
+    reference: Reference,
+    update: bool,
+) -> Result<PullReport> {
     let progress = context.progress(&reference.to_string());
     let observed = store.observed_by(progress.observer());
-    let pulled = observed.pull(&PullRequest::new(reference)).await;
+    let pulled = observed
+        .pull(&PullRequest::new(reference).update(update))
+        .await;
     pulled.map_err(|error| hints::on_the_way(error.into()))
 }
 
@@ -68,6 +83,7 @@ struct Pulled {
 struct One {
     reference: String,
     manifest_digest: String,
+    replaced: Option<String>,
     files: u64,
     logical_bytes: u64,
     data_bytes: u64,
@@ -82,6 +98,7 @@ impl One {
         Self {
             reference: report.reference.to_string(),
             manifest_digest: report.manifest_digest.to_string(),
+            replaced: report.replaced.map(|digest| digest.to_string()),
             files: report.files,
             logical_bytes: report.logical_bytes,
             data_bytes: report.data_bytes,

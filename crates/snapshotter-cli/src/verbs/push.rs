@@ -100,7 +100,8 @@ async fn push(
 #[serde(rename_all = "camelCase")]
 pub struct Published {
     place: String,
-    manifest_digest: String,
+    /// SHA-256 of the manifest there.
+    pub manifest_digest: String,
     sent_blobs: u64,
     sent_bytes: u64,
 }

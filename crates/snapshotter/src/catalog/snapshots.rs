@@ -141,11 +141,13 @@ impl Txn<'_> {
             [reference.name(), version],
             snapshot,
         )?;
-        Ok(found.filter(|snapshot| {
-            reference
-                .manifest_digest()
-                .is_none_or(|digest| digest == snapshot.manifest_digest)
-        }))
+        match (&found, reference.manifest_digest()) {
+            // The version is another one's here: what was fetched by its digest has that for a name.
+            (Some(other), Some(digest)) if other.manifest_digest != digest => {
+                self.find_by_digest(reference)
+            }
+            _ => Ok(found),
+        }
     }
 
     fn find_by_digest(&self, reference: &Reference) -> Result<Option<Snapshot>> {

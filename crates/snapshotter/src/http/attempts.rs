@@ -1,5 +1,6 @@
 //! Trying again: what is worth it, and how often.
 
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 use crate::pace::Pace;
@@ -10,6 +11,12 @@ use crate::words::error::Error;
 pub(crate) struct Failure {
     pub(crate) error: Error,
     again: Option<Again>,
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error.line())
+    }
 }
 
 /// The failure may pass.
@@ -62,8 +69,7 @@ impl Attempts {
         let Some(again) = again.filter(|_| !self.are_over()) else {
             return Err(error);
         };
-        tracing::debug!(%error, retry = self.used + 1, "trying again");
-        self.wait(again.after).await;
+        self.wait(again.after, &error.line()).await;
         Ok(())
     }
 
@@ -72,9 +78,12 @@ impl Attempts {
         self.used >= self.allowed
     }
 
-    /// Waits before the next one, as long as the server asked for at least.
-    pub(crate) async fn wait(&mut self, asked: Option<Duration>) {
+    /// Waits before the next one, as long as the server asked for at least, and tells why.
+    pub(crate) async fn wait(&mut self, asked: Option<Duration>, why: &(dyn Display + Sync)) {
         let wait = self.pace.before(self.used, asked);
+        let seconds = wait.as_secs_f64();
+        let (attempt, allowed) = (self.used + 1, self.allowed);
+        tracing::info!("retry {attempt} of {allowed} in {seconds:.1} s: {why}");
         self.used = self.used.saturating_add(1);
         tokio::time::sleep(wait).await;
     }

@@ -5,10 +5,11 @@ mod attempts;
 mod body;
 mod client;
 
-use std::time::Duration;
+use std::fmt::Display;
+use std::time::{Duration, Instant};
 
-use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Method, StatusCode};
 use time::OffsetDateTime;
 
 pub(crate) use attempts::{Attempts, Failure};
@@ -16,6 +17,30 @@ pub(crate) use body::{Broken, Incoming, Outgoing};
 pub(crate) use client::{Settings, client};
 
 use crate::pace::retry_after;
+
+/// Tells the log of a request and what came of it. Its URL is without user and query, and no header is told: there are
+/// secrets in all of these.
+pub(crate) fn told<T, E: Display>(
+    method: &Method,
+    url: &str,
+    started: Instant,
+    result: &Result<T, E>,
+    status: impl FnOnce(&T) -> StatusCode,
+) {
+    let (took, url) = (
+        started.elapsed().as_millis(),
+        url.split(['?', '#']).next().unwrap_or(url),
+    );
+    match result {
+        Ok(answer) => {
+            tracing::debug!(
+                "{method} {url}: {} after {took} ms",
+                status(answer).as_u16()
+            );
+        }
+        Err(error) => tracing::debug!("{method} {url}: {error}, after {took} ms"),
+    }
+}
 
 /// Whether a request that is answered so is worth another attempt.
 pub(crate) fn may_pass(status: StatusCode) -> bool {

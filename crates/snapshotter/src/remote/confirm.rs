@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::contents::{layers_of, layers_of_packs};
+use super::contents::layers_of_any;
 use super::places::is_named_by_digest;
 use super::runtime::wait;
 use super::send::object;
@@ -21,7 +21,6 @@ use super::{Remote, parse_manifest};
 use crate::activity::Activity;
 use crate::catalog::{Address, PublicationRow, Relied, SeenBy, Sync, Txn};
 use crate::confirmation::{Answer, Question};
-use crate::format::artifact::paged::AnyManifest;
 use crate::registry::{Layers, Repository};
 use crate::store::{Store, now};
 use crate::transport::{ContentTransport, Presence};
@@ -120,11 +119,7 @@ impl Asking<'_> {
             return self.lacks(|place| format!("{place} has not its list of files"));
         }
         let row = remote.publication(reference, &found.bytes, now())?;
-        let layers = match &manifest {
-            AnyManifest::V1(manifest) => layers_of(manifest),
-            AnyManifest::V2(manifest) => layers_of_packs(manifest),
-        };
-        let lack = self.contents(layers, &row.content, asked)?;
+        let lack = self.contents(layers_of_any(&manifest), &row.content, asked)?;
         Ok(lack.map_or(Found::All(row), Found::Lacks))
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Place, Remote};
 use crate::format::artifact::Manifest;
-use crate::format::artifact::paged::PagedManifest;
+use crate::format::artifact::paged::{AnyManifest, PagedManifest};
 use crate::registry::{Layers, RegistryContent, Repository, StoredLayer};
 use crate::transport::ContentTransport;
 use crate::words::error::{Error, Result};
@@ -15,7 +15,7 @@ pub(super) struct Contents {
     pub(super) transport: Arc<dyn ContentTransport>,
     /// The place itself, where the way there is through somebody's cache.
     pub(super) direct: Option<Arc<dyn ContentTransport>>,
-    layers: Layers,
+    pub(super) layers: Layers,
 }
 
 impl Contents {
@@ -70,6 +70,14 @@ pub(super) fn layers_of(manifest: &Manifest) -> Layers {
         )
     });
     layers.collect()
+}
+
+/// What a manifest of either format has.
+pub(super) fn layers_of_any(manifest: &AnyManifest) -> Layers {
+    match manifest {
+        AnyManifest::V1(manifest) => layers_of(manifest),
+        AnyManifest::V2(manifest) => layers_of_packs(manifest),
+    }
 }
 
 /// The packs of one of format v2.

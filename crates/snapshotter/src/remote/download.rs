@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::runtime::{self, Wanted, receive, wait};
+use super::runtime::{self, Wanted, receive, wait, wait_turn};
 use crate::activity::Activity;
 use crate::catalog::Blob;
 use crate::format::spf::{DESCRIPTOR_BYTES, DecodeError, Decoder, HEADER_BYTES};
 use crate::pass::wire::{Received, Receiving, StreamHasher};
 use crate::pass::{Hashers, Hashes, Hashing};
+use crate::rate::Rate;
 use crate::transport::{ContentTransport, Presence};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::error::{At, Error, Result};
@@ -51,6 +52,7 @@ impl Asked {
 /// One content, the way that it comes, and whether it is still wanted.
 pub(super) struct Download<'a> {
     pub(super) transport: &'a Arc<dyn ContentTransport>,
+    pub(super) rate: &'a Rate,
     pub(super) asked: Asked,
     /// How many bytes will come, where the manifest says it.
     pub(super) len: Option<u64>,
@@ -149,6 +151,27 @@ impl Download<'_> {
         self.check(&hasher.finish())
     }
 
+    /// Hands on what comes, the last piece only when all are right. What is handed on is memory of its own: a download waits
+    /// for that which it has given out, and whoever is given it may hold it for long.
+    pub(super) fn relay(
+        &self,
+        activity: &Activity,
+        give: &mut dyn FnMut(Bytes) -> Result<()>,
+    ) -> Result<()> {
+        let mut hasher = StreamHasher::new(self.asked.size);
+        let mut last: Option<Bytes> = None;
+        self.pieces(&mut |bytes| {
+            activity.tell(|| Event::Progressed {
+                bytes: bytes.len() as u64,
+            });
+            hasher.update(bytes);
+            let piece = Bytes::copy_from_slice(bytes);
+            last.replace(piece).map_or(Ok(()), &mut *give)
+        })?;
+        self.check(&hasher.finish())?;
+        last.map_or(Ok(()), give)
+    }
+
     pub(super) fn check(&self, hashes: &Hashes) -> Result<()> {
         let Asked {
             digest, checksum, ..
@@ -175,7 +198,11 @@ impl Download<'_> {
             let call = async move { transport.fetch(object, None, sink).await };
             Ok(runtime::start()?.spawn(call))
         };
-        receive(start, self.wanted, take).map(drop)
+        let mut take = |bytes: &Bytes| {
+            wait_turn(self.rate, bytes.len(), self.wanted)?;
+            take(bytes)
+        };
+        receive(start, self.wanted, &mut take).map(drop)
     }
 }
 

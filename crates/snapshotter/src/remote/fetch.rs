@@ -55,6 +55,26 @@ pub(crate) fn run(
     reference: &Reference,
     recipient: Option<&dyn Recipient>,
 ) -> Result<Fetched> {
+    bring(context, operation, reference, recipient, None)
+}
+
+/// The same in place of one that has the name here, and keeps it until the new one is whole.
+pub(super) fn replace(
+    context: &Context<'_>,
+    operation: &Operation,
+    reference: &Reference,
+    old: i64,
+) -> Result<Fetched> {
+    bring(context, operation, reference, None, Some(old))
+}
+
+fn bring(
+    context: &Context<'_>,
+    operation: &Operation,
+    reference: &Reference,
+    recipient: Option<&dyn Recipient>,
+    replaces: Option<i64>,
+) -> Result<Fetched> {
     let resolved = resolve(
         context.remote,
         reference,
@@ -84,7 +104,7 @@ pub(crate) fn run(
         }
     };
     let (fetched, totals) = described;
-    let snapshot = finish(context, operation, snapshot, &resolved, totals)?;
+    let snapshot = finish(context, operation, snapshot, &resolved, (totals, replaces))?;
     context.store.sync_when_idle(snapshot);
     Ok(Fetched {
         snapshot,
@@ -229,6 +249,13 @@ impl<'a> Fetching<'a> {
         } = self.context;
         let led = limit.for_each(activity, needs.len(), |index| {
             let need = needs[index];
+            tracing::info!(
+                "blob {} of {}: {}, {} bytes",
+                index + 1,
+                needs.len(),
+                need.digest(),
+                need.size()
+            );
             let result = self.fetch_one(contents, need).map(|follow| {
                 lock(&followed).extend(follow.map(|follow| (follow, need)));
             });
@@ -336,6 +363,7 @@ impl<'a> Fetching<'a> {
         };
         let download = Download {
             transport,
+            rate: &self.context.remote.rates.download,
             asked: need.asked(),
             len: contents.layer(need.name()).map(|layer| layer.size),
             wanted,

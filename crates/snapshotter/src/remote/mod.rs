@@ -4,9 +4,11 @@
 //! Nothing here knows of files: it moves blobs and packs between the store and a registry with its content, and snapshots between
 //! the catalog and the registry.
 
+mod announce;
 mod commit;
 mod confirm;
 mod contents;
+mod copy;
 mod download;
 mod fetch;
 mod flight;
@@ -28,6 +30,8 @@ mod visible;
 use std::sync::Arc;
 
 pub(crate) use confirm::Asked;
+pub(crate) use copy::run as copy;
+pub use copy::{CopyReport, CopyRequest};
 pub(crate) use fetch::{Context, Fetched, run as fetch};
 pub(crate) use flight::Flights;
 pub(crate) use mend::{repair, repair_description};
@@ -40,6 +44,7 @@ pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
 
 use crate::activity::Activity;
 use crate::format::artifact::paged::AnyManifest;
+use crate::rate::Rates;
 use crate::registry::{self, MetadataRegistry, Pulled, Registry, Repository, TagOrDigest};
 use crate::transport::{self, Content, ContentProvider, Daemon, Way};
 use crate::words::digest::Sha256;
@@ -56,6 +61,7 @@ pub(crate) struct Remote {
     endpoint: String,
     addresses: Addresses,
     content: Place,
+    rates: Arc<Rates>,
 }
 
 /// Both halves, each in the one spelling by which its place is known.
@@ -107,7 +113,14 @@ impl Remote {
                 Some(content) if content.provider == ContentProvider::Registry => Place::Registry,
                 Some(content) => Place::Elsewhere(transport::way(content, daemon)?),
             },
+            rates: Arc::default(),
         }))
+    }
+
+    /// The same at these rates.
+    pub(crate) fn at(self, rates: &Arc<Rates>) -> Self {
+        let rates = Arc::clone(rates);
+        Self { rates, ..self }
     }
 
     /// The same for one call, which hears what it should report.
@@ -141,6 +154,7 @@ impl Remote {
             (None, None) => return Ok(None),
         };
         let repository = self.repository(reference)?;
+        tracing::info!("GET manifest {reference} from {}", self.endpoint);
         wait(
             &|| activity.check(),
             self.registry.manifest(&repository, &which),

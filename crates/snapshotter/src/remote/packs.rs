@@ -16,14 +16,16 @@ use super::Remote;
 use super::contents::Contents;
 use super::fetch::{Context, Fetched};
 use super::flight::{Follow, Lead, Turn};
-use super::runtime::{self, Wanted, receive, wait};
+use super::runtime::{self, Wanted, receive, wait, wait_turn};
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Totals};
+use crate::format::artifact::ManifestError;
 use crate::format::document::paged::{MAX_ALL_FRAMES, PackEntry, PagedDocument};
 use crate::format::pack::{FOOTER_BYTES, PackError, PackId, ROW_BYTES};
 use crate::fs::hook::step;
 use crate::limit::Limit;
 use crate::lock::lock;
+use crate::rate::Rate;
 use crate::registry::{Layers, Repository};
 use crate::store::{PackReader, StagedPack, Store, pack_key, whole_pack};
 use crate::transport::{ContentTransport, Presence};
@@ -131,14 +133,11 @@ impl<'a> Fetching<'a> {
         Ok(())
     }
 
-    /// A pack as it is asked for: no larger than one that has so many pages can be.
     fn object(&self, key: &Checksum) -> Result<Object> {
         let named = self.named.get(key).ok_or_else(|| {
             Error::new(ErrorKind::Internal, "a pack is fetched that nobody named")
         })?;
-        let pages = named.pages.saturating_mul(PAGE_BYTES as u64);
-        let most = total([pages, MOST_BESIDE_PAGES]);
-        Ok(Object::pack(*key.as_bytes(), most))
+        Ok(named_object(named))
     }
 
     /// Fetches what nobody fetches, and says what others do.
@@ -222,6 +221,7 @@ impl<'a> Fetching<'a> {
             transport,
             object,
             key,
+            rate: &self.context.remote.rates.download,
             wanted,
             activity: self.context.activity,
         };
@@ -231,6 +231,17 @@ impl<'a> Fetching<'a> {
         }
         came.staged(contents.layer(object.name).map(|layer| layer.size))
     }
+}
+
+/// A pack as it is asked for: no larger than one that has so many pages can be.
+pub(super) fn named_object(named: &PackEntry) -> Object {
+    let pages = named.pages.saturating_mul(PAGE_BYTES as u64);
+    Object::pack(*named.id.as_bytes(), total([pages, MOST_BESIDE_PAGES]))
+}
+
+pub(super) fn cannot_describe(error: ManifestError) -> Error {
+    let text = "the snapshot cannot be described in the registry";
+    Error::new(ErrorKind::Unsupported, text).with_source(error)
 }
 
 /// What a pack has beside its pages at most, in bytes: its map, its table and its footer.
@@ -263,6 +274,7 @@ pub(super) fn read_back(
             transport,
             object: Object::pack(*pack.key.as_bytes(), pack.length),
             key: pack.key,
+            rate: &remote.rates.download,
             wanted: &|| activity.check(),
             activity,
         };
@@ -277,6 +289,7 @@ struct Came<'a, 's> {
     transport: &'a Arc<dyn ContentTransport>,
     object: Object,
     key: Checksum,
+    rate: &'a Rate,
     wanted: Wanted<'a>,
     activity: &'a Activity,
 }
@@ -349,6 +362,7 @@ impl<'s> Came<'_, 's> {
         };
         let mut at = 0;
         let mut take = |bytes: &Bytes| {
+            wait_turn(self.rate, bytes.len(), self.wanted)?;
             write(file, bytes, &mut at).at("write to", self.staging())?;
             self.told(bytes.len() as u64);
             Ok(())

@@ -10,8 +10,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-
+use super::announce::Announcing;
 use super::runtime::wait;
 use super::send::{Sending, object};
 use super::text::Text;
@@ -19,12 +18,12 @@ use super::{Place, Remote};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Content, Snapshot, Sync};
 use crate::format::artifact::paged::AnyManifest;
-use crate::format::artifact::{EMPTY_BYTES, Layer, Manifest};
+use crate::format::artifact::{Layer, Manifest};
 use crate::limit::Limit;
 use crate::lock::lock;
-use crate::registry::{Layers, Repository, StoredLayer, TagOrDigest};
+use crate::registry::{Layers, Repository, StoredLayer};
 use crate::store::Store;
-use crate::transport::{ContentTransport, Existing, Presence};
+use crate::transport::{ContentTransport, Existing, Presence, look_first};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::format::Format;
@@ -92,7 +91,8 @@ impl Publishing<'_> {
         refuse_twins(contents)?;
         self.revise(before)?;
         if !matches!(self.remote.content, Place::Registry) {
-            self.refuse_other(before, Sha256::of(&manifest))?;
+            let ours = Sha256::of(&manifest);
+            self.announcing().refuse_other(before, ours, self.force)?;
         }
         self.activity.tell(|| Event::Planned {
             files: contents.len() as u64,
@@ -102,11 +102,12 @@ impl Publishing<'_> {
             .send_contents(contents, manifest)
             .inspect_err(|_| self.forget_absent())?;
         let digest = Sha256::of(&manifest);
-        self.refuse_other(before, digest)?;
+        let announcing = self.announcing();
+        announcing.refuse_other(before, digest, self.force)?;
         // OCI has no manifest without layers: where the contents are none, an empty one stands in.
         let has_layers = matches!(self.remote.content, Place::Registry) && !contents.is_empty();
         let document = Text::kept(self.store, id)?;
-        self.send_artifacts(&manifest, &document, has_layers, before != Some(digest))?;
+        announcing.send(&manifest, &document, has_layers, before != Some(digest))?;
         self.record(&manifest, &document)?;
         Ok(self.publication(digest))
     }
@@ -124,23 +125,19 @@ impl Publishing<'_> {
         super::parse_manifest(manifest, &self.snapshot.reference)
     }
 
-    /// Versions are immutable; what would be the same manifest again is none of another.
-    fn refuse_other(&self, there: Option<Sha256>, ours: Sha256) -> Result<()> {
-        match there {
-            Some(other) if other != ours && !self.force => {
-                Err(self.remote.taken(&self.snapshot.reference, other))
-            }
-            _ => Ok(()),
+    fn announcing(&self) -> Announcing<'_> {
+        Announcing {
+            remote: self.remote,
+            repository: &self.repository,
+            reference: &self.snapshot.reference,
+            activity: self.activity,
         }
     }
 
     /// Sends what is not there yet, and returns the manifest: with contents in the registry, they are its layers.
     fn send_contents(&self, contents: &[Content], manifest: Vec<u8>) -> Result<Vec<u8>> {
         match &self.remote.content {
-            Place::Unknown => Err(Error::invalid(
-                "content says no place to publish the snapshot's bytes to",
-            )
-            .with_hint("configure content: a bucket, a directory, or provider = \"registry\"")),
+            Place::Unknown => Err(nowhere()),
             Place::Elsewhere(way) => {
                 self.refuse_published_twins(contents)?;
                 self.publish_blobs(&way.transport, contents, &Layers::new())?;
@@ -214,9 +211,16 @@ impl Publishing<'_> {
         known: &Layers,
     ) -> Result<Vec<Layer>> {
         let layers = Mutex::new(Vec::new());
-        for some in contents.chunks(AT_ONCE) {
+        for (number, some) in contents.chunks(AT_ONCE).enumerate() {
             let blobs = self.blobs(some)?;
             self.limit.for_each(self.activity, blobs.len(), |index| {
+                tracing::info!(
+                    "blob {} of {}: {}, {} bytes",
+                    number * AT_ONCE + index + 1,
+                    contents.len(),
+                    blobs[index].digest,
+                    blobs[index].size
+                );
                 let layer = self.publish_blob(transport, &blobs[index], known)?;
                 lock(&layers).extend(layer);
                 Ok(())
@@ -236,7 +240,7 @@ impl Publishing<'_> {
         self.activity.check()?;
         let map = self.store.extents(blob)?;
         let (object, size) = (object(blob, &map), map.stream_size());
-        let there = wait(&|| self.activity.check(), transport.size(object))?;
+        let there = wait(&|| self.activity.check(), look_first(&**transport, object))?;
         // Looked at before the file is opened: most of a second checkpoint is there already.
         let is_there = there == Presence::Size(size);
         if there != Presence::Unknown {
@@ -257,7 +261,8 @@ impl Publishing<'_> {
         } else {
             Existing::Keep
         };
-        let sending = Sending::open(self.store, blob, &map, self.activity)?;
+        let rate = &self.remote.rates.upload;
+        let sending = Sending::open(self.store, blob, &map, rate, self.activity)?;
         let published = sending.publish(transport, existing)?;
         if let Some(sha256) = published.sha256 {
             self.store
@@ -268,54 +273,6 @@ impl Publishing<'_> {
             self.count(size);
         }
         Ok(published.sha256.map(layer))
-    }
-
-    fn send_artifacts(
-        &self,
-        manifest: &[u8],
-        document: &Text,
-        has_layers: bool,
-        is_new: bool,
-    ) -> Result<()> {
-        let wanted = || self.activity.check();
-        let registry = &self.remote.registry;
-        let (config, _) = self.parse(manifest)?.config();
-        document.send(registry, &self.repository, config, self.activity)?;
-        if !has_layers {
-            let empty = Bytes::from_static(EMPTY_BYTES);
-            let sha256 = Sha256::of(&empty);
-            wait(&wanted, registry.push_blob(&self.repository, sha256, empty))?;
-        }
-        if !is_new {
-            return Ok(());
-        }
-        let version = self.snapshot.reference.version().unwrap_or_default();
-        let tag = TagOrDigest::tag(version)?;
-        let bytes = Bytes::copy_from_slice(manifest);
-        let pushed = wait(
-            &wanted,
-            registry.push_manifest(&self.repository, &tag, bytes),
-        )?;
-        self.confirm(pushed)
-    }
-
-    /// Registries do not compare and swap: of two that push one version at once, the later one wins, and the other finds
-    /// out here.
-    fn confirm(&self, pushed: Sha256) -> Result<()> {
-        match self
-            .remote
-            .published(&self.snapshot.reference, self.activity)?
-        {
-            Some(found) if found == pushed => Ok(()),
-            Some(other) => Err(self.remote.taken(&self.snapshot.reference, other)),
-            None => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "{} took the manifest of {} and does not have it",
-                    self.remote.endpoint, self.snapshot.reference
-                ),
-            )),
-        }
     }
 
     fn refuse_published_twins(&self, contents: &[Content]) -> Result<()> {
@@ -374,7 +331,12 @@ fn twins(
     .with_hint("somebody made these files for it; change a byte of one, and its address changes")
 }
 
-fn too_many_layers(error: crate::format::artifact::ManifestError) -> Error {
+pub(super) fn nowhere() -> Error {
+    Error::invalid("content says no place to publish the snapshot's bytes to")
+        .with_hint("configure content: a bucket, a directory, or provider = \"registry\"")
+}
+
+pub(super) fn too_many_layers(error: crate::format::artifact::ManifestError) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         "the snapshot has too many files to keep their contents in the registry",

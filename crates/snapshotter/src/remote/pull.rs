@@ -1,15 +1,17 @@
-//! `pull`: brings a snapshot into the store and makes no files of it, so that a restore later finds it here.
+//! `pull`: brings a snapshot into the store and makes no files of it, so that a restore later finds it here. Of one that is
+//! here it looks whether its name means another one in the registry by now, and takes that where the request says so.
 
 use std::time::{Duration, Instant};
 
-use super::{fetch, mend};
+use super::runtime::wait;
+use super::{fetch, mend, visible};
 use crate::catalog::{Snapshot, Sync};
 use crate::registry::Registry;
 use crate::store::{Operation, now};
 use crate::transport::Content;
 use crate::words::digest::Sha256;
-use crate::words::error::{ErrorKind, Result};
-use crate::words::progress::Warning;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::progress::{Warning, WarningKind};
 use crate::words::reference::Reference;
 
 /// Which snapshot to fetch.
@@ -26,6 +28,9 @@ use crate::words::reference::Reference;
 pub struct PullRequest {
     /// The snapshot.
     pub reference: Reference,
+    /// Takes what the registry has under this name, if that is another snapshot than the one that is here; that one goes, unless
+    /// it is pinned or nowhere else. Default `false`: it is warned of.
+    pub update: bool,
     /// The registry to use instead of the configured one, for this call.
     pub registry: Option<Registry>,
     /// The place of contents to use instead of the configured one, for this call.
@@ -38,9 +43,17 @@ impl PullRequest {
     pub fn new(reference: Reference) -> Self {
         Self {
             reference,
+            update: false,
             registry: None,
             content: None,
         }
+    }
+
+    /// Sets [`update`](Self::update).
+    #[must_use]
+    pub fn update(mut self, update: bool) -> Self {
+        self.update = update;
+        self
     }
 
     /// Sets [`registry`](Self::registry).
@@ -66,6 +79,8 @@ pub struct PullReport {
     pub reference: Reference,
     /// SHA-256 of the manifest.
     pub manifest_digest: Sha256,
+    /// SHA-256 of the manifest that had this name here before, and was replaced.
+    pub replaced: Option<Sha256>,
     /// Regular files, second names of one inode included.
     pub files: u64,
     /// Sizes of the files, holes included, each inode once, in bytes.
@@ -88,12 +103,13 @@ pub struct PullReport {
 pub(crate) fn run(context: &fetch::Context<'_>, request: &PullRequest) -> Result<PullReport> {
     let started = Instant::now();
     let operation = context.store.begin()?;
-    let (fetched, snapshot) = obtain(context, &operation, &request.reference)
+    let (fetched, snapshot, replaced) = obtain(context, &operation, request)
         .map_err(|error| error.with_reference(&request.reference))?;
     drop(operation);
     Ok(PullReport {
         reference: snapshot.reference.with_digest(snapshot.manifest_digest),
         manifest_digest: snapshot.manifest_digest,
+        replaced,
         files: snapshot.totals.files,
         logical_bytes: snapshot.totals.logical_bytes,
         data_bytes: snapshot.totals.data_bytes,
@@ -108,9 +124,9 @@ pub(crate) fn run(context: &fetch::Context<'_>, request: &PullRequest) -> Result
 fn obtain(
     context: &fetch::Context<'_>,
     operation: &Operation,
-    reference: &Reference,
-) -> Result<(fetch::Fetched, Snapshot)> {
-    let store = context.store;
+    request: &PullRequest,
+) -> Result<(fetch::Fetched, Snapshot, Option<Sha256>)> {
+    let (store, reference) = (context.store, &request.reference);
     let here = store.catalog.write(Sync::Normal, |txn| {
         let found = txn.find(reference)?;
         if let Some(snapshot) = &found {
@@ -119,16 +135,98 @@ fn obtain(
         }
         Ok(found)
     })?;
+    let mut replaced = None;
     let fetched = match &here {
-        Some(snapshot) => mend::repair(context, snapshot.id)?,
+        Some(old) => match moved(context, reference, old)? {
+            Some(new) if request.update => {
+                replaced = Some(old.manifest_digest);
+                replace(context, operation, reference, old, new)?
+            }
+            new => {
+                new.into_iter()
+                    .for_each(|new| tell(context, reference, new));
+                mend::repair(context, old.id)?
+            }
+        },
         None => fetch::run(context, operation, reference, None)?,
     };
     let snapshot = store.catalog.read(|txn| txn.snapshot(fetched.snapshot))?;
     let snapshot = snapshot.ok_or_else(|| {
-        crate::Error::new(
+        Error::new(
             ErrorKind::NotFound,
             "the snapshot was removed while it was fetched",
         )
     })?;
-    Ok((fetched, snapshot))
+    Ok((fetched, snapshot, replaced))
+}
+
+/// The digest that the name of a snapshot that is here has in the registry, if it is another one. A registry out of reach is
+/// no reason not to use what is here.
+fn moved(
+    context: &fetch::Context<'_>,
+    reference: &Reference,
+    here: &Snapshot,
+) -> Result<Option<Sha256>> {
+    if reference.manifest_digest().is_some() {
+        return Ok(None);
+    }
+    match meaning(context, reference, here) {
+        Ok(there) => Ok(there.filter(|digest| *digest != here.manifest_digest)),
+        Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+        Err(error) => {
+            let text = format!(
+                "whether {reference} is another snapshot in the registry by now could not be looked up: {}",
+                error.line()
+            );
+            context.activity.warn(WarningKind::Unchecked, None, text);
+            Ok(None)
+        }
+    }
+}
+
+/// The digest that a name has in the registry. A directory that is not mounted has no names at all.
+fn meaning(
+    context: &fetch::Context<'_>,
+    reference: &Reference,
+    here: &Snapshot,
+) -> Result<Option<Sha256>> {
+    let fetch::Context {
+        remote, activity, ..
+    } = context;
+    let there = remote.published(reference, activity)?;
+    let catalog = &context.store.catalog;
+    let was_there = catalog.read(|txn| Ok(!txn.publications_of(here.id)?.is_empty()))?;
+    if there.is_none() && was_there {
+        let repository = remote.repository(reference)?;
+        wait(
+            &|| activity.check(),
+            remote.registry.check_sight(&repository),
+        )?;
+    }
+    Ok(there)
+}
+
+fn tell(context: &fetch::Context<'_>, reference: &Reference, new: Sha256) {
+    let place = &context.remote.endpoint;
+    let text = format!(
+        "{reference} is another snapshot in {place} by now, {new}; the one that is here stays, and an update would replace it"
+    );
+    context.activity.warn(WarningKind::Moved, None, text);
+}
+
+/// Looked at before anything is fetched, and once more in the transaction that replaces it.
+fn replace(
+    context: &fetch::Context<'_>,
+    operation: &Operation,
+    reference: &Reference,
+    old: &Snapshot,
+    new: Sha256,
+) -> Result<fetch::Fetched> {
+    let store = context.store;
+    store.require_current()?;
+    store
+        .catalog
+        .read(|txn| visible::require_replaceable(txn, old.id))?;
+    let new = reference.clone().with_digest(new);
+    fetch::replace(context, operation, &new, old.id)
 }

@@ -205,6 +205,7 @@ fn read_back(
     limit.for_each(activity, blobs.len(), |index| {
         let download = Download {
             transport,
+            rate: &remote.rates.download,
             asked: Asked::of(&blobs[index]),
             len: None,
             wanted: &|| activity.check(),

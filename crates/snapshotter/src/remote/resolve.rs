@@ -71,8 +71,10 @@ pub(super) fn resolve(
         .with_reference(reference)
     })?;
     let parsed = parse_manifest(&found.bytes, reference)?;
+    let (config, size) = parsed.config();
+    tracing::info!("GET list of files {config}, {size} bytes");
     let repository = remote.repository(reference)?;
-    let name = parsed.config();
+    let name = (config, size);
     let document = match store {
         Some(store) if name.1 > SHORT => Text::fetch(store, remote, &repository, name, activity)?,
         _ => Text::Short(wait(

@@ -6,6 +6,7 @@ use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::{Builder, Handle};
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::limit::GLANCE;
 use crate::lock::lock;
+use crate::rate::Rate;
 use crate::threads;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -82,6 +84,17 @@ async fn unwanted(wanted: Wanted<'_>) -> Error {
             Ok(()) => tokio::time::sleep(GLANCE).await,
             Err(cancelled) => return cancelled,
         }
+    }
+}
+
+/// Waits until so many bytes may move.
+pub(super) fn wait_turn(rate: &Rate, bytes: usize, wanted: Wanted<'_>) -> Result<()> {
+    match rate.turn(bytes) {
+        Duration::ZERO => Ok(()),
+        turn => wait(wanted, async {
+            tokio::time::sleep(turn).await;
+            Ok(())
+        }),
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::runtime::{self, joined, wait};
+use super::runtime::{self, Wanted, joined, wait, wait_turn};
 use crate::activity::Activity;
 use crate::catalog::Blob;
 use crate::pass::is_wrong;
 use crate::pass::wire::read_stream;
+use crate::rate::Rate;
 use crate::store::{OpenBlob, Store};
 use crate::transport::{ContentTransport, Existing, Published, Source, SourceSink};
 use crate::words::error::{At, Error, ErrorKind, Result};
@@ -24,6 +25,7 @@ pub(super) struct Sending<'a> {
     blob: &'a Blob,
     map: &'a ExtentMap,
     opened: OpenBlob,
+    rate: &'a Rate,
     activity: &'a Activity,
     /// Bytes of data of which the observer has heard: a stream may have to be begun again.
     observed: AtomicU64,
@@ -40,6 +42,7 @@ impl<'a> Sending<'a> {
         store: &'a Store,
         blob: &'a Blob,
         map: &'a ExtentMap,
+        rate: &'a Rate,
         activity: &'a Activity,
     ) -> Result<Self> {
         Ok(Self {
@@ -47,6 +50,7 @@ impl<'a> Sending<'a> {
             blob,
             map,
             opened: store.open_good(blob, activity)?,
+            rate,
             activity,
             observed: AtomicU64::new(0),
         })
@@ -60,40 +64,26 @@ impl<'a> Sending<'a> {
     ) -> Result<Published> {
         let wanted = || self.activity.check();
         let object = object(self.blob, self.map);
-        let (source, mut begun) = Source::stream(object.most);
-        let transport = Arc::clone(transport);
-        let call = runtime::start()?
-            .spawn(async move { transport.publish(object, existing, source).await });
-        let mut read = Ok(());
-        while read.is_ok()
-            && let Ok(Some(sink)) = wait(&wanted, async { Ok(begun.recv().await) })
-        {
-            read = self.read(&|piece| match self.hand_over(&sink, Ok(piece)) {
-                true => Ok(()),
-                false => Err(io::ErrorKind::BrokenPipe.into()),
-            });
-            if let Err(error) = &read {
-                // The transport gives up what it has; the reason is kept here.
-                let reason = Error::new(error.kind(), "the stored bytes cannot be sent");
-                self.hand_over(&sink, Err(reason));
-            }
-        }
-        // There is nobody any more to begin it again.
-        drop(begun);
-        let ended = wait(&wanted, joined(call));
-        read?;
+        let read = |give: &mut dyn FnMut(Bytes) -> Result<()>| self.read(give);
+        let ended = offer(transport, object, existing, self.rate, &wanted, &read);
         if matches!(&ended, Err(error) if error.kind() == ErrorKind::AlreadyExists) {
             // Before another is said to be there: what is known of this one may be wrong.
-            self.read(&|_| Ok(()))?;
+            self.read(&mut |_| Ok(()))?;
         }
         ended
     }
 
-    /// Reads the blob, and hands on what is read of it: the last piece only when all are right. Whoever takes nothing more
-    /// says why by itself.
-    fn read(&self, send: &dyn Fn(Bytes) -> io::Result<()>) -> Result<()> {
+    /// Reads the blob, and hands on what is read of it: the last piece only when all are right.
+    fn read(&self, give: &mut dyn FnMut(Bytes) -> Result<()>) -> Result<()> {
         let mut last: Option<Bytes> = None;
-        let mut emit = |piece: Bytes| last.replace(piece).map_or(Ok(()), send);
+        let mut refused = None;
+        let mut emit = |piece: Bytes| {
+            let given = last.replace(piece).map_or(Ok(()), &mut *give);
+            given.map_err(|error| {
+                refused = Some(error);
+                io::Error::from(io::ErrorKind::BrokenPipe)
+            })
+        };
         let so_far = AtomicU64::new(0);
         let progress = |bytes| {
             let so_far = so_far.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -103,30 +93,76 @@ impl<'a> Sending<'a> {
         let (file, form) = (&self.opened.file, self.opened.form);
         let read = read_stream(file, form, self.map, &progress, &mut emit);
         self.activity.check()?;
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
         let checksum = match read {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(error) if is_wrong(&error) => return Err(self.damaged(Some(error))?),
             read => read.at("read", self.store.content_path(self.blob, form))?,
         };
         if checksum != self.blob.checksum {
             return Err(self.damaged(None)?);
         }
-        if let Some(last) = last {
-            let _ = send(last);
-        }
+        last.map_or(Ok(()), give)?;
         self.activity.check()
     }
 
     fn damaged(&self, why: Option<io::Error>) -> Result<Error> {
         self.store.found_damaged(self.blob, &self.opened, why)
     }
+}
 
-    /// Gives the other side something, as soon as it takes it, and says whether it did. A caller that gives up meanwhile is
-    /// not held by a server that takes nothing.
-    fn hand_over(&self, sink: &SourceSink, piece: Result<Bytes>) -> bool {
-        let taken = wait(&|| self.activity.check(), async {
-            Ok(sink.send(piece).await)
+/// Reads something from its beginning and gives away what is read of it, until nobody takes more.
+pub(super) type Reading<'a> = &'a dyn Fn(&mut dyn FnMut(Bytes) -> Result<()>) -> Result<()>;
+
+/// Publishes what is read, as often from its beginning as that takes. A reason not to go on is kept here, and given to the
+/// transport, which then gives up what it has.
+pub(super) fn offer(
+    transport: &Arc<dyn ContentTransport>,
+    object: Object,
+    existing: Existing,
+    rate: &Rate,
+    wanted: Wanted<'_>,
+    read: Reading<'_>,
+) -> Result<Published> {
+    // A directory is no network, or at least not one that we can tell.
+    let is_local = transport.local_files().is_some();
+    let (source, mut begun) = Source::stream(object.most);
+    let transport = Arc::clone(transport);
+    let call =
+        runtime::start()?.spawn(async move { transport.publish(object, existing, source).await });
+    let mut failed = Ok(());
+    while failed.is_ok()
+        && let Ok(Some(sink)) = wait(wanted, async { Ok(begun.recv().await) })
+    {
+        let mut is_taken = true;
+        let given = read(&mut |piece| {
+            if !is_local {
+                wait_turn(rate, piece.len(), wanted)?;
+            }
+            is_taken = hand_over(&sink, Ok(piece), wanted);
+            match is_taken {
+                true => Ok(()),
+                false => Err(Error::new(ErrorKind::Cancelled, "nobody takes more")),
+            }
         });
-        matches!(taken, Ok(Ok(())))
+        // Whoever takes nothing more says why by itself.
+        failed = if is_taken { given } else { Ok(()) };
+        if let Err(error) = &failed {
+            let reason = Error::new(error.kind(), "the bytes cannot be sent");
+            hand_over(&sink, Err(reason), wanted);
+        }
     }
+    // There is nobody any more to begin it again.
+    drop(begun);
+    let ended = wait(wanted, joined(call));
+    failed?;
+    ended
+}
+
+/// Gives the other side something, as soon as it takes it, and says whether it did. A caller that gives up meanwhile is
+/// not held by a server that takes nothing.
+fn hand_over(sink: &SourceSink, piece: Result<Bytes>, wanted: Wanted<'_>) -> bool {
+    let taken = wait(wanted, async { Ok(sink.send(piece).await) });
+    matches!(taken, Ok(Ok(())))
 }

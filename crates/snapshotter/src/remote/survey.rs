@@ -35,6 +35,8 @@ pub struct RemoteDiagnosis {
     pub content: Option<String>,
     /// What is wrong with it: kind and text.
     pub content_error: Option<(ErrorKind, String)>,
+    /// What the keys may not do there that publications can do without.
+    pub content_denied: Vec<&'static str>,
     /// Whether Dragonfly's daemon can be used on the way there, if one is configured.
     #[cfg(feature = "dragonfly")]
     pub dragonfly: Option<crate::DragonflyDiagnosis>,
@@ -182,18 +184,20 @@ impl Remote {
         }
     }
 
-    /// Tries both places, changing nothing.
+    /// Tries both places. A bucket gets a probe, and loses it again.
     pub(crate) fn diagnose(&self, activity: &Activity) -> Result<RemoteDiagnosis> {
         let said = |result: Result<()>| result.err().map(|error| (error.kind(), error.line()));
         let registry_error = said(self.probe(activity));
         activity.check()?;
+        let mut content_denied = Vec::new();
         let content = match &self.content {
             Place::Unknown => None,
             Place::Registry => Some((self.endpoint.clone(), registry_error.clone())),
-            Place::Elsewhere(way) => Some((
-                way.transport.place(),
-                said(wait(&|| activity.check(), way.transport.check())),
-            )),
+            Place::Elsewhere(way) => {
+                let tried = wait(&|| activity.check(), way.transport.rehearse());
+                let tried = tried.map(|denied| content_denied = denied);
+                Some((way.transport.place(), said(tried)))
+            }
         };
         #[cfg(feature = "dragonfly")]
         let dragonfly = self.probe_daemon(activity)?;
@@ -204,6 +208,7 @@ impl Remote {
             registry_error,
             content,
             content_error: content_error.flatten(),
+            content_denied,
             #[cfg(feature = "dragonfly")]
             dragonfly,
         })

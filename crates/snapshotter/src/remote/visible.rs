@@ -7,7 +7,7 @@ use crate::catalog::{Finished, State, Sync, Totals, Txn};
 use crate::format::document::{Document, FileEntry};
 use crate::store::{Operation, Store, now};
 use crate::words::digest::Sha256;
-use crate::words::error::{Error, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::reference::Reference;
 
 /// A snapshot that is asked for by digest alone has no version, but needs a name here: the one that OCI's referrers
@@ -27,13 +27,32 @@ fn invalid(error: crate::words::reference::ReferenceError) -> Error {
     Error::invalid(error.to_string())
 }
 
+/// Refuses to replace a snapshot that is pinned, or is nowhere else.
+pub(super) fn require_replaceable(txn: &Txn<'_>, snapshot: i64) -> Result<()> {
+    let Some(old) = txn.snapshot(snapshot)? else {
+        return Ok(());
+    };
+    let why = match (old.pinned, txn.publications_of(old.id)?.is_empty()) {
+        (true, _) => "is pinned",
+        (_, true) => "is nowhere else",
+        _ => return Ok(()),
+    };
+    let text = format!(
+        "{} is here as {}, which {why}: it is not replaced",
+        old.reference, old.manifest_digest
+    );
+    Err(Error::new(ErrorKind::AlreadyExists, text)
+        .with_reference(&old.reference)
+        .with_hint("fetch the other one by its digest, or remove this one first"))
+}
+
 /// Makes the snapshot visible, or gives way to one that somebody else fetched meanwhile.
 pub(super) fn finish(
     context: &Context<'_>,
     operation: &Operation,
     snapshot: i64,
     resolved: &Resolved,
-    totals: Totals,
+    (totals, replaces): (Totals, Option<i64>),
 ) -> Result<i64> {
     let store = context.store;
     let reference = &resolved.reference;
@@ -47,7 +66,14 @@ pub(super) fn finish(
     };
     // The last moment to give up: from here on the snapshot exists.
     context.activity.check()?;
-    store.catalog.write(Sync::Normal, |txn| {
+    // What is replaced may be unlinked.
+    let sync = replaces.map_or(Sync::Normal, |_| Sync::Full);
+    store.catalog.write(sync, |txn| {
+        if let Some(old) = replaces {
+            require_replaceable(txn, old)?;
+            // Its files go with the call's lease.
+            txn.mark_removed(old)?;
+        }
         let by_digest = digest_reference(reference.name(), Sha256::of(&resolved.manifest))?;
         let taken = match reference.version() {
             Some(version) => {

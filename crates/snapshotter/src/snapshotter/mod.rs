@@ -68,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) restores: Limits,
     /// What the configuration describes; requests may name others.
     pub(crate) remote: Option<Remote>,
+    #[cfg(feature = "registry")]
+    rates: Arc<crate::rate::Rates>,
     /// Shared by what requests name instead.
     #[cfg(feature = "registry")]
     daemon: Option<Arc<crate::transport::Daemon>>,
@@ -113,6 +115,13 @@ impl Snapshotter {
             config.content.as_ref(),
             daemon.as_ref(),
         )?;
+        #[cfg(feature = "registry")]
+        let rates = Arc::new(crate::rate::Rates::new(
+            config.limit_upload,
+            config.limit_download,
+        ));
+        #[cfg(feature = "registry")]
+        let remote = remote.map(|remote| remote.at(&rates));
         #[cfg(not(feature = "registry"))]
         let remote: Option<Remote> = None;
         let store = {
@@ -142,6 +151,8 @@ impl Snapshotter {
             snapshots: Limits::new(config.snapshot_concurrency),
             restores: Limits::new(config.restore_concurrency),
             remote,
+            #[cfg(feature = "registry")]
+            rates,
             #[cfg(feature = "registry")]
             daemon,
             flights: Flights::default(),

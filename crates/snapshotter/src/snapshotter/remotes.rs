@@ -1,11 +1,20 @@
 //! What a handle does with remotes.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
+
 use super::Snapshotter;
+use super::calls::{CancelOnDrop, WaitOnDrop};
+use crate::activity;
+use crate::config::Config;
+use crate::limit::Limits;
 use crate::metrics::Operation;
+use crate::rate::Rates;
 use crate::remote::{
-    self, Context, PullReport, PullRequest, PushReport, PushRequest, Remote, RemoteDetails,
-    RemoteDiagnosis, RemoteSnapshot,
+    self, Context, CopyReport, CopyRequest, PullReport, PullRequest, PushReport, PushRequest,
+    Remote, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
 };
+use crate::threads;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
 use crate::words::reference::Reference;
@@ -96,6 +105,46 @@ impl Snapshotter {
         .await
     }
 
+    /// Copies a snapshot from where one configuration says to where another does, contents too, and keeps nothing of it: no
+    /// store is opened, and `root_dir` and the daemon of both have no meaning. Contents are verified on the way; what is there
+    /// already is not sent. The files are the same snapshot's there; its manifest is another one where contents are in the
+    /// registry at one end, because it names them.
+    ///
+    /// ```no_run
+    /// # async fn example(near: snapshotter::Config, far: snapshotter::Config) -> Result<(), snapshotter::Error> {
+    /// use snapshotter::{CopyRequest, Snapshotter};
+    ///
+    /// let request = CopyRequest::new("vm:v1".parse().unwrap());
+    /// let report = Snapshotter::copy(&near, &far, &request).await?;
+    /// println!("{} is in {}", report.reference, report.publication.place);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` where it is not there; `Damaged` for what comes and is not what it should be, and nothing has its name then;
+    /// `AlreadyExists` where the version is another snapshot there; `InvalidInput` without a registry in both and contents
+    /// in the second; `PermissionDenied` and `Unavailable` as the servers say.
+    #[tracing::instrument(skip_all, fields(reference = %request.reference))]
+    pub async fn copy(from: &Config, to: &Config, request: &CopyRequest) -> Result<CopyReport> {
+        let (running, ended) = mpsc::channel();
+        // There is no handle to close: whoever gives up waits here.
+        let _waits = WaitOnDrop(ended);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _guard = CancelOnDrop(Arc::clone(&cancelled));
+        let (from, to, request) = (from.clone(), to.clone(), request.clone());
+        threads::run(move || {
+            let _running: mpsc::Sender<()> = running;
+            let limits = Limits::new(to.snapshot_concurrency);
+            let (from, to) = (open(&from, "from")?, open(&to, "to")?);
+            activity::run(cancelled, request.observer.clone(), |activity| {
+                remote::copy((&from, &to), &limits.transfers, &request, activity)
+                    .map_err(|error| error.with_reference(&request.reference))
+            })
+        })
+        .await
+    }
+
     /// The snapshots in the configured registry: all versions of a name, or, where the registry can list its
     /// repositories, of all names below the namespace.
     ///
@@ -137,7 +186,8 @@ impl Snapshotter {
     }
 
     /// Whether the configured registry and place of contents can be reached and let this process in; `None` where none is
-    /// configured. Changes nothing, but for Dragonfly: whether its daemon finds files in the root is tried with the packed
+    /// configured. A bucket is tried as a publication uses it: a probe of 5 MiB, `xxh3/doctor-probe`, is sent in parts, looked
+    /// at, read and removed, if the keys may remove. Changes nothing else, but for Dragonfly: whether its daemon finds files in the root is tried with the packed
     /// stream of an empty file, an object of 20 bytes that is in the bucket afterwards.
     ///
     /// # Errors
@@ -149,6 +199,16 @@ impl Snapshotter {
         })
         .await
     }
+}
+
+/// One end of a copy.
+fn open(config: &Config, which: &str) -> Result<Remote> {
+    let rates = Arc::new(Rates::new(config.limit_upload, config.limit_download));
+    let remote = Remote::open(config.registry.as_ref(), config.content.as_ref(), None)?;
+    remote.map(|remote| remote.at(&rates)).ok_or_else(|| {
+        Error::invalid(format!("the configuration to copy {which} has no registry"))
+            .with_hint("set registry.endpoint in it; a directory will do: oci-layout:/path")
+    })
 }
 
 fn require(remote: Option<Remote>) -> Result<Remote> {

@@ -65,7 +65,7 @@ impl Inner {
             content.or(self.config.content.as_ref()),
             self.daemon.as_ref(),
         )?;
-        Ok(remote.map(|remote| remote.of_call(activity)))
+        Ok(remote.map(|remote| remote.at(&self.rates).of_call(activity)))
     }
 
     pub(super) fn remote_of_snapshot(

@@ -101,6 +101,7 @@ impl Store {
     }
 
     /// References packs that are here from a pending snapshot. Says which are not, or may not be what they were.
+    #[cfg(feature = "registry")]
     pub(crate) fn reference_packs(
         &self,
         snapshot: i64,

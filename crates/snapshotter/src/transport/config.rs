@@ -102,6 +102,13 @@ pub struct Content {
     /// The token of a temporary key. Azure: a SAS token, which takes the place of the account's key. Google: an OAuth
     /// access token, which takes the place of `credential_path`. Not known to `obs`.
     pub session_token: Option<String>,
+    /// S3: how the server encrypts what is written, `AES256`, `aws:kms` or `aws:kms:dsse`. Default: as the bucket says.
+    pub server_side_encryption: Option<String>,
+    /// S3: the key for `aws:kms`: an id, an ARN or an alias. Default: the one of the account.
+    pub kms_key_id: Option<String>,
+    /// S3: the storage class of what is written: `STANDARD_IA`. Not one that has to be asked to restore what it has.
+    /// Default: as the server says.
+    pub storage_class: Option<String>,
     /// Google: the file with the service account's key (JSON).
     pub credential_path: Option<PathBuf>,
     /// Where keys come from. Default: from here alone.
@@ -138,6 +145,9 @@ impl Content {
             access_key_id: None,
             access_key_secret: None,
             session_token: None,
+            server_side_encryption: None,
+            kms_key_id: None,
+            storage_class: None,
             credential_path: None,
             credentials: Credentials::default(),
             root: PathBuf::new(),
@@ -200,6 +210,9 @@ impl fmt::Debug for Content {
             .field("access_key_id", &set(&self.access_key_id))
             .field("access_key_secret", &set(&self.access_key_secret))
             .field("session_token", &set(&self.session_token))
+            .field("server_side_encryption", &self.server_side_encryption)
+            .field("kms_key_id", &self.kms_key_id)
+            .field("storage_class", &self.storage_class)
             .field("credential_path", &self.credential_path)
             .field("credentials", &self.credentials)
             .field("root", &self.root)
@@ -269,7 +282,7 @@ mod tests {
     #[test]
     fn a_bad_field_is_named() {
         type Change = fn(&mut Content);
-        let cases: [(Change, &str); 17] = [
+        let cases: [(Change, &str); 22] = [
             (|c| c.bucket = None, "bucket"),
             (|c| c.bucket = some("a/../b"), "bucket"),
             (|c| c.endpoint = some("http://user:pw@host"), "endpoint"),
@@ -279,6 +292,20 @@ mod tests {
             (|c| c.access_key_secret = None, "access_key_secret"),
             (|c| c.access_key_secret = some("a b"), "access_key_secret"),
             (|c| c.session_token = some(""), "session_token"),
+            (
+                |c| c.server_side_encryption = some("rot13"),
+                "server_side_encryption",
+            ),
+            (|c| c.kms_key_id = some("alias/ours"), "kms_key_id"),
+            (|c| c.storage_class = some("GLACIER"), "storage_class"),
+            (|c| c.storage_class = some("standard"), "storage_class"),
+            (
+                |c| {
+                    c.provider = ContentProvider::Oss;
+                    c.storage_class = some("IA");
+                },
+                "storage_class",
+            ),
             (|c| c.root = "/x".into(), "root"),
             (|c| c.timeout = Duration::ZERO, "timeout"),
             (|c| c.retries = 21, "retries"),

@@ -147,6 +147,12 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
     /// Whether the place can be reached, exists and may be read, as far as that can be found out without changing it.
     fn check(&self) -> Call<'_, ()>;
 
+    /// What a publication does, with a probe: what of it cannot be done is an error, and what else is not permitted is said.
+    /// Where there is nothing to try, whether it can be reached.
+    fn rehearse(&self) -> Call<'_, Vec<&'static str>> {
+        Box::pin(async { self.check().await.map(|()| Vec::new()) })
+    }
+
     /// Whether a place that lacks something has lost it: an error where all of it may only be out of sight.
     fn check_sight(&self) -> Call<'_, ()> {
         self.check()
@@ -304,6 +310,18 @@ pub(crate) fn require_bucket(has_registry: bool, content: Option<&Content>) -> R
             Error::invalid("dragonfly needs a registry and content in a bucket")
                 .with_hint("set registry.endpoint and content, or leave dragonfly out"),
         ),
+    }
+}
+
+/// Looks for an object that is sent if it is not there. Buckets forbid looking for what is absent to those who may not list:
+/// that is no reason not to send it.
+pub(crate) async fn look_first(
+    transport: &dyn ContentTransport,
+    object: Object,
+) -> Result<Presence> {
+    match transport.size(object).await {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(Presence::Unknown),
+        found => found,
     }
 }
 

@@ -11,6 +11,7 @@ impl Content {
     pub(crate) fn validate(&self) -> Result<()> {
         self.validate_limits()?;
         self.validate_where()?;
+        self.validate_writing()?;
         self.validate_keys()
     }
 
@@ -69,6 +70,51 @@ impl Content {
         }
     }
 
+    fn validate_writing(&self) -> Result<()> {
+        let fields = [
+            ("server_side_encryption", &self.server_side_encryption),
+            ("kms_key_id", &self.kms_key_id),
+            ("storage_class", &self.storage_class),
+        ];
+        for (field, value) in fields {
+            let is_s3 = self.provider == ContentProvider::S3;
+            require(is_s3 || value.is_none(), field, "is for provider s3 alone")?;
+            require(
+                value.as_deref().is_none_or(is_plain),
+                field,
+                "must not be empty and have neither spaces nor other than ASCII characters",
+            )?;
+        }
+        let (encryption, class) = (
+            self.server_side_encryption.as_deref(),
+            self.storage_class.as_deref(),
+        );
+        require(
+            matches!(
+                encryption,
+                None | Some("AES256" | "aws:kms" | "aws:kms:dsse")
+            ),
+            "server_side_encryption",
+            "must be AES256, aws:kms or aws:kms:dsse",
+        )?;
+        require(
+            self.kms_key_id.is_none() || encryption.is_some_and(|name| name.starts_with("aws:kms")),
+            "kms_key_id",
+            "is for content.server_side_encryption aws:kms",
+        )?;
+        let capital = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        require(
+            class.is_none_or(|class| class.chars().all(capital)),
+            "storage_class",
+            "must be a class as S3 writes it: STANDARD_IA",
+        )?;
+        require(
+            !matches!(class, Some("GLACIER" | "DEEP_ARCHIVE")),
+            "storage_class",
+            "must be one whose objects can be read at once",
+        )
+    }
+
     fn validate_root(&self) -> Result<()> {
         let unused = [
             ("bucket", self.bucket.is_some()),
@@ -114,10 +160,9 @@ impl Content {
         ];
         for (field, value) in fields {
             let value = value.as_deref().unwrap_or("unset");
-            let plain = !value.is_empty() && value.chars().all(|c| c.is_ascii_graphic());
             // The value stays out of the text: it is a secret, if perhaps a mistyped one.
             require(
-                plain,
+                is_plain(value),
                 field,
                 "must not be empty and have neither spaces nor other than ASCII characters",
             )?;
@@ -211,6 +256,10 @@ fn has_scheme(url: &str) -> bool {
         url.strip_prefix(scheme)
             .is_some_and(|rest| !rest.is_empty())
     })
+}
+
+fn is_plain(value: &str) -> bool {
+    !value.is_empty() && value.chars().all(|c| c.is_ascii_graphic())
 }
 
 fn is_bucket_name(name: &str) -> bool {

@@ -84,6 +84,10 @@ pub enum WarningKind {
     Exposed,
     /// Garbage collection kept a snapshot, because it could not confirm that it is elsewhere.
     Kept,
+    /// The registry has another snapshot of this name by now.
+    Moved,
+    /// Whether the registry has another snapshot of this name by now could not be looked up.
+    Unchecked,
     /// A snapshot of format v2 could not take over what its parent has, and stored it again.
     ParentIncomplete,
 }
@@ -106,6 +110,8 @@ impl WarningKind {
             Self::Mounted => "mounted",
             Self::Exposed => "exposed",
             Self::Kept => "kept",
+            Self::Moved => "moved",
+            Self::Unchecked => "unchecked",
             Self::ParentIncomplete => "parent_incomplete",
         }
     }

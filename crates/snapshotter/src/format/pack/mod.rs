@@ -4,6 +4,8 @@
 
 mod frame;
 mod layout;
+#[cfg(any(feature = "registry", test))]
+mod stream;
 mod write;
 
 #[cfg(test)]
@@ -11,6 +13,8 @@ mod tests;
 
 pub use frame::{Compression, Encoded, FrameDecoder, FrameEncoder};
 pub use layout::{Codec, Footer, Frame, Kind, Layout};
+#[cfg(any(feature = "registry", test))]
+pub use stream::StreamChecker;
 pub use write::{MapFrames, Writer};
 
 use std::io;

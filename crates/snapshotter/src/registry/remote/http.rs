@@ -5,7 +5,7 @@
 //! credentials to another origin.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{
@@ -221,10 +221,15 @@ impl Http {
         if let Some(body) = body {
             builder = builder.body(body);
         }
-        let response = match progress.watch(builder.send()).await {
-            Ok(result) => result.map_err(|error| failure_of(&request.doing, url, error))?,
-            Err(stuck) => return Err(stuck_at(&request.doing, url, stuck)),
+        let started = Instant::now();
+        let result = match progress.watch(builder.send()).await {
+            Ok(result) => result.map_err(|error| failure_of(&request.doing, url, error)),
+            Err(stuck) => Err(stuck_at(&request.doing, url, stuck)),
         };
+        http::told(&request.method, &shown(url), started, &result, |response| {
+            response.status()
+        });
+        let response = result?;
         Ok(Answer::new(
             response,
             url.clone(),

@@ -3,7 +3,12 @@
 //! looked for.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
 
 use super::Publishing;
 use crate::catalog::Pack;
@@ -14,12 +19,16 @@ use crate::lock::lock;
 use crate::registry::Layers;
 use crate::remote::Place;
 use crate::remote::contents::layers_of_packs;
+use crate::remote::packs::cannot_describe;
 use crate::remote::runtime::wait;
+use crate::remote::send::offer;
 use crate::remote::text::Text;
 use crate::store::{now, pack_key, whole_pack};
-use crate::transport::{ContentTransport, Existing, Presence, Source};
+#[cfg(feature = "dragonfly")]
+use crate::transport::Source;
+use crate::transport::{ContentTransport, Existing, Presence, Published};
 use crate::words::digest::{Checksum, Sha256};
-use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::error::{At, Error, Result};
 use crate::words::object::Object;
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
@@ -75,7 +84,9 @@ impl Publishing<'_> {
         let digest = Sha256::of(&manifest);
         let has_layers = matches!(self.remote.content, Place::Registry) && !layers.is_empty();
         let text = Text::kept(self.store, id)?;
-        self.send_artifacts(&manifest, &text, has_layers, before != Some(digest))?;
+        let is_new = before != Some(digest);
+        self.announcing()
+            .send(&manifest, &text, has_layers, is_new)?;
         self.record(&manifest, &text)?;
         self.store
             .move_page_list(&self.snapshot.manifest_digest, &digest);
@@ -113,14 +124,7 @@ impl Publishing<'_> {
             _ => Layers::new(),
         };
         let transport = match &self.remote.content {
-            Place::Unknown => {
-                return Err(Error::invalid(
-                    "content says no place to publish the snapshot's bytes to",
-                )
-                .with_hint(
-                    "configure content: a bucket, a directory, or provider = \"registry\"",
-                ));
-            }
+            Place::Unknown => return Err(super::nowhere()),
             Place::Elsewhere(way) => Arc::clone(&way.transport),
             Place::Registry => self.remote.layers(&self.repository, known.clone()),
         };
@@ -256,14 +260,12 @@ impl Publishing<'_> {
             Err(error) => return Err(self.store.found_bad_pack(&opened, error)?),
         }
         let path = self.store.pack_path(&opened.pack);
-        let source = Source::file(opened.file, path, 0..pack.row.length);
         let existing = if self.force {
             Existing::Replace
         } else {
             Existing::Keep
         };
-        let call = transport.publish(pack.object(), existing, source);
-        let published = wait(&|| self.activity.check(), call)?;
+        let published = self.send_file(transport, pack, existing, (opened.file, path))?;
         self.activity.tell(|| Event::Progressed {
             bytes: pack.row.length,
         });
@@ -272,12 +274,41 @@ impl Publishing<'_> {
         }
         Ok(published.sha256)
     }
+
+    /// A daemon takes the file itself; to others it is read, at the rate that there is.
+    fn send_file(
+        &self,
+        transport: &Arc<dyn ContentTransport>,
+        pack: &Named,
+        existing: Existing,
+        (file, path): (File, PathBuf),
+    ) -> Result<Published> {
+        let wanted = || self.activity.check();
+        #[cfg(feature = "dragonfly")]
+        if transport.deliveries().is_some() {
+            let source = Source::file(file, path, 0..pack.row.length);
+            return wait(&wanted, transport.publish(pack.object(), existing, source));
+        }
+        let read = |give: &mut dyn FnMut(Bytes) -> Result<()>| {
+            let mut at = 0;
+            while at < pack.row.length {
+                let length = (pack.row.length - at).min(PIECE as u64);
+                let mut piece = vec![0; length as usize];
+                file.read_exact_at(&mut piece, at).at("read", &path)?;
+                give(piece.into())?;
+                at += length;
+            }
+            Ok(())
+        };
+        let rate = &self.remote.rates.upload;
+        offer(transport, pack.object(), existing, rate, &wanted, &read)
+    }
 }
+
+/// A pack's bytes that are read at once.
+const PIECE: usize = 1 << 20;
 
 fn build(parsed: &PagedManifest, layers: &[PackLayer]) -> Result<Vec<u8>> {
     let document = (parsed.config, parsed.config_size);
-    PagedManifest::build(document, layers, &parsed.annotations).map_err(|error| {
-        let text = "the snapshot cannot be described in the registry";
-        Error::new(ErrorKind::Unsupported, text).with_source(error)
-    })
+    PagedManifest::build(document, layers, &parsed.annotations).map_err(cannot_describe)
 }

@@ -233,7 +233,7 @@ impl Daemon {
                     self.rest(&why);
                     return Err(self.unavailable(kind, &why, hint));
                 }
-                Err(_) => attempts.wait(None).await,
+                Err((_, why, _)) => attempts.wait(None, &why).await,
             }
         }
     }

@@ -143,8 +143,7 @@ impl ThroughDaemon {
         if !is_passing || attempts.are_over() {
             return Err(failure);
         }
-        tracing::debug!(error = %line(&failure.error), "a daemon is asked once more");
-        attempts.wait(None).await;
+        attempts.wait(None, &line(&failure.error)).await;
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use opendal::{Error as TheirError, ErrorKind as TheirKind, Operator, Reader};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::error::is_short;
 use super::{CONCURRENCY, ObjectStorage};
 use crate::transport::budget::{Budget, Share, held_by};
 use crate::transport::parts::{PART, ranges};
@@ -106,6 +107,14 @@ impl Parts {
                 receive_first(&reader, start..start.saturating_add(len), &mut pieces).await;
             match received {
                 Ok(size) => return Ok(First { size, pieces }),
+                Err(error) if is_short(&error) && !pieces.is_empty() => {
+                    // The others are asked for the rest, and find out whether there is any.
+                    if let Some(metadata) = reader.metadata() {
+                        let size = metadata.content_length();
+                        return Ok(First { size, pieces });
+                    }
+                    return Err(error);
+                }
                 Err(error) if error.kind() == TheirKind::RangeNotSatisfied => {
                     // Nothing is there from `start` on: perhaps it is empty, perhaps shorter than somebody thinks.
                     let size = self.operator.stat(&self.key).await?.content_length();
@@ -137,10 +146,12 @@ impl Parts {
         }
     }
 
-    /// Requests were retried below. What is left here are answers that broke off: those that told of their object.
+    /// Requests were retried below. What is left here are answers that broke off, or ended too early: those that told of
+    /// their object.
     fn give_up(&self, reader: &Reader, error: &TheirError, attempt: &mut u32) -> bool {
         *attempt += 1;
-        let broke_off = reader.metadata().is_some() && error.is_temporary();
+        let may_go_on = error.is_temporary() || is_short(error);
+        let broke_off = reader.metadata().is_some() && may_go_on;
         !broke_off || *attempt > self.retries
     }
 }

@@ -81,6 +81,28 @@ fn is_absent_bucket(said: &str) -> bool {
     .any(|name| said.contains(name))
 }
 
+/// Whether the keys are right, and may not do what was asked. A HEAD is refused without a word.
+pub(super) fn lacks_permission(error: &opendal::Error) -> bool {
+    let said = error.message();
+    error.kind() == opendal::ErrorKind::PermissionDenied
+        && (said.is_empty() || code(said).is_some_and(|code| code.ends_with("AccessDenied")))
+}
+
+/// Whether an answer ended well, and before all of its range had come.
+pub(super) fn is_short(error: &opendal::Error) -> bool {
+    error.message() == "reader got too little data"
+}
+
+const CONFIGURATION: &str = "check content.region and content.endpoint";
+
+/// What came is no answer of such a server: whoever stands before it has spoken.
+const STRANGER: &str =
+    "something on the way answers in the server's place: check content.endpoint and content.proxy";
+
+const KEYLESS: &str = "no keys were found: set content.access_key_id and content.access_key_secret, or what content.credentials looks for";
+
+/// None of these is a mistake of ours: whatever a server says, or fails to say, is about it, about the way there, or about
+/// how we are to use it.
 fn judge(error: &opendal::Error, said: &str) -> (ErrorKind, Option<&'static str>) {
     use opendal::ErrorKind as Theirs;
     match error.kind() {
@@ -90,33 +112,49 @@ fn judge(error: &opendal::Error, said: &str) -> (ErrorKind, Option<&'static str>
         ),
         Theirs::NotFound => (ErrorKind::NotFound, None),
         Theirs::PermissionDenied => (ErrorKind::PermissionDenied, Some(denied(said))),
-        Theirs::ConfigInvalid => (
-            ErrorKind::InvalidInput,
-            Some("check content.region and content.endpoint"),
-        ),
+        Theirs::ConfigInvalid => (ErrorKind::InvalidInput, Some(CONFIGURATION)),
         Theirs::RateLimited => (ErrorKind::Unavailable, None),
         Theirs::RangeNotSatisfied => (ErrorKind::Damaged, None),
         Theirs::Unsupported => (ErrorKind::Unsupported, None),
         _ if error.is_temporary() => (ErrorKind::Unavailable, None),
-        // What came is no answer of such a server: whoever stands before it has spoken.
-        _ if said.starts_with("deserialize") => (
-            ErrorKind::Unavailable,
-            Some(
-                "something on the way answers in the server's place: check content.endpoint and content.proxy",
-            ),
-        ),
-        _ if said.contains("AuthorizationHeaderMalformed") => (
+        _ if is_short(error) => (ErrorKind::Damaged, None),
+        _ if said.starts_with("signing") => (ErrorKind::PermissionDenied, Some(KEYLESS)),
+        _ => match code(said) {
+            Some(code) => refusal(code),
+            None => (ErrorKind::Unavailable, Some(STRANGER)),
+        },
+    }
+}
+
+/// A provider's word for what is wrong, as opendal shows its XML.
+fn code(said: &str) -> Option<&str> {
+    let (_, rest) = said.split_once("code: \"")?;
+    let (code, _) = rest.split_once('"')?;
+    (!code.is_empty()).then_some(code)
+}
+
+/// What a refusal means that opendal does not know.
+fn refusal(code: &str) -> (ErrorKind, Option<&'static str>) {
+    match code {
+        "AuthorizationHeaderMalformed" | "PermanentRedirect" | "InvalidBucketName" => {
+            (ErrorKind::InvalidInput, Some(CONFIGURATION))
+        }
+        "InvalidStorageClass" | "InvalidEncryptionAlgorithmError" => (
             ErrorKind::InvalidInput,
-            Some("check content.region and content.endpoint"),
+            Some("check content.storage_class and content.server_side_encryption"),
         ),
-        _ => (ErrorKind::Internal, None),
+        _ if code.starts_with("KMS") => (ErrorKind::InvalidInput, Some("check content.kms_key_id")),
+        "QuotaExceeded" | "XMinioStorageFull" | "InsufficientCapacity" => {
+            (ErrorKind::NoSpace, None)
+        }
+        _ => (ErrorKind::Unsupported, None),
     }
 }
 
 fn denied(said: &str) -> &'static str {
-    if said.contains("RequestTimeTooSkewed") {
-        return "the clocks of this machine and of the server differ too much";
+    if said.contains("RequestTimeTooSkewed") || said.contains("'s clock is") {
+        return "the clocks of this machine and of the server differ too much: set this machine's";
     }
     "check the keys, and that they may list, read and write in the bucket (an absent object is forbidden, not absent, to \
-     those who may not list)"
+     those who may not list); `snapshotter doctor` says what is missing"
 }

@@ -8,29 +8,29 @@
 use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_core::Stream;
-use http::header::{CONTENT_LENGTH, RANGE};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
 use reqwest::{Body, Client, ClientBuilder};
 
 use super::Tuning;
+use super::answers::{Wanted, hides_an_error, length, refused};
 #[cfg(feature = "object-storage-oss")]
 use super::keys::Signing;
-use crate::http::{Attempts, Broken, Incoming, Outgoing, Settings, asked_for, client, may_pass};
+use crate::http::{
+    Attempts, Broken, Incoming, Outgoing, Settings, asked_for, client, may_pass, told,
+};
 use crate::pace::Pace;
 use crate::patience::{Patience, Progress, Stuck};
 use crate::transport::config::Content;
 
 /// A connection that is not there by then will not be.
 const CONNECT: Duration = Duration::from_secs(15);
-
-/// Answers that are not an object's bytes: XML, JSON, error pages, in bytes.
-const ANSWER: u64 = 1 << 20;
 
 pub(super) struct Http {
     client: Client,
@@ -77,21 +77,91 @@ impl Http {
         *request.uri_mut() = parts.uri.clone();
         *request.headers_mut() = parts.headers.clone();
         let request = reqwest::Request::try_from(request).map_err(failed)?;
-        let answer = progress.watch(self.client.execute(request)).await;
-        Ok(answer.map_err(stuck_error)?.map_err(failed)?.into())
+        let started = Instant::now();
+        let answer = match progress.watch(self.client.execute(request)).await {
+            Ok(answer) => answer.map_err(failed),
+            Err(stuck) => Err(stuck_error(stuck)),
+        };
+        let answer = answer.map(Response::from);
+        let error = answer.as_ref().map_err(Error::message);
+        told(
+            &parts.method,
+            &parts.uri.to_string(),
+            started,
+            &error,
+            |answer| answer.status(),
+        );
+        answer
+    }
+
+    /// The answer to one attempt, and whether there should be another one.
+    async fn attempt(&self, parts: &Parts, body: Buffer) -> Result<Attempt> {
+        let response = self.send(parts, body).await?;
+        let (status, asked) = (response.status(), asked_for(response.headers()));
+        if may_pass(status) {
+            let answer = self.receive(parts, response)?;
+            return Ok(Attempt::again(answer, asked));
+        }
+        refused(&parts.method, status, response.headers())?;
+        let answer = self.receive(parts, response)?;
+        if parts.method == Method::POST && status.is_success() {
+            return settled(answer).await;
+        }
+        Ok(Attempt::last(answer))
     }
 
     fn receive(&self, parts: &Parts, response: Response<Body>) -> Result<Response<HttpBody>> {
-        let (head, body) = response.into_parts();
-        let size = head
-            .headers
-            .get(CONTENT_LENGTH)
-            .filter(|_| parts.method != Method::HEAD)
-            .and_then(|length| length.to_str().ok()?.parse().ok());
-        let most = most(parts, head.status);
-        let stream = Answered(Incoming::new(body, most, self.patience));
+        let (mut head, body) = response.into_parts();
+        let wanted = Wanted::of(parts, &mut head)?;
+        let size = length(&head.headers).filter(|_| parts.method != Method::HEAD);
+        let most = match wanted.is_all {
+            true => wanted.take,
+            false => u64::MAX,
+        };
+        let incoming = Incoming::new(body, most, self.patience);
+        let stream = Answered::Coming(Box::new((incoming, wanted)));
         Ok(Response::from_parts(head, HttpBody::new(stream, size)))
     }
+}
+
+/// What came of one sending of a request.
+struct Attempt {
+    answer: Response<HttpBody>,
+    may_pass: bool,
+    /// How long the server wants to be left alone.
+    asked: Option<Duration>,
+}
+
+impl Attempt {
+    fn last(answer: Response<HttpBody>) -> Self {
+        Self {
+            answer,
+            may_pass: false,
+            asked: None,
+        }
+    }
+
+    fn again(answer: Response<HttpBody>, asked: Option<Duration>) -> Self {
+        Self {
+            answer,
+            may_pass: true,
+            asked,
+        }
+    }
+}
+
+/// Reads a success that may be none: only its body tells. One that breaks off is an error that may pass.
+async fn settled(answer: Response<HttpBody>) -> Result<Attempt> {
+    let (head, mut body) = answer.into_parts();
+    let body = body.to_buffer().await?;
+    let hides_an_error = hides_an_error(&body.to_bytes());
+    let size = body.len() as u64;
+    let body = HttpBody::new(Answered::Came(Some(body)), Some(size));
+    let answer = Response::from_parts(head, body);
+    Ok(match hides_an_error {
+        true => Attempt::again(answer, None),
+        false => Attempt::last(answer),
+    })
 }
 
 impl HttpTransport for Http {
@@ -99,34 +169,64 @@ impl HttpTransport for Http {
         let (parts, body) = request.into_parts();
         let mut attempts = Attempts::new(self.pace, self.retries);
         loop {
-            let outcome = self.send(&parts, body.clone()).await;
-            let asked = match &outcome {
-                Ok(response) if !may_pass(response.status()) => {
-                    refused(&parts.method, response.status())?;
-                    return self.receive(&parts, outcome?);
-                }
-                Ok(response) => asked_for(response.headers()),
-                Err(_) => None,
+            let outcome = self.attempt(&parts, body.clone()).await;
+            let (may_pass, asked) = match &outcome {
+                Ok(attempt) => (attempt.may_pass, attempt.asked),
+                Err(error) => (error.is_temporary(), None),
             };
-            if attempts.are_over() {
-                return self.receive(&parts, outcome?);
+            if !may_pass || attempts.are_over() {
+                return outcome.map(|attempt| attempt.answer);
             }
-            drop(outcome);
-            attempts.wait(asked).await;
+            let why = match outcome {
+                Ok(attempt) => format!("the server answers {}", attempt.answer.status()),
+                Err(error) => error.message().to_owned(),
+            };
+            attempts.wait(asked, &why).await;
         }
     }
 }
 
 /// An answer's body as opendal takes it.
-struct Answered(Incoming);
+enum Answered {
+    Coming(Box<(Incoming, Wanted)>),
+    Came(Option<Buffer>),
+}
 
 impl Stream for Answered {
     type Item = Result<Buffer>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Buffer>>> {
-        let next = self.0.poll_next(cx);
-        next.map(|next| next.map(|bytes| bytes.map(Buffer::from).map_err(broken)))
+        let (incoming, wanted) = match &mut *self {
+            Self::Coming(coming) => &mut **coming,
+            Self::Came(body) => return Poll::Ready(body.take().map(Ok)),
+        };
+        // What follows a part is left where it is: the connection ends here.
+        while wanted.is_all || wanted.take > 0 {
+            let Some(mut bytes) = ready!(incoming.poll_next(cx)).transpose().map_err(broken)?
+            else {
+                break;
+            };
+            if !wanted.is_all {
+                bytes = part_of(bytes, wanted);
+            }
+            if !bytes.is_empty() {
+                return Poll::Ready(Some(Ok(Buffer::from(bytes))));
+            }
+        }
+        Poll::Ready(None)
     }
+}
+
+/// What of these bytes is wanted; the rest of what is wanted is in those that follow.
+fn part_of(mut bytes: Bytes, wanted: &mut Wanted) -> Bytes {
+    let past = bytes
+        .len()
+        .min(usize::try_from(wanted.skip).unwrap_or(usize::MAX));
+    wanted.skip -= past as u64;
+    let mut bytes = bytes.split_off(past);
+    bytes.truncate(usize::try_from(wanted.take).unwrap_or(usize::MAX));
+    wanted.take -= bytes.len() as u64;
+    bytes
 }
 
 fn broken(broken: Broken) -> Error {
@@ -145,47 +245,6 @@ fn stuck_error(stuck: Stuck) -> Error {
     Error::new(ErrorKind::Unexpected, stuck.to_string()).set_temporary()
 }
 
-/// Statuses that opendal could only pass on without a word: of redirects, and of refusals whose body a HEAD lacks.
-fn refused(method: &Method, status: StatusCode) -> Result<()> {
-    let (kind, text) = match status.as_u16() {
-        301 | 302 | 307 | 308 => (
-            ErrorKind::ConfigInvalid,
-            "the server redirects to another place: the bucket is in another region or at another endpoint",
-        ),
-        400 if method == Method::HEAD => (
-            ErrorKind::ConfigInvalid,
-            "the server calls the request bad (400): the region may be another one",
-        ),
-        401 => (
-            ErrorKind::PermissionDenied,
-            "the server wants other keys (401)",
-        ),
-        407 => (
-            ErrorKind::PermissionDenied,
-            "the proxy wants a user and a password (407)",
-        ),
-        _ => return Ok(()),
-    };
-    Err(Error::new(kind, text))
-}
-
-/// What may come in answer to a request, in bytes.
-fn most(parts: &Parts, status: StatusCode) -> u64 {
-    if parts.method != Method::GET || !status.is_success() {
-        return ANSWER;
-    }
-    let range = parts.headers.get(RANGE).and_then(|range| {
-        let (first, last) = range
-            .to_str()
-            .ok()?
-            .strip_prefix("bytes=")?
-            .split_once('-')?;
-        let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
-        last.checked_sub(first)?.checked_add(1)
-    });
-    range.unwrap_or(ANSWER)
-}
-
 /// An error of the connection, in words, without its URL: it may pass.
 fn failed(error: reqwest::Error) -> Error {
     let error = error.without_url();
@@ -196,26 +255,4 @@ fn failed(error: reqwest::Error) -> Error {
         cause = inner.source();
     }
     Error::new(ErrorKind::Unexpected, text).set_temporary()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn get(range: Option<&str>) -> Parts {
-        let mut request = Request::get("http://host/key").body(()).unwrap();
-        if let Some(range) = range {
-            request.headers_mut().insert(RANGE, range.parse().unwrap());
-        }
-        request.into_parts().0
-    }
-
-    #[test]
-    fn an_answer_may_be_as_long_as_what_was_asked_for() {
-        assert_eq!(most(&get(Some("bytes=10-19")), StatusCode::OK), 10);
-        assert_eq!(most(&get(Some("bytes=5-")), StatusCode::OK), ANSWER);
-        assert_eq!(most(&get(None), StatusCode::OK), ANSWER);
-        let missing = most(&get(Some("bytes=0-99999999")), StatusCode::NOT_FOUND);
-        assert_eq!(missing, ANSWER);
-    }
 }

@@ -4,11 +4,13 @@
 //! our own HTTP transport (`http.rs`), which is where retries, time limits and bounds on answers are; its retry and
 //! timeout layers, its reqwest client, its logging and its look at the environment stay out.
 
+mod answers;
 mod download;
 mod error;
 mod http;
 #[cfg(any(feature = "object-storage-s3", feature = "object-storage-oss"))]
 mod keys;
+mod rehearsal;
 mod service;
 mod upload;
 
@@ -127,5 +129,9 @@ impl ContentTransport for ObjectStorage {
 
     fn check(&self) -> Call<'_, ()> {
         Box::pin(self.look())
+    }
+
+    fn rehearse(&self) -> Call<'_, Vec<&'static str>> {
+        Box::pin(self.try_out())
     }
 }

@@ -71,7 +71,18 @@ fn s3(content: &Content) -> opendal::Result<Operator> {
     // Path-style, opendal's default: what Dragonfly does, and what works for every host and certificate.
     let mut builder = opendal::services::S3::default()
         .bucket(bucket(content))
-        .region(content.region.as_deref().unwrap_or("us-east-1"));
+        .region(content.region.as_deref().unwrap_or("us-east-1"))
+        // Buckets with Object Lock take nothing without a checksum, and elsewhere it costs next to nothing.
+        .checksum_algorithm("crc32c");
+    if let Some(encryption) = &content.server_side_encryption {
+        builder = builder.server_side_encryption(encryption);
+    }
+    if let Some(key) = &content.kms_key_id {
+        builder = builder.server_side_encryption_aws_kms_key_id(key);
+    }
+    if let Some(class) = &content.storage_class {
+        builder = builder.default_storage_class(class);
+    }
     if let Some(endpoint) = endpoint(content) {
         builder = builder.endpoint(&endpoint);
     }

@@ -13,7 +13,7 @@ use super::{CONCURRENCY, ObjectStorage};
 use crate::http::Attempts;
 use crate::transport::budget::{Share, Window, held_by};
 use crate::transport::parts::{LARGEST_PART, part_size};
-use crate::transport::{Existing, Pieces, Published, Source, kept};
+use crate::transport::{Existing, Pieces, Presence, Published, Source, kept, look_first};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::object::Object;
 
@@ -33,7 +33,7 @@ impl ObjectStorage {
             ));
         }
         if existing == Existing::Keep
-            && let Some(found) = self.stat(object).await?
+            && let Presence::Size(found) = look_first(self, object).await?
         {
             return kept(object, &self.place, found, size);
         }
@@ -72,7 +72,7 @@ impl ObjectStorage {
             if looks.are_over() {
                 return Err(untaken(object, &self.place, found, size));
             }
-            looks.wait(None).await;
+            looks.wait(None, &"what was sent is not there yet").await;
         }
     }
 
@@ -100,7 +100,7 @@ impl ObjectStorage {
         let key = object.key();
         let writer = self.operator.writer_with(&key).concurrent(concurrency);
         let writer = writer.await.map_err(|error| self.unsent(object, &error))?;
-        let mut upload = Upload(Some(writer));
+        let mut upload = Upload::new(writer);
         let result = self
             .write_parts(object, &mut pieces, part, &window, &mut upload)
             .await;
@@ -207,17 +207,21 @@ impl From<Error> for Failed {
 }
 
 /// A multipart upload under way. Dropped before its end, as by a dropped future, it is aborted in the background.
-struct Upload(Option<Writer>);
+pub(super) struct Upload(Option<Writer>);
 
 impl Upload {
-    async fn write(&mut self, buffer: Buffer) -> opendal::Result<()> {
+    pub(super) fn new(writer: Writer) -> Self {
+        Self(Some(writer))
+    }
+
+    pub(super) async fn write(&mut self, buffer: Buffer) -> opendal::Result<()> {
         match &mut self.0 {
             Some(writer) => writer.write(buffer).await,
             None => unreachable!("written to after its end"),
         }
     }
 
-    async fn close(&mut self) -> opendal::Result<()> {
+    pub(super) async fn close(&mut self) -> opendal::Result<()> {
         if let Some(writer) = &mut self.0 {
             writer.close().await?;
         }
@@ -225,7 +229,7 @@ impl Upload {
         Ok(())
     }
 
-    async fn abort(mut self) {
+    pub(super) async fn abort(mut self) {
         if let Some(writer) = &mut self.0 {
             abort(writer).await;
         }

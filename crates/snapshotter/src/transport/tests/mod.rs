@@ -5,6 +5,10 @@ mod bucket;
 mod directory;
 #[cfg(all(feature = "dragonfly", feature = "object-storage-s3"))]
 mod dragonfly;
+#[cfg(feature = "object-storage-s3")]
+mod field;
+#[cfg(feature = "object-storage-s3")]
+mod moto;
 #[cfg(feature = "_opendal")]
 mod providers;
 #[cfg(feature = "object-storage-s3")]

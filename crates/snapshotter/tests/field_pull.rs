@@ -1,0 +1,171 @@
+//! What a name means by now: a version that was replaced in the registry after it was pulled.
+
+mod support_a;
+
+use std::path::Path;
+
+use snapshotter::{
+    Content, ContentProvider, ErrorKind, PullReport, PullRequest, PushRequest, Reference, Registry,
+    RestoreRequest, SnapshotRequest, Snapshotter, Warning, WarningKind,
+};
+use support_a::*;
+use testkit::Tree;
+use testkit::compare::assert_same;
+
+/// Directories that nodes share.
+struct Shared {
+    place: Place,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let place = Place::new();
+        std::fs::create_dir_all(place.path("objects")).unwrap();
+        Self { place }
+    }
+
+    async fn node(&self, own: &Place) -> Snapshotter {
+        let mut content = Content::new(ContentProvider::Fs);
+        content.root = self.place.path("objects");
+        let layouts = format!("oci-layout:{}", self.place.path("layouts").display());
+        own.open_with(|config| {
+            config
+                .registry(Registry::new(layouts, "nodes"))
+                .content(content)
+        })
+        .await
+    }
+
+    /// The registry, but not there.
+    fn hide(&self) {
+        std::fs::rename(self.place.path("layouts"), self.place.path("hidden")).unwrap();
+        std::fs::write(self.place.path("layouts"), "no directory").unwrap();
+    }
+}
+
+async fn publish(node: &Snapshotter, source: &Path, text: &str) -> Reference {
+    Tree::new().file("state", text).write_to(source).unwrap();
+    let request = SnapshotRequest::new("vm", "v1", source).force(true);
+    node.snapshot(&request).await.unwrap().reference
+}
+
+fn v1() -> Reference {
+    reference("vm:v1")
+}
+
+async fn pull(node: &Snapshotter, update: bool) -> PullReport {
+    let request = PullRequest::new(v1()).update(update);
+    node.pull(&request).await.unwrap()
+}
+
+fn kinds(warnings: &[Warning]) -> Vec<WarningKind> {
+    warnings.iter().map(|warning| warning.kind).collect()
+}
+
+/// `pull` of a version that was here said "done" and looked at nothing, while the registry had replaced it.
+#[tokio::test]
+async fn a_version_that_moved_is_said_and_taken_where_that_is_asked_for() {
+    let shared = Shared::new();
+    let (here, there, source) = (Place::new(), Place::new(), Place::new());
+    let (taker, node) = (shared.node(&here).await, shared.node(&there).await);
+    let first = publish(&taker, &source.path("one"), "first").await;
+    assert_eq!(pull(&node, false).await.warnings, []);
+    assert_eq!(pull(&node, true).await.warnings, [], "it is the same");
+    let second = publish(&taker, &source.path("two"), "second").await;
+    let report = pull(&node, false).await;
+    assert_eq!(kinds(&report.warnings), [WarningKind::Moved]);
+    assert_eq!((&report.reference, report.replaced), (&first, None));
+    let report = pull(&node, true).await;
+    assert_eq!(kinds(&report.warnings), []);
+    assert_eq!(report.reference, second);
+    assert_eq!(report.replaced, first.manifest_digest());
+    let listed = node.list().await.unwrap();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    let output = there.path("out");
+    let restore = RestoreRequest::new(v1(), &output);
+    node.restore(&restore).await.unwrap();
+    assert_same(&source.path("two"), &output);
+    assert!(
+        node.verify(&snapshotter::VerifyRequest::all())
+            .await
+            .unwrap()
+            .damaged
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn what_is_pinned_or_nowhere_else_is_never_replaced() {
+    let shared = Shared::new();
+    let (here, there, source) = (Place::new(), Place::new(), Place::new());
+    let (taker, node) = (shared.node(&here).await, shared.node(&there).await);
+    publish(&taker, &source.path("one"), "first").await;
+    pull(&node, false).await;
+    node.pin(&v1()).await.unwrap();
+    publish(&taker, &source.path("two"), "second").await;
+    let update = PullRequest::new(v1()).update(true);
+    let error = node.pull(&update).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert!(error.to_string().contains("is pinned"), "{error}");
+    node.unpin(&v1()).await.unwrap();
+    node.pull(&update).await.unwrap();
+    // Taken here, and published by nobody.
+    let alone = Place::new();
+    let node = shared.node(&alone).await;
+    Tree::new()
+        .file("own", "own")
+        .write_to(&source.path("own"))
+        .unwrap();
+    let own = SnapshotRequest::new("vm", "v1", source.path("own")).local(true);
+    let own = node.snapshot(&own).await.unwrap().reference;
+    let error = node.pull(&update).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert!(error.to_string().contains("is nowhere else"), "{error}");
+    let report = pull(&node, false).await;
+    assert_eq!(kinds(&report.warnings), [WarningKind::Moved]);
+    assert_eq!(report.reference, own);
+    let force = PushRequest::new(v1()).force(true);
+    node.push(&force).await.unwrap();
+    assert_eq!(pull(&node, false).await.warnings, []);
+}
+
+#[tokio::test]
+async fn a_registry_out_of_reach_is_no_error_for_what_is_here() {
+    let shared = Shared::new();
+    let (here, there, source) = (Place::new(), Place::new(), Place::new());
+    let (taker, node) = (shared.node(&here).await, shared.node(&there).await);
+    let first = publish(&taker, &source.path("one"), "first").await;
+    pull(&node, false).await;
+    shared.hide();
+    for update in [false, true] {
+        let report = pull(&node, update).await;
+        assert_eq!(kinds(&report.warnings), [WarningKind::Unchecked]);
+        assert_eq!(report.reference, first);
+    }
+    // Whoever says which one is asked nothing.
+    let exact = PullRequest::new(first);
+    assert_eq!(node.pull(&exact).await.unwrap().warnings, []);
+    let absent = PullRequest::new(reference("vm:v2"));
+    node.pull(&absent).await.unwrap_err();
+}
+
+/// A version that was fetched by its digest, while its name was another one's here, was not found by what it was asked for.
+#[tokio::test]
+async fn what_was_fetched_by_its_digest_is_found_by_what_it_was_asked_for() {
+    let shared = Shared::new();
+    let (here, there, source) = (Place::new(), Place::new(), Place::new());
+    let (taker, node) = (shared.node(&here).await, shared.node(&there).await);
+    let first = publish(&taker, &source.path("one"), "first").await;
+    pull(&node, false).await;
+    let second = publish(&taker, &source.path("two"), "second").await;
+    let report = node.pull(&PullRequest::new(second.clone())).await.unwrap();
+    assert_eq!(report.manifest_digest, second.manifest_digest().unwrap());
+    shared.hide();
+    for (reference, source) in [(first, source.path("one")), (second, source.path("two"))] {
+        let output = there.path(&reference.manifest_digest().unwrap().hex());
+        node.restore(&RestoreRequest::new(reference, &output))
+            .await
+            .unwrap();
+        assert_same(&source, &output);
+    }
+}

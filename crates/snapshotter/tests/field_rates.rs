@@ -1,0 +1,102 @@
+//! `limit_upload` and `limit_download`: transfers take their time, all of a handle's together.
+
+mod support_a;
+
+use std::time::{Duration, Instant};
+
+use snapshotter::{
+    Config, Content, ContentProvider, ErrorKind, PullRequest, PushRequest, Registry, Snapshotter,
+};
+use support_a::*;
+use testkit::Tree;
+use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+
+const MIB: u64 = 1 << 20;
+
+fn with_bucket(config: Config, place: &Place, s3: &S3) -> Config {
+    let mut content = Content::new(ContentProvider::S3);
+    content.bucket = Some(s3.bucket().to_owned());
+    content.endpoint = Some(s3.endpoint());
+    content.access_key_id = Some(ACCESS_KEY.to_owned());
+    content.access_key_secret = Some(SECRET_KEY.to_owned());
+    let layouts = format!("oci-layout:{}", place.path("layouts").display());
+    config
+        .registry(Registry::new(layouts, "rates"))
+        .content(content)
+}
+
+/// Two files of a MiB, taken and not published.
+async fn taken(place: &Place, store: &Snapshotter) {
+    let source = place.write(
+        "source",
+        &Tree::new()
+            .file("a", random(1, MIB))
+            .file("b", random(2, MIB)),
+    );
+    store
+        .snapshot(&all("v1", &source).local(true))
+        .await
+        .unwrap();
+}
+
+/// Two files of a MiB at 2 MiB a second take a second at least, however many are sent at once. Nobody waits where there is no
+/// limit, which no test can tell from a machine that is quick.
+#[tokio::test]
+async fn what_travels_has_the_rate_together() {
+    let (here, there, shared, s3) = (Place::new(), Place::new(), Place::new(), S3::start("ckpt"));
+    let slow = |config: Config| {
+        config
+            .limit_upload(Some(2 * MIB))
+            .limit_download(Some(2 * MIB))
+    };
+    let taker = here
+        .open_with(|config| slow(with_bucket(config, &shared, &s3)))
+        .await;
+    taken(&here, &taker).await;
+    let started = Instant::now();
+    let push = PushRequest::new(reference("test:v1"));
+    assert_eq!(taker.push(&push).await.unwrap().publication.sent_blobs, 2);
+    assert!(
+        started.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    let node = there
+        .open_with(|config| slow(with_bucket(config, &shared, &s3)))
+        .await;
+    let started = Instant::now();
+    let pull = PullRequest::new(reference("test:v1"));
+    assert_eq!(node.pull(&pull).await.unwrap().fetched_blobs, 2);
+    assert!(
+        started.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_sound(&node).await;
+}
+
+#[tokio::test]
+async fn a_rate_that_moves_nothing_is_refused() {
+    let place = Place::new();
+    for limit in [0, 1023] {
+        let config = Config::new(place.root()).limit_download(Some(limit));
+        let error = Snapshotter::open(config).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().starts_with("limit_download"), "{error}");
+    }
+}
+
+/// Who waits for its turn can be given up.
+#[tokio::test]
+async fn a_call_that_waits_for_its_turn_can_be_dropped() {
+    let (here, shared, s3) = (Place::new(), Place::new(), S3::start("ckpt"));
+    let taker = here
+        .open_with(|config| with_bucket(config, &shared, &s3).limit_upload(Some(1024)))
+        .await;
+    taken(&here, &taker).await;
+    let push = PushRequest::new(reference("test:v1"));
+    let pushed = tokio::time::timeout(Duration::from_millis(300), taker.push(&push)).await;
+    assert!(pushed.is_err(), "a MiB at 1 KiB a second takes a while");
+    taker.close().await.unwrap();
+    assert!(s3.keys().is_empty());
+}

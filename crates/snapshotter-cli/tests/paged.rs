@@ -287,6 +287,7 @@ fn a_checkpoint_is_published_and_its_pack_is_all_that_is_sent() {
         .run(["push", "vm:v2", "--verify", "--json"])
         .succeeded();
     let pushed: serde_json::Value = serde_json::from_str(&pushed.out).unwrap();
-    assert_eq!(pushed["publication"]["sentBlobs"], 0, "{pushed:#}");
+    let pushed = &pushed["pushed"][0];
+    assert_eq!(pushed["sentBlobs"], 0, "{pushed:#}");
     assert_eq!(pushed["verifiedBlobs"], 1, "{pushed:#}");
 }

@@ -20,7 +20,7 @@ pub mod restore {
 
     use crate::activity::Activity;
     use crate::catalog::{Blob, Finished, State, Sync, Totals};
-    use crate::config::Durability;
+    use crate::config::{Config, Durability};
     use crate::format::artifact::Manifest;
     use crate::limit::Limits;
     use crate::restore::{self, RestoreReport, RestoreRequest};
@@ -115,7 +115,7 @@ pub mod restore {
             let restored = restore::run(
                 &self.store,
                 &self.limits,
-                false,
+                &Config::new(""),
                 &request,
                 None,
                 &activity(),

@@ -194,6 +194,42 @@ fn a_difference_is_the_whole_file_on_every_filesystem_that_tells_holes() {
     }
 }
 
+/// A chain of differences gives up old packs as one of whole files does: what is still needed of them is stored anew, from there.
+#[test]
+fn a_chain_of_differences_gives_up_old_packs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut machine, parent) = Machine::new(dir.path());
+    let (mut diffs, mut wholes) = (parent.clone(), parent);
+    let mut anew = 0;
+    for step in 0..25_u64 {
+        machine.empty();
+        machine.change((0..100).map(|page| (step * 60 + page) % PAGES));
+        let version = format!("v{}", step + 2);
+        let diff = machine.handle.snapshot(&machine.diff(&version, &diffs));
+        let diff = diff.unwrap();
+        let whole = paged("whole", &version, &machine.whole);
+        let whole = whole.parent(ParentChoice::Snapshot(wholes.clone()));
+        let whole = machine.handle.snapshot(&whole).unwrap();
+        let files = contents(&machine.handle, &diff);
+        assert_eq!(files, contents(&machine.handle, &whole), "{version}");
+        let counts = [&diff, &whole].map(|report| {
+            let paged = report.paged.clone().unwrap();
+            (paged.changed_pages, paged.stored_pages, paged.packs)
+        });
+        assert_eq!(counts[0], counts[1], "{version}");
+        anew += counts[0].1 - 100;
+        (diffs, wholes) = (diff.reference, whole.reference);
+    }
+    assert!(anew > 100, "{anew}");
+    let output = dir.path().join("output");
+    machine.handle.restore(&diffs.to_string(), &output).unwrap();
+    for name in ["memory", "small"] {
+        let [wanted, found] = [&machine.whole, &output].map(|dir| fs::read(dir.join(name)));
+        assert!(wanted.unwrap() == found.unwrap(), "{name}");
+    }
+    machine.handle.assert_clean();
+}
+
 /// The list of the parent's page digests is a cache: without it, it is made again.
 #[test]
 fn without_the_parents_page_digests_the_content_is_known_all_the_same() {

@@ -44,18 +44,6 @@ pub const KEYS: &[Key] = &[
         "Lets read-only restores that differ in the modification time alone share one inode."
     ),
     key!(
-        "cache.max_bytes",
-        Bytes,
-        config.cache.max_bytes,
-        "What whole files may take that restores of format v2 are made from, \"20GiB\" for one. 0: there are none."
-    ),
-    key!(
-        "cache.keep",
-        Count,
-        config.cache.keep,
-        "How many of them there are of each path of a name, the newest. 0: there are none."
-    ),
-    key!(
         "limit_upload",
         Bytes,
         config.limit_upload,
@@ -66,6 +54,18 @@ pub const KEYS: &[Key] = &[
         Bytes,
         config.limit_download,
         "How many are fetched at most."
+    ),
+    key!(
+        "cache.max_bytes",
+        Bytes,
+        config.cache.max_bytes,
+        "What whole files may take that restores of format v2 are made from, \"20GiB\" for one. 0: there are none."
+    ),
+    key!(
+        "cache.keep",
+        Count,
+        config.cache.keep,
+        "How many of them there are of each path of a name, the newest. 0: there are none."
     ),
     key!(
         "gc.interval",

@@ -196,12 +196,9 @@ impl Round<'_, '_, '_> {
         let mut cutter = lock(&self.capture.cutter);
         for one in small {
             let mut file = cutter.file(&self.files[one.number], one.size);
-            for page in one.pages.iter() {
-                cutter
-                    .place(&mut file, page, &mut frames)
-                    .at("store", self.path(one.number))?;
-            }
-            cutter.end(&mut file).at("read", self.path(one.number))?;
+            cutter
+                .place_all(&mut file, one.pages.iter(), true, &mut frames)
+                .at("store", self.path(one.number))?;
             let captured = captured(one.attributes, one.size, file);
             self.take(one.number, captured, one.replaced);
         }
@@ -260,13 +257,9 @@ impl Round<'_, '_, '_> {
         let begin = || cutter.file(planned, whole.size);
         let mut pages_of = file.take().unwrap_or_else(begin);
         if read.is_ok() && !pages_of.is_short() {
-            for page in pages.iter() {
-                let placed = cutter.place(&mut pages_of, page, &mut frames);
-                placed.at("store", &whole.opened.path)?;
-            }
-            if part.is_last {
-                cutter.end(&mut pages_of).at("read", &whole.opened.path)?;
-            }
+            let all = pages.iter();
+            let placed = cutter.place_all(&mut pages_of, all, part.is_last, &mut frames);
+            placed.at("store", &whole.opened.path)?;
             self.capture.context.activity.advance(pages.len()).ok();
         } else {
             pages_of.end_short(read.err());

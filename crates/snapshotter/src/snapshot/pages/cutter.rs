@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::digests::Digests;
 use super::index::{Index, Known};
 use super::parent::{Parent, SamePlace};
-use crate::format::content::{ContentHasher, ContentId, PageDigest};
+use crate::format::content::{ContentHasher, ContentId, PageDigest, page_digest};
 use crate::format::map::{Extent, Map, MapError};
 use crate::snapshot::walk::PlannedFile;
 use crate::words::page::PAGE_BYTES;
@@ -135,48 +135,105 @@ impl<'a> Cutter<'a> {
     }
 
     /// Takes over what a difference does not have before a page, from where that was last done.
-    fn inherit(&mut self, file: &mut FilePages, before: u64) -> io::Result<()> {
+    fn inherit(
+        &mut self,
+        file: &mut FilePages,
+        before: u64,
+        full: &mut Vec<Frame>,
+    ) -> io::Result<()> {
         let end = file.first.saturating_add(before).min(file.inherits.end);
         let Some(parent) = self.parent.filter(|_| file.inherits.start < end) else {
             return Ok(());
         };
         for (part, number) in parent.mapped(file.inherits.start..end) {
-            let start = part.start - file.first;
-            file.map.push(Extent { start, ..part }).map_err(in_map)?;
-            for page in 0..part.pages {
-                let digest = parent.next_digest(number + page)?;
-                file.content.page(start + page, &digest);
-                self.all.push(digest)?;
-            }
-            file.same_pages += part.pages;
             file.inherited += part.pages;
+            if parent.is_kept(part.pack) {
+                self.refer(parent, file, part, number)?;
+            } else {
+                self.store_anew(parent, file, part, number, full)?;
+            }
         }
         file.inherits.start = end;
         Ok(())
     }
 
-    /// Ends a file: what is behind its last page is taken over too.
-    pub(super) fn end(&mut self, file: &mut FilePages) -> io::Result<()> {
-        self.inherit(file, u64::MAX)
+    /// Refers to pages of the parent at the same place.
+    fn refer(
+        &mut self,
+        parent: &Parent,
+        file: &mut FilePages,
+        part: Extent,
+        number: u64,
+    ) -> io::Result<()> {
+        let start = part.start - file.first;
+        file.map.push(Extent { start, ..part }).map_err(in_map)?;
+        for page in 0..part.pages {
+            let digest = parent.next_digest(number + page)?;
+            file.content.page(start + page, &digest);
+            self.all.push(digest)?;
+        }
+        file.same_pages += part.pages;
+        Ok(())
     }
 
-    /// Places the next page of a file that was read; nothing of one that is zero. Frames that become full are appended to
-    /// `full`.
-    pub(super) fn place(
+    /// Places pages of packs that are given up as if the file had them.
+    fn store_anew(
         &mut self,
+        parent: &Parent,
         file: &mut FilePages,
-        (index, page): (u64, Option<Page<'_>>),
+        part: Extent,
+        number: u64,
         full: &mut Vec<Frame>,
     ) -> io::Result<()> {
-        self.inherit(file, index)?;
-        let after = file.first.saturating_add(index).saturating_add(1);
-        file.inherits.start = file.inherits.start.max(after);
-        let Some(page) = page else {
-            return Ok(());
-        };
+        let mut bytes = [0; PAGE_BYTES];
+        for page in 0..part.pages {
+            parent.rescued(number + page, &mut bytes)?;
+            let digest = parent.next_digest(number + page)?;
+            if page_digest(&bytes) != Some(digest) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let page = Page {
+                index: part.start - file.first + page,
+                digest,
+                bytes: &bytes,
+            };
+            self.put(file, &page, full)?;
+        }
+        Ok(())
+    }
+
+    /// Places the next pages of a file, which were read. Behind the last of them is what a difference does not have. Frames that
+    /// become full are appended to `full`.
+    pub(super) fn place_all<'b>(
+        &mut self,
+        file: &mut FilePages,
+        pages: impl Iterator<Item = (u64, Option<Page<'b>>)>,
+        is_last: bool,
+        full: &mut Vec<Frame>,
+    ) -> io::Result<()> {
+        for (index, page) in pages {
+            self.inherit(file, index, full)?;
+            let after = file.first.saturating_add(index).saturating_add(1);
+            file.inherits.start = file.inherits.start.max(after);
+            if let Some(page) = page {
+                self.put(file, &page, full)?;
+            }
+        }
+        if is_last {
+            self.inherit(file, u64::MAX, full)?;
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        file: &mut FilePages,
+        page: &Page<'_>,
+        full: &mut Vec<Frame>,
+    ) -> io::Result<()> {
         let (pack, at) = self
-            .find(file, &page)?
-            .map_or_else(|| self.store(&page, full), Ok)?;
+            .find(file, page)?
+            .map_or_else(|| self.store(page, full), Ok)?;
         file.content.page(page.index, &page.digest);
         self.all.push(page.digest)?;
         let extent = Extent {

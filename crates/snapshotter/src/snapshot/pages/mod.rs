@@ -11,6 +11,7 @@ mod origin;
 mod packing;
 mod parent;
 mod report;
+mod rescue;
 mod source;
 
 pub(super) use diff::check_request;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::digests::{DigestReader, Digests};
 use super::parent::{Parent, Place};
 use super::report::ParentChosen;
+use super::rescue::rescue;
 use crate::activity::Activity;
 use crate::catalog::{BlobState, DirectoryId, Snapshot, Sync};
 use crate::format::content::ContentHasher;
@@ -132,21 +133,22 @@ fn open(
         (file.path.clone(), Place { pages, size })
     };
     let files: HashMap<RelPath, Place> = document.places().map(place).collect();
-    let inherited = inherited(plan, &files, &map, given_up.len());
-    if given_up
-        .iter()
-        .zip(&inherited)
-        .any(|both| both == (&true, &true))
-    {
-        let text = "packs are not here or are bad that have what a difference does not";
-        return Err(Error::damaged(text));
+    require_inherited(&given_up, plan, &files, &map)?;
+    give_up(&mut given_up, &document.packs, &map);
+    let mut parent = Parent::new(map, given_up, list, files);
+    let places: Vec<_> = inherited(plan)
+        .filter_map(|path| parent.pages_of(path))
+        .collect();
+    if !places.is_empty() {
+        let parts = places.into_iter().flat_map(|pages| parent.given_up(pages));
+        let rescued = rescue(context, &document.packs, parts)?;
+        parent.rescue(rescued);
     }
-    give_up(&mut given_up, &document.packs, &map, &inherited);
     Ok(Some(Origin {
         reference: found.reference.clone(),
         manifest_digest: found.manifest_digest,
         chosen,
-        parent: Parent::new(map, given_up, list, files),
+        parent,
         document,
     }))
 }
@@ -212,16 +214,26 @@ fn unobserved(context: &Context<'_>) -> Activity {
     Activity::new(Arc::clone(context.activity.cancelled()), None)
 }
 
-/// Which packs have pages that files take over unread: nobody has their bytes at hand to store them anew.
-fn inherited(plan: &Plan, files: &HashMap<RelPath, Place>, map: &Map, packs: usize) -> Vec<bool> {
-    let mut inherited = vec![false; packs];
+/// The files that take over pages unread.
+fn inherited(plan: &Plan) -> impl Iterator<Item = &RelPath> {
     let diffs = plan.files.iter().filter(|file| file.diff);
-    for place in diffs.filter_map(|file| files.get(&file.path)) {
-        for extent in map.range(place.pages.clone()) {
-            inherited[extent.pack as usize] = true;
-        }
+    diffs.map(|file| &file.path)
+}
+
+/// What files take over unread has to be there.
+fn require_inherited(
+    lacking: &[bool],
+    plan: &Plan,
+    files: &HashMap<RelPath, Place>,
+    map: &Map,
+) -> Result<()> {
+    let places = inherited(plan).filter_map(|path| files.get(path));
+    let mut extents = places.flat_map(|place| map.range(place.pages.clone()));
+    if extents.any(|extent| lacking[extent.pack as usize]) {
+        let text = "packs are not here or are bad that have what a difference does not";
+        return Err(Error::damaged(text));
     }
-    inherited
+    Ok(())
 }
 
 /// More packs than this, and some are given up.
@@ -235,7 +247,7 @@ const AT_LEAST: u64 = 256;
 
 /// Chooses packs whose pages are stored anew, because there are many or most of what is in them is needed no more: the
 /// emptiest first, of together at most half as many pages as the parent stored, which is about what changed.
-fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map, kept: &[bool]) {
+fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map) {
     let mut used = vec![0_u64; packs.len()];
     for extent in map.iter() {
         used[extent.pack as usize] += extent.pages;
@@ -251,7 +263,7 @@ fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map, kept: &[bool])
     } else {
         AT_LEAST.max(changed / 2)
     };
-    let mut order: Vec<usize> = (0..packs.len()).filter(|pack| !kept[*pack]).collect();
+    let mut order: Vec<usize> = (0..packs.len()).collect();
     let share = |number: &usize| {
         u128::from(used[*number]) * 1_000_000 / u128::from(packs[*number].pages.max(1))
     };

@@ -8,9 +8,11 @@ use std::sync::Mutex;
 
 use super::digests::DigestReader;
 use super::index::{Index, Known};
+use super::rescue::Rescued;
 use crate::format::content::PageDigest;
 use crate::format::map::{Extent, Map};
 use crate::lock::lock;
+use crate::words::page::PAGE_BYTES;
 use crate::words::relpath::RelPath;
 
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Parent {
     digests: Mutex<DigestReader>,
     /// Where each file is in the page space.
     files: HashMap<RelPath, Place>,
+    /// Pages that are stored anew and that the input does not have.
+    rescued: Option<Rescued>,
 }
 
 /// Where a file is in the page space, and its size in bytes.
@@ -54,6 +58,7 @@ impl Parent {
             mapped,
             digests: Mutex::new(DigestReader::new(digests)),
             files,
+            rescued: None,
             map,
         }
     }
@@ -63,7 +68,23 @@ impl Parent {
         u32::try_from(self.given_up.len()).unwrap_or(u32::MAX)
     }
 
-    fn is_kept(&self, pack: u32) -> bool {
+    /// What is mapped of these pages and stored anew.
+    pub(super) fn given_up(&self, pages: Range<u64>) -> impl Iterator<Item = (Extent, u64)> + '_ {
+        let mapped = self.mapped(pages);
+        mapped.filter(|(part, _)| !self.is_kept(part.pack))
+    }
+
+    pub(super) fn rescue(&mut self, rescued: Rescued) {
+        self.rescued = Some(rescued);
+    }
+
+    /// Reads a page that is stored anew, by its number among those that are mapped.
+    pub(super) fn rescued(&self, number: u64, page: &mut [u8; PAGE_BYTES]) -> io::Result<()> {
+        let rescued = self.rescued.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        rescued.read(number, page)
+    }
+
+    pub(super) fn is_kept(&self, pack: u32) -> bool {
         self.given_up.get(pack as usize) == Some(&false)
     }
 

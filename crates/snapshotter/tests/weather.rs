@@ -997,7 +997,8 @@ async fn layers_that_are_missing_altered_or_cut_are_named() {
 impl Scene {
     /// The node that publishes.
     async fn publisher(&self) -> Snapshotter {
-        let (registry, content) = (self.sky.registry(), self.content.clone());
+        let registry = self.sky.registry().timeout(Duration::from_secs(5));
+        let content = self.content.clone();
         self.here
             .open_with(|config| config.registry(registry).content(content))
             .await
@@ -1116,7 +1117,7 @@ async fn a_registry_that_refuses_what_is_pushed_leaves_the_snapshot_unpublished(
         for (reply, kind) in [
             (Reply::status(401), ErrorKind::PermissionDenied),
             (Reply::status(403), ErrorKind::PermissionDenied),
-            (Reply::status(413), ErrorKind::NoSpace),
+            (Reply::status(413), ErrorKind::Unsupported),
             (Reply::status(429), ErrorKind::Unavailable),
             (Reply::status(500), ErrorKind::Unavailable),
             (Reply::HangUp, ErrorKind::Unavailable),

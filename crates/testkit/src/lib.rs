@@ -35,6 +35,7 @@ mod mapped;
 pub mod mount;
 pub mod prng;
 pub mod proxy;
+pub mod quirks;
 mod random;
 pub mod registry;
 #[cfg(feature = "s3")]

@@ -107,9 +107,17 @@ impl Asking<'_> {
             return self.found_otherwise(|place| format!("{place} {what}"));
         }
         let manifest = parse_manifest(&found.bytes, reference)?;
-        let document = remote.registry.has_blob(&self.repository, manifest.config);
-        if wait(&|| self.activity.check(), document)? != Some(manifest.config_size) {
-            return self.lacks(|place| format!("{place} has not its list of files"));
+        let (sha256, size) = (manifest.config, manifest.config_size);
+        let document = remote.registry.has_blob(&self.repository, sha256, size);
+        match wait(&|| self.activity.check(), document)? {
+            Presence::Size(found) if found == size => {}
+            Presence::Unknown => {
+                let text = format!("{} does not say whether it has {sha256}", remote.endpoint);
+                return Err(Error::new(ErrorKind::Unavailable, text));
+            }
+            Presence::Size(_) | Presence::Absent => {
+                return self.lacks(|place| format!("{place} has not its list of files"));
+            }
         }
         let row = remote.publication(reference, &found.bytes, now())?;
         let lack = self.contents(&manifest, &row.content, asked)?;

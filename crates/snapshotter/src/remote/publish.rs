@@ -101,7 +101,7 @@ impl Publishing<'_> {
         // OCI has no manifest without layers: where the contents are none, an empty one stands in.
         let has_layers = matches!(self.remote.content, Place::Registry) && !contents.is_empty();
         let document = Text::kept(self.store, id)?;
-        self.send_artifacts(&manifest, &document, has_layers, before != Some(digest))?;
+        self.send_artifacts(&manifest, &document, has_layers, before)?;
         self.record(&manifest, &document)?;
         Ok(Publication {
             place: self.remote.place_of(&self.repository),
@@ -260,7 +260,7 @@ impl Publishing<'_> {
         manifest: &[u8],
         document: &Text,
         has_layers: bool,
-        is_new: bool,
+        before: Option<Sha256>,
     ) -> Result<()> {
         let wanted = || self.activity.check();
         let registry = &self.remote.registry;
@@ -271,36 +271,38 @@ impl Publishing<'_> {
             let sha256 = Sha256::of(&empty);
             wait(&wanted, registry.push_blob(&self.repository, sha256, empty))?;
         }
-        if !is_new {
+        if before == Some(Sha256::of(manifest)) {
             return Ok(());
         }
         let version = self.snapshot.reference.version().unwrap_or_default();
         let tag = TagOrDigest::tag(version)?;
         let bytes = Bytes::copy_from_slice(manifest);
-        let pushed = wait(
-            &wanted,
-            registry.push_manifest(&self.repository, &tag, bytes),
-        )?;
-        self.confirm(pushed)
+        let push = registry.push_manifest(&self.repository, &tag, bytes.clone());
+        let pushed = wait(&wanted, push)?;
+        let settled = registry.settle_manifest(&self.repository, &tag, bytes, before);
+        self.confirm(wait(&wanted, settled)?, pushed, before)
     }
 
     /// Registries do not compare and swap: of two that push one version at once, the later one wins, and the other finds
     /// out here.
-    fn confirm(&self, pushed: Sha256) -> Result<()> {
-        match self
-            .remote
-            .published(&self.snapshot.reference, self.activity)?
-        {
-            Some(found) if found == pushed => Ok(()),
-            Some(other) => Err(self.remote.taken(&self.snapshot.reference, other)),
-            None => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "{} took the manifest of {} and does not have it",
-                    self.remote.endpoint, self.snapshot.reference
-                ),
-            )),
+    fn confirm(&self, found: Option<Sha256>, pushed: Sha256, before: Option<Sha256>) -> Result<()> {
+        if found == Some(pushed) {
+            return Ok(());
         }
+        if let Some(other) = found.filter(|_| found != before) {
+            return Err(self.remote.taken(&self.snapshot.reference, other));
+        }
+        let has = found.map_or_else(
+            || "does not have it".into(),
+            |old| format!("still has {old}"),
+        );
+        let text = format!(
+            "{} took the manifest of {} and {has}",
+            self.remote.endpoint, self.snapshot.reference
+        );
+        Err(Error::new(ErrorKind::Unavailable, text).with_hint(
+            "its reads lag behind its writes, or something answers in its place: look again, and push again",
+        ))
     }
 
     fn refuse_published_twins(&self, contents: &[Content]) -> Result<()> {

@@ -37,6 +37,7 @@ enum From {
     /// Somebody who reads the stream, and hears where it is to go.
     Stream(mpsc::Sender<SourceSink>),
     File(Arc<File>, PathBuf, Range<u64>),
+    Bytes(Bytes),
 }
 
 impl Source {
@@ -55,6 +56,14 @@ impl Source {
         }
     }
 
+    /// Bytes in memory.
+    pub(crate) fn bytes(bytes: Bytes) -> Self {
+        Self {
+            size: bytes.len() as u64,
+            from: From::Bytes(bytes),
+        }
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
@@ -69,6 +78,12 @@ impl Source {
                 let (sink, pieces) = mpsc::channel(AHEAD);
                 // Where nobody takes it, it is dropped: a stream that ends at once.
                 let _ = begun.send(sink).await;
+                pieces
+            }
+            From::Bytes(bytes) => {
+                let (sink, pieces) = mpsc::channel(1);
+                // There is room for one.
+                let _ = sink.try_send(Ok(bytes.clone()));
                 pieces
             }
             From::File(file, path, range) => read_ahead(

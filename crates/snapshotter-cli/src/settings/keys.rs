@@ -28,9 +28,9 @@ impl Key {
     /// The one without which `[registry]` means nothing.
     pub const REGISTRY: &Self = &KEYS[14];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[27];
+    pub const CONTENT: &Self = &KEYS[28];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[44];
+    pub const DRAGONFLY: &Self = &KEYS[45];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {

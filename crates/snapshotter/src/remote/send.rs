@@ -13,7 +13,7 @@ use crate::catalog::Blob;
 use crate::pass::is_wrong;
 use crate::pass::wire::read_stream;
 use crate::store::{OpenBlob, Store};
-use crate::transport::{ContentTransport, Existing, Published, Source, SourceSink};
+use crate::transport::{ContentTransport, Existing, Presence, Published, Source, SourceSink};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::object::Object;
@@ -52,18 +52,24 @@ impl<'a> Sending<'a> {
         })
     }
 
-    /// Sends it, unless it is there, as often from its beginning as that takes.
+    /// Sends it, unless it is there, as often from its beginning as that takes. `found` is what a look found.
     pub(super) fn publish(
         &self,
         transport: &Arc<dyn ContentTransport>,
         existing: Existing,
+        found: Presence,
     ) -> Result<Published> {
         let wanted = || self.activity.check();
         let object = object(self.blob, self.map);
         let (source, mut begun) = Source::stream(object.most);
         let transport = Arc::clone(transport);
-        let call = runtime::start()?
-            .spawn(async move { transport.publish(object, existing, source).await });
+        let is_unseen = existing == Existing::Keep && !matches!(found, Presence::Size(_));
+        let call = runtime::start()?.spawn(async move {
+            match is_unseen {
+                true => transport.publish_unseen(object, source).await,
+                false => transport.publish(object, existing, source).await,
+            }
+        });
         let mut read = Ok(());
         while read.is_ok()
             && let Ok(Some(sink)) = wait(&wanted, async { Ok(begun.recv().await) })

@@ -72,10 +72,11 @@ impl Remote {
             let mut answer = self.http.open(&request).await?;
             match answer.status().as_u16() {
                 404 => return Ok(Presence::Absent),
-                200 | 206 if size > 0 => match answer.next().await {
-                    Ok(Some(_)) => return Ok(size_of(&answer)),
-                    Ok(None) | Err(_) => {}
-                },
+                200 | 206 if size > 0 => {
+                    if let Ok(Some(_)) = answer.next().await {
+                        return Ok(size_of(&answer));
+                    }
+                }
                 _ => return Ok(size_of(&answer)),
             }
         }

@@ -161,6 +161,24 @@ async fn assert_goes_on(quirk: Quirk) {
     assert_eq!(resumed.count(), 1, "{quirk:?}");
 }
 
+/// What was published stays what the tag means, and the error is the registry's own words.
+#[tokio::test]
+async fn a_tag_that_may_not_move_is_said_to_be_one() {
+    let (server, registry) = quirky(Quirk::Immutable);
+    let here = Place::new();
+    let store = node(&here, &registry).await;
+    let before = here.write("before", &vm(1));
+    store.snapshot(&taking("v1", &before)).await.unwrap();
+    let published = server.manifest("snapshots/vm:v1");
+    let after = here.write("after", &vm(2));
+    let forced = store.snapshot(&taking("v1", &after).force(true)).await;
+    let error = forced.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let says = "TAG_IMMUTABLE: the tag cannot be overwritten";
+    assert!(error.to_string().ends_with(says), "{error}");
+    assert_eq!(server.manifest("snapshots/vm:v1"), published);
+}
+
 #[tokio::test]
 async fn a_limit_on_requests_is_named_and_chunks_get_below_it() {
     let (_server, registry) = quirky(Quirk::Limit(1 << 20));

@@ -173,9 +173,18 @@ fn quiet_and_verbose_exclude_each_other() {
 
 #[test]
 fn a_deadline_ends_a_command_that_waits_for_a_silent_server() {
-    let silent = Weather::new(|_, _| Reply::Silence);
+    ends_in_time(Reply::Silence);
+}
+
+#[test]
+fn a_deadline_ends_a_command_that_a_server_asks_to_come_back_later() {
+    ends_in_time(Reply::status(503).with("Retry-After", "3600"));
+}
+
+fn ends_in_time(reply: Reply) {
+    let server = Weather::new(move |_, _| reply.clone());
     let place = Place::with_snapshot()
-        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", silent.url())
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", server.url())
         .set("SNAPSHOTTER_CONTENT_PROVIDER", "registry");
     for args in [
         &["list", "--remote", "vm"][..],

@@ -83,9 +83,13 @@ fn what_is_in_the_registry_needs_no_root() {
     assert_eq!(names("vm:*1"), "vm:v1 ");
     assert_eq!(names("sandboxes/*"), "sandboxes/a:v1 ");
     assert_eq!(names("*:v1"), "sandboxes/a:v1 vm:v1 ");
-    assert_eq!(names("nothing"), "");
-    let said = place.run(["list", "--remote", "nothing"]).succeeded();
-    assert_eq!(said.out, "No snapshot matches nothing.\n");
+    assert_eq!(names("nothing*"), "");
+    let said = place.run(["list", "--remote", "nothing*"]).succeeded();
+    assert_eq!(said.out, "No snapshot matches nothing*.\n");
+    // What is named and is not there is no empty list.
+    let said = place.run(["list", "--remote", "nothing"]).exited(3);
+    let text = "there is no snapshot of the name nothing";
+    assert!(said.err.contains(text), "{said:#?}");
     let said = Place::with_registry().run(["list", "--remote"]).succeeded();
     assert_eq!(said.out, "No snapshots in oci-layout:[DIR]/registry.\n");
     assert!(!place.path("root").exists(), "looking made a root");

@@ -5,6 +5,7 @@
 //! (`SSL_CERT_FILE`) first, which this library does not read. A certificate that cannot be parsed is passed over: one
 //! odd root in a system's store must not shut out all the others.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,10 +13,36 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme};
 
 use crate::fs::small;
 use crate::words::error::{Error, ErrorKind, Result};
+
+/// Whether an error is that of a server which answered a TLS greeting with something else: with http, as a rule.
+pub(crate) fn is_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| cause(*error));
+    causes.any(|error| {
+        matches!(
+            error.downcast_ref(),
+            Some(rustls::Error::InvalidMessage(
+                InvalidMessage::InvalidContentType
+            ))
+        )
+    })
+}
+
+/// What is in an I/O error is passed over by its `source`.
+fn cause<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> Option<&'e (dyn std::error::Error + 'static)> {
+    match error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
 
 const MAX_BYTES: u64 = 16 << 20;
 

@@ -617,6 +617,8 @@ async fn what_is_there_is_listed_shown_and_removed() {
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
     }
     assert!(other.list_remote(None).await.unwrap().is_empty());
+    let error = other.list_remote(Some("vm")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
     assert_sound(&store).await;
 }
 

@@ -37,6 +37,7 @@ pub mod moto;
 pub mod mount;
 pub mod prng;
 pub mod proxy;
+pub mod quirks;
 mod random;
 pub mod registry;
 #[cfg(feature = "s3")]

@@ -76,6 +76,22 @@ impl RegistryServer {
         })
     }
 
+    /// Runs its garbage collection, beside it, as its documentation says: what no manifest has goes.
+    ///
+    /// # Errors
+    /// If it fails: with what it said.
+    pub fn collect_garbage(&self) -> Result<(), String> {
+        let output = Command::new("docker-registry")
+            .arg("garbage-collect")
+            .arg(self.dir.path().join("config.yml"))
+            .output()
+            .map_err(|error| error.to_string())?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> &str {
         &self.address
@@ -102,7 +118,7 @@ impl RegistryServer {
 fn configuration(kind: Kind, dir: &Path) -> Result<String, Skip> {
     let root = dir.display();
     let mut text = format!(
-        "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {root}/data}}\n  \
+        "version: 0.1\nlog: {{level: info}}\nstorage:\n  cache: {{blobdescriptor: inmemory}}\n  filesystem: {{rootdirectory: {root}/data}}\n  \
          delete: {{enabled: {}}}\nhttp:\n  addr: 127.0.0.1:0\n",
         kind.delete
     );

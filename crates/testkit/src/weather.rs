@@ -41,6 +41,8 @@ impl Asked {
 pub enum Reply {
     /// As it should be: status, headers, body, with the right length.
     Full(u16, Vec<(String, String)>, Vec<u8>),
+    /// A status and headers, without a length and a body.
+    Unsized(u16, Vec<(String, String)>),
     /// The body, then the end of the connection, though so many bytes were promised.
     Cut(Vec<u8>, usize),
     /// So many bytes, then no more, but the connection stays.
@@ -194,6 +196,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 stream.write_all(&body)?;
             }
         }
+        Reply::Unsized(status, headers) => write_head(&mut stream, status, &headers, None)?,
         Reply::Cut(body, promised) => {
             write_head(&mut stream, 200, &[], Some(promised))?;
             stream.write_all(&body)?;

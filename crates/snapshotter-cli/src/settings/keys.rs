@@ -46,9 +46,9 @@ impl Key {
     /// The one without which `[registry]` means nothing.
     pub const REGISTRY: &Self = &KEYS[18];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[31];
+    pub const CONTENT: &Self = &KEYS[32];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[51];
+    pub const DRAGONFLY: &Self = &KEYS[52];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {

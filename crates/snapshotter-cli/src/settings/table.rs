@@ -188,6 +188,12 @@ pub const KEYS: &[Key] = &[
         "How often a request is sent again after a failure that may pass."
     ),
     key!(
+        "registry.chunk_bytes",
+        Bytes,
+        registry.chunk_bytes,
+        "How many bytes of an upload one request may have, for proxies that limit requests; all of them where it is not set."
+    ),
+    key!(
         "registry.shared_with",
         SharedWith,
         registry.shared_with,

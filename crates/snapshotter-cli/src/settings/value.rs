@@ -191,9 +191,15 @@ fn parse_provider(text: &str) -> Option<Option<ContentProvider>> {
     if text.is_empty() {
         return Some(None);
     }
+    // As Dragonfly's daemon and the Go library call them.
+    let name = match text {
+        "gs" => "gcs",
+        "abs" => "azblob",
+        name => name,
+    };
     let known = PROVIDERS
         .into_iter()
-        .find(|provider| provider.as_str() == text);
+        .find(|provider| provider.as_str() == name);
     known.map(Some)
 }
 

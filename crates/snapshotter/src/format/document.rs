@@ -1,5 +1,6 @@
 //! The document: format v1's list of entries, the artifact's config blob. A [`Document`] that came out of
-//! [`Document::parse`] is within the limits and consistent: every path is unique and normal, nothing lies below a file
+//! [`Document::parse`] is within the limits and consistent: every path is unique and normal (what the Go library lists in other
+//! ways is made so), nothing lies below a file
 //! or symlink, and each hard link names a file equal to it. [`Document::encode`] runs the same checks, so what one side
 //! writes the other reads; its bytes are those of Go's encoding/json wherever the Go library knows the key.
 
@@ -15,11 +16,15 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{BufReader, Read};
 
 pub use encoded::Encoded;
 pub use entries::{Content, DirectoryEntry, FileEntry, SymlinkEntry, WhiteoutEntry};
 pub use error::DocumentError;
+
+use crate::words::relpath::RelPath;
 
 /// The longest document, in bytes.
 pub const MAX_DOCUMENT_BYTES: u64 = 256 * 1024 * 1024;
@@ -76,9 +81,7 @@ impl Document {
     /// When it is malformed, inconsistent or over a limit.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
         check_length(bytes.len() as u64)?;
-        let document = read::read(bytes, MAX_ENTRIES)?;
-        document.validate()?;
-        Ok(document)
+        read::read(bytes, MAX_ENTRIES)?.usable()
     }
 
     /// Reads and checks a document of `length` bytes as it comes: a long one is never in memory but for its entries.
@@ -93,9 +96,34 @@ impl Document {
             return Self::parse(&bytes);
         }
         let stream = BufReader::with_capacity(PIECE, stream.by_ref().take(length));
-        let document = read::read_stream(stream, length, MAX_ENTRIES)?;
-        document.validate()?;
-        Ok(document)
+        read::read_stream(stream, length, MAX_ENTRIES)?.usable()
+    }
+
+    /// The Go library lists a file as often as it was asked for it, and restores it as often: listed twice alike, it is there
+    /// once.
+    fn usable(mut self) -> Result<Self, DocumentError> {
+        match self.validate() {
+            Err(DocumentError::Duplicate { .. }) => self.collapse(),
+            validated => return validated.map(|()| self),
+        }
+        self.validate().map(|()| self)
+    }
+
+    fn collapse(&mut self) {
+        let mut first: HashMap<&RelPath, &FileEntry> = HashMap::new();
+        let kept: Vec<bool> = self
+            .files
+            .iter()
+            .map(|file| match first.entry(&file.path) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(file);
+                    true
+                }
+                Entry::Occupied(known) => *known.get() != file,
+            })
+            .collect();
+        let mut kept = kept.into_iter();
+        self.files.retain(|_| kept.next().unwrap_or(true));
     }
 
     /// Checks and writes the document, entries in the order they are in.

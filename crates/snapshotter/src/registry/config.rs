@@ -45,7 +45,8 @@ pub struct Registry {
     /// The proxy all requests go through, `http://host:port`. User and password in it are never shown. Default: none.
     pub proxy: Option<String>,
     /// How long a request may make no progress before it counts as failed. Default 30 seconds. A registry that has
-    /// got a stream is given ten times as long to make a blob of it; for a directory it is how long to wait for another
+    /// got a stream is given ten times as long to make a blob of it, and what it does not show at once of what it took is waited
+    /// for this long; for a directory it is how long to wait for another
     /// process that writes an index.
     pub timeout: Duration,
     /// How few bytes a second, counted over a minute of waiting for the registry, a body may move in either direction
@@ -56,6 +57,9 @@ pub struct Registry {
     /// How often a request is sent again after a failure that may pass: connection errors, timeouts, 429 and 5xx.
     /// Default 4.
     pub retries: u32,
+    /// How many bytes of an upload one request may have. Default: all of them, in one request. For proxies that limit the
+    /// length of requests.
+    pub chunk_bytes: Option<u64>,
     /// Who else may use what is published into a directory. Default: nobody. For a server it has no meaning.
     pub shared_with: SharedWith,
 }
@@ -77,6 +81,7 @@ impl Registry {
             min_rate: MIN_RATE,
             connect_timeout: Duration::from_secs(10),
             retries: 4,
+            chunk_bytes: None,
             shared_with: SharedWith::default(),
         }
     }
@@ -145,6 +150,13 @@ impl Registry {
         self
     }
 
+    /// Sets [`chunk_bytes`](Self::chunk_bytes).
+    #[must_use]
+    pub fn chunk_bytes(mut self, bytes: u64) -> Self {
+        self.chunk_bytes = Some(bytes);
+        self
+    }
+
     /// Sets [`shared_with`](Self::shared_with).
     #[must_use]
     pub fn shared_with(mut self, others: SharedWith) -> Self {
@@ -198,6 +210,11 @@ impl Registry {
             "must be longer than zero",
         )?;
         require(self.retries <= 100, "retries", "must be at most 100")?;
+        require(
+            self.chunk_bytes.is_none_or(|bytes| bytes >= MIN_CHUNK),
+            "chunk_bytes",
+            "must be at least 64 KiB",
+        )?;
         Ok(endpoint)
     }
 
@@ -230,6 +247,9 @@ impl Registry {
     }
 }
 
+/// With less a layer would be more requests than bytes are worth.
+const MIN_CHUNK: u64 = 64 << 10;
+
 /// The fields by name, what is secret left out: so that a configuration can be logged.
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -246,6 +266,7 @@ impl fmt::Debug for Registry {
             min_rate,
             connect_timeout,
             retries,
+            chunk_bytes,
             shared_with,
         } = self;
         f.debug_struct("Registry")
@@ -261,6 +282,7 @@ impl fmt::Debug for Registry {
             .field("min_rate", min_rate)
             .field("connect_timeout", connect_timeout)
             .field("retries", retries)
+            .field("chunk_bytes", chunk_bytes)
             .field("shared_with", shared_with)
             .finish()
     }
@@ -326,6 +348,7 @@ mod tests {
                 "registry.connect_timeout",
             ),
             (good().retries(101), "registry.retries"),
+            (good().chunk_bytes(1), "registry.chunk_bytes"),
         ];
         for (config, field) in cases {
             let error = config.validate().unwrap_err();

@@ -56,8 +56,8 @@ impl RegistryContent {
         let Some(layer) = self.layer(object) else {
             return Ok(Presence::Unknown);
         };
-        let found = self.registry.has_blob(&self.repository, layer.sha256);
-        found.await.map(Presence::from)
+        let StoredLayer { sha256, size } = layer;
+        self.registry.has_blob(&self.repository, sha256, size).await
     }
 
     async fn send(&self, object: Object, existing: Existing, source: Source) -> Result<Published> {

@@ -35,7 +35,7 @@ pub(crate) use name::{Repository, Tag, TagOrDigest};
 
 use crate::pace::Pace;
 use crate::patience;
-use crate::transport::Source;
+use crate::transport::{Presence, Source};
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
 
@@ -62,7 +62,7 @@ pub(crate) struct Pulled {
 /// - Calls may run at once, from several tasks and several processes.
 /// - Dropping a call gives it up. What it was writing is then complete or not there.
 /// - Pushing is idempotent: the same bytes again are success, and cheap where they are there already.
-/// - A manifest can be read as soon as pushing it returned. Blobs come first: a registry may refuse a manifest whose
+/// - A blob can be read as soon as pushing it returned, a manifest as soon as it has settled. Blobs come first: a registry may refuse a manifest whose
 ///   blobs it lacks.
 /// - A repository that does not exist is one without manifests, tags and blobs.
 ///
@@ -76,8 +76,8 @@ pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
     /// A blob of exactly `size` bytes, in memory. No more than that is read.
     fn blob(&self, repository: &Repository, sha256: Sha256, size: u64) -> Pending<Vec<u8>>;
 
-    /// A blob's size, or nothing where there is none. Its bytes are not looked at.
-    fn has_blob(&self, repository: &Repository, sha256: Sha256) -> Pending<Option<u64>>;
+    /// Whether there is a blob that should have `size` bytes, and how many it has. No more than its last byte is looked at.
+    fn has_blob(&self, repository: &Repository, sha256: Sha256, size: u64) -> Pending<Presence>;
 
     /// Whether a repository that lacks something has lost it: an error where all of it may only be out of sight.
     fn check_sight(&self, _repository: &Repository) -> Pending<()> {
@@ -96,6 +96,19 @@ pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
         which: &TagOrDigest,
         bytes: Bytes,
     ) -> Pending<Sha256>;
+
+    /// What can be read under a name after `manifest` was pushed there, where `before` was: the reads of some registries lag
+    /// behind their writes, so what was there before is an answer only after a while.
+    fn settle_manifest(
+        &self,
+        repository: &Repository,
+        which: &TagOrDigest,
+        _manifest: Bytes,
+        _before: Option<Sha256>,
+    ) -> Pending<Option<Sha256>> {
+        let found = self.manifest(repository, which);
+        Box::pin(async move { Ok(found.await?.map(|found| found.digest)) })
+    }
 
     /// A repository's tags, in byte order.
     fn tags(&self, repository: &Repository) -> Pending<Vec<Tag>>;

@@ -39,7 +39,7 @@ impl Announcing<'_> {
         manifest: &[u8],
         document: &Text,
         has_layers: bool,
-        is_new: bool,
+        before: Option<Sha256>,
     ) -> Result<()> {
         let wanted = || self.activity.check();
         let registry = &self.remote.registry;
@@ -51,33 +51,38 @@ impl Announcing<'_> {
             let sha256 = Sha256::of(&empty);
             wait(&wanted, registry.push_blob(self.repository, sha256, empty))?;
         }
-        if !is_new {
+        if before == Some(Sha256::of(manifest)) {
             return Ok(());
         }
         let version = self.reference.version().unwrap_or_default();
         let tag = TagOrDigest::tag(version)?;
         let bytes = Bytes::copy_from_slice(manifest);
         tracing::info!("PUT manifest {}", self.reference);
-        let pushed = wait(
-            &wanted,
-            registry.push_manifest(self.repository, &tag, bytes),
-        )?;
-        self.confirm(pushed)
+        let push = registry.push_manifest(self.repository, &tag, bytes.clone());
+        let pushed = wait(&wanted, push)?;
+        let settled = registry.settle_manifest(self.repository, &tag, bytes, before);
+        self.confirm(wait(&wanted, settled)?, pushed, before)
     }
 
     /// Registries do not compare and swap: of two that push one version at once, the later one wins, and the other finds
     /// out here.
-    fn confirm(&self, pushed: Sha256) -> Result<()> {
-        match self.remote.published(self.reference, self.activity)? {
-            Some(found) if found == pushed => Ok(()),
-            Some(other) => Err(self.remote.taken(self.reference, other)),
-            None => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "{} took the manifest of {} and does not have it",
-                    self.remote.endpoint, self.reference
-                ),
-            )),
+    fn confirm(&self, found: Option<Sha256>, pushed: Sha256, before: Option<Sha256>) -> Result<()> {
+        if found == Some(pushed) {
+            return Ok(());
         }
+        if let Some(other) = found.filter(|_| found != before) {
+            return Err(self.remote.taken(self.reference, other));
+        }
+        let has = found.map_or_else(
+            || "does not have it".into(),
+            |old| format!("still has {old}"),
+        );
+        let text = format!(
+            "{} took the manifest of {} and {has}",
+            self.remote.endpoint, self.reference
+        );
+        Err(Error::new(ErrorKind::Unavailable, text).with_hint(
+            "its reads lag behind its writes, or something answers in its place: look again, and push again",
+        ))
     }
 }

@@ -113,10 +113,17 @@ impl Asking<'_> {
             return self.found_otherwise(|place| format!("{place} {what}"));
         }
         let manifest = parse_manifest(&found.bytes, reference)?;
-        let (config, size) = manifest.config();
-        let document = remote.registry.has_blob(&self.repository, config);
-        if wait(&|| self.activity.check(), document)? != Some(size) {
-            return self.lacks(|place| format!("{place} has not its list of files"));
+        let (sha256, size) = manifest.config();
+        let document = remote.registry.has_blob(&self.repository, sha256, size);
+        match wait(&|| self.activity.check(), document)? {
+            Presence::Size(found) if found == size => {}
+            Presence::Unknown => {
+                let text = format!("{} does not say whether it has {sha256}", remote.endpoint);
+                return Err(Error::new(ErrorKind::Unavailable, text));
+            }
+            Presence::Size(_) | Presence::Absent => {
+                return self.lacks(|place| format!("{place} has not its list of files"));
+            }
         }
         let row = remote.publication(reference, &found.bytes, now())?;
         let lack = self.contents(layers_of_any(&manifest), &row.content, asked)?;

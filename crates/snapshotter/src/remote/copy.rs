@@ -173,12 +173,7 @@ pub(crate) fn run(
     let manifest = copied.manifest.as_ref().unwrap_or(&resolved.manifest);
     let digest = Sha256::of(manifest);
     announcing.refuse_other(before, digest, request.force)?;
-    announcing.send(
-        manifest,
-        &resolved.document,
-        copied.has_layers,
-        before != Some(digest),
-    )?;
+    announcing.send(manifest, &resolved.document, copied.has_layers, before)?;
     let sent_blobs = copying.sent_blobs.into_inner();
     Ok(CopyReport {
         reference: name.with_digest(digest),
@@ -307,7 +302,7 @@ impl<'a> Copying<'a> {
         let published = offer(
             &self.transport,
             object,
-            existing,
+            (existing, false),
             &self.to.rates.upload,
             &wanted,
             &read,

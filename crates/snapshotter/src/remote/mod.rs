@@ -137,6 +137,15 @@ impl Remote {
         self
     }
 
+    /// Whether contents go to their bucket through a daemon.
+    fn has_daemon(&self) -> bool {
+        #[cfg(feature = "dragonfly")]
+        if let Place::Elsewhere(way) = &self.content {
+            return way.daemon().is_some();
+        }
+        false
+    }
+
     fn repository(&self, reference: &Reference) -> Result<Repository> {
         Repository::new(&self.namespace, reference.name())
     }

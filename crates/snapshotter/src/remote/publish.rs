@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::announce::Announcing;
 use super::runtime::wait;
@@ -27,7 +27,7 @@ use crate::transport::{ContentTransport, Existing, Presence, look_first};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::format::Format;
-use crate::words::object::ObjectName;
+use crate::words::object::{Object, ObjectName};
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
 use crate::words::total::total;
@@ -46,6 +46,8 @@ struct Publishing<'a> {
     sent_blobs: AtomicU64,
     sent_bytes: AtomicU64,
     seen: Mutex<record::Seen>,
+    /// The bucket behind a daemon did not answer: once is enough.
+    cannot_ask: AtomicBool,
 }
 
 /// Publishes a snapshot that the caller leases.
@@ -69,6 +71,7 @@ pub(super) fn run(
         sent_blobs: AtomicU64::new(0),
         sent_bytes: AtomicU64::new(0),
         seen: Mutex::default(),
+        cannot_ask: AtomicBool::new(false),
     };
     publishing.run()
 }
@@ -107,7 +110,7 @@ impl Publishing<'_> {
         // OCI has no manifest without layers: where the contents are none, an empty one stands in.
         let has_layers = matches!(self.remote.content, Place::Registry) && !contents.is_empty();
         let document = Text::kept(self.store, id)?;
-        announcing.send(&manifest, &document, has_layers, before != Some(digest))?;
+        announcing.send(&manifest, &document, has_layers, before)?;
         self.record(&manifest, &document)?;
         Ok(self.publication(digest))
     }
@@ -240,7 +243,7 @@ impl Publishing<'_> {
         self.activity.check()?;
         let map = self.store.extents(blob)?;
         let (object, size) = (object(blob, &map), map.stream_size());
-        let there = wait(&|| self.activity.check(), look_first(&**transport, object))?;
+        let there = self.look(transport, object)?;
         // Looked at before the file is opened: most of a second checkpoint is there already.
         let is_there = there == Presence::Size(size);
         if there != Presence::Unknown {
@@ -263,7 +266,7 @@ impl Publishing<'_> {
         };
         let rate = &self.remote.rates.upload;
         let sending = Sending::open(self.store, blob, &map, rate, self.activity)?;
-        let published = sending.publish(transport, existing)?;
+        let published = sending.publish(transport, existing, there)?;
         if let Some(sha256) = published.sha256 {
             self.store
                 .catalog
@@ -273,6 +276,24 @@ impl Publishing<'_> {
             self.count(size);
         }
         Ok(published.sha256.map(layer))
+    }
+
+    /// Whether it is there. A daemon sends it also where nobody else can ask, and says so by itself if it is.
+    fn look(&self, transport: &Arc<dyn ContentTransport>, object: Object) -> Result<Presence> {
+        let has_daemon = self.remote.has_daemon();
+        if has_daemon && self.cannot_ask.load(Ordering::Relaxed) {
+            return Ok(Presence::Unknown);
+        }
+        let asked = wait(&|| self.activity.check(), look_first(&**transport, object));
+        if !has_daemon || asked.is_ok() {
+            return asked;
+        }
+        self.activity.check()?;
+        if let Err(error) = asked {
+            tracing::debug!(%error, "the daemon is to look into the bucket");
+        }
+        self.cannot_ask.store(true, Ordering::Relaxed);
+        Ok(Presence::Unknown)
     }
 
     fn refuse_published_twins(&self, contents: &[Content]) -> Result<()> {

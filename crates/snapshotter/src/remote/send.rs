@@ -14,7 +14,7 @@ use crate::pass::is_wrong;
 use crate::pass::wire::read_stream;
 use crate::rate::Rate;
 use crate::store::{OpenBlob, Store};
-use crate::transport::{ContentTransport, Existing, Published, Source, SourceSink};
+use crate::transport::{ContentTransport, Existing, Presence, Published, Source, SourceSink};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;
 use crate::words::object::Object;
@@ -56,16 +56,19 @@ impl<'a> Sending<'a> {
         })
     }
 
-    /// Sends it, unless it is there, as often from its beginning as that takes.
+    /// Sends it, unless it is there, as often from its beginning as that takes. `found` is what a look found.
     pub(super) fn publish(
         &self,
         transport: &Arc<dyn ContentTransport>,
         existing: Existing,
+        found: Presence,
     ) -> Result<Published> {
         let wanted = || self.activity.check();
         let object = object(self.blob, self.map);
         let read = |give: &mut dyn FnMut(Bytes) -> Result<()>| self.read(give);
-        let ended = offer(transport, object, existing, self.rate, &wanted, &read);
+        let is_unseen = existing == Existing::Keep && !matches!(found, Presence::Size(_));
+        let how = (existing, is_unseen);
+        let ended = offer(transport, object, how, self.rate, &wanted, &read);
         if matches!(&ended, Err(error) if error.kind() == ErrorKind::AlreadyExists) {
             // Before another is said to be there: what is known of this one may be wrong.
             self.read(&mut |_| Ok(()))?;
@@ -120,7 +123,7 @@ pub(super) type Reading<'a> = &'a dyn Fn(&mut dyn FnMut(Bytes) -> Result<()>) ->
 pub(super) fn offer(
     transport: &Arc<dyn ContentTransport>,
     object: Object,
-    existing: Existing,
+    (existing, is_unseen): (Existing, bool),
     rate: &Rate,
     wanted: Wanted<'_>,
     read: Reading<'_>,
@@ -129,8 +132,12 @@ pub(super) fn offer(
     let is_local = transport.local_files().is_some();
     let (source, mut begun) = Source::stream(object.most);
     let transport = Arc::clone(transport);
-    let call =
-        runtime::start()?.spawn(async move { transport.publish(object, existing, source).await });
+    let call = runtime::start()?.spawn(async move {
+        match is_unseen {
+            true => transport.publish_unseen(object, source).await,
+            false => transport.publish(object, existing, source).await,
+        }
+    });
     let mut failed = Ok(());
     while failed.is_ok()
         && let Ok(Some(sink)) = wait(wanted, async { Ok(begun.recv().await) })

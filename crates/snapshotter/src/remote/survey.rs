@@ -90,7 +90,16 @@ impl Remote {
                     .with_hint("name a snapshot, and its versions alone are listed"));
             }
         }
-        Ok(found)
+        match name.filter(|_| found.is_empty()) {
+            None => Ok(found),
+            Some(name) => Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "there is no snapshot of the name {name} in {}",
+                    self.endpoint
+                ),
+            )),
+        }
     }
 
     /// What describes a snapshot: manifest, document, and what the document says.

@@ -17,7 +17,7 @@ use crate::format::document::{Document, DocumentError, PIECE, SHORT};
 use crate::fs::hook::step;
 use crate::registry::{MetadataRegistry, Repository};
 use crate::store::Store;
-use crate::transport::Source;
+use crate::transport::{Presence, Source};
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
@@ -94,7 +94,8 @@ impl Text {
             }
             Self::Long(file, size) => (file, *size),
         };
-        if wait(&wanted, registry.has_blob(repository, sha256))? == Some(size) {
+        let found = registry.has_blob(repository, sha256, size);
+        if wait(&wanted, found)? == Presence::Size(size) {
             return Ok(());
         }
         let file = file

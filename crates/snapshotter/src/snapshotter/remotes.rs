@@ -149,7 +149,7 @@ impl Snapshotter {
     /// repositories, of all names below the namespace.
     ///
     /// # Errors
-    /// `Unsupported` where the registry does not list its repositories; those of reaching it.
+    /// `NotFound` for a name that has no versions; `Unsupported` where the registry does not list its repositories; those of reaching it.
     pub async fn list_remote(&self, name: Option<&str>) -> Result<Vec<RemoteSnapshot>> {
         let name = name.map(str::to_owned);
         self.run(move |inner, _, activity| {

@@ -137,6 +137,11 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
     /// Sends an object that has exactly the bytes of its source. Where nothing has to be sent the source is not begun.
     fn publish(&self, object: Object, existing: Existing, source: Source) -> Call<'_, Published>;
 
+    /// The same for who has just looked, and found nothing or could not ask: what is there is kept, and may be found out late.
+    fn publish_unseen(&self, object: Object, source: Source) -> Call<'_, Published> {
+        self.publish(object, Existing::Keep, source)
+    }
+
     /// Brings an object, or ranges of it one after the other, into `sink`, and says how many bytes that were.
     ///
     /// A closed channel alone does not mean that all is there: the result does. An object that is larger than
@@ -227,8 +232,8 @@ impl Way {
     fn through(daemon: &Arc<Daemon>, content: &Content) -> Result<Self> {
         let direct: Option<Arc<dyn ContentTransport>> =
             match validate::require_compiled_in(content.provider) {
-                Ok(()) => Some(open(content)?),
-                Err(_) => None,
+                Ok(()) if !content.is_for_daemon_alone() => Some(open(content)?),
+                _ => None,
             };
         let daemon = dragonfly::ThroughDaemon::open(daemon, content)?;
         Ok(Self {
@@ -285,7 +290,7 @@ pub(crate) fn way(content: &Content, daemon: Option<&Arc<Daemon>>) -> Result<Way
     match daemon {
         #[cfg(feature = "dragonfly")]
         Some(daemon) if content.provider.is_bucket() => {
-            content.validate()?;
+            content.validate_behind_daemon()?;
             Way::through(daemon, content)
         }
         _ => open(content).map(Way::straight),

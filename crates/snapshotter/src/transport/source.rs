@@ -37,6 +37,7 @@ enum From {
     /// Somebody who reads the stream, and hears where it is to go.
     Stream(mpsc::Sender<SourceSink>),
     File(Arc<File>, PathBuf, Range<u64>),
+    Bytes(Bytes),
 }
 
 impl Source {
@@ -52,6 +53,14 @@ impl Source {
         Self {
             size: range.end.saturating_sub(range.start),
             from: From::File(Arc::new(file), path, range),
+        }
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn bytes(bytes: Bytes) -> Self {
+        Self {
+            size: bytes.len() as u64,
+            from: From::Bytes(bytes),
         }
     }
 
@@ -81,6 +90,12 @@ impl Source {
                 let (sink, pieces) = mpsc::channel(AHEAD);
                 // Where nobody takes it, it is dropped: a stream that ends at once.
                 let _ = begun.send(sink).await;
+                pieces
+            }
+            From::Bytes(bytes) => {
+                let (sink, pieces) = mpsc::channel(1);
+                // There is room for one.
+                let _ = sink.try_send(Ok(bytes.clone()));
                 pieces
             }
             From::File(file, path, range) => read_ahead(

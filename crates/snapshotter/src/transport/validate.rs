@@ -15,6 +15,31 @@ impl Content {
         self.validate_keys()
     }
 
+    /// The daemon has an address and keys of its own: what is not said here is no mistake.
+    #[cfg(feature = "dragonfly")]
+    pub(super) fn validate_behind_daemon(&self) -> Result<()> {
+        if !self.is_for_daemon_alone() {
+            return self.validate();
+        }
+        self.validate_limits()?;
+        self.validate_bucket()?;
+        self.validate_plain()
+    }
+
+    /// Whether there is not enough to reach the bucket without a daemon: no address, or no keys where none are looked for.
+    /// With Google, where the Go library sends a pair of keys, it is a key file that is.
+    #[cfg(feature = "dragonfly")]
+    pub(super) fn is_for_daemon_alone(&self) -> bool {
+        let has_secret = self.access_key_secret.is_some() || self.session_token.is_some();
+        let has_keys = match self.provider {
+            ContentProvider::Gcs => self.credential_path.is_some() || self.session_token.is_some(),
+            _ => self.access_key_id.is_some() || has_secret,
+        };
+        let is_google_pair = self.provider == ContentProvider::Gcs && self.access_key_id.is_some();
+        let looks_for_keys = self.credentials == Credentials::Ambient && !is_google_pair;
+        self.lacks_address() || !(has_keys || looks_for_keys)
+    }
+
     fn validate_limits(&self) -> Result<()> {
         let day = Duration::from_secs(24 * 60 * 60);
         require(
@@ -35,39 +60,52 @@ impl Content {
         if !self.provider.is_bucket() {
             return self.validate_root();
         }
-        let bucket = self.bucket.as_deref().unwrap_or_default();
-        if !is_bucket_name(bucket) {
-            return Err(Error::invalid(format!(
-                "content.bucket \"{}\" must be 1 to 255 letters, digits, dots, dashes and underscores",
-                excerpt(bucket)
-            )));
-        }
+        self.validate_bucket()?;
         require(
             self.root.as_os_str().is_empty(),
             "root",
             "is for provider fs alone",
         )?;
         self.validate_shared()?;
+        if !self.lacks_address() {
+            return self.validate_endpoint();
+        }
+        Err(match self.provider {
+            ContentProvider::S3 => {
+                Error::invalid("content.region must be set where content.endpoint is not")
+            }
+            provider => Error::invalid(format!(
+                "content.endpoint must be set for provider {provider}"
+            )),
+        })
+    }
+
+    fn lacks_address(&self) -> bool {
         let needs_endpoint = match self.provider {
             ContentProvider::S3 => self.region.is_none(),
             ContentProvider::Gcs => false,
             _ => true,
         };
-        match &self.endpoint {
-            None if needs_endpoint && self.provider == ContentProvider::S3 => Err(Error::invalid(
-                "content.region must be set where content.endpoint is not",
-            )),
-            None if needs_endpoint => Err(Error::invalid(format!(
-                "content.endpoint must be set for provider {}",
-                self.provider
-            ))),
-            None => Ok(()),
-            Some(endpoint) => require(
-                is_endpoint(endpoint),
-                "endpoint",
-                "must be a host, perhaps with http:// or https://, a port and a path, and nothing else",
-            ),
+        needs_endpoint && self.endpoint.is_none()
+    }
+
+    fn validate_bucket(&self) -> Result<()> {
+        let bucket = self.bucket.as_deref().unwrap_or_default();
+        if is_bucket_name(bucket) {
+            return Ok(());
         }
+        Err(Error::invalid(format!(
+            "content.bucket \"{}\" must be 1 to 255 letters, digits, dots, dashes and underscores",
+            excerpt(bucket)
+        )))
+    }
+
+    fn validate_endpoint(&self) -> Result<()> {
+        require(
+            self.endpoint.as_deref().is_none_or(is_endpoint),
+            "endpoint",
+            "must be a host, perhaps with http:// or https://, a port and a path, and nothing else",
+        )
     }
 
     fn validate_writing(&self) -> Result<()> {
@@ -151,7 +189,8 @@ impl Content {
         )
     }
 
-    fn validate_keys(&self) -> Result<()> {
+    /// What is sent has to be text that can be.
+    fn validate_plain(&self) -> Result<()> {
         let fields = [
             ("access_key_id", &self.access_key_id),
             ("access_key_secret", &self.access_key_secret),
@@ -167,6 +206,11 @@ impl Content {
                 "must not be empty and have neither spaces nor other than ASCII characters",
             )?;
         }
+        self.validate_endpoint()
+    }
+
+    fn validate_keys(&self) -> Result<()> {
+        self.validate_plain()?;
         require(
             self.access_key_id.is_some() || self.access_key_secret.is_none(),
             "access_key_id",

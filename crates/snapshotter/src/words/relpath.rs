@@ -95,6 +95,32 @@ impl RelPath {
         Self::from_bytes(kept.collect::<Vec<_>>().join(&b'/'))
     }
 
+    /// Takes a path as the Go library joins it to a directory: a leading slash means nothing, and `..` takes the component
+    /// before it away. Symlinks have no part in that.
+    ///
+    /// # Errors
+    /// As [`RelPath::from_bytes`] for what is left, and where `..` leads out of the directory.
+    pub fn cleaned(bytes: impl Into<Vec<u8>>) -> Result<Self, RelPathError> {
+        let bytes = bytes.into();
+        if check(&bytes).is_ok() {
+            return Ok(Self(bytes.into_boxed_slice()));
+        }
+        let mut kept: Vec<&[u8]> = Vec::new();
+        for part in bytes.split(is_slash) {
+            match part {
+                b"" | b"." => {}
+                b".." if kept.pop().is_some() => {}
+                b".." => {
+                    return Err(RelPathError::NotNormal {
+                        path: shown(&bytes),
+                    });
+                }
+                part => kept.push(part),
+            }
+        }
+        Self::from_bytes(kept.join(&b'/'))
+    }
+
     /// The path's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -324,6 +350,35 @@ mod tests {
                 RelPath::normalize(Path::new(typed)).is_err(),
                 "{typed:?} was accepted"
             );
+        }
+    }
+
+    #[test]
+    fn cleaned_is_what_the_go_library_restores() {
+        for (listed, normal) in [
+            ("a", "a"),
+            ("./a", "a"),
+            ("/a", "a"),
+            ("//a//b", "a/b"),
+            ("a/../b", "b"),
+            ("a/b/", "a/b"),
+            ("a/b/../../c/.", "c"),
+            ("..a/b..", "..a/b.."),
+        ] {
+            assert_eq!(RelPath::cleaned(listed).unwrap(), path(normal), "{listed}");
+        }
+        for listed in [
+            "",
+            ".",
+            "/",
+            "..",
+            "/..",
+            "a/..",
+            "../a",
+            "a/../../b",
+            "a\0",
+        ] {
+            assert!(RelPath::cleaned(listed).is_err(), "{listed:?} was accepted");
         }
     }
 

@@ -291,11 +291,9 @@ fn refuses_malformed_text() {
         ("xxh3:abc", "sha256:abc"),
         (r#""relativePath":"a","#, ""),
         (r#":"a","#, r#":"","#),
-        (r#":"a","#, r#":"/a","#),
         (r#":"a","#, r#":"../a","#),
-        (r#":"a","#, r#":"a/../b","#),
-        (r#":"a","#, r#":"a//b","#),
-        (r#":"a","#, r#":"a/","#),
+        (r#":"a","#, r#":"a/../../b","#),
+        (r#":"a","#, r#":"/","#),
         (r#":"a","#, r#":".","#),
         (r#":"a","#, r#":"a\u0000b","#),
         (r#":"a","#, r#":"\ud800","#),
@@ -438,10 +436,19 @@ fn refuses_paths_that_collide() {
         written
     };
     let empty = Document::default;
+    let other = FileEntry {
+        read_only: true,
+        ..file("a")
+    };
     assert!(matches!(
-        both(&files(vec![file("a"), file("b"), file("a")])),
+        both(&files(vec![file("a"), file("b"), other])),
         E::Duplicate { .. }
     ));
+    // Alike, they are one where they are read, and never written.
+    let alike = files(vec![file("a"), file("b"), file("a")]);
+    assert!(matches!(alike.encode(), Err(E::Duplicate { .. })));
+    let read = Document::parse(&unchecked(&alike)).unwrap();
+    assert_eq!(read, files(vec![file("a"), file("b")]));
     for other in [
         Document {
             directories: vec![directory("a")],

@@ -22,7 +22,7 @@ use self::dir::{Home, RepositoryDir};
 use super::config::Registry;
 use super::{MetadataRegistry, Pending, Pulled, Repository, Tag, TagOrDigest};
 use crate::threads;
-use crate::transport::Source;
+use crate::transport::{Presence, Source};
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
 
@@ -85,8 +85,11 @@ impl MetadataRegistry for Layout {
         self.read(repository, || Err(missing), read)
     }
 
-    fn has_blob(&self, repository: &Repository, sha256: Sha256) -> Pending<Option<u64>> {
-        self.read(repository, || Ok(None), move |dir| dir.has_blob(sha256))
+    fn has_blob(&self, repository: &Repository, sha256: Sha256, _size: u64) -> Pending<Presence> {
+        let absent = || Ok(Presence::Absent);
+        self.read(repository, absent, move |dir| {
+            dir.has_blob(sha256).map(Presence::from)
+        })
     }
 
     /// A directory that is not mounted has no repositories.

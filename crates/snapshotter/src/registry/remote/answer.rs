@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use crate::http::{Broken, Failure, Incoming, asked_for, may_pass};
 use crate::patience::{Patience, Stuck};
-use crate::words::digest::{Sha256, excerpt};
+use crate::tls::is_no_tls;
+use crate::words::digest::{Sha256, excerpt, visible};
 use crate::words::error::{Error, ErrorKind, Result};
 
 /// How much of an error's body is read, and no more of it is shown than fits a line.
@@ -98,7 +99,7 @@ impl Answer {
     /// The next bytes of the body. A lost connection, silence and slowness may pass.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         self.incoming.next().await.map_err(|broken| match broken {
-            Broken::Connection(error) => failure_of(&self.doing, &self.url, error),
+            Broken::Connection(error) => failure_of(&self.doing, &self.url, None, error),
             Broken::Stuck(stuck) => stuck_at(&self.doing, &self.url, stuck),
             Broken::TooLong => self.too_long(u64::MAX).into(),
         })
@@ -164,12 +165,23 @@ impl Answer {
     /// The error for a status that was not hoped for; the body was read.
     pub(super) fn refused(&self) -> Error {
         let status = self.status();
-        let error = self.error(kind_of(status), &self.said());
+        let said = self.said();
+        // Who is told so has the right to write, and no room.
+        let is_full = matches!(status.as_u16(), 400 | 403 | 413)
+            && said.to_ascii_lowercase().contains("quota");
+        if is_full {
+            return self.error(ErrorKind::NoSpace, &said);
+        }
+        let error = self.error(kind_of(status), &said);
         match status.as_u16() {
             401 => {
                 error.with_hint("check registry.username and registry.password, or docker login")
             }
             403 => error.with_hint("these credentials may not do that here"),
+            413 => error.with_hint(
+                "the registry, or a proxy before it, limits how long a request may be (nginx: client_max_body_size): \
+                 set registry.chunk_bytes below that limit, or have it raised",
+            ),
             _ => error,
         }
     }
@@ -179,12 +191,12 @@ impl Answer {
         Error::new(kind, text(&self.doing, &self.url, why))
     }
 
-    /// The status and what the registry says of it: codes and messages, each as one short line.
+    /// The status and what the registry says of it: codes and messages, each as one line.
     fn said(&self) -> String {
         let mut said = format!("the registry answered {}", self.status());
         let body: ErrorBody = serde_json::from_slice(&self.body).unwrap_or_default();
         for entry in body.errors.iter().take(3) {
-            let parts = [&entry.code, &entry.message].map(|part| excerpt(part));
+            let parts = [&entry.code, &entry.message].map(|part| line(part));
             let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
             said.push_str("; ");
             said.push_str(&parts.join(": "));
@@ -211,7 +223,7 @@ fn kind_of(status: StatusCode) -> ErrorKind {
     match status.as_u16() {
         401 | 403 => ErrorKind::PermissionDenied,
         404 => ErrorKind::NotFound,
-        413 | 507 => ErrorKind::NoSpace,
+        507 => ErrorKind::NoSpace,
         408 | 429 => ErrorKind::Unavailable,
         501 | 505 => ErrorKind::Unsupported,
         500.. => ErrorKind::Unavailable,
@@ -219,10 +231,32 @@ fn kind_of(status: StatusCode) -> ErrorKind {
     }
 }
 
-/// The failure of a request or a body. Whatever happens on the way may pass, but what cannot be built cannot.
-pub(super) fn failure_of(doing: &str, url: &Url, error: reqwest::Error) -> Failure {
+/// What a registry says, whole, as one line: a quota's message has what is full and how full it is.
+fn line(text: &str) -> String {
+    const LONGEST: usize = 1000;
+    text.chars().take(LONGEST).flat_map(visible).collect()
+}
+
+/// The failure of a request or a body. Whatever happens on the way may pass, but what cannot be built cannot, and who speaks
+/// no TLS will not.
+pub(super) fn failure_of(
+    doing: &str,
+    url: &Url,
+    proxy: Option<&str>,
+    error: reqwest::Error,
+) -> Failure {
+    if is_no_tls(&error) {
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            text(doing, url, "it does not speak TLS"),
+        )
+        .with_source(error.without_url())
+        .with_hint("where it speaks http, registry.endpoint has to begin with http://");
+        return error.into();
+    }
+    let through = proxy.map(|proxy| format!("cannot connect through the proxy {proxy}"));
     let why = if error.is_connect() {
-        "cannot connect"
+        through.as_deref().unwrap_or("cannot connect")
     } else if error.is_body() || error.is_decode() {
         "the connection broke"
     } else {
@@ -235,12 +269,25 @@ pub(super) fn failure_of(doing: &str, url: &Url, error: reqwest::Error) -> Failu
         ErrorKind::Unavailable
     };
     // The URL may have a query with a signature, and is in our text already.
-    let error = Error::new(kind, text(doing, url, why)).with_source(error.without_url());
+    let is_proxys = proxy.is_some() && error.is_connect();
+    let mut error = Error::new(kind, text(doing, url, why)).with_source(error.without_url());
+    if is_proxys {
+        error = error.with_hint(PROXY);
+    }
     if builder {
         error.into()
     } else {
         Failure::transient(error, None)
     }
+}
+
+const PROXY: &str = "registry.proxy, or the environment, names it: it has to let connections to this host pass, and its URL has \
+    to have the user and password that it wants";
+
+/// A proxy that answered in the registry's place, because it does not know who asks.
+pub(super) fn unknown_to_proxy(doing: &str, url: &Url, proxy: &str) -> Error {
+    let why = format!("the proxy {proxy} answered 407 Proxy Authentication Required");
+    Error::new(ErrorKind::PermissionDenied, text(doing, url, &why)).with_hint(PROXY)
 }
 
 /// The failure of a request that is waited for no longer.

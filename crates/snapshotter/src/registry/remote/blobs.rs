@@ -5,11 +5,13 @@ use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, Url};
 use std::sync::Arc;
 
-use super::answer::Answer;
-use super::http::{Request, same_origin};
+use super::answer::{Answer, shown};
+use super::http::Request;
+use super::lag::Lag;
 use super::{PULL, PUSH, Remote, scope};
 use crate::http::Failure;
 use crate::registry::Repository;
+use crate::transport::{Presence, Source};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -42,21 +44,6 @@ impl Remote {
         Ok(answer.into_body())
     }
 
-    pub(super) async fn head_blob(
-        self: Arc<Self>,
-        repository: Repository,
-        sha256: Sha256,
-    ) -> Result<Option<u64>> {
-        let request = self.head_request(&repository, sha256)?;
-        length(&self.http.exchange(&request, SMALL).await?)
-    }
-
-    fn head_request(&self, repository: &Repository, sha256: Sha256) -> Result<Request> {
-        let doing = format!("look for the blob {repository}@{sha256}");
-        let path = format!("blobs/{sha256}");
-        self.request(Method::HEAD, repository, &path, PULL, doing)
-    }
-
     /// All or nothing: what failed may have been stored all the same, so each attempt begins by looking.
     pub(super) async fn put_blob(
         self: Arc<Self>,
@@ -67,6 +54,14 @@ impl Remote {
         if Sha256::of(&bytes) != sha256 {
             let text = format!("the bytes that are to be stored as {sha256} are others");
             return Err(Error::invalid(text));
+        }
+        let size = bytes.len() as u64;
+        if self.http.chunk.is_some_and(|chunk| size > chunk) {
+            let found = Arc::clone(&self).find_blob(repository.clone(), sha256, size);
+            if found.await? != Presence::Size(size) {
+                self.upload(repository, Source::bytes(bytes)).await?;
+            }
+            return Ok(());
         }
         let mut attempts = self.http.attempts();
         loop {
@@ -100,7 +95,7 @@ impl Remote {
     }
 
     /// Makes sure that a registry has what it has just said it took: whoever stands before it may answer in its place, with
-    /// a page to log in for one. An answer that names the digest is proof, others are followed by one look.
+    /// a page to log in for one. An answer that names the digest is proof, others are followed by looks, until one finds it.
     pub(super) async fn confirm(
         &self,
         repository: &Repository,
@@ -108,30 +103,21 @@ impl Remote {
         size: u64,
         answer: &Answer,
     ) -> Result<(), Failure> {
-        if answer.names("blob", sha256)? || self.is_there(repository, sha256, size).await? {
+        if answer.names("blob", sha256)? {
             return Ok(());
         }
-        let text = "the registry took it and does not have it";
-        let error = answer.error(ErrorKind::Unavailable, text);
-        Err(Failure::transient(error, None))
-    }
-
-    /// Whether a blob needs no pushing. One of another length is damage that pushing could not mend.
-    pub(super) async fn is_there(
-        &self,
-        repository: &Repository,
-        sha256: Sha256,
-        size: u64,
-    ) -> Result<bool, Failure> {
-        let request = self.head_request(repository, sha256)?;
-        let answer = self.http.exchange_once(&request, SMALL).await?;
-        match length(&answer)? {
-            Some(found) if found != size => {
-                let text = format!("the registry has it with {found} bytes, not {size}");
-                Err(answer.error(ErrorKind::Damaged, &text).into())
+        let mut lag = Lag::of(&self.http);
+        while !self.is_there(repository, sha256, size).await? {
+            if !lag.is_borne().await {
+                let limit = self.http.patience.silence;
+                let text = format!(
+                    "the registry took it and does not have it, {limit:?} later: either whoever answered was not the \
+                     registry, or its reads lag behind its writes"
+                );
+                return Err(answer.error(ErrorKind::Unavailable, &text).into());
             }
-            found => Ok(found.is_some()),
         }
+        Ok(())
     }
 
     /// Opens an upload: where its bytes go. One that is never finished is the registry's to purge.
@@ -141,21 +127,29 @@ impl Remote {
         let request = request.body(Bytes::new());
         let answer = self.http.exchange_once(&request, SMALL).await?;
         match answer.status().as_u16() {
-            202 => Ok(self.session(&answer)?),
+            200..=202 => Ok(self.session(&answer)?),
             _ => Err(answer.refused().into()),
         }
     }
 
-    /// Where an upload goes on. Never at another origin: the bytes and the credentials are the registry's alone.
+    /// Where an upload goes on. It may be at another host, which gets the bytes that are to be published there, and never the
+    /// credentials.
     pub(super) fn session(&self, answer: &Answer) -> Result<Url> {
-        answer
-            .header(&LOCATION)
-            .and_then(|location| answer.url().join(location).ok())
-            .filter(|url| same_origin(url, &self.http.origin))
-            .ok_or_else(|| {
-                let text = "the registry wants the bytes at no place of its own";
-                answer.error(ErrorKind::Unsupported, text)
-            })
+        let location = answer.header(&LOCATION);
+        let joined = location.and_then(|location| answer.url().join(location).ok());
+        let why = match joined {
+            Some(url) => match upload_target(&self.http.origin, url) {
+                Ok(url) => return Ok(url),
+                Err(url) => format!("the registry wants the bytes at {}", shown(&url)),
+            },
+            None => format!(
+                "the registry answered {} and does not say where the bytes go",
+                answer.status()
+            ),
+        };
+        Err(answer.error(ErrorKind::Unsupported, &why).with_hint(
+            "a proxy before the registry may answer in its place, or not tell it the address that clients use (X-Forwarded-Proto, Host)",
+        ))
     }
 
     /// The request that makes an upload a blob. The registry checks the digest: it cannot store other bytes.
@@ -173,15 +167,47 @@ impl Remote {
     }
 }
 
-fn length(answer: &Answer) -> Result<Option<u64>> {
-    match answer.status().as_u16() {
-        200 => answer.length().map(Some).ok_or_else(|| {
-            answer.error(
-                ErrorKind::Unsupported,
-                "the registry does not say its length",
-            )
-        }),
-        404 => Ok(None),
-        _ => Err(answer.refused()),
+/// Where bytes may be sent to from a registry that is at `origin`. One that does not know of the TLS before it says http.
+fn upload_target(origin: &Url, mut url: Url) -> std::result::Result<Url, Url> {
+    let is_home = url.host_str() == origin.host_str();
+    let is_same_port = matches!(url.port(), None | Some(80)) || url.port() == origin.port();
+    if origin.scheme() == "https" && url.scheme() == "http" && is_home && is_same_port {
+        // Neither fails between http and https.
+        let _ = url.set_port(origin.port());
+        let _ = url.set_scheme("https");
+    }
+    let is_safe = url.scheme() == "https" || (url.scheme() == "http" && origin.scheme() == "http");
+    if is_safe { Ok(url) } else { Err(url) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_go_where_the_registry_says_but_never_from_https_to_http() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        for (origin, said, sent) in [
+            ("https://r", "https://r/up", Some("https://r/up")),
+            ("https://r", "http://r/up", Some("https://r/up")),
+            ("https://r:5000", "http://r/up", Some("https://r:5000/up")),
+            (
+                "https://r:5000",
+                "http://r:5000/up",
+                Some("https://r:5000/up"),
+            ),
+            ("https://r", "http://r:8080/up", None),
+            ("https://r", "http://other/up", None),
+            (
+                "https://r",
+                "https://other/up?s=1",
+                Some("https://other/up?s=1"),
+            ),
+            ("http://r:5000", "http://other/up", Some("http://other/up")),
+            ("http://r", "file:///up", None),
+        ] {
+            let target = upload_target(&url(origin), url(said)).ok();
+            assert_eq!(target, sent.map(url), "{origin} {said}");
+        }
     }
 }

@@ -5,10 +5,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use sha2::Digest as _;
 
 use crate::lock::lock;
@@ -28,107 +28,128 @@ pub(super) enum Outcome {
     Failed(Error),
 }
 
-/// A stream as a body. Its end is the body's end only where the source has ended well; otherwise the body fails, and with it
-/// the connection, so that no server can take a part for the whole.
-pub(super) struct Stream {
-    /// Of a piece that is larger than what is handed over at once.
-    rest: Bytes,
-    progress: Arc<Progress>,
-    hasher: sha2::Sha256,
-    sent: Arc<Sent>,
-}
-
-/// What is known of a stream, also when its body is gone.
+/// A stream that is sent, in one request or several, one after the other. It is known also when their bodies are gone.
 #[derive(Debug)]
 pub(super) struct Sent {
-    pieces: Mutex<Pieces>,
-    outcome: Mutex<Outcome>,
+    flow: Mutex<Flow>,
     bytes: AtomicU64,
 }
 
+#[derive(Debug)]
+struct Flow {
+    pieces: Pieces,
+    /// Of a piece that is larger than what is handed over at once.
+    rest: Bytes,
+    hasher: sha2::Sha256,
+    outcome: Outcome,
+}
+
+impl Flow {
+    /// The next bytes, at most so many; `None` at the end. The first end counts.
+    fn poll(&mut self, most: u64, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if self.rest.is_empty() {
+            match ready!(self.pieces.poll_next(cx)) {
+                Ok(Some(bytes)) => {
+                    self.hasher.update(&bytes);
+                    self.rest = bytes;
+                }
+                ended => return Poll::Ready(self.ended(ended.map(drop))),
+            }
+        }
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let bytes = self.rest.split_to(self.rest.len().min(most));
+        Poll::Ready(Ok(Some(bytes)))
+    }
+
+    /// Bytes came to an end, or an error came instead.
+    fn ended(&mut self, end: Result<(), Error>) -> io::Result<Option<Bytes>> {
+        if matches!(self.outcome, Outcome::Unfinished) {
+            self.outcome = match end {
+                Ok(()) => {
+                    let sha256 = Sha256::from_bytes(self.hasher.finalize_reset().into());
+                    Outcome::Finished(sha256)
+                }
+                Err(error) => Outcome::Failed(error),
+            };
+        }
+        match self.outcome {
+            Outcome::Finished(_) => Ok(None),
+            _ => Err(io::Error::other("the stream did not end")),
+        }
+    }
+}
+
 impl Sent {
+    pub(super) fn new(pieces: Pieces) -> Arc<Self> {
+        Arc::new(Self {
+            flow: Mutex::new(Flow {
+                pieces,
+                rest: Bytes::new(),
+                hasher: sha2::Sha256::new(),
+                outcome: Outcome::Unfinished,
+            }),
+            bytes: AtomicU64::new(0),
+        })
+    }
+
     /// What became of it, once the request is over. Whoever sends it is to stop: a server may answer before it has read the
     /// body, and the connection goes on waiting for it to.
     pub(super) fn end(&self) -> Outcome {
-        lock(&self.pieces).close();
-        std::mem::replace(&mut *lock(&self.outcome), Outcome::Unfinished)
+        let mut flow = lock(&self.flow);
+        flow.pieces.close();
+        std::mem::replace(&mut flow.outcome, Outcome::Unfinished)
     }
 
-    /// How many bytes were handed to the connection.
+    /// How many bytes were handed to connections.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
-        lock(&self.pieces).poll_next(cx)
-    }
-}
-
-impl Stream {
-    pub(super) fn new(pieces: Pieces, progress: Arc<Progress>) -> (Self, Arc<Sent>) {
-        let sent = Arc::new(Sent {
-            pieces: Mutex::new(pieces),
-            outcome: Mutex::new(Outcome::Unfinished),
-            bytes: AtomicU64::new(0),
-        });
-        let stream = Self {
-            rest: Bytes::new(),
-            progress,
-            hasher: sha2::Sha256::new(),
-            sent: Arc::clone(&sent),
-        };
-        (stream, sent)
-    }
-
     /// Leaves out what the other side has already: it is only hashed. Where the stream ends before, so does this.
-    pub(super) async fn skip(&mut self, mut bytes: u64) {
-        self.progress.waits_for_us();
+    pub(super) async fn skip(&self, mut bytes: u64, progress: &Progress) {
+        progress.waits_for_us();
         while bytes > 0 {
-            match poll_fn(|cx| self.sent.poll(cx)).await {
-                Ok(Some(piece)) => {
-                    let skipped = piece
-                        .len()
-                        .min(usize::try_from(bytes).unwrap_or(usize::MAX));
-                    self.take(piece);
-                    let _ = self.rest.split_to(skipped);
-                    bytes -= skipped as u64;
-                }
-                ended => {
-                    self.ended(ended.map(drop));
+            match poll_fn(|cx| lock(&self.flow).poll(bytes, cx)).await {
+                Ok(Some(skipped)) => bytes -= skipped.len() as u64,
+                Ok(None) | Err(_) => {
+                    progress.sent_all();
                     return;
                 }
             }
         }
-        self.progress.waits_for_server();
+        progress.waits_for_server();
     }
 
     /// Hashes the rest, where the other side has all of it.
-    pub(super) async fn skip_all(&mut self) {
-        self.skip(u64::MAX).await;
+    pub(super) async fn skip_all(&self, progress: &Progress) {
+        self.skip(u64::MAX, progress).await;
     }
 
-    fn take(&mut self, bytes: Bytes) {
-        self.hasher.update(&bytes);
-        self.rest = bytes;
-    }
-
-    /// What came instead of more bytes; the first end counts.
-    fn ended(&mut self, end: Result<(), Error>) -> Option<io::Result<Frame<Bytes>>> {
-        self.progress.sent_all();
-        let outcome = match end {
-            Ok(()) => {
-                let sha256 = Sha256::from_bytes(self.hasher.finalize_reset().into());
-                Outcome::Finished(sha256)
-            }
-            Err(error) => Outcome::Failed(error),
-        };
-        let mut known = lock(&self.sent.outcome);
-        if matches!(*known, Outcome::Unfinished) {
-            *known = outcome;
+    /// All that is left, as a body that ends where the source ends.
+    pub(super) fn rest(self: &Arc<Self>, progress: &Arc<Progress>) -> Stream {
+        Stream {
+            sent: Arc::clone(self),
+            progress: Arc::clone(progress),
+            left: None,
         }
-        let finished = matches!(*known, Outcome::Finished(_));
-        (!finished).then(|| Err(io::Error::other("the stream did not end")))
     }
+
+    /// The next bytes, as a body that says how many they are.
+    pub(super) fn part(self: &Arc<Self>, bytes: u64, progress: &Arc<Progress>) -> Stream {
+        Stream {
+            left: Some(bytes),
+            ..self.rest(progress)
+        }
+    }
+}
+
+/// A stream as a body. Its end is the body's end only where the source has ended well; otherwise the body fails, and with it
+/// the connection, so that no server can take a part for the whole.
+pub(super) struct Stream {
+    sent: Arc<Sent>,
+    progress: Arc<Progress>,
+    /// How much of it is still to come in this request, where it is not for all.
+    left: Option<u64>,
 }
 
 impl http_body::Body for Stream {
@@ -139,21 +160,37 @@ impl http_body::Body for Stream {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        // An empty chunk would end the body.
-        if self.rest.is_empty() {
-            let Poll::Ready(piece) = self.sent.poll(cx) else {
-                self.progress.waits_for_us();
-                return Poll::Pending;
-            };
-            match piece {
-                Ok(Some(bytes)) => self.take(bytes),
-                ended => return Poll::Ready(self.ended(ended.map(drop))),
-            }
+        if self.left == Some(0) {
+            return Poll::Ready(None);
         }
-        let length = self.rest.len().min(SLICE);
-        self.progress.sent(length);
-        self.sent.bytes.fetch_add(length as u64, Ordering::Relaxed);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+        let most = self.left.unwrap_or(u64::MAX).min(SLICE as u64);
+        let Poll::Ready(next) = lock(&self.sent.flow).poll(most, cx) else {
+            self.progress.waits_for_us();
+            return Poll::Pending;
+        };
+        let Some(bytes) = next.transpose() else {
+            self.progress.sent_all();
+            return Poll::Ready(None);
+        };
+        let bytes = bytes.inspect_err(|_| self.progress.sent_all())?;
+        self.progress.sent(bytes.len());
+        self.sent
+            .bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.left = self.left.map(|left| left - bytes.len() as u64);
+        if self.left == Some(0) {
+            self.progress.sent_all();
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -187,7 +224,8 @@ mod tests {
         let (source, mut begun) = Source::stream(0);
         let progress = progress();
         let (pieces, sink) = tokio::join!(source.begin(), begun.recv());
-        let (mut stream, sent) = Stream::new(pieces.unwrap(), Arc::clone(&progress));
+        let sent = Sent::new(pieces.unwrap());
+        let mut stream = sent.rest(&progress);
         tokio::spawn(async move {
             tokio::time::sleep(LIMIT * 10).await;
             drop(sink);
@@ -204,7 +242,8 @@ mod tests {
         let (source, mut begun) = Source::stream(bytes.len() as u64);
         let (pieces, sink) = tokio::join!(source.begin(), begun.recv());
         sink.unwrap().send(Ok(bytes.clone())).await.unwrap();
-        let (mut stream, sent) = Stream::new(pieces.unwrap(), progress());
+        let sent = Sent::new(pieces.unwrap());
+        let mut stream = sent.rest(&progress());
         let mut lengths = Vec::new();
         while let Some(frame) = frame(&mut stream).await {
             lengths.push(frame.unwrap().into_data().unwrap().len());

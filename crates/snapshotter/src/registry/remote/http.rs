@@ -1,7 +1,7 @@
 //! One request: logged in, redirected, timed, its answer bounded while it is read and its failures sorted into those
 //! that may pass and those that stay.
 //!
-//! Redirects are followed by hand, for GET and HEAD alone: five at most, never from https to http, and never with the
+//! Redirects are followed by hand, for GET, HEAD and a POST without a body alone: five at most, never from https to http, and never with the
 //! credentials to another origin.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode, Url};
 
-use super::answer::{Answer, failure_of, shown, stuck_at};
+use super::answer::{Answer, failure_of, shown, stuck_at, unknown_to_proxy};
 use super::auth::Auth;
 use super::challenge::{self, Challenge};
 use crate::http::{self, Attempts, Failure, Outgoing, Settings};
@@ -73,11 +73,15 @@ impl Request {
 #[derive(Debug)]
 pub(super) struct Http {
     client: reqwest::Client,
+    /// Its host and port, for errors.
+    proxy: Option<String>,
     pub(super) origin: Url,
     auth: Auth,
     pub(super) patience: Patience,
-    pace: Pace,
+    pub(super) pace: Pace,
     retries: u32,
+    /// How many bytes of an upload a request may have.
+    pub(super) chunk: Option<u64>,
 }
 
 impl Http {
@@ -87,11 +91,13 @@ impl Http {
         let patience = config.patience(tuning.window);
         Ok(Self {
             auth: Auth::new(client.clone(), &origin, source, patience),
+            proxy: config.proxy.as_deref().and_then(host_of),
             client,
             origin,
             patience,
             pace: tuning.pace,
             retries: config.retries,
+            chunk: config.chunk_bytes,
         })
     }
 
@@ -152,9 +158,28 @@ impl Http {
         self.auth.answer(&challenges, &request.scope).await
     }
 
-    /// What a request with a body that cannot be sent twice is sent with: it has no second try after a 401.
-    pub(super) async fn authorization(&self, scope: &str) -> Result<Option<HeaderValue>, Failure> {
-        self.auth.renewed(scope).await
+    /// Sends a body that cannot be sent twice, with a token that is still good. Should that be refused all the same, the next
+    /// attempt has another one.
+    pub(super) async fn send_once(
+        &self,
+        request: &Request,
+        body: reqwest::Body,
+        progress: &Progress,
+    ) -> Result<Answer, Failure> {
+        let at_home = same_origin(&request.url, &self.origin);
+        let known = match at_home {
+            true => self.auth.renewed(&request.scope).await?,
+            false => None,
+        };
+        let answer = self
+            .dispatch(request, &request.url, known.as_ref(), Some(body), progress)
+            .await?;
+        match self.login(request, &answer).await? {
+            Some(header) if Some(&header) != known.as_ref() => {
+                Err(Failure::transient(answer.refused(), None))
+            }
+            _ => answer.check().await,
+        }
     }
 
     async fn follow(
@@ -183,7 +208,7 @@ impl Http {
         url: &Url,
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, Failure> {
-        let progress = self.progress(request);
+        let progress = self.progress(request.silence);
         let body = request.body.as_ref().map(|bytes| {
             let (bytes, length) = (bytes.clone(), bytes.len() as u64);
             let progress = Arc::clone(&progress);
@@ -194,16 +219,15 @@ impl Http {
     }
 
     /// What watches a request that is about to be sent.
-    pub(super) fn progress(&self, request: &Request) -> Arc<Progress> {
-        let silence = request.silence.unwrap_or(self.patience.silence);
+    pub(super) fn progress(&self, silence: Option<Duration>) -> Arc<Progress> {
+        let silence = silence.unwrap_or(self.patience.silence);
         Arc::new(Progress::outgoing(Patience {
             silence,
             ..self.patience
         }))
     }
 
-    /// Sends a body that was made for this one time.
-    pub(super) async fn dispatch(
+    async fn dispatch(
         &self,
         request: &Request,
         url: &Url,
@@ -223,13 +247,21 @@ impl Http {
         }
         let started = Instant::now();
         let result = match progress.watch(builder.send()).await {
-            Ok(result) => result.map_err(|error| failure_of(&request.doing, url, error)),
+            Ok(result) => result.map_err(|error| {
+                let proxy = self.proxy.as_deref();
+                failure_of(&request.doing, url, proxy, error)
+            }),
             Err(stuck) => Err(stuck_at(&request.doing, url, stuck)),
         };
         http::told(&request.method, &shown(url), started, &result, |response| {
             response.status()
         });
         let response = result?;
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && let Some(proxy) = &self.proxy
+        {
+            return Err(unknown_to_proxy(&request.doing, url, proxy).into());
+        }
         Ok(Answer::new(
             response,
             url.clone(),
@@ -237,6 +269,16 @@ impl Http {
             self.patience,
         ))
     }
+}
+
+/// A proxy without its user and password.
+fn host_of(proxy: &str) -> Option<String> {
+    let url = Url::parse(proxy).ok()?;
+    let host = url.host_str()?;
+    Some(match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    })
 }
 
 pub(super) fn client(config: &Registry) -> Result<reqwest::Client> {
@@ -256,11 +298,15 @@ pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
         && a.port_or_known_default() == b.port_or_known_default()
 }
 
-/// Where an answer sends a GET or HEAD. Other methods' redirects are answers like any other.
+/// Where an answer sends a GET or HEAD, or a POST that opens an upload. Other methods' redirects are answers like any other.
 fn redirect(request: &Request, from: &Url, answer: &Answer) -> Result<Option<Url>> {
-    let reads = matches!(request.method, Method::GET | Method::HEAD);
-    let moved = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-    if !reads || !moved {
+    let moved = match request.method {
+        Method::GET | Method::HEAD => &[301, 302, 303, 307, 308][..],
+        // With others it would become a GET.
+        Method::POST if request.body.as_ref().is_none_or(Bytes::is_empty) => &[307, 308],
+        _ => &[],
+    };
+    if !moved.contains(&answer.status().as_u16()) {
         return Ok(None);
     }
     target(from, answer.header(&LOCATION))

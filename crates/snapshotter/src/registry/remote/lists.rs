@@ -1,5 +1,6 @@
-//! Tags and repositories: lists that come in pages. A page's `Link` names the next one; it is followed only to the same
-//! list of the same registry, and not for ever: [`Walk`] ends a list that comes back to a page, or that goes on with more
+//! Tags and repositories: lists that come in pages. A page's `Link` names the next one, of which only the query is used: the
+//! list is the same one at the same registry, whatever a proxy made of its address. A link that says that there is more and
+//! cannot be followed is an error: a part never passes for the whole. Nor is one followed for ever: [`Walk`] ends a list that comes back to a page, or that goes on with more
 //! names, bytes, empty pages or time than a list can need. A call that is given up is given up between and within pages.
 
 use std::collections::{BTreeSet, HashSet};
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::http::{Request, same_origin};
+use super::http::Request;
 use super::{PULL, Remote};
 use crate::registry::name::below;
 use crate::registry::{MAX_NAMES, Repository, Tag};
@@ -46,11 +47,11 @@ impl Remote {
         let doing = format!("list the versions of {repository}");
         let mut request = self.request(Method::GET, &repository, "tags/list", PULL, doing)?;
         request.url.set_query(Some(PAGE));
-        let mut tags = BTreeSet::new();
+        let (mut tags, mut is_first) = (BTreeSet::new(), true);
         self.pages(request, |answer| {
             match answer.status().as_u16() {
-                200 => {}
-                404 => return Ok(0),
+                200 => is_first = false,
+                404 if is_first => return Ok(0),
                 _ => return Err(answer.refused()),
             }
             let page: TagPage = parse(answer)?;
@@ -179,39 +180,78 @@ fn parse<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T> {
 }
 
 fn next(this: &Url, answer: &Answer) -> Result<Option<Url>> {
-    let links = answer.headers().get_all(LINK).iter();
-    let target = links
-        .filter_map(|value| value.to_str().ok())
-        .find_map(next_target);
-    let Some(target) = target else {
-        return Ok(None);
-    };
-    let url = this.join(target).ok();
-    let ours = url.filter(|url| same_origin(url, this) && url.path() == this.path());
-    match ours {
-        Some(url) => Ok(Some(url)),
-        None => {
-            let text = "the list goes on where it cannot: at another place than it began";
-            Err(answer.error(ErrorKind::Unsupported, text))
+    for value in answer.headers().get_all(LINK) {
+        let target = value.to_str().ok().map(next_target);
+        match target {
+            Some(Ok(None)) => {}
+            Some(Ok(Some(target))) => {
+                if let Some(url) = page(this, target) {
+                    return Ok(Some(url));
+                }
+                return Err(unfollowed(answer));
+            }
+            Some(Err(Unreadable)) | None => return Err(unfollowed(answer)),
         }
     }
+    Ok(None)
 }
 
-/// The target of the `rel="next"` in a `Link` (RFC 8288): `<target>; rel="next", <other>; …`.
-fn next_target(header: &str) -> Option<&str> {
-    let mut rest = header;
+fn unfollowed(answer: &Answer) -> Error {
+    let text = "the list goes on, and its link to the next page cannot be followed";
+    answer.error(ErrorKind::Unsupported, text)
+}
+
+/// The page of this list that a link's query names.
+fn page(this: &Url, target: &str) -> Option<Url> {
+    let linked = this.join(target).ok()?;
+    let is_ours =
+        matches!(linked.scheme(), "http" | "https") && linked.path().ends_with(this.path());
+    let query = linked
+        .query()
+        .filter(|query| is_ours && !query.is_empty())?;
+    let mut url = this.clone();
+    url.set_query(Some(query));
+    Some(url)
+}
+
+/// A `Link` that is none.
+#[derive(Debug, PartialEq, Eq)]
+struct Unreadable;
+
+/// The target of the `rel="next"` in a `Link` (RFC 8288): `<target>; rel="next", <other>; …`. Some leave out the brackets, or
+/// what it is.
+fn next_target(header: &str) -> std::result::Result<Option<&str>, Unreadable> {
+    let mut rest = header.trim();
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    if !rest.contains('<') {
+        let (target, parameters) = rest.split_once(';').unwrap_or((rest, ""));
+        return Ok(leads_on(parameters).then(|| target.trim()));
+    }
     while let Some((_, after)) = rest.split_once('<') {
-        let (target, after) = after.split_once('>')?;
+        let (target, after) = after.split_once('>').ok_or(Unreadable)?;
         let (parameters, following) = match after.find('<') {
             Some(at) => after.split_at(at),
             None => (after, ""),
         };
-        if parameters.split([';', ',']).any(is_next) {
-            return Some(target);
+        if leads_on(parameters) {
+            return Ok(Some(target));
         }
         rest = following;
     }
-    None
+    Ok(None)
+}
+
+/// Whether a link with these parameters is to the next page: a list has no other links, unless they say so.
+fn leads_on(parameters: &str) -> bool {
+    let mut parameters = parameters.split([';', ',']);
+    let is_rel = |parameter: &str| {
+        let key = parameter.split('=').next().unwrap_or_default();
+        key.trim().eq_ignore_ascii_case("rel")
+    };
+    let says = parameters.clone().any(is_rel);
+    !says || parameters.any(is_next)
 }
 
 fn is_next(parameter: &str) -> bool {
@@ -230,6 +270,25 @@ mod tests {
     fn page(number: usize) -> Url {
         let url = format!("http://r/v2/_catalog?last={number}");
         url.parse().unwrap()
+    }
+
+    #[test]
+    fn a_next_page_is_always_of_the_same_list() {
+        for (target, expected) in [
+            ("/v2/_catalog?last=b", Some("http://r/v2/_catalog?last=b")),
+            ("?last=b", Some("http://r/v2/_catalog?last=b")),
+            (
+                "https://other:1/x/v2/_catalog?last=b",
+                Some("http://r/v2/_catalog?last=b"),
+            ),
+            ("/elsewhere?last=b", None),
+            ("/v2/_catalog", None),
+            ("file:///v2/_catalog?last=b", None),
+            ("http://[", None),
+        ] {
+            let found = super::page(&page(0), target).map(String::from);
+            assert_eq!(found.as_deref(), expected, "{target}");
+        }
     }
 
     /// Enters so many pages of so many names and bytes, and says where it ended.
@@ -279,13 +338,20 @@ mod tests {
         for (header, target) in [
             (
                 r#"</v2/_catalog?last=b&n=2>; rel="next""#,
-                Some("/v2/_catalog?last=b&n=2"),
+                Ok(Some("/v2/_catalog?last=b&n=2")),
             ),
-            (r#"<a>; rel=prev, <b>; title="x"; rel=next"#, Some("b")),
-            (r#"<a>; rel="first next""#, Some("a")),
-            (r#"<a>; rel="prev""#, None),
-            ("<a", None),
-            ("", None),
+            (r#"<a>; rel=prev, <b>; title="x"; rel=next"#, Ok(Some("b"))),
+            (r#"<a>; rel="first next""#, Ok(Some("a"))),
+            (r#"<a>; rel="prev""#, Ok(None)),
+            (
+                r#"/v2/_catalog?last=b; rel="next""#,
+                Ok(Some("/v2/_catalog?last=b")),
+            ),
+            (r#"a; rel="prev""#, Ok(None)),
+            ("<a>", Ok(Some("a"))),
+            ("a", Ok(Some("a"))),
+            ("<a", Err(Unreadable)),
+            ("", Ok(None)),
         ] {
             assert_eq!(next_target(header), target, "{header}");
         }

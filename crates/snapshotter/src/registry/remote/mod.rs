@@ -7,8 +7,10 @@ mod body;
 mod challenge;
 mod download;
 mod http;
+mod lag;
 mod lists;
 mod manifests;
+mod presence;
 mod token;
 mod upload;
 
@@ -25,7 +27,7 @@ use tokio::sync::mpsc;
 use self::http::{Http, Request};
 use super::config::Registry;
 use super::{MetadataRegistry, Pending, Pulled, Repository, Tag, TagOrDigest, Tuning};
-use crate::transport::Source;
+use crate::transport::{Presence, Source};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -99,8 +101,8 @@ impl MetadataRegistry for Shared {
         Box::pin(self.remote().get_blob(repository.clone(), sha256, size))
     }
 
-    fn has_blob(&self, repository: &Repository, sha256: Sha256) -> Pending<Option<u64>> {
-        Box::pin(self.remote().head_blob(repository.clone(), sha256))
+    fn has_blob(&self, repository: &Repository, sha256: Sha256, size: u64) -> Pending<Presence> {
+        Box::pin(self.remote().find_blob(repository.clone(), sha256, size))
     }
 
     fn push_blob(&self, repository: &Repository, sha256: Sha256, bytes: Bytes) -> Pending<()> {
@@ -116,6 +118,20 @@ impl MetadataRegistry for Shared {
         Box::pin(
             self.remote()
                 .put_manifest(repository.clone(), which.clone(), bytes),
+        )
+    }
+
+    fn settle_manifest(
+        &self,
+        repository: &Repository,
+        which: &TagOrDigest,
+        manifest: Bytes,
+        before: Option<Sha256>,
+    ) -> Pending<Option<Sha256>> {
+        let (repository, which) = (repository.clone(), which.clone());
+        Box::pin(
+            self.remote()
+                .settle_manifest(repository, which, manifest, before),
         )
     }
 

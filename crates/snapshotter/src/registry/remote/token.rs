@@ -37,7 +37,8 @@ pub(super) struct Issued {
 struct Answered {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// Seconds; what is no such number is as good as nothing.
+    expires_in: Option<serde_json::Value>,
 }
 
 impl TokenServer {
@@ -58,7 +59,7 @@ impl TokenServer {
         };
         let progress = Progress::outgoing(self.patience);
         let response = match progress.watch(request.send()).await {
-            Ok(result) => result.map_err(|error| failure_of(DOING, realm, error))?,
+            Ok(result) => result.map_err(|error| failure_of(DOING, realm, None, error))?,
             Err(stuck) => return Err(stuck_at(DOING, realm, stuck)),
         };
         let answer = Answer::new(response, realm.clone(), DOING, self.patience);
@@ -127,14 +128,50 @@ async fn read(mut answer: Answer) -> Result<Issued, Failure> {
     }
     let malformed = || answer.error(ErrorKind::PermissionDenied, "the answer holds no token");
     let answered: Answered = serde_json::from_slice(answer.body()).map_err(|_| malformed())?;
-    let token = answered.token.or(answered.access_token);
+    let tokens = [answered.token, answered.access_token];
+    let mut tokens = tokens.into_iter().flatten();
+    let token = tokens.find(|token| !token.is_empty());
     Ok(Issued {
-        token: Secret::new(
-            token
-                .filter(|token| !token.is_empty())
-                .ok_or_else(malformed)?,
-        ),
-        // A minute is what the specification says of answers that do not say it; a day is long enough.
-        valid: Duration::from_secs(answered.expires_in.unwrap_or(60).min(86_400)),
+        token: Secret::new(token.ok_or_else(malformed)?),
+        valid: valid(answered.expires_in.as_ref()),
     })
+}
+
+/// A minute is what the specification says of answers that do not say it; a day is long enough. A token that is good for no
+/// time is good for the request it was got for.
+fn valid(said: Option<&serde_json::Value>) -> Duration {
+    let seconds = said.and_then(|said| match said.as_str() {
+        Some(text) => text.trim().parse().ok(),
+        None => said.as_f64(),
+    });
+    let seconds = seconds.filter(|seconds: &f64| !seconds.is_nan());
+    Duration::from_secs_f64(seconds.unwrap_or(60.0).clamp(0.0, 86_400.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn times_are_read_however_they_are_written() {
+        for (said, seconds) in [
+            (json!(300), 300.0),
+            (json!(0), 0.0),
+            (json!(-5), 0.0),
+            (json!(59.5), 59.5),
+            (json!(1e300), 86_400.0),
+            (json!("300"), 300.0),
+            (json!(" 300.5 "), 300.5),
+            (json!("NaN"), 60.0),
+            (json!("soon"), 60.0),
+            (json!([1]), 60.0),
+            (json!(null), 60.0),
+        ] {
+            let valid = valid(Some(&said));
+            assert_eq!(valid, Duration::from_secs_f64(seconds), "{said}");
+        }
+        assert_eq!(valid(None), Duration::from_secs(60));
+    }
 }

@@ -1,7 +1,7 @@
 //! A stream as a blob: POST opens an upload, PATCH takes bytes as they come, PUT with the digest makes it a blob.
 //!
-//! The first PATCH is one chunked request for all, as Docker and skopeo send it, because that is what every registry takes.
-//! Where it breaks, the registry is asked how far it is, and another PATCH goes on from there; a registry that does not say
+//! The first PATCH is one chunked request for all, as Docker and skopeo send it, because that is what every registry takes;
+//! with `registry.chunk_bytes` each has so many bytes and says which, for proxies that take no longer ones. Where one breaks, the registry is asked how far it is, and another PATCH goes on from there; a registry that does not say
 //! (the reference implementation forgets an upload that was cut off) is sent everything again, in an upload of its own. The
 //! stream is begun anew for each of them, since what was sent may not have arrived, and hashed from its beginning: so
 //! whatever a registry says that it has, only the right bytes get the digest.
@@ -17,7 +17,7 @@ use reqwest::{Method, Url};
 
 use super::answer::Answer;
 use super::blobs::{BINARY, SMALL};
-use super::body::{Outcome, Stream};
+use super::body::{Outcome, Sent, Stream};
 use super::download::Headway;
 use super::http::Request;
 use super::{PUSH, Remote, scope};
@@ -41,6 +41,24 @@ struct Upload<'a> {
     /// Whether it is believed when it says that.
     resumes: bool,
     headway: Headway,
+}
+
+impl Upload<'_> {
+    /// Whether a registry refuses to go on where it said that it was: 400, 404, 416, or a digest of its own. Once that was so,
+    /// it is not believed any more.
+    fn contradicts(&self, error: &Error) -> bool {
+        use ErrorKind::{Damaged, NotFound, Unsupported};
+        let refuses = matches!(error.kind(), Damaged | NotFound | Unsupported);
+        self.resumes && self.at > 0 && refuses
+    }
+
+    fn answered_early(&self) -> Error {
+        let text = format!(
+            "cannot push a stream to {}: the registry answered before it had all bytes",
+            self.repository
+        );
+        Error::new(ErrorKind::Unavailable, text)
+    }
 }
 
 /// Why an upload got no further.
@@ -83,9 +101,13 @@ impl Remote {
         loop {
             let failure = match self.try_send(upload, &mut attempts).await {
                 // What it says it has may be something else: all of it once more, and no more believing.
-                Err(Broken::Commit(error)) if upload.at > 0 && contradicts(&error) => None,
-                Err(Broken::Sending(failure)) if upload.at > 0 && contradicts(&failure.error) => {
-                    None
+                Err(Broken::Commit(error)) if upload.contradicts(&error) => None,
+                Err(Broken::Sending(failure)) if upload.contradicts(&failure.error) => None,
+                // It has forgotten the upload, after an error of its own perhaps.
+                Err(Broken::Commit(error) | Broken::Sending(Failure { error, .. }))
+                    if error.kind() == ErrorKind::NotFound =>
+                {
+                    Some(Failure::transient(error, None))
                 }
                 Err(Broken::Sending(failure)) => Some(failure),
                 result => return result,
@@ -104,42 +126,54 @@ impl Remote {
         upload: &mut Upload<'_>,
         attempts: &mut Attempts,
     ) -> Result<Sha256, Broken> {
-        let request = self.patch_request(upload);
-        let progress = self.http.progress(&request);
-        let pieces = upload.source.begin().await.map_err(Broken::Stream)?;
-        let (mut stream, sent) = Stream::new(pieces, Arc::clone(&progress));
-        stream.skip(upload.at).await;
-        let answered = if upload.at == upload.source.size() && upload.at > 0 {
-            stream.skip_all().await;
-            Ok(upload.session.clone())
-        } else {
-            self.patch(&request, stream, &progress).await
-        };
-        upload.headway.waited += progress.waited();
+        let (from, size) = (upload.at, upload.source.size());
+        let sent = Sent::new(upload.source.begin().await.map_err(Broken::Stream)?);
+        let answered = self.send_rest(upload, &sent).await;
         let repository = upload.repository;
         // The stream's own failure comes first: the request's is only its consequence.
         let failure = match (sent.end(), answered) {
-            (Outcome::Finished(sha256), Ok(session)) => {
-                let size = upload.source.size();
-                let made = self.commit(repository, &session, sha256, size).await;
+            (Outcome::Finished(sha256), Ok(())) => {
+                let made = self.commit(repository, &upload.session, sha256, size).await;
                 return made.map(|()| sha256).map_err(Broken::Commit);
             }
             (Outcome::Failed(error), _) => return Err(Broken::Stream(error)),
-            (Outcome::Unfinished, Ok(_)) => {
-                let text = format!(
-                    "cannot push a stream to {repository}: the registry answered before it had all bytes"
-                );
-                Error::new(ErrorKind::Unavailable, text).into()
-            }
+            (Outcome::Unfinished, Ok(())) => upload.answered_early().into(),
             (_, Err(failure)) => failure,
         };
-        if upload
-            .headway
-            .is_made(upload.at + sent.bytes(), self.http.patience.min_rate)
-        {
+        let min_rate = self.http.patience.min_rate;
+        if upload.headway.is_made(from + sent.bytes(), min_rate) {
             attempts.restart();
         }
         Err(Broken::Sending(failure))
+    }
+
+    /// Sends it in one request, or in as many as it takes where their length is limited.
+    async fn send_rest(&self, upload: &mut Upload<'_>, sent: &Arc<Sent>) -> Result<(), Failure> {
+        let size = upload.source.size();
+        let progress = self.http.progress(None);
+        sent.skip(upload.at, &progress).await;
+        if upload.at == size && size > 0 {
+            sent.skip_all(&progress).await;
+            return Ok(());
+        }
+        let Some(chunk) = self.http.chunk else {
+            let stream = sent.rest(&progress);
+            return self
+                .patch(upload, size - upload.at, stream, &progress)
+                .await;
+        };
+        while upload.at < size {
+            let (before, bytes) = (sent.bytes(), chunk.min(size - upload.at));
+            let progress = self.http.progress(None);
+            let stream = sent.part(bytes, &progress);
+            self.patch(upload, bytes, stream, &progress).await?;
+            if sent.bytes() - before < bytes {
+                return Err(upload.answered_early().into());
+            }
+            upload.at += bytes;
+        }
+        sent.skip_all(&progress).await;
+        Ok(())
     }
 
     /// Goes on where the registry says that it is, or else begins anew.
@@ -185,42 +219,38 @@ impl Remote {
         }
     }
 
-    fn patch_request(&self, upload: &Upload<'_>) -> Request {
+    fn patch_request(&self, upload: &Upload<'_>, bytes: u64) -> Request {
         let doing = format!("push a stream to {}", upload.repository);
         let scope = scope(upload.repository, PUSH);
         let request = Request::new(Method::PATCH, upload.session.clone(), scope, doing)
             .header(CONTENT_TYPE, BINARY);
-        match upload.at {
-            0 => request,
-            at => {
-                let last = upload.source.size().saturating_sub(1);
-                request.header(CONTENT_RANGE, &format!("{at}-{last}"))
-            }
+        if upload.at == 0 && self.http.chunk.is_none() {
+            return request;
         }
+        let last = (upload.at + bytes).saturating_sub(1);
+        request.header(CONTENT_RANGE, &format!("{}-{last}", upload.at))
     }
 
+    /// Sends the next `bytes`, and learns where the upload goes on.
     async fn patch(
         &self,
-        request: &Request,
+        upload: &mut Upload<'_>,
+        bytes: u64,
         stream: Stream,
         progress: &Progress,
-    ) -> Result<Url, Failure> {
-        let authorization = self.http.authorization(&request.scope).await?;
-        let body = Some(reqwest::Body::wrap(stream));
-        let answer = self
-            .http
-            .dispatch(
-                request,
-                &request.url,
-                authorization.as_ref(),
-                body,
-                progress,
-            )
-            .await?;
-        let mut answer = answer.check().await?;
+    ) -> Result<(), Failure> {
+        let request = self.patch_request(upload, bytes);
+        let body = reqwest::Body::wrap(stream);
+        let answered = self.http.send_once(&request, body, progress).await;
+        upload.headway.waited += progress.waited();
+        let mut answer = answered?;
         answer.collect(SMALL).await?;
         match answer.status().as_u16() {
-            200..=204 => Ok(self.session(&answer)?),
+            200..=204 if answer.header(&LOCATION).is_none() => Ok(()),
+            200..=204 => {
+                upload.session = self.session(&answer)?;
+                Ok(())
+            }
             _ => Err(answer.refused().into()),
         }
     }
@@ -291,12 +321,6 @@ impl Remote {
             tracing::debug!(error = %failure.error, "an upload is left for the registry to purge");
         }
     }
-}
-
-/// Whether a registry refuses to go on where it said that it was: 400, 404, 416, or a digest of its own.
-fn contradicts(error: &Error) -> bool {
-    use ErrorKind::{Damaged, NotFound, Unsupported};
-    matches!(error.kind(), Damaged | NotFound | Unsupported)
 }
 
 fn sending(error: Error) -> Broken {

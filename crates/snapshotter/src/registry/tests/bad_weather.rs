@@ -31,7 +31,7 @@ async fn statuses_have_their_kinds_and_the_registrys_own_words() {
         (401, ErrorKind::PermissionDenied),
         (403, ErrorKind::PermissionDenied),
         (405, ErrorKind::Unsupported),
-        (413, ErrorKind::NoSpace),
+        (413, ErrorKind::Unsupported),
         (418, ErrorKind::Unsupported),
         (429, ErrorKind::Unavailable),
         (500, ErrorKind::Unavailable),
@@ -212,10 +212,7 @@ async fn another_artifacts_manifest_comes_as_it_is_and_is_no_snapshot() {
 async fn lists_that_go_on_elsewhere_or_nowhere_are_not_followed() {
     let elsewhere = Weather::new(|_, _| Reply::ok(r#"{"tags":["stolen"]}"#));
     let links = [
-        format!(
-            "<{}/v2/ns/vm/one/tags/list?n=1>; rel=\"next\"",
-            elsewhere.url()
-        ),
+        format!("<{}/tags?n=1>; rel=\"next\"", elsewhere.url()),
         "</v2/other/tags/list?n=1>; rel=\"next\"".to_owned(),
         "<file:///etc/passwd>; rel=\"next\"".to_owned(),
     ];
@@ -227,7 +224,7 @@ async fn lists_that_go_on_elsewhere_or_nowhere_are_not_followed() {
         assert!(
             error
                 .to_string()
-                .contains("the list goes on where it cannot"),
+                .contains("its link to the next page cannot be followed"),
             "{error}"
         );
         assert_eq!(weather.asked().len(), 1);
@@ -279,8 +276,8 @@ async fn a_registry_that_does_not_list_says_so() {
 #[tokio::test]
 async fn an_upload_that_broke_off_after_it_was_stored_is_found() {
     let weather = Weather::new(|asked, number| match (asked.method.as_str(), number) {
-        ("HEAD", 0) => Reply::status(404),
-        ("HEAD", _) => Reply::status(200).with("Content-Length", "2"),
+        ("GET", 0) => Reply::status(404),
+        ("GET", _) => Reply::ok(EMPTY_BYTES),
         ("POST", _) => Reply::status(202).with("Location", "/v2/ns/vm/one/blobs/uploads/1?state=s"),
         // The registry has it, but its answer is lost.
         _ => Reply::HangUp,
@@ -292,7 +289,7 @@ async fn an_upload_that_broke_off_after_it_was_stored_is_found() {
         .unwrap();
     let asked = weather.asked();
     let methods: Vec<_> = asked.iter().map(|asked| asked.method.as_str()).collect();
-    assert_eq!(methods, ["HEAD", "POST", "PUT", "HEAD"]);
+    assert_eq!(methods, ["GET", "POST", "PUT", "GET"]);
     assert_eq!(asked[2].body, EMPTY_BYTES);
     assert!(
         asked[2].target.contains("state=s&digest=sha256"),
@@ -302,29 +299,14 @@ async fn an_upload_that_broke_off_after_it_was_stored_is_found() {
 }
 
 #[tokio::test]
-async fn bytes_go_to_no_other_host() {
-    let elsewhere = Weather::new(|_, _| Reply::status(201));
-    let there = format!("{}/upload", elsewhere.url());
-    let weather = Weather::new(move |asked, _| match asked.method.as_str() {
-        "HEAD" => Reply::status(404),
-        _ => Reply::status(202).with("Location", there.clone()),
-    });
-    let bytes = Bytes::from_static(EMPTY_BYTES);
-    let error = under(&weather)
-        .push_blob(&repository(), Sha256::of(EMPTY_BYTES), bytes)
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(
-        error.to_string().contains("at no place of its own"),
-        "{error}"
-    );
-    assert_eq!(elsewhere.asked(), []);
-}
-
-#[tokio::test]
 async fn a_blob_of_another_length_is_damage_that_a_push_reports() {
-    let weather = Weather::new(|_, _| Reply::status(200).with("Content-Length", "3"));
+    let weather = Weather::new(|asked, _| match asked.header("range") {
+        None => Reply::ok("{}x"),
+        Some(range) => {
+            assert_eq!(range, "bytes=1-1");
+            Reply::Full(206, Vec::new(), b"}".to_vec()).with("Content-Range", "bytes 1-1/3")
+        }
+    });
     let bytes = Bytes::from_static(EMPTY_BYTES);
     let error = under(&weather)
         .push_blob(&repository(), Sha256::of(EMPTY_BYTES), bytes)
@@ -337,6 +319,100 @@ async fn a_blob_of_another_length_is_damage_that_a_push_reports() {
     );
 }
 
+/// A link without brackets was no link, and the first page passed for all; one that a proxy had made its own was refused.
+#[tokio::test]
+async fn lists_are_read_to_their_end_however_the_next_page_is_named() {
+    let elsewhere = Weather::new(|_, _| Reply::ok(r#"{"tags":["stolen"]}"#));
+    let path = "/v2/ns/vm/one/tags/list?n=1000&last=v1";
+    for link in [
+        format!("{path}; rel=\"next\""),
+        format!("<{path}>"),
+        format!("<{}{path}>; rel=\"next\"", elsewhere.url()),
+        format!("</prefix{path}>; rel=next"),
+    ] {
+        let weather = Weather::new(move |asked, _| match asked.target.contains("last=v1") {
+            false => Reply::ok(r#"{"tags":["v1"]}"#).with("Link", link.clone()),
+            true => Reply::ok(r#"{"tags":["v2"]}"#),
+        });
+        let tags = under(&weather).tags(&repository()).await.unwrap();
+        assert_eq!(tags, ["v1", "v2"].map(|tag| Tag::new(tag).unwrap()));
+    }
+    assert_eq!(elsewhere.asked(), []);
+}
+
+/// A page that is gone when it is asked for was the end of the list.
+#[tokio::test]
+async fn a_list_whose_next_page_is_not_there_is_no_list() {
+    let weather = Weather::new(|_, number| match number {
+        0 => Reply::ok(r#"{"tags":["v1"]}"#).with("Link", "<?last=v1>; rel=next"),
+        _ => Reply::status(404),
+    });
+    let error = under(&weather).tags(&repository()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+/// What is full, and how full, is at the end of a long message; and whoever is told so may well write.
+#[tokio::test]
+async fn a_quota_that_is_full_is_said_as_the_registry_says_it() {
+    let long = "x".repeat(200);
+    let message = format!("adding {long} would exceed the project's quota: 97.9 of 98 GiB");
+    let body = format!(r#"{{"errors":[{{"code":"DENIED","message":"{message}"}}]}}"#);
+    let weather = Weather::new(move |_, _| Reply::Full(403, Vec::new(), body.clone().into()));
+    let bytes = Bytes::from_static(b"{}");
+    let registry = under(&weather);
+    let pushed = registry.push_manifest(&repository(), &v1(), bytes);
+    let error = pushed.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert!(error.to_string().ends_with(&message), "{error}");
+}
+
+/// "Cannot connect", of a server that speaks http and was asked for https.
+#[tokio::test]
+async fn a_server_without_tls_that_is_asked_for_it_is_named_at_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for mut client in listener.incoming().flatten() {
+            let _ = client.read(&mut [0; 512]);
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let registry = opened(&Registry::new(address.to_string(), "ns"));
+    let error = registry.manifest(&repository(), &v1()).await.unwrap_err();
+    assert!(
+        error.to_string().ends_with("it does not speak TLS"),
+        "{error:?}"
+    );
+    assert!(error.hint().unwrap().contains("http://"));
+}
+
+/// What the proxy refused, the registry was said to have answered, or nobody.
+#[tokio::test]
+async fn a_proxy_that_refuses_is_named() {
+    for status in [407, 403] {
+        let proxy = Weather::new(move |_, _| Reply::status(status));
+        let through = |endpoint: &str| {
+            let config = Registry::new(endpoint, "ns").retries(0);
+            opened(&config.proxy(format!("http://me:hunter2@{}", proxy.address())))
+        };
+        let https = through("https://registry.invalid");
+        let error = https.manifest(&repository(), &v1()).await.unwrap_err();
+        let text = format!("cannot connect through the proxy {}", proxy.address());
+        assert!(error.to_string().ends_with(&text), "{error}");
+        assert!(error.hint().unwrap().contains("registry.proxy"));
+        assert!(!everything_said(&error).contains("hunter2"));
+    }
+    let proxy = Weather::new(|_, _| Reply::status(407));
+    let config = Registry::new("http://registry.invalid", "ns");
+    let plain = opened(&config.proxy(format!("http://me:hunter2@{}", proxy.address())));
+    let error = plain.manifest(&repository(), &v1()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    let text = format!("the proxy {} answered 407", proxy.address());
+    assert!(error.to_string().contains(&text), "{error}");
+    assert!(!everything_said(&error).contains("hunter2"));
+}
+
 /// A registry, or whoever stands before it, answered a PUT with 2xx and had nothing: "published".
 /// An answer that does not name the digest is followed by a look, and what is not there is not pushed.
 #[tokio::test]
@@ -347,11 +423,12 @@ async fn a_blob_that_is_answered_with_201_and_is_not_there_is_unavailable() {
         Reply::status(202),
     ] {
         let weather = Weather::new(move |asked, _| match asked.method.as_str() {
-            "HEAD" => Reply::status(404),
+            "GET" => Reply::status(404),
             "POST" | "PATCH" => Reply::status(202).with("Location", "/v2/ns/up/1"),
             _ => reply.clone(),
         });
-        let registry = opened(&Registry::new(weather.url(), "ns").retries(1));
+        let config = Registry::new(weather.url(), "ns").retries(1);
+        let registry = opened(&config.timeout(Duration::from_millis(200)));
         let bytes = Bytes::from_static(EMPTY_BYTES);
         let pushed_whole = registry
             .push_blob(&repository(), Sha256::of(&bytes), bytes.clone())
@@ -362,25 +439,28 @@ async fn a_blob_that_is_answered_with_201_and_is_not_there_is_unavailable() {
         let streamed = streamed.unwrap_err();
         for error in [pushed_whole, streamed] {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-            let text = "the registry took it and does not have it";
-            assert!(error.to_string().ends_with(text), "{error}");
+            let text = "the registry took it and does not have it, 200ms later";
+            assert!(error.to_string().contains(text), "{error}");
         }
-        let methods: Vec<_> = weather
-            .asked()
-            .into_iter()
-            .map(|asked| asked.method)
-            .collect();
-        let once = ["HEAD", "POST", "PUT", "HEAD"];
-        assert_eq!(methods[..so_far], [once, once].concat());
-        // What was streamed is gone: it is looked for again, and not sent again.
-        assert_eq!(methods[so_far..], ["POST", "PATCH", "PUT", "HEAD", "HEAD"]);
+        // What was sent is looked for again and again, and not sent again.
+        let asked = weather.asked();
+        let mut methods: Vec<_> = asked.iter().map(|asked| &*asked.method).collect();
+        let streamed = methods.split_off(so_far);
+        for (methods, sending) in [
+            (methods, &["GET", "POST", "PUT", "GET"][..]),
+            (streamed, &["POST", "PATCH", "PUT", "GET"]),
+        ] {
+            let (sent, looked) = methods.split_at(sending.len());
+            assert_eq!(sent, sending);
+            assert!(!looked.is_empty() && looked.iter().all(|method| *method == "GET"));
+        }
     }
 }
 
 #[tokio::test]
 async fn a_blob_that_a_registry_took_for_another_is_damage() {
     let weather = Weather::new(|asked, _| match asked.method.as_str() {
-        "HEAD" => Reply::status(404),
+        "GET" => Reply::status(404),
         "POST" => Reply::status(202).with("Location", "/v2/ns/up/1"),
         _ => Reply::status(201).with("Docker-Content-Digest", Sha256::of(b"x").to_string()),
     });
@@ -473,7 +553,6 @@ async fn a_registry_that_trickles_is_unavailable() {
 async fn a_registry_that_takes_a_byte_now_and_then_is_unavailable() {
     use testkit::proxy::{self, Act};
     let weather = proxy::Weather::alone(|asked| match asked.method.as_str() {
-        "HEAD" => Act::Answer("404 Not Found", "", Vec::new()),
         "POST" => Act::Answer("202 Accepted", "Location: /v2/ns/up/1\r\n", Vec::new()),
         "DELETE" => Act::Answer("204 No Content", "", Vec::new()),
         "GET" => Act::Answer("404 Not Found", "", Vec::new()),

@@ -1,5 +1,9 @@
 //! Logging in: Basic, Bearer, refresh tokens, Docker's configuration; and whom credentials are not shown to.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use testkit::child::{self, Child, State};
@@ -127,6 +131,68 @@ async fn an_expired_token_is_not_used_again() {
         None,
         "nobody has no password"
     );
+}
+
+/// Empty beside an `access_token`, the token was believed; and what is no whole number of seconds made it no token.
+#[tokio::test]
+async fn tokens_of_odd_servers_serve() {
+    for body in [
+        r#"{"token":"","access_token":"good"}"#,
+        r#"{"token":"good","expires_in":0}"#,
+        r#"{"token":"good","expires_in":-1}"#,
+        r#"{"token":"good","expires_in":299.5}"#,
+        r#"{"token":"good","expires_in":"300"}"#,
+        r#"{"token":"good","expires_in":"soon"}"#,
+    ] {
+        let server = issuing(body);
+        let weather = guarded(server.url(), "good");
+        let registry = opened(&Registry::new(weather.url(), "ns"));
+        for _ in 0..2 {
+            registry.manifest(&repository(), &v1()).await.unwrap();
+        }
+    }
+}
+
+/// A token that expires between the chunks of an upload, or sooner than it says, ended it: a body has no second try.
+#[tokio::test]
+async fn a_token_that_expires_while_a_stream_goes_up_is_got_anew() {
+    let issued = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&issued);
+    let server = Weather::new(move |_, _| {
+        let nth = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        Reply::ok(format!(r#"{{"token":"t{nth}","expires_in":3600}}"#))
+    });
+    let challenge = format!("Bearer realm=\"{}\"", server.url());
+    // Each token is good for two requests, whatever it says.
+    let (uses, taken) = (Mutex::new(HashMap::new()), AtomicUsize::new(0));
+    let weather = Weather::new(move |asked, _| {
+        let token = asked.header("authorization").unwrap_or_default().to_owned();
+        let mut uses = uses.lock().unwrap();
+        let used = uses.entry(token.clone()).or_insert(0);
+        *used += 1;
+        if token.is_empty() || *used > 2 {
+            return Reply::status(401).with("WWW-Authenticate", challenge.clone());
+        }
+        match asked.method.as_str() {
+            "PUT" => created(asked),
+            method => {
+                let more = if method == "PATCH" {
+                    asked.body.len()
+                } else {
+                    0
+                };
+                let last = taken.fetch_add(more, Ordering::SeqCst) + more;
+                Reply::status(202)
+                    .with("Location", "/v2/ns/up/1")
+                    .with("Range", format!("0-{}", last.saturating_sub(1)))
+            }
+        }
+    });
+    let config = Registry::new(weather.url(), "ns").chunk_bytes(64 << 10);
+    let bytes = some_bytes(11, 150_000);
+    let stored = pushed(&*opened(&config), &repository(), &bytes, End::Well).await;
+    assert_eq!(stored.unwrap(), Sha256::of(&bytes));
+    assert!(issued.load(Ordering::SeqCst) > 1);
 }
 
 #[tokio::test]

@@ -84,8 +84,8 @@ async fn what_was_pushed_comes_back_by_tag_and_by_digest(place: &Place) {
     }
     let (sha256, size) = (Sha256::of(&document), document.len() as u64);
     assert_eq!(
-        registry.has_blob(&repository, sha256).await.unwrap(),
-        Some(size)
+        registry.has_blob(&repository, sha256, size).await.unwrap(),
+        Presence::Size(size)
     );
     assert_eq!(
         registry.blob(&repository, sha256, size).await.unwrap(),
@@ -107,7 +107,8 @@ async fn what_is_not_there_is_nothing(place: &Place) {
         for which in [TagOrDigest::tag("v2").unwrap(), TagOrDigest::Digest(absent)] {
             assert_eq!(registry.manifest(&repository, &which).await.unwrap(), None);
         }
-        assert_eq!(registry.has_blob(&repository, absent).await.unwrap(), None);
+        let found = registry.has_blob(&repository, absent, 6).await;
+        assert_eq!(found.unwrap(), Presence::Absent);
         let error = registry.blob(&repository, absent, 6).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         let (result, bytes) = pulled(&**registry, &repository, absent, 6, None).await;
@@ -228,7 +229,8 @@ async fn a_blob_is_not_stored_under_anothers_digest(place: &Place) {
             .kind(),
         ErrorKind::InvalidInput
     );
-    assert_eq!(registry.has_blob(&repository, other).await.unwrap(), None);
+    let found = registry.has_blob(&repository, other, 5).await;
+    assert_eq!(found.unwrap(), Presence::Absent);
 }
 
 async fn all_tags_are_listed_in_order(place: &Place) {
@@ -286,8 +288,8 @@ async fn a_stream_comes_back_as_it_went(place: &Place) {
         let (sha256, size) = (sha256.unwrap(), length as u64);
         assert_eq!(sha256, Sha256::of(&bytes));
         assert_eq!(
-            registry.has_blob(&repository, sha256).await.unwrap(),
-            Some(size)
+            registry.has_blob(&repository, sha256, size).await.unwrap(),
+            Presence::Size(size)
         );
         let (result, back) = pulled(registry, &repository, sha256, size, None).await;
         result.unwrap();
@@ -312,8 +314,10 @@ async fn a_stream_without_its_end_stores_nothing(place: &Place) {
     let error = failed.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
     assert_eq!(error.to_string(), "the blob is damaged");
-    let found = registry.has_blob(&repository, Sha256::of(&bytes)).await;
-    assert_eq!(found.unwrap(), None);
+    let found = registry
+        .has_blob(&repository, Sha256::of(&bytes), 500_000)
+        .await;
+    assert_eq!(found.unwrap(), Presence::Absent);
 }
 
 async fn any_range_can_be_pulled(place: &Place) {

@@ -83,7 +83,14 @@ impl Copying<'_> {
         };
         let read = |give: &mut dyn FnMut(Bytes) -> Result<()>| self.relay(object, &tail, give);
         let rate = &self.to.rates.upload;
-        let published = offer(&self.transport, object, existing, rate, &wanted, &read)?;
+        let published = offer(
+            &self.transport,
+            object,
+            (existing, false),
+            rate,
+            &wanted,
+            &read,
+        )?;
         if published.sent {
             self.count(size);
         }

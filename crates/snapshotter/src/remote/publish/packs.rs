@@ -84,9 +84,8 @@ impl Publishing<'_> {
         let digest = Sha256::of(&manifest);
         let has_layers = matches!(self.remote.content, Place::Registry) && !layers.is_empty();
         let text = Text::kept(self.store, id)?;
-        let is_new = before != Some(digest);
         self.announcing()
-            .send(&manifest, &text, has_layers, is_new)?;
+            .send(&manifest, &text, has_layers, before)?;
         self.record(&manifest, &text)?;
         self.store
             .move_page_list(&self.snapshot.manifest_digest, &digest);
@@ -215,21 +214,20 @@ impl Publishing<'_> {
         }
         let sample = packs.iter().rev().find(|pack| seen.contains(&pack.row.key));
         if let Some(sample) = sample
-            && !self.is_there(transport, sample)?
+            && self.presence(transport, sample)? != Presence::Size(sample.row.length)
         {
             seen.clear();
         }
         Ok(seen)
     }
 
-    fn is_there(&self, transport: &Arc<dyn ContentTransport>, pack: &Named) -> Result<bool> {
-        let object = pack.object();
-        let found = wait(&|| self.activity.check(), transport.size(object))?;
-        let is_there = found == Presence::Size(pack.row.length);
+    fn presence(&self, transport: &Arc<dyn ContentTransport>, pack: &Named) -> Result<Presence> {
+        let found = self.look(transport, pack.object())?;
         if found != Presence::Unknown {
+            let is_there = found == Presence::Size(pack.row.length);
             self.saw_pack(pack.row.key, is_there);
         }
-        Ok(is_there)
+        Ok(found)
     }
 
     /// Sends a pack unless it is there; says what the registry calls it.
@@ -240,7 +238,11 @@ impl Publishing<'_> {
         looks: bool,
     ) -> Result<Option<Sha256>> {
         self.activity.check()?;
-        if looks && !self.force && self.is_there(transport, pack)? {
+        let mut found = Presence::Unknown;
+        if looks && !self.force {
+            found = self.presence(transport, pack)?;
+        }
+        if found == Presence::Size(pack.row.length) {
             self.activity.tell(|| Event::Progressed {
                 bytes: pack.row.length,
             });
@@ -265,7 +267,9 @@ impl Publishing<'_> {
         } else {
             Existing::Keep
         };
-        let published = self.send_file(transport, pack, existing, (opened.file, path))?;
+        // Nobody looks twice.
+        let how = (existing, found == Presence::Absent);
+        let published = self.send_file(transport, pack, how, (opened.file, path))?;
         self.activity.tell(|| Event::Progressed {
             bytes: pack.row.length,
         });
@@ -280,14 +284,14 @@ impl Publishing<'_> {
         &self,
         transport: &Arc<dyn ContentTransport>,
         pack: &Named,
-        existing: Existing,
+        how: (Existing, bool),
         (file, path): (File, PathBuf),
     ) -> Result<Published> {
         let wanted = || self.activity.check();
         #[cfg(feature = "dragonfly")]
         if transport.deliveries().is_some() {
             let source = Source::file(file, path, 0..pack.row.length);
-            return wait(&wanted, transport.publish(pack.object(), existing, source));
+            return wait(&wanted, transport.publish(pack.object(), how.0, source));
         }
         let read = |give: &mut dyn FnMut(Bytes) -> Result<()>| {
             let mut at = 0;
@@ -301,7 +305,7 @@ impl Publishing<'_> {
             Ok(())
         };
         let rate = &self.remote.rates.upload;
-        offer(transport, pack.object(), existing, rate, &wanted, &read)
+        offer(transport, pack.object(), how, rate, &wanted, &read)
     }
 }
 

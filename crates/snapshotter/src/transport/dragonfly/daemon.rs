@@ -3,7 +3,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub(crate) struct Daemon {
 /// Where files for the daemon are made.
 struct Home {
     root: PathBuf,
+    /// The same as others are told of it.
+    shown: PathBuf,
     staging: PathBuf,
     dir: OnceLock<Arc<Dir>>,
 }
@@ -120,9 +123,12 @@ impl Daemon {
     pub(crate) fn settle_in(&self, root: &Path, staging: &Path) -> Result<()> {
         let absolute =
             |path: &Path| std::path::absolute(path).map_err(|error| Error::io("find", path, error));
+        let root = absolute(root)?;
+        let shown = clean(&root).map_err(|error| Error::io("find", &root, error))?;
         // Of two who say it, the first is right: there is one handle.
         let _ = self.home.set(Home {
-            root: absolute(root)?,
+            root,
+            shown,
             staging: absolute(staging)?.join("dragonfly"),
             dir: OnceLock::new(),
         });
@@ -151,14 +157,12 @@ impl Daemon {
     pub(super) fn there(&self, path: &Path) -> Result<String> {
         let home = self.home()?;
         let path = std::path::absolute(path).map_err(|error| Error::io("find", path, error))?;
-        let there = match (&self.config.storage_dir, path.strip_prefix(&home.root)) {
-            (Some(dir), Ok(rest)) => dir.join(rest),
-            (None, Ok(_)) => path.clone(),
-            (_, Err(_)) => {
-                let text = format!("{} is not below the root", path.display());
-                return Err(Error::new(ErrorKind::Internal, text).with_path(path));
-            }
+        let Ok(rest) = path.strip_prefix(&home.root) else {
+            let text = format!("{} is not below the root", path.display());
+            return Err(Error::new(ErrorKind::Internal, text).with_path(path));
         };
+        let dir = self.config.storage_dir.as_ref().unwrap_or(&home.shown);
+        let there = dir.join(rest);
         there.into_os_string().into_string().map_err(|_| {
             Error::invalid(format!(
                 "root_dir {} must be UTF-8 to be named to dragonfly",
@@ -347,6 +351,17 @@ pub(super) struct UnderWay(Arc<Daemon>);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.send_modify(|count| *count -= 1);
+    }
+}
+
+/// An absolute path without `..`, which the system resolves: after a symlink it is not the directory that the link is in.
+fn clean(path: &Path) -> io::Result<PathBuf> {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return Ok(path.to_owned());
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => path.canonicalize(),
     }
 }
 

@@ -74,13 +74,25 @@ impl WithFallback {
     }
 
     async fn send(&self, object: Object, existing: Existing, source: Source) -> Result<Published> {
-        if let Presence::Size(found) = self.bucket.size(object).await? {
-            return match existing {
-                Existing::Keep => kept(object, &self.place(), found, source.size()),
-                // The daemon never replaces an object.
-                Existing::Replace => self.bucket.publish(object, existing, source).await,
-            };
+        match self.bucket.size(object).await {
+            Ok(Presence::Size(found)) if existing == Existing::Keep => {
+                return kept(object, &self.place(), found, source.size());
+            }
+            // The daemon never replaces an object.
+            Ok(Presence::Size(_)) => return self.bucket.publish(object, existing, source).await,
+            Ok(Presence::Absent | Presence::Unknown) => {}
+            Err(error) => tracing::debug!(%error, "the daemon is to look into the bucket"),
         }
+        self.send_unseen(object, existing, source).await
+    }
+
+    /// The daemon looks into the bucket by itself.
+    async fn send_unseen(
+        &self,
+        object: Object,
+        existing: Existing,
+        source: Source,
+    ) -> Result<Published> {
         let staged = match self.through.stage(&source).await {
             Ok(staged) => staged,
             Err(failure) => {
@@ -105,9 +117,14 @@ impl WithFallback {
     }
 
     async fn found(&self, object: Object, size: u64) -> Result<Published> {
-        match self.bucket.size(object).await? {
-            Presence::Size(found) => kept(object, &self.place(), found, size),
-            Presence::Absent | Presence::Unknown => Ok(Published::unnamed(false)),
+        match self.bucket.size(object).await {
+            Ok(Presence::Size(found)) => kept(object, &self.place(), found, size),
+            Ok(Presence::Absent | Presence::Unknown) => Ok(Published::unnamed(false)),
+            Err(error) => {
+                // The daemon has looked there.
+                tracing::debug!(%error, "the bucket is not asked again");
+                Ok(Published::unnamed(false))
+            }
         }
     }
 
@@ -178,6 +195,10 @@ impl ContentTransport for WithFallback {
 
     fn publish(&self, object: Object, existing: Existing, source: Source) -> Call<'_, Published> {
         Box::pin(self.send(object, existing, source))
+    }
+
+    fn publish_unseen(&self, object: Object, source: Source) -> Call<'_, Published> {
+        Box::pin(self.send_unseen(object, Existing::Keep, source))
     }
 
     fn fetch(&self, object: Object, ranges: Ranges, sink: Sink) -> Call<'_, u64> {

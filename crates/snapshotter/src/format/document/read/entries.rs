@@ -104,11 +104,10 @@ impl IntoEntry<FileEntry> for ReadFile<'_> {
     }
 
     fn into_entry(self) -> Result<FileEntry, DocumentError> {
-        let path = read_path(
-            &self.relative_path,
-            self.relative_path_bytes.as_deref(),
-            "relativePathBytes",
-        )?;
+        let encoded = self.relative_path_bytes.as_deref();
+        let path = read_bytes(&self.relative_path, encoded, "relativePathBytes")?;
+        // The Go library lists files as they were asked for, and joins that to a directory.
+        let path = RelPath::cleaned(path)?;
         let content = read_content(&path, &self.digest, self.checksum.as_deref())?;
         let target = (
             self.hardlink_of.as_deref(),

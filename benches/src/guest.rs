@@ -66,7 +66,7 @@ impl Guest {
             }
             self.memory.write_all_at(&run, self.place(first))?;
             // A third is what was read from the disk.
-            if first / RUN % 3 == 0 {
+            if (first / RUN).is_multiple_of(3) {
                 self.disk.write_all_at(&run, first * PAGE as u64 * 5)?;
             }
         }
@@ -120,7 +120,7 @@ impl Guest {
         for (index, number) in pages.iter().enumerate() {
             self.kind().fill(&mut self.random, &mut page);
             self.memory.write_all_at(&page, self.place(*number))?;
-            if index % 3 == 0 {
+            if index.is_multiple_of(3) {
                 self.disk.write_all_at(&page, number * PAGE as u64 * 5)?;
             }
         }

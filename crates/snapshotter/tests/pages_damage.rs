@@ -562,7 +562,10 @@ fn entries(place: &Place) -> Vec<PathBuf> {
 }
 
 /// Ways to damage a cache entry, of which its inode tells, and of which only whoever reads it can know.
-fn of_entry() -> Vec<(&'static str, Seen, fn(&[PathBuf]))> {
+/// What is done to the files of the cache.
+type ToEntries = fn(&[PathBuf]);
+
+fn of_entry() -> Vec<(&'static str, Seen, ToEntries)> {
     vec![
         ("removed", Seen::Everybody, |all| {
             fs::remove_file(&all[0]).unwrap()

@@ -4,6 +4,11 @@
 //!
 //! What writes them is this file's own and takes whatever it is given.
 
+#![expect(
+    clippy::type_complexity,
+    reason = "tables of cases, each with what is done to it"
+)]
+
 mod support_a;
 
 use std::fs;

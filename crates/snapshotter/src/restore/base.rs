@@ -276,11 +276,8 @@ fn difference(there: &[Run], wanted: &[Run]) -> Difference {
         there.iter().copied().peekable(),
         wanted.iter().copied().peekable(),
     );
-    loop {
-        // What is left of both begins at different places, or at one.
-        let (Some(was), Some(is)) = (old.peek_mut(), new.peek_mut()) else {
-            break;
-        };
+    // What is left of both begins at different places, or at one.
+    while let (Some(was), Some(is)) = (old.peek_mut(), new.peek_mut()) {
         if was.at < is.at {
             let hole = was.take(is.at - was.at);
             found.hole(&hole);

@@ -296,12 +296,11 @@ fn decode(
     })
 }
 
+/// Who looks at the stored bytes of a frame.
+type Look<'t> = &'t mut dyn FnMut(&Frame, &[u8]) -> std::result::Result<(), PackError>;
+
 /// The same with the bytes that are stored, whatever they are.
-fn stored(
-    file: &File,
-    frames: &[Frame],
-    take: &mut dyn FnMut(&Frame, &[u8]) -> std::result::Result<(), PackError>,
-) -> std::result::Result<(), PackError> {
+fn stored(file: &File, frames: &[Frame], take: Look<'_>) -> std::result::Result<(), PackError> {
     let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
         return Ok(());
     };

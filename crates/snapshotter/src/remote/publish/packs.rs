@@ -20,6 +20,7 @@ use crate::registry::Layers;
 use crate::remote::Place;
 use crate::remote::contents::layers_of_packs;
 use crate::remote::packs::cannot_describe;
+#[cfg(feature = "dragonfly")]
 use crate::remote::runtime::wait;
 use crate::remote::send::offer;
 use crate::remote::text::Text;

@@ -628,3 +628,75 @@ async fn a_chain_is_copied_from_one_place_to_another_and_what_is_wrong_is_not() 
         }
     }
 }
+
+// It looks at no media type: a list of files that were JSON would be restored as one without files.
+#[tokio::test]
+async fn the_go_library_finds_no_json_in_a_list_of_files_of_format_v2() {
+    let between = Between::directories();
+    let here = Place::new();
+    let machine = Machine::new(&here);
+    let store = between.node(&here).await;
+    take(&store, &machine, "v1").await;
+    let manifest = store.inspect(&vm("v1")).await.unwrap().manifest;
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let config = manifest["config"]["digest"].as_str().unwrap();
+    let blobs = between.place.path("layouts/snapshots/vm/blobs/sha256");
+    let document = fs::read(blobs.join(config.strip_prefix("sha256:").unwrap())).unwrap();
+    assert!(serde_json::from_slice::<serde_json::Value>(&document).is_err());
+    assert_eq!(document[..4], [0x28, 0xb5, 0x2f, 0xfd], "a zstd frame");
+}
+
+// A fork is published under another name: its packs are in the registry already, in the repository that it came from.
+#[tokio::test]
+async fn a_fork_into_another_repository_sends_its_own_pack_alone() {
+    let Some(between) = Between::registry_alone() else {
+        return;
+    };
+    let (here, there) = (Place::new(), Place::new());
+    let mut machine = Machine::new(&here);
+    let store = between.node(&here).await;
+    take(&store, &machine, "v1").await;
+    machine.works(&[4]);
+    let fork = SnapshotRequest::new("fork", "v1", &machine.dir).format(Format::V2);
+    let taken = store.snapshot(&fork).await.unwrap();
+    assert_eq!(taken.paged.unwrap().packs, 2);
+    let published = taken.publication.unwrap();
+    assert_eq!(published.sent_blobs, 1);
+    assert!(published.sent_bytes < 8192, "{published:?}");
+    let output = there.fresh();
+    let empty = between.node(&there).await;
+    let request = RestoreRequest::new(reference("fork:v1"), &output);
+    assert_eq!(empty.restore(&request).await.unwrap().fetched_blobs, 2);
+    assert_is(&machine, &output);
+}
+
+// One bucket, two tenants: what one has is not the other's, nor looked for there.
+#[tokio::test]
+async fn tenants_with_prefixes_share_nothing_in_a_bucket() {
+    let Some(between) = Between::registry_and_bucket() else {
+        return;
+    };
+    let here = Place::new();
+    let machine = Machine::new(&here);
+    for tenant in ["tenants/a", "tenants/b"] {
+        let (node, other) = (Place::new(), Place::new());
+        let config = |config: snapshotter::Config| {
+            let mut registry = between.registry.clone();
+            registry.namespace = tenant.to_owned();
+            let mut content = between.content.clone();
+            content.prefix = Some(tenant.to_owned());
+            config.registry(registry).content(content)
+        };
+        let store = node.open_with(config).await;
+        let taken = store.snapshot(&machine.request("v1")).await.unwrap();
+        assert_eq!(taken.publication.unwrap().sent_blobs, 1, "{tenant}");
+        let output = other.fresh();
+        restore(&other.open_with(config).await, "v1", &output).await;
+        assert_is(&machine, &output);
+    }
+    let keys = between.servers.1.as_ref().unwrap().keys();
+    assert_eq!(keys.len(), 2);
+    for tenant in ["tenants/a/packs/", "tenants/b/packs/"] {
+        assert!(keys.iter().any(|key| key.starts_with(tenant)), "{keys:?}");
+    }
+}

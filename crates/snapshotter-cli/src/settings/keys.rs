@@ -48,7 +48,7 @@ impl Key {
     /// The one without which `[content]` means nothing.
     pub const CONTENT: &Self = &KEYS[32];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[52];
+    pub const DRAGONFLY: &Self = &KEYS[53];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {

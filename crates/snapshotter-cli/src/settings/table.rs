@@ -267,6 +267,12 @@ pub const KEYS: &[Key] = &[
         "The S3 storage class of what is written; not GLACIER or DEEP_ARCHIVE, which cannot be read at once."
     ),
     key!(
+        "content.prefix",
+        Text,
+        content.prefix,
+        "What the names of all objects in the bucket begin with, \"tenants/a\" for one. The Go library knows none."
+    ),
+    key!(
         "content.credential_path",
         File,
         content.credential_path,

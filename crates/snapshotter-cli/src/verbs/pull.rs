@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use snapshotter::{PullReport, PullRequest, Reference, Snapshotter};
 
+use super::push::object;
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
@@ -84,6 +85,7 @@ struct One {
     reference: String,
     manifest_digest: String,
     replaced: Option<String>,
+    format: &'static str,
     files: u64,
     logical_bytes: u64,
     data_bytes: u64,
@@ -99,6 +101,7 @@ impl One {
             reference: report.reference.to_string(),
             manifest_digest: report.manifest_digest.to_string(),
             replaced: report.replaced.map(|digest| digest.to_string()),
+            format: report.format.as_str(),
             files: report.files,
             logical_bytes: report.logical_bytes,
             data_bytes: report.data_bytes,
@@ -126,7 +129,7 @@ impl Document for Pulled {
                 "  {}, {} of data, {} ({}) fetched, {} here already, in {duration}",
                 count(one.files, "file"),
                 bytes(one.data_bytes),
-                count(one.fetched_blobs, "blob"),
+                count(one.fetched_blobs, object(one.format)),
                 bytes(one.fetched_bytes),
                 one.reused_blobs
             )?;

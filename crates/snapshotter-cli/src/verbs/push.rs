@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
-use snapshotter::{Publication, PushReport, PushRequest, Reference, Snapshotter};
+use snapshotter::{Format, Publication, PushReport, PushRequest, Reference, Snapshotter};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
@@ -102,6 +102,8 @@ pub struct Published {
     place: String,
     /// SHA-256 of the manifest there.
     pub manifest_digest: String,
+    /// `v1` or `v2`.
+    pub format: &'static str,
     sent_blobs: u64,
     sent_bytes: u64,
 }
@@ -112,6 +114,7 @@ impl Published {
         Self {
             place: publication.place.clone(),
             manifest_digest: publication.manifest_digest.to_string(),
+            format: publication.format.as_str(),
             sent_blobs: publication.sent_blobs,
             sent_bytes: publication.sent_bytes,
         }
@@ -121,13 +124,22 @@ impl Published {
     pub fn shown(&self) -> String {
         let place = human::visible(&self.place);
         match self.sent_blobs {
-            0 => format!("{place}, where all blobs were already"),
+            0 => format!("{place}, where all {}s were already", object(self.format)),
             blobs => format!(
                 "{place}, {} ({}) sent",
-                count(blobs, "blob"),
+                count(blobs, object(self.format)),
                 bytes(self.sent_bytes)
             ),
         }
+    }
+}
+
+/// What contents are kept in.
+pub fn object(format: &str) -> &'static str {
+    if format == Format::V2.as_str() {
+        "pack"
+    } else {
+        "blob"
     }
 }
 
@@ -171,7 +183,7 @@ impl Document for Pushed {
             let published = one.published.shown();
             writeln!(page.out, "  published to {published}, in {duration}")?;
             if one.verified_blobs > 0 {
-                let blobs = count(one.verified_blobs, "blob");
+                let blobs = count(one.verified_blobs, object(one.published.format));
                 writeln!(page.out, "  {blobs} read back and right")?;
             }
         }

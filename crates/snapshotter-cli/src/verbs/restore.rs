@@ -7,6 +7,7 @@ use clap::ValueHint;
 use serde::Serialize;
 use snapshotter::{ErrorKind, RestorePlan, RestoreReport, RestoreRequest, Snapshotter};
 
+use super::push::object;
 use super::snapshot::{Entry, write_entries};
 use crate::answer::{Answer, Document};
 use crate::arguments::Link;
@@ -166,6 +167,7 @@ fn clobbers(failure: Failure) -> Failure {
 struct Restored {
     reference: String,
     manifest_digest: String,
+    format: &'static str,
     files: u64,
     directories: u64,
     symlinks: u64,
@@ -185,6 +187,7 @@ impl Restored {
         Self {
             reference: report.reference.to_string(),
             manifest_digest: report.manifest_digest.to_string(),
+            format: report.format.as_str(),
             files: report.files,
             directories: report.directories,
             symlinks: report.symlinks,
@@ -222,8 +225,12 @@ impl Document for Restored {
             writeln!(page.out, "  {}", self.placements.shown())?;
         }
         if self.fetched_blobs > 0 {
-            let (blobs, fetched) = (count(self.fetched_blobs, "blob"), bytes(self.fetched_bytes));
-            writeln!(page.out, "  {blobs} ({fetched}) fetched")?;
+            let packs = count(self.fetched_blobs, object(self.format));
+            writeln!(
+                page.out,
+                "  {packs} ({}) fetched",
+                bytes(self.fetched_bytes)
+            )?;
         }
         Ok(())
     }

@@ -85,6 +85,18 @@ pub(crate) trait MetadataRegistry: fmt::Debug + Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Gives a repository a blob that another one of this registry has, without its bytes. `false`: the registry does not do
+    /// that, or not for us, or the other has it not.
+    fn mount(
+        &self,
+        _repository: &Repository,
+        _from: &Repository,
+        _sha256: Sha256,
+        _size: u64,
+    ) -> Pending<bool> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
     /// Stores bytes that are in memory; they have to have this SHA-256.
     fn push_blob(&self, repository: &Repository, sha256: Sha256, bytes: Bytes) -> Pending<()>;
 

@@ -179,6 +179,7 @@ pub(crate) fn run(
         reference: name.with_digest(digest),
         publication: Publication {
             place: to.place_of(&repository),
+            format: resolved.said.format(),
             manifest_digest: digest,
             sent_blobs,
             sent_bytes: copying.sent_bytes.into_inner(),

@@ -118,6 +118,7 @@ impl Publishing<'_> {
     fn publication(&self, manifest_digest: Sha256) -> Publication {
         Publication {
             place: self.remote.place_of(&self.repository),
+            format: self.snapshot.format,
             manifest_digest,
             sent_blobs: self.sent_blobs.load(Ordering::Relaxed),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),

@@ -11,6 +11,7 @@ use crate::store::{Operation, now};
 use crate::transport::Content;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::format::Format;
 use crate::words::progress::{Warning, WarningKind};
 use crate::words::reference::Reference;
 
@@ -87,7 +88,9 @@ pub struct PullReport {
     pub logical_bytes: u64,
     /// Bytes of data in them, holes excluded, each inode once.
     pub data_bytes: u64,
-    /// Blobs that were fetched.
+    /// Of the snapshot.
+    pub format: Format,
+    /// Blobs that were fetched, or packs in format v2.
     pub fetched_blobs: u64,
     /// Their packed streams' lengths, in bytes.
     pub fetched_bytes: u64,
@@ -110,6 +113,7 @@ pub(crate) fn run(context: &fetch::Context<'_>, request: &PullRequest) -> Result
         reference: snapshot.reference.with_digest(snapshot.manifest_digest),
         manifest_digest: snapshot.manifest_digest,
         replaced,
+        format: snapshot.format,
         files: snapshot.totals.files,
         logical_bytes: snapshot.totals.logical_bytes,
         data_bytes: snapshot.totals.data_bytes,

@@ -122,6 +122,7 @@ pub(crate) fn run(
     Ok(RestoreReport {
         reference: snapshot.reference.with_digest(digest),
         manifest_digest: digest,
+        format: snapshot.format,
         files: restored.files,
         directories: restored.directories,
         symlinks: restored.symlinks,

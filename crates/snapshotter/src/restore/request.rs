@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::words::digest::Sha256;
+use crate::words::format::Format;
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
@@ -122,6 +123,8 @@ pub struct RestoreReport {
     pub reference: Reference,
     /// SHA-256 of the manifest.
     pub manifest_digest: Sha256,
+    /// Of the snapshot.
+    pub format: Format,
     /// Regular files restored, second names of one inode included.
     pub files: u64,
     /// Directories restored.

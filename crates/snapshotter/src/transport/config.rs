@@ -109,6 +109,9 @@ pub struct Content {
     /// S3: the storage class of what is written: `STANDARD_IA`. Not one that has to be asked to restore what it has.
     /// Default: as the server says.
     pub storage_class: Option<String>,
+    /// What the names of all objects in the bucket begin with: `tenants/a`. So keys that reach no others are enough. The Go library
+    /// knows none. Default: nothing.
+    pub prefix: Option<String>,
     /// Google: the file with the service account's key (JSON).
     pub credential_path: Option<PathBuf>,
     /// Where keys come from. Default: from here alone.
@@ -148,6 +151,7 @@ impl Content {
             server_side_encryption: None,
             kms_key_id: None,
             storage_class: None,
+            prefix: None,
             credential_path: None,
             credentials: Credentials::default(),
             root: PathBuf::new(),
@@ -174,7 +178,7 @@ impl Content {
     /// Where it is, in one spelling and without secrets: two that are the same place are known as one. `None` for the
     /// registry, which is a place of its own.
     pub(crate) fn address(&self) -> Option<String> {
-        let bucket = self.bucket.as_deref().unwrap_or_default();
+        let bucket = self.place_in_bucket();
         match (self.provider, self.endpoint()) {
             (ContentProvider::Registry, _) => None,
             (ContentProvider::Fs, _) => {
@@ -183,6 +187,15 @@ impl Content {
             }
             (provider, Some(endpoint)) => Some(format!("{provider}+{endpoint}/{bucket}")),
             (provider, None) => Some(format!("{provider}://{bucket}")),
+        }
+    }
+
+    /// The bucket, and the prefix in it.
+    pub(crate) fn place_in_bucket(&self) -> String {
+        let bucket = self.bucket.as_deref().unwrap_or_default();
+        match &self.prefix {
+            Some(prefix) => format!("{bucket}/{prefix}"),
+            None => bucket.to_owned(),
         }
     }
 
@@ -213,6 +226,7 @@ impl fmt::Debug for Content {
             .field("server_side_encryption", &self.server_side_encryption)
             .field("kms_key_id", &self.kms_key_id)
             .field("storage_class", &self.storage_class)
+            .field("prefix", &self.prefix)
             .field("credential_path", &self.credential_path)
             .field("credentials", &self.credentials)
             .field("root", &self.root)
@@ -306,6 +320,9 @@ mod tests {
                 },
                 "storage_class",
             ),
+            (|c| c.prefix = some("/a"), "prefix"),
+            (|c| c.prefix = some("a/../b"), "prefix"),
+            (|c| c.prefix = some("a b"), "prefix"),
             (|c| c.root = "/x".into(), "root"),
             (|c| c.timeout = Duration::ZERO, "timeout"),
             (|c| c.retries = 21, "retries"),

@@ -66,6 +66,7 @@ impl Content {
             "root",
             "is for provider fs alone",
         )?;
+        self.validate_prefix()?;
         self.validate_shared()?;
         if !self.lacks_address() {
             return self.validate_endpoint();
@@ -150,6 +151,20 @@ impl Content {
             !matches!(class, Some("GLACIER" | "DEEP_ARCHIVE")),
             "storage_class",
             "must be one whose objects can be read at once",
+        )
+    }
+
+    fn validate_prefix(&self) -> Result<()> {
+        let Some(prefix) = &self.prefix else {
+            return Ok(());
+        };
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let is_name =
+            |part: &str| part.bytes().any(|byte| byte != b'.') && part.bytes().all(is_plain);
+        require(
+            prefix.len() <= 256 && prefix.split('/').all(is_name),
+            "prefix",
+            "must be names of letters, digits, `.`, `_` and `-`, with `/` between them alone",
         )
     }
 

@@ -1,6 +1,7 @@
 //! What publishing did: part of reports.
 
 use super::digest::Sha256;
+use super::format::Format;
 
 /// Where a snapshot was published, and what that took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +12,10 @@ pub struct Publication {
     /// SHA-256 of the manifest there, the snapshot's identity. With contents in the registry it names them, so it is not
     /// known before.
     pub manifest_digest: Sha256,
-    /// Blobs that were not there before.
+    /// Of the snapshot.
+    pub format: Format,
+    /// Blobs, or packs in format v2, that were not there before.
     pub sent_blobs: u64,
-    /// Their packed streams' lengths, in bytes.
+    /// Their lengths as they are sent, in bytes.
     pub sent_bytes: u64,
 }

@@ -10,6 +10,7 @@ mod http;
 mod lag;
 mod lists;
 mod manifests;
+mod mount;
 mod presence;
 mod token;
 mod upload;
@@ -103,6 +104,17 @@ impl MetadataRegistry for Shared {
 
     fn has_blob(&self, repository: &Repository, sha256: Sha256, size: u64) -> Pending<Presence> {
         Box::pin(self.remote().find_blob(repository.clone(), sha256, size))
+    }
+
+    fn mount(
+        &self,
+        repository: &Repository,
+        from: &Repository,
+        sha256: Sha256,
+        size: u64,
+    ) -> Pending<bool> {
+        let (repository, from) = (repository.clone(), from.clone());
+        Box::pin(self.remote().mount_blob(repository, from, sha256, size))
     }
 
     fn push_blob(&self, repository: &Repository, sha256: Sha256, bytes: Bytes) -> Pending<()> {

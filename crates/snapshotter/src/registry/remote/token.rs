@@ -113,7 +113,9 @@ fn query(url: &mut Url, service: Option<&str>, scope: &str) {
     if let Some(service) = service {
         pairs.append_pair("service", service);
     }
-    pairs.append_pair("scope", scope);
+    for scope in scope.split(' ') {
+        pairs.append_pair("scope", scope);
+    }
 }
 
 async fn read(mut answer: Answer) -> Result<Issued, Failure> {

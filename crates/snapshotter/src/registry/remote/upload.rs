@@ -313,7 +313,7 @@ impl Remote {
     }
 
     /// Tells the registry to forget an upload: a courtesy, once, whatever comes of it.
-    async fn discard(&self, repository: &Repository, session: &Url) {
+    pub(super) async fn discard(&self, repository: &Repository, session: &Url) {
         let doing = format!("discard an upload to {repository}");
         let scope = scope(repository, PUSH);
         let request = Request::new(Method::DELETE, session.clone(), scope, doing);

@@ -16,11 +16,10 @@ use crate::format::artifact::paged::{AnyManifest, PackLayer, PagedManifest};
 use crate::format::document::paged::{AnyDocument, PackEntry, PagedDocument};
 use crate::format::pack::PackError;
 use crate::lock::lock;
-use crate::registry::Layers;
+use crate::registry::{Layers, Repository};
 use crate::remote::Place;
 use crate::remote::contents::layers_of_packs;
 use crate::remote::packs::cannot_describe;
-#[cfg(feature = "dragonfly")]
 use crate::remote::runtime::wait;
 use crate::remote::send::offer;
 use crate::remote::text::Text;
@@ -29,8 +28,8 @@ use crate::store::{now, pack_key, whole_pack};
 use crate::transport::Source;
 use crate::transport::{ContentTransport, Existing, Presence, Published};
 use crate::words::digest::{Checksum, Sha256};
-use crate::words::error::{At, Error, Result};
-use crate::words::object::Object;
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::object::{Object, ObjectName};
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
 use crate::words::total::total;
@@ -43,6 +42,13 @@ const BELIEVED: i64 = 12 * 3600 * 1_000_000_000;
 struct Named {
     entry: PackEntry,
     row: Pack,
+}
+
+/// What packs are as layers, and the repositories that are said to have them.
+#[derive(Default)]
+struct Known {
+    layers: Layers,
+    of: HashMap<ObjectName, Repository>,
 }
 
 impl Named {
@@ -121,14 +127,14 @@ impl Publishing<'_> {
     fn send_packs(&self, packs: &[Named]) -> Result<Vec<PackLayer>> {
         let known = match &self.remote.content {
             Place::Registry => self.known_packs(packs)?,
-            _ => Layers::new(),
+            _ => Known::default(),
         };
         let transport = match &self.remote.content {
             Place::Unknown => return Err(super::nowhere()),
             Place::Elsewhere(way) => Arc::clone(&way.transport),
-            Place::Registry => self.remote.layers(&self.repository, known.clone()),
+            Place::Registry => self.remote.layers(&self.repository, known.layers.clone()),
         };
-        let believed = self.believed(&transport, packs, &known)?;
+        let believed = self.believed(&transport, packs, &known.layers)?;
         let place = self.remote.address_of_contents(&self.repository);
         let id = self.snapshot.id;
         let ever = self.store.catalog.read(|txn| txn.objects_at(id, &place))?;
@@ -143,9 +149,15 @@ impl Publishing<'_> {
             } else {
                 // What this store never saw there is sent without a look, which sending it begins with.
                 let looks = ever.contains(&pack.row.key) || self.verify;
-                self.send_pack(&transport, pack, looks)?
+                match self.mount(&known, pack)? {
+                    Some(sha256) => Some(sha256),
+                    None => self.send_pack(&transport, pack, looks)?,
+                }
             };
-            let known = known.get(&pack.object().name).map(|layer| layer.sha256);
+            let known = known
+                .layers
+                .get(&pack.object().name)
+                .map(|layer| layer.sha256);
             lock(&layers).extend(sha256.or(known).map(|sha256| (index, sha256)));
             Ok(())
         })?;
@@ -162,9 +174,9 @@ impl Publishing<'_> {
 
     /// What packs are called as layers, as manifests say that are here: the snapshot's own, and those of others that name
     /// the same packs, the newest first.
-    fn known_packs(&self, packs: &[Named]) -> Result<Layers> {
+    fn known_packs(&self, packs: &[Named]) -> Result<Known> {
         let mut wanted: HashSet<_> = packs.iter().map(|pack| pack.object().name).collect();
-        let mut known = Layers::new();
+        let mut known = Known::default();
         let id = self.snapshot.id;
         let catalog = &self.store.catalog;
         let others = catalog.read(|txn| txn.snapshots_sharing_packs(id))?;
@@ -172,17 +184,45 @@ impl Publishing<'_> {
             if wanted.is_empty() {
                 break;
             }
-            let manifest = catalog.read(|txn| txn.manifest(other))?;
-            let Ok(manifest) = PagedManifest::parse(&manifest) else {
+            let (manifest, snapshot) =
+                catalog.read(|txn| Ok((txn.manifest(other)?, txn.snapshot(other)?)))?;
+            let (Ok(manifest), Some(snapshot)) = (PagedManifest::parse(&manifest), snapshot) else {
                 continue;
             };
+            let of = self.remote.repository(&snapshot.reference)?;
             for (name, layer) in layers_of_packs(&manifest) {
                 if wanted.remove(&name) {
-                    known.insert(name, layer);
+                    known.layers.insert(name, layer);
+                    known.of.insert(name, of.clone());
                 }
             }
         }
         Ok(known)
+    }
+
+    /// Has the registry take a pack over from another repository of its own, where one has it.
+    fn mount(&self, known: &Known, pack: &Named) -> Result<Option<Sha256>> {
+        let name = pack.object().name;
+        let (Some(layer), Some(of)) = (known.layers.get(&name), known.of.get(&name)) else {
+            return Ok(None);
+        };
+        if self.force || *of == self.repository {
+            return Ok(None);
+        }
+        let (sha256, size) = (layer.sha256, layer.size);
+        let call = self
+            .remote
+            .registry
+            .mount(&self.repository, of, sha256, size);
+        match wait(&|| self.activity.check(), call) {
+            Ok(true) => Ok(Some(sha256)),
+            Ok(false) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a pack is sent, because it was not mounted");
+                Ok(None)
+            }
+        }
     }
 
     /// The packs that need not be looked for. One of them is, and where it has gone nothing is believed.

@@ -23,7 +23,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(content: &Content) -> Result<Self> {
-        let bucket = content.bucket.as_deref().unwrap_or_default();
+        let bucket = content.place_in_bucket();
         let scheme = scheme(content.provider);
         Ok(Self {
             shown: format!("{}://{bucket}", content.provider),

@@ -70,6 +70,7 @@ fn service(content: &Content) -> opendal::Result<Operator> {
 fn s3(content: &Content) -> opendal::Result<Operator> {
     // Path-style, opendal's default: what Dragonfly does, and what works for every host and certificate.
     let mut builder = opendal::services::S3::default()
+        .root(prefix(content))
         .bucket(bucket(content))
         .region(content.region.as_deref().unwrap_or("us-east-1"))
         // Buckets with Object Lock take nothing without a checksum, and elsewhere it costs next to nothing.
@@ -99,6 +100,7 @@ fn s3(content: &Content) -> opendal::Result<Operator> {
 fn oss(content: &Content) -> opendal::Result<Operator> {
     let endpoint = endpoint(content).unwrap_or_default();
     let mut builder = opendal::services::Oss::default()
+        .root(prefix(content))
         .bucket(bucket(content))
         .endpoint(&endpoint);
     if !is_named_host(&endpoint) {
@@ -112,7 +114,9 @@ fn oss(content: &Content) -> opendal::Result<Operator> {
 
 #[cfg(feature = "object-storage-gcs")]
 fn gcs(content: &Content) -> opendal::Result<Operator> {
-    let mut builder = opendal::services::Gcs::default().bucket(bucket(content));
+    let mut builder = opendal::services::Gcs::default()
+        .root(prefix(content))
+        .bucket(bucket(content));
     if let Some(endpoint) = endpoint(content) {
         builder = builder.endpoint(&endpoint);
     }
@@ -131,6 +135,7 @@ fn gcs(content: &Content) -> opendal::Result<Operator> {
 #[cfg(feature = "object-storage-azblob")]
 fn azblob(content: &Content) -> opendal::Result<Operator> {
     let mut builder = opendal::services::Azblob::default()
+        .root(prefix(content))
         .container(bucket(content))
         .endpoint(&endpoint(content).unwrap_or_default());
     if let Some(account) = &content.access_key_id {
@@ -148,6 +153,7 @@ fn azblob(content: &Content) -> opendal::Result<Operator> {
 #[cfg(feature = "object-storage-obs")]
 fn obs(content: &Content) -> opendal::Result<Operator> {
     let mut builder = opendal::services::Obs::default()
+        .root(prefix(content))
         .bucket(bucket(content))
         .endpoint(&endpoint(content).unwrap_or_default());
     if let Some((id, secret)) = pair(content) {
@@ -159,6 +165,7 @@ fn obs(content: &Content) -> opendal::Result<Operator> {
 #[cfg(feature = "object-storage-cos")]
 fn cos(content: &Content) -> opendal::Result<Operator> {
     let mut builder = opendal::services::Cos::default()
+        .root(prefix(content))
         .bucket(bucket(content))
         .endpoint(&endpoint(content).unwrap_or_default());
     if let Some((id, secret)) = pair(content) {
@@ -171,6 +178,11 @@ fn cos(content: &Content) -> opendal::Result<Operator> {
         builder = builder.disable_config_load();
     }
     Operator::new(builder)
+}
+
+/// What names in the bucket begin with.
+fn prefix(content: &Content) -> &str {
+    content.prefix.as_deref().unwrap_or_default()
 }
 
 fn bucket(content: &Content) -> &str {

@@ -78,6 +78,8 @@ fn a_name_that_moved_is_said_and_followed_when_told_to() {
         .succeeded()
         .json();
     assert!(json["pulled"][0]["replaced"].is_string(), "{json}");
+    let kept_as = json["pulled"][0]["keptAs"].as_str().unwrap();
+    place.run(["restore", kept_as, "before"]).succeeded();
     place.run(["restore", "vm:v1", "out"]).succeeded();
     testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
     fs::remove_dir_all(place.path("registry")).unwrap();

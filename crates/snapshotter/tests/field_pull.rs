@@ -3,10 +3,11 @@
 mod support_a;
 
 use std::path::Path;
+use std::time::Duration;
 
 use snapshotter::{
-    Content, ContentProvider, ErrorKind, PullReport, PullRequest, PushRequest, Reference, Registry,
-    RestoreRequest, SnapshotRequest, Snapshotter, Warning, WarningKind,
+    Content, ContentProvider, ErrorKind, Gc, GcRequest, PullReport, PullRequest, PushRequest,
+    Reference, Registry, RestoreRequest, SnapshotRequest, Snapshotter, Warning, WarningKind,
 };
 use support_a::*;
 use testkit::Tree;
@@ -28,12 +29,28 @@ impl Shared {
         let mut content = Content::new(ContentProvider::Fs);
         content.root = self.place.path("objects");
         let layouts = format!("oci-layout:{}", self.place.path("layouts").display());
+        let mut gc = Gc::default();
+        gc.background = false;
+        gc.min_retention_period = Duration::ZERO;
         own.open_with(|config| {
             config
+                .gc(gc)
                 .registry(Registry::new(layouts, "nodes"))
                 .content(content)
         })
         .await
+    }
+
+    /// The registry without a manifest.
+    fn remove_manifest(&self, hex: &str) {
+        let layouts = self.place.path("layouts");
+        let gone = files_below(&layouts)
+            .into_iter()
+            .filter(|path| path.ends_with(hex));
+        let removed = gone
+            .map(|path| std::fs::remove_file(layouts.join(path)).unwrap())
+            .count();
+        assert_eq!(removed, 1);
     }
 
     /// The registry, but not there.
@@ -80,7 +97,7 @@ async fn a_version_that_moved_is_said_and_taken_where_that_is_asked_for() {
     assert_eq!(report.reference, second);
     assert_eq!(report.replaced, first.manifest_digest());
     let listed = node.list().await.unwrap();
-    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(listed.len(), 2, "{listed:?}");
     let output = there.path("out");
     let restore = RestoreRequest::new(v1(), &output);
     node.restore(&restore).await.unwrap();
@@ -92,6 +109,72 @@ async fn a_version_that_moved_is_said_and_taken_where_that_is_asked_for() {
             .damaged
             .is_empty()
     );
+}
+
+/// The name was another one's in the registry, whose garbage collection takes what has no tag: `pull --update` removed what had
+/// it here, which may have been the last copy.
+#[tokio::test]
+async fn what_an_update_replaced_stays_until_a_collection_knows_that_it_is_elsewhere() {
+    let shared = Shared::new();
+    let (here, there, source) = (Place::new(), Place::new(), Place::new());
+    let (taker, node) = (shared.node(&here).await, shared.node(&there).await);
+    let first = publish(&taker, &source.path("one"), "first").await;
+    pull(&node, false).await;
+    publish(&taker, &source.path("two"), "second").await;
+    let report = pull(&node, true).await;
+    let kept_as = report.kept_as.unwrap();
+    let hex = first.manifest_digest().unwrap().hex();
+    assert_eq!(kept_as, reference(&format!("vm:sha256-{hex}")));
+    // The registry collects what has no tag.
+    shared.remove_manifest(&hex);
+    let all = GcRequest::new().max_bytes(0);
+    node.gc(&all).await.unwrap();
+    shared.hide();
+    let by_digest: Reference = format!("vm@sha256:{hex}").parse().unwrap();
+    for named in [kept_as, by_digest] {
+        let output = there.path(&named.to_string().replace(':', "-"));
+        node.restore(&RestoreRequest::new(named, &output))
+            .await
+            .unwrap();
+        assert_same(&source.path("one"), &output);
+    }
+}
+
+/// Once more here under its digest, it needs no second row; and a name that is another one's is not taken from that.
+#[tokio::test]
+async fn what_is_replaced_and_here_by_its_digest_is_here_once() {
+    let shared = Shared::new();
+    let (here, there, source) = (Place::new(), Place::new(), Place::new());
+    let (taker, node) = (shared.node(&here).await, shared.node(&there).await);
+    let first = publish(&taker, &source.path("one"), "first").await;
+    let digest = first.manifest_digest().unwrap();
+    let by_digest: Reference = format!("vm@{digest}").parse().unwrap();
+    node.pull(&PullRequest::new(by_digest)).await.unwrap();
+    pull(&node, false).await;
+    publish(&taker, &source.path("two"), "second").await;
+    let report = pull(&node, true).await;
+    assert_eq!(
+        report.kept_as.unwrap().version(),
+        Some(&*format!("sha256-{}", digest.hex()))
+    );
+    assert_eq!(node.list().await.unwrap().len(), 2);
+    // The other way round: somebody calls a snapshot as the one that is to make way would be called.
+    let elsewhere = Place::new();
+    let node = shared.node(&elsewhere).await;
+    pull(&node, false).await;
+    let digest = v1_digest(&node).await;
+    let squatter = SnapshotRequest::new("vm", format!("sha256-{digest}"), source.path("one"));
+    node.snapshot(&squatter.local(true)).await.unwrap();
+    publish(&taker, &source.path("three"), "third").await;
+    let update = PullRequest::new(v1()).update(true);
+    let error = node.pull(&update).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(v1_digest(&node).await, digest);
+}
+
+async fn v1_digest(node: &Snapshotter) -> String {
+    let details = node.inspect(&v1()).await.unwrap();
+    details.summary.manifest_digest.hex()
 }
 
 #[tokio::test]

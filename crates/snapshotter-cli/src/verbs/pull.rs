@@ -35,7 +35,8 @@ pub struct Args {
     references: Vec<String>,
     /// Take what the registry has under this name by now
     ///
-    /// The snapshot that had the name here goes, unless it is pinned or not published: that is an error (exit code 4).
+    /// The snapshot that had the name here is called by its digest from then on, NAME:sha256-…, and goes when `gc` finds that it
+    /// is elsewhere. One that is pinned or not published keeps its name: that is an error (exit code 4).
     #[arg(long)]
     update: bool,
 }
@@ -85,6 +86,7 @@ struct One {
     reference: String,
     manifest_digest: String,
     replaced: Option<String>,
+    kept_as: Option<String>,
     format: &'static str,
     files: u64,
     logical_bytes: u64,
@@ -101,6 +103,7 @@ impl One {
             reference: report.reference.to_string(),
             manifest_digest: report.manifest_digest.to_string(),
             replaced: report.replaced.map(|digest| digest.to_string()),
+            kept_as: report.kept_as.as_ref().map(Reference::to_string),
             format: report.format.as_str(),
             files: report.files,
             logical_bytes: report.logical_bytes,
@@ -133,6 +136,9 @@ impl Document for Pulled {
                 bytes(one.fetched_bytes),
                 one.reused_blobs
             )?;
+            if let Some(kept_as) = &one.kept_as {
+                writeln!(page.out, "  what had this name is {kept_as} now")?;
+            }
         }
         Ok(())
     }

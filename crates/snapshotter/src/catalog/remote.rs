@@ -51,10 +51,10 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Gives a pending snapshot another version, because somebody took its own meanwhile.
-    pub(crate) fn rename_pending(&self, id: i64, version: &str) -> Result<()> {
+    /// Gives a snapshot another version, because its own is another one's.
+    pub(crate) fn rename(&self, id: i64, version: &str) -> Result<()> {
         self.execute(
-            "UPDATE snapshots SET version = ?2 WHERE id = ?1 AND state = 0",
+            "UPDATE snapshots SET version = ?2 WHERE id = ?1",
             params![id, version],
         )?;
         Ok(())

@@ -29,8 +29,9 @@ use crate::words::reference::Reference;
 pub struct PullRequest {
     /// The snapshot.
     pub reference: Reference,
-    /// Takes what the registry has under this name, if that is another snapshot than the one that is here; that one goes, unless
-    /// it is pinned or nowhere else. Default `false`: it is warned of.
+    /// Takes what the registry has under this name, if that is another snapshot than the one that is here; that one is called by
+    /// its digest from then on ([`PullReport::kept_as`]). One that is pinned or nowhere else keeps its name: that is an error.
+    /// Default `false`: it is warned of.
     pub update: bool,
     /// The registry to use instead of the configured one, for this call.
     pub registry: Option<Registry>,
@@ -82,6 +83,8 @@ pub struct PullReport {
     pub manifest_digest: Sha256,
     /// SHA-256 of the manifest that had this name here before, and was replaced.
     pub replaced: Option<Sha256>,
+    /// What that one is called here from now on: `NAME:sha256-…`.
+    pub kept_as: Option<Reference>,
     /// Regular files, second names of one inode included.
     pub files: u64,
     /// Sizes of the files, holes included, each inode once, in bytes.
@@ -113,6 +116,9 @@ pub(crate) fn run(context: &fetch::Context<'_>, request: &PullRequest) -> Result
         reference: snapshot.reference.with_digest(snapshot.manifest_digest),
         manifest_digest: snapshot.manifest_digest,
         replaced,
+        kept_as: replaced
+            .map(|digest| visible::digest_reference(request.reference.name(), digest))
+            .transpose()?,
         format: snapshot.format,
         files: snapshot.totals.files,
         logical_bytes: snapshot.totals.logical_bytes,

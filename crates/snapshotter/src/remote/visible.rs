@@ -3,7 +3,7 @@
 
 use super::fetch::Context;
 use super::resolve::Resolved;
-use crate::catalog::{Finished, State, Sync, Totals, Txn};
+use crate::catalog::{Finished, Snapshot, State, Sync, Totals, Txn};
 use crate::format::document::{Document, FileEntry};
 use crate::store::{Operation, Store, now};
 use crate::words::digest::Sha256;
@@ -19,7 +19,8 @@ pub(super) fn versioned(reference: &Reference) -> Result<Reference> {
     }
 }
 
-fn digest_reference(name: &str, digest: Sha256) -> Result<Reference> {
+/// What a snapshot is called that has no other name.
+pub(super) fn digest_reference(name: &str, digest: Sha256) -> Result<Reference> {
     Reference::new(name, format!("sha256-{}", digest.hex())).map_err(invalid)
 }
 
@@ -27,7 +28,7 @@ fn invalid(error: crate::words::reference::ReferenceError) -> Error {
     Error::invalid(error.to_string())
 }
 
-/// Refuses to replace a snapshot that is pinned, or is nowhere else.
+/// Refuses to replace a snapshot that is pinned, or is nowhere else, or that could not be called by its digest.
 pub(super) fn require_replaceable(txn: &Txn<'_>, snapshot: i64) -> Result<()> {
     let Some(old) = txn.snapshot(snapshot)? else {
         return Ok(());
@@ -35,6 +36,9 @@ pub(super) fn require_replaceable(txn: &Txn<'_>, snapshot: i64) -> Result<()> {
     let why = match (old.pinned, txn.publications_of(old.id)?.is_empty()) {
         (true, _) => "is pinned",
         (_, true) => "is nowhere else",
+        _ if by_digest(txn, &old)? == ByDigest::Taken => {
+            "cannot be called by its digest: another one is"
+        }
         _ => return Ok(()),
     };
     let text = format!(
@@ -44,6 +48,46 @@ pub(super) fn require_replaceable(txn: &Txn<'_>, snapshot: i64) -> Result<()> {
     Err(Error::new(ErrorKind::AlreadyExists, text)
         .with_reference(&old.reference)
         .with_hint("fetch the other one by its digest, or remove this one first"))
+}
+
+/// Who is called by a snapshot's digest.
+#[derive(PartialEq)]
+enum ByDigest {
+    Nobody,
+    /// The same snapshot, once more.
+    Itself,
+    /// Another one, or it has no other name.
+    Taken,
+}
+
+fn by_digest(txn: &Txn<'_>, old: &Snapshot) -> Result<ByDigest> {
+    let name = digest_reference(old.reference.name(), old.manifest_digest)?;
+    Ok(match txn.find(&name)? {
+        None => ByDigest::Nobody,
+        Some(there) if there.id == old.id || there.manifest_digest != old.manifest_digest => {
+            ByDigest::Taken
+        }
+        Some(_) => ByDigest::Itself,
+    })
+}
+
+/// Takes the name from the snapshot that has it. That the name is another one's in the registry says that this one may be
+/// nowhere else any more, so it stays, called by its digest, until a collection has asked.
+fn make_way(txn: &Txn<'_>, old: i64, reference: &Reference) -> Result<()> {
+    let old = txn.snapshot(old)?;
+    // Somebody may have taken the name from it meanwhile.
+    let Some(old) = old.filter(|old| old.reference.version() == reference.version()) else {
+        return Ok(());
+    };
+    require_replaceable(txn, old.id)?;
+    match by_digest(txn, &old)? {
+        // Its files go with the call's lease.
+        ByDigest::Itself => txn.mark_removed(old.id),
+        _ => {
+            let name = digest_reference(old.reference.name(), old.manifest_digest)?;
+            txn.rename(old.id, name.version().unwrap_or_default())
+        }
+    }
 }
 
 /// Makes the snapshot visible, or gives way to one that somebody else fetched meanwhile.
@@ -70,9 +114,7 @@ pub(super) fn finish(
     let sync = replaces.map_or(Sync::Normal, |_| Sync::Full);
     store.catalog.write(sync, |txn| {
         if let Some(old) = replaces {
-            require_replaceable(txn, old)?;
-            // Its files go with the call's lease.
-            txn.mark_removed(old)?;
+            make_way(txn, old, reference)?;
         }
         let by_digest = digest_reference(reference.name(), Sha256::of(&resolved.manifest))?;
         let taken = match reference.version() {
@@ -94,7 +136,7 @@ pub(super) fn finish(
             return Ok(there.id);
         }
         if taken {
-            txn.rename_pending(snapshot, by_digest.version().unwrap_or_default())?;
+            txn.rename(snapshot, by_digest.version().unwrap_or_default())?;
         }
         txn.finish_snapshot(
             snapshot,

@@ -1,6 +1,7 @@
 //! The bucket behind the daemon: [`WithFallback`].
 //!
-//! What is in the bucket decides what is published. When the daemon cannot be used, contents go to the bucket and come from
+//! What is in the bucket decides what is published: what the daemon says is there and the bucket says is not is sent to the bucket.
+//! When the daemon cannot be used, contents go to the bucket and come from
 //! there directly, and the call is warned. What is wrong with the bucket itself or with the keys is an error either way.
 
 use std::path::Path;
@@ -106,8 +107,10 @@ impl WithFallback {
             Ok(()) => return Ok(Published::unnamed(true)),
             Err(failure) if failure.way == Way::Exists => {
                 // It was in the bucket, or another node was quicker.
-                if existing == Existing::Keep {
-                    return self.found(object, staged.size()).await;
+                if existing == Existing::Keep
+                    && let Some(published) = self.found(object, staged.size()).await?
+                {
+                    return Ok(published);
                 }
                 &*self.bucket
             }
@@ -116,14 +119,16 @@ impl WithFallback {
         bucket.publish(object, existing, staged.source()?).await
     }
 
-    async fn found(&self, object: Object, size: u64) -> Result<Published> {
+    /// What the daemon says is there, unless the bucket says that it is not: the daemon may speak of what it keeps itself.
+    async fn found(&self, object: Object, size: u64) -> Result<Option<Published>> {
         match self.bucket.size(object).await {
-            Ok(Presence::Size(found)) => kept(object, &self.place(), found, size),
-            Ok(Presence::Absent | Presence::Unknown) => Ok(Published::unnamed(false)),
+            Ok(Presence::Size(found)) => kept(object, &self.place(), found, size).map(Some),
+            Ok(Presence::Absent) => Ok(None),
+            Ok(Presence::Unknown) => Ok(Some(Published::unnamed(false))),
             Err(error) => {
                 // The daemon has looked there.
                 tracing::debug!(%error, "the bucket is not asked again");
-                Ok(Published::unnamed(false))
+                Ok(Some(Published::unnamed(false)))
             }
         }
     }

@@ -590,6 +590,23 @@ async fn an_upload_whose_answer_is_lost_is_found_in_the_bucket() {
     node.assert_no_files();
 }
 
+/// A daemon that said of an object that it is there, in words of its own cache, was believed over the bucket, which right then said
+/// that it is not: a snapshot was published whose contents were in nobody's bucket.
+#[tokio::test]
+async fn what_the_daemon_says_is_there_and_the_bucket_lacks_goes_to_the_bucket() {
+    let node = node();
+    node.daemon.answer_uploads(|_, _| {
+        Upload::Refuse(Code::AlreadyExists, "the object is there".to_owned())
+    });
+    let (object, bytes) = content(1, 1000);
+    let sent = publish(&*node.transport(), object, &bytes, Existing::Keep).await;
+    assert_eq!(sent.unwrap(), SENT);
+    assert_eq!(node.keys(), [object.key()]);
+    assert!(fs::read(node.s3.object(&object.key())).unwrap() == bytes);
+    assert_eq!(node.daemon.uploads().len(), 1);
+    node.assert_no_files();
+}
+
 #[tokio::test]
 async fn an_object_of_another_size_that_came_meanwhile_is_not_ours() {
     let node = node();

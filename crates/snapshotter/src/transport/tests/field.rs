@@ -125,16 +125,56 @@ async fn a_permission_that_is_missing_is_named_before_it_is_needed() {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert!(error.to_string().contains(permission), "{}", told(&error));
         assert_eq!(server.unfinished_uploads(), 0);
+        assert_eq!(server.keys(), [""; 0], "what cannot be read is removed");
     }
     let (server, weather) = server_behind(buckets::without("s3:DeleteObject"));
     let denied = behind(&weather).rehearse().await.unwrap();
     assert_eq!(denied.len(), 1);
     assert!(denied[0].contains("s3:DeleteObject"), "{denied:?}");
-    assert_eq!(server.keys(), ["xxh3/doctor-probe"]);
+    let mut left = server.keys();
+    left.sort();
+    assert_eq!(left.len(), 2);
+    assert!(left[0].starts_with("packs/doctor-probe-"), "{left:?}");
+    assert!(left[1].starts_with("xxh3/doctor-probe-"), "{left:?}");
     let server = S3::start("ckpt");
     let weather = Weather::before(server.address(), buckets::without_listing(server.dir()));
     let denied = behind(&weather).rehearse().await.unwrap();
     assert!(denied[0].contains("s3:ListBucket"), "{denied:?}");
+}
+
+/// Policies were written for `xxh3/` alone, as the documentation had them: `doctor` was content, and the first snapshot of format
+/// v2 was not published.
+#[tokio::test]
+async fn keys_that_reach_blobs_and_no_packs_are_named() {
+    for (prefix, other) in [("xxh3", "packs"), ("packs", "xxh3")] {
+        let (server, weather) = server_behind(move |asked| {
+            match asked.target.starts_with(&format!("/ckpt/{prefix}/")) {
+                true => Act::Answer("403 Forbidden", "", buckets::error("AccessDenied")),
+                false => Act::Pass,
+            }
+        });
+        let error = behind(&weather).rehearse().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        let told = error.to_string();
+        assert!(told.contains(&format!("below {prefix}/")), "{told}");
+        assert!(!told.contains(&format!("below {other}/")), "{told}");
+        assert_eq!(server.keys(), [""; 0]);
+    }
+}
+
+/// All nodes had one key for their probes: of two doctors at once one removed what the other was about to read.
+#[tokio::test]
+async fn no_rehearsal_touches_the_probe_of_another() {
+    let (_server, weather) = server_behind(|_| Act::Pass);
+    let mut probes = std::collections::HashSet::new();
+    for number in 1..=2 {
+        let before = weather.asked().len();
+        behind(&weather).rehearse().await.unwrap();
+        let asked = weather.asked().split_off(before);
+        let written = asked.into_iter().filter(|asked| asked.method == "DELETE");
+        probes.extend(written.map(|asked| asked.target));
+        assert_eq!(probes.len(), 2 * number, "{probes:?}");
+    }
 }
 
 #[tokio::test]

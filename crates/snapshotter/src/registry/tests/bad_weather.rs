@@ -572,3 +572,55 @@ async fn a_registry_that_takes_a_byte_now_and_then_is_unavailable() {
     let streamed = pushed(&*registry, &repository(), &bytes, End::Well).await;
     assert_slow(&streamed.unwrap_err());
 }
+
+/// A connection that broke twice while the last byte was waited for was the answer that the blob is gone: a collection then forgot
+/// where a snapshot is.
+#[tokio::test]
+async fn only_an_answer_that_is_complete_says_that_a_blob_is_absent() {
+    let sha256 = Sha256::of(b"0123456789");
+    let none = || Reply::Full(200, Vec::new(), Vec::new());
+    for (replies, found) in [
+        (
+            [Reply::Cut(Vec::new(), 10), Reply::Cut(Vec::new(), 10)],
+            Presence::Unknown,
+        ),
+        (
+            [Reply::Stall(Vec::new(), 10), Reply::Stall(Vec::new(), 10)],
+            Presence::Unknown,
+        ),
+        ([Reply::Cut(Vec::new(), 10), none()], Presence::Unknown),
+        ([none(), Reply::Cut(Vec::new(), 10)], Presence::Unknown),
+        ([none(), none()], Presence::Absent),
+        ([Reply::status(404), Reply::status(404)], Presence::Absent),
+        (
+            [Reply::Cut(Vec::new(), 10), Reply::ok("0123456789")],
+            Presence::Size(10),
+        ),
+    ] {
+        let weather = Weather::new(move |_, number| replies[number].clone());
+        let config = Registry::new(weather.url(), "ns").timeout(Duration::from_millis(100));
+        let registry = opened(&config);
+        let looked = registry.has_blob(&repository(), sha256, 10).await;
+        assert_eq!(looked.unwrap(), found);
+    }
+}
+
+/// A registry that keeps back how long a blob is was sent it again each time, and confirmed nothing.
+#[tokio::test]
+async fn the_last_byte_is_enough_where_the_length_is_kept_back() {
+    let weather = Weather::new(|asked, _| {
+        assert_eq!(asked.method, "GET");
+        Reply::Full(206, Vec::new(), b"}".to_vec()).with("Content-Range", "bytes 1-1/*")
+    });
+    let bytes = Bytes::from_static(EMPTY_BYTES);
+    let sha256 = Sha256::of(EMPTY_BYTES);
+    let registry = under(&weather);
+    registry
+        .push_blob(&repository(), sha256, bytes)
+        .await
+        .unwrap();
+    assert_eq!(weather.asked().len(), 1);
+    // A collection wants to know how long it is.
+    let looked = registry.has_blob(&repository(), sha256, 2).await;
+    assert_eq!(looked.unwrap(), Presence::Unknown);
+}

@@ -40,6 +40,8 @@ impl Wanted {
         };
         let len = last - first + 1;
         match length(&head.headers) {
+            // All of it, and nobody says how much that is: where it ends would be where a connection does.
+            None if head.status == StatusCode::OK && first > 0 => Err(ignores_ranges()),
             Some(size) if head.status == StatusCode::OK && (first > 0 || size > len) => {
                 part_of_all(head, first, last, size)
             }
@@ -62,10 +64,7 @@ fn part_of_all(head: &mut Head, first: u64, last: u64, size: u64) -> Result<Want
         return Err(Error::new(ErrorKind::RangeNotSatisfied, text));
     }
     if first > READ_PAST {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "the server, or what stands before it, ignores ranges: it sends all of an object for a part of it",
-        ));
+        return Err(ignores_ranges());
     }
     let last = last.min(size - 1);
     let take = last - first + 1;
@@ -79,6 +78,13 @@ fn part_of_all(head: &mut Head, first: u64, last: u64, size: u64) -> Result<Want
         take,
         is_all: false,
     })
+}
+
+fn ignores_ranges() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "the server, or what stands before it, ignores ranges: it sends all of an object for a part of it",
+    )
 }
 
 /// The first and the last byte that a GET asks for.
@@ -213,6 +219,19 @@ mod tests {
         of("bytes=67108864-67108865").unwrap();
         let far = of("bytes=67108865-67108866").unwrap_err();
         assert_eq!(far.kind(), ErrorKind::Unsupported);
+    }
+
+    /// A 200 without a length was taken for the part itself: the first bytes of the object in place of those asked for.
+    #[test]
+    fn all_of_unknown_length_is_no_part() {
+        let of = |range: &str, status: u16| {
+            let head = Response::builder().status(status).body(()).unwrap();
+            Wanted::of(&asked(Some(range)), &mut head.into_parts().0)
+        };
+        let whole = of("bytes=10-19", 200).unwrap_err();
+        assert_eq!(whole.kind(), ErrorKind::Unsupported);
+        assert_eq!(of("bytes=10-19", 206).unwrap(), Wanted::all(10));
+        assert_eq!(of("bytes=0-19", 200).unwrap(), Wanted::all(20));
     }
 
     #[test]

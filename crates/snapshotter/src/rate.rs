@@ -1,10 +1,15 @@
 //! How fast contents travel: one [`Rate`] for each direction of a handle, shared by all of its calls. Who wants to move bytes
-//! takes its turn, and waits until those before it have had their time; so any number of transfers have the rate together.
+//! takes its turn, and waits until those before it have had their time; so any number of transfers have the rate together. A turn is
+//! for a slice and no more: with eight transfers at 100 KiB a second, a connection that got a MiB at a time would be silent for
+//! more than a minute, and proxies cut those.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::lock::lock;
+
+/// Bytes of one turn.
+const SLICE: usize = 16 << 10;
 
 /// At most so many bytes a second, or any number.
 #[derive(Debug, Default)]
@@ -35,6 +40,11 @@ impl Rates {
 }
 
 impl Rate {
+    /// How many of these bytes may move in one turn.
+    pub(crate) fn slice(&self, bytes: usize) -> usize {
+        self.limit.map_or(bytes, |_| bytes.min(SLICE))
+    }
+
     /// How long to wait before so many bytes move; they count as moved from now on.
     pub(crate) fn turn(&self, bytes: usize) -> Duration {
         self.turn_at(bytes, Instant::now())

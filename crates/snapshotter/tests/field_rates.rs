@@ -75,6 +75,39 @@ async fn what_travels_has_the_rate_together() {
     assert_sound(&node).await;
 }
 
+/// A directory is no network: only its small files, and what was read back of it, went at the rate of one.
+#[tokio::test]
+async fn directories_have_no_rate() {
+    let (here, there, shared) = (Place::new(), Place::new(), Place::new());
+    let slow = |config: Config| {
+        let mut content = Content::new(ContentProvider::Fs);
+        content.root = shared.path("objects");
+        let layouts = format!("oci-layout:{}", shared.path("layouts").display());
+        config
+            .registry(Registry::new(layouts, "rates"))
+            .content(content)
+            .limit_upload(Some(1024))
+            .limit_download(Some(1024))
+    };
+    std::fs::create_dir(shared.path("objects")).unwrap();
+    let taker = here.open_with(slow).await;
+    let small = Tree::new().file("a", random(1, 300_000));
+    let source = here.write("source", &small);
+    let take = all("v1", &source).local(true);
+    taker.snapshot(&take).await.unwrap();
+    let node = there.open_with(slow).await;
+    let travels = async {
+        let push = PushRequest::new(reference("test:v1")).verify(true);
+        taker.push(&push).await.unwrap();
+        node.pull(&PullRequest::new(reference("test:v1")))
+            .await
+            .unwrap();
+    };
+    // At the rate it takes five minutes each way.
+    let travelled = tokio::time::timeout(Duration::from_secs(60), travels).await;
+    travelled.unwrap();
+}
+
 #[tokio::test]
 async fn a_rate_that_moves_nothing_is_refused() {
     let place = Place::new();

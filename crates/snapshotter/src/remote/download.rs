@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::runtime::{self, Wanted, receive, wait, wait_turn};
+use super::runtime::{self, Wanted, rate_for, receive, wait, wait_turn};
 use crate::activity::Activity;
 use crate::catalog::Blob;
 use crate::format::spf::{DESCRIPTOR_BYTES, DecodeError, Decoder, HEADER_BYTES};
@@ -198,8 +198,11 @@ impl Download<'_> {
             let call = async move { transport.fetch(object, None, sink).await };
             Ok(runtime::start()?.spawn(call))
         };
+        let rate = rate_for(self.transport, self.rate);
         let mut take = |bytes: &Bytes| {
-            wait_turn(self.rate, bytes.len(), self.wanted)?;
+            if let Some(rate) = rate {
+                wait_turn(rate, bytes.len(), self.wanted)?;
+            }
             take(bytes)
         };
         receive(start, self.wanted, &mut take).map(drop)

@@ -17,6 +17,7 @@ use crate::limit::GLANCE;
 use crate::lock::lock;
 use crate::rate::Rate;
 use crate::threads;
+use crate::transport::ContentTransport;
 use crate::words::error::{Error, ErrorKind, Result};
 
 static RUNTIMES: [Mutex<Option<Handle>>; 2] = [Mutex::new(None), Mutex::new(None)];
@@ -87,15 +88,29 @@ async fn unwanted(wanted: Wanted<'_>) -> Error {
     }
 }
 
-/// Waits until so many bytes may move.
+/// Waits until so many bytes may move; others have their turns in between.
 pub(super) fn wait_turn(rate: &Rate, bytes: usize, wanted: Wanted<'_>) -> Result<()> {
-    match rate.turn(bytes) {
-        Duration::ZERO => Ok(()),
-        turn => wait(wanted, async {
-            tokio::time::sleep(turn).await;
-            Ok(())
-        }),
+    let mut left = bytes;
+    while left > 0 {
+        let slice = rate.slice(left);
+        left -= slice;
+        match rate.turn(slice) {
+            Duration::ZERO => {}
+            turn => wait(wanted, async {
+                tokio::time::sleep(turn).await;
+                Ok(())
+            })?,
+        }
     }
+    Ok(())
+}
+
+/// The rate that counts for a place: a directory is no network, or at least not one that we can tell.
+pub(super) fn rate_for<'a>(
+    transport: &Arc<dyn ContentTransport>,
+    rate: &'a Rate,
+) -> Option<&'a Rate> {
+    transport.local_files().is_none().then_some(rate)
 }
 
 /// What a call comes to. Who stops waiting for it stops the call: a task goes on when its handle is dropped.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::runtime::{self, Wanted, joined, wait, wait_turn};
+use super::runtime::{self, Wanted, joined, rate_for, wait, wait_turn};
 use crate::activity::Activity;
 use crate::catalog::Blob;
 use crate::pass::is_wrong;
@@ -128,8 +128,7 @@ pub(super) fn offer(
     wanted: Wanted<'_>,
     read: Reading<'_>,
 ) -> Result<Published> {
-    // A directory is no network, or at least not one that we can tell.
-    let is_local = transport.local_files().is_some();
+    let rate = rate_for(transport, rate);
     let (source, mut begun) = Source::stream(object.most);
     let transport = Arc::clone(transport);
     let call = runtime::start()?.spawn(async move {
@@ -143,15 +142,19 @@ pub(super) fn offer(
         && let Ok(Some(sink)) = wait(wanted, async { Ok(begun.recv().await) })
     {
         let mut is_taken = true;
-        let given = read(&mut |piece| {
-            if !is_local {
-                wait_turn(rate, piece.len(), wanted)?;
+        let given = read(&mut |mut piece| {
+            while !piece.is_empty() {
+                let slice = rate.map_or(piece.len(), |rate| rate.slice(piece.len()));
+                let slice = piece.split_to(slice);
+                if let Some(rate) = rate {
+                    wait_turn(rate, slice.len(), wanted)?;
+                }
+                is_taken = hand_over(&sink, Ok(slice), wanted);
+                if !is_taken {
+                    return Err(Error::new(ErrorKind::Cancelled, "nobody takes more"));
+                }
             }
-            is_taken = hand_over(&sink, Ok(piece), wanted);
-            match is_taken {
-                true => Ok(()),
-                false => Err(Error::new(ErrorKind::Cancelled, "nobody takes more")),
-            }
+            Ok(())
         });
         // Whoever takes nothing more says why by itself.
         failed = if is_taken { given } else { Ok(()) };
@@ -172,4 +175,76 @@ pub(super) fn offer(
 fn hand_over(sink: &SourceSink, piece: Result<Bytes>, wanted: Wanted<'_>) -> bool {
     let taken = wait(wanted, async { Ok(sink.send(piece).await) });
     matches!(taken, Ok(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::lock;
+    use crate::rate::Rates;
+    use crate::transport::{Call, Ranges, Sink};
+    use crate::words::digest::Digest;
+    use std::sync::Mutex;
+
+    /// A place that notes how long each piece is that it gets.
+    #[derive(Debug, Default)]
+    struct Noting(Mutex<Vec<usize>>);
+
+    impl ContentTransport for Noting {
+        fn place(&self) -> String {
+            "a test".to_owned()
+        }
+
+        fn size(&self, _: Object) -> Call<'_, Presence> {
+            Box::pin(async { Ok(Presence::Absent) })
+        }
+
+        fn publish(&self, _: Object, _: Existing, source: Source) -> Call<'_, Published> {
+            Box::pin(async move {
+                let mut pieces = source.begin().await?;
+                while pieces.left() > 0 {
+                    let piece = pieces.next(u64::MAX).await?;
+                    lock(&self.0).push(piece.len());
+                }
+                pieces.finish().await?;
+                Ok(Published {
+                    sent: true,
+                    sha256: None,
+                })
+            })
+        }
+
+        fn fetch(&self, object: Object, _: Ranges, _: Sink) -> Call<'_, u64> {
+            Box::pin(async move { Err(crate::transport::absent(object, "a test")) })
+        }
+
+        fn check(&self) -> Call<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    fn lengths(limit: Option<u64>) -> Vec<usize> {
+        let noting = Arc::new(Noting::default());
+        let transport: Arc<dyn ContentTransport> = noting.clone();
+        let pieces = [1 << 20, 5_usize];
+        let object = Object::stream(Digest::from_u64(1), None, (1 << 20) + 5);
+        let read = |give: &mut dyn FnMut(Bytes) -> Result<()>| {
+            pieces
+                .iter()
+                .try_for_each(|len| give(Bytes::from(vec![0; *len])))
+        };
+        let rates = Rates::new(limit, None);
+        let how = (Existing::Keep, false);
+        offer(&transport, object, how, &rates.upload, &|| Ok(()), &read).unwrap();
+        lock(&noting.0).clone()
+    }
+
+    /// A MiB had one turn: with eight transfers at 100 KiB a second a connection was silent for 80 seconds, and proxies cut it.
+    #[test]
+    fn with_a_limit_no_connection_waits_for_more_than_a_slice() {
+        assert_eq!(lengths(None), [1 << 20, 5]);
+        let mut slices = vec![16 << 10; 64];
+        slices.push(5);
+        assert_eq!(lengths(Some(1 << 30)), slices);
+    }
 }

@@ -12,7 +12,7 @@ use crate::format::pack::{FOOTER_BYTES, Footer, PackError, StreamChecker};
 use crate::limit::Limit;
 use crate::lock::lock;
 use crate::remote::packs::{cannot_describe, named_object};
-use crate::remote::runtime::{self, receive, wait, wait_turn};
+use crate::remote::runtime::{self, rate_for, receive, wait, wait_turn};
 use crate::remote::send::offer;
 use crate::transport::{Existing, Presence, Ranges, absent, look_first};
 use crate::words::error::{Error, ErrorKind, Result};
@@ -155,10 +155,10 @@ impl Copying<'_> {
             Ok(runtime::start()?.spawn(call))
         };
         let wanted = || self.activity.check();
-        let is_local = self.contents.transport.local_files().is_some();
+        let rate = rate_for(&self.contents.transport, self.rate);
         receive(start, &wanted, &mut |bytes| {
-            if !is_local {
-                wait_turn(self.rate, bytes.len(), &wanted)?;
+            if let Some(rate) = rate {
+                wait_turn(rate, bytes.len(), &wanted)?;
             }
             take(bytes)
         })

@@ -12,6 +12,7 @@ use snapshotter::{
 use support_a::*;
 use testkit::Tree;
 use testkit::compare::assert_same;
+use testkit::proxy::{Act, Weather};
 
 /// Directories that nodes share.
 struct Shared {
@@ -230,6 +231,28 @@ async fn a_registry_out_of_reach_is_no_error_for_what_is_here() {
     assert_eq!(node.pull(&exact).await.unwrap().warnings, []);
     let absent = PullRequest::new(reference("vm:v2"));
     node.pull(&absent).await.unwrap_err();
+}
+
+/// Connections that nobody answers took all attempts of `registry.retries`, two minutes and more, and a call with a limit failed,
+/// though everything was here.
+#[tokio::test]
+async fn a_registry_that_never_answers_does_not_hold_what_is_here() {
+    let shared = Shared::new();
+    let (here, there, source) = (Place::new(), Place::new(), Place::new());
+    let (taker, node) = (shared.node(&here).await, shared.node(&there).await);
+    let first = publish(&taker, &source.path("one"), "first").await;
+    pull(&node, false).await;
+    let nobody = ([127, 0, 0, 1], 9).into();
+    let silent_server = Weather::before(nobody, |_| Act::Stall);
+    let silent = Registry::new(silent_server.endpoint(), "nodes");
+    let request = PullRequest::new(v1()).registry(silent);
+    // The attempts have two minutes and a half.
+    let pulled = tokio::time::timeout(Duration::from_secs(45), node.pull(&request)).await;
+    let report = pulled.unwrap().unwrap();
+    assert_eq!(kinds(&report.warnings), [WarningKind::Unchecked]);
+    let said = &report.warnings[0].message;
+    assert!(said.contains("no answer within 5s"), "{said}");
+    assert_eq!(report.reference, first);
 }
 
 /// A version that was fetched by its digest, while its name was another one's here, was not found by what it was asked for.

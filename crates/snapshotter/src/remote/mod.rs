@@ -50,7 +50,7 @@ use crate::transport::{self, Content, ContentProvider, Daemon, Way};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::reference::Reference;
-use runtime::wait;
+use runtime::{Wanted, wait};
 
 /// A registry and the place of its snapshots' contents, opened: nothing has been sent yet.
 #[derive(Clone, Debug)]
@@ -157,6 +157,10 @@ impl Remote {
 
     /// The manifest a reference names, or nothing.
     fn find(&self, reference: &Reference, activity: &Activity) -> Result<Option<Pulled>> {
+        self.find_while(reference, &|| activity.check())
+    }
+
+    fn find_while(&self, reference: &Reference, wanted: Wanted<'_>) -> Result<Option<Pulled>> {
         let which = match (reference.manifest_digest(), reference.version()) {
             (Some(digest), _) => TagOrDigest::Digest(digest),
             (None, Some(version)) => TagOrDigest::tag(version)?,
@@ -164,11 +168,8 @@ impl Remote {
         };
         let repository = self.repository(reference)?;
         tracing::info!("GET manifest {reference} from {}", self.endpoint);
-        wait(
-            &|| activity.check(),
-            self.registry.manifest(&repository, &which),
-        )
-        .map_err(|error| error.with_reference(reference))
+        wait(wanted, self.registry.manifest(&repository, &which))
+            .map_err(|error| error.with_reference(reference))
     }
 
     /// The digest a version has there.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::runtime::wait;
+use super::runtime::{Wanted, wait};
 use super::{fetch, mend, visible};
 use crate::catalog::{Snapshot, Sync};
 use crate::registry::Registry;
@@ -147,7 +147,7 @@ fn obtain(
     })?;
     let mut replaced = None;
     let fetched = match &here {
-        Some(old) => match moved(context, reference, old)? {
+        Some(old) => match moved(context, request, old)? {
             Some(new) if request.update => {
                 replaced = Some(old.manifest_digest);
                 replace(context, operation, reference, old, new)?
@@ -170,17 +170,29 @@ fn obtain(
     Ok((fetched, snapshot, replaced))
 }
 
+/// How long a registry has to say what a name means by now, where all that was asked for may be here.
+const GLIMPSE: Duration = Duration::from_secs(5);
+
 /// The digest that the name of a snapshot that is here has in the registry, if it is another one. A registry out of reach is
-/// no reason not to use what is here.
+/// no reason not to use what is here, nor to wait for it: only who wants what is there gives it all of its attempts.
 fn moved(
     context: &fetch::Context<'_>,
-    reference: &Reference,
+    request: &PullRequest,
     here: &Snapshot,
 ) -> Result<Option<Sha256>> {
+    let reference = &request.reference;
     if reference.manifest_digest().is_some() {
         return Ok(None);
     }
-    match meaning(context, reference, here) {
+    let started = Instant::now();
+    let wanted = || match started.elapsed() > GLIMPSE && !request.update {
+        true => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("no answer within {GLIMPSE:?}"),
+        )),
+        false => context.activity.check(),
+    };
+    match meaning(context, reference, here, &wanted) {
         Ok(there) => Ok(there.filter(|digest| *digest != here.manifest_digest)),
         Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
@@ -199,19 +211,16 @@ fn meaning(
     context: &fetch::Context<'_>,
     reference: &Reference,
     here: &Snapshot,
+    wanted: Wanted<'_>,
 ) -> Result<Option<Sha256>> {
-    let fetch::Context {
-        remote, activity, ..
-    } = context;
-    let there = remote.published(reference, activity)?;
+    let remote = context.remote;
+    let there = remote.find_while(reference, wanted)?;
+    let there = there.map(|found| found.digest);
     let catalog = &context.store.catalog;
     let was_there = catalog.read(|txn| Ok(!txn.publications_of(here.id)?.is_empty()))?;
     if there.is_none() && was_there {
         let repository = remote.repository(reference)?;
-        wait(
-            &|| activity.check(),
-            remote.registry.check_sight(&repository),
-        )?;
+        wait(wanted, remote.registry.check_sight(&repository))?;
     }
     Ok(there)
 }

@@ -314,6 +314,36 @@ fn a_difference_to_nothing_is_refused() {
     machine.handle.snapshot(&good).unwrap();
 }
 
+/// A second name of a difference was taken as the same content as the first, whatever the parent has under it.
+#[test]
+fn a_difference_with_names_that_are_not_the_parents_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut machine, parent) = Machine::new(dir.path());
+    machine.change([7, 9]);
+    let link = |dir: &Path, name: &str| fs::hard_link(dir.join("memory"), dir.join(name)).unwrap();
+    link(&machine.changed, "other");
+    let refused = machine.diff("v2", &parent);
+    let error = machine.refused(&refused);
+    assert_eq!(error.path(), Some(Path::new("memory")));
+    assert!(error.to_string().contains("further names"), "{error}");
+    // A file of its own there, of the same size.
+    fs::copy(machine.whole.join("memory"), machine.whole.join("other")).unwrap();
+    let apart = machine
+        .handle
+        .snapshot(&paged("whole", "v3", &machine.whole));
+    let error = machine.refused(&machine.diff("v2", &apart.unwrap().reference));
+    assert!(error.to_string().contains("further names"), "{error}");
+    // One file with both names there too.
+    fs::remove_file(machine.whole.join("other")).unwrap();
+    link(&machine.whole, "other");
+    let one = machine
+        .handle
+        .snapshot(&paged("whole", "v4", &machine.whole));
+    let diff = machine.diff("v2", &one.unwrap().reference);
+    machine.handle.snapshot(&diff).unwrap();
+    machine.handle.assert_clean();
+}
+
 fn refuses(machine: &Machine, request: &SnapshotRequest) {
     let error = refusal(machine.handle.snapshot(request));
     assert_eq!(error.kind(), ErrorKind::InvalidInput);

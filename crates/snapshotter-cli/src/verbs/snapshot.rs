@@ -91,8 +91,10 @@ pub struct Args {
     parent: Option<ParentChoice>,
     /// Take this file as a difference: data are pages that changed, holes are as the parent has them
     ///
-    /// Needs `--format v2` and `--parent NAME:VERSION@sha256:…`, a file of the same size there, and ext4, XFS, btrfs or tmpfs.
-    /// May be given more than once, beside PATHs.
+    /// Needs `--format v2` and `--parent NAME:VERSION@sha256:…`, a file of the same size there, and ext4, XFS, btrfs or tmpfs
+    /// on a system with pages of 4 KiB. The file has to be written with write(2) and not through a mapping, which writes zeros around
+    /// what changed, and copied with its holes exactly as they are: `cp --sparse=always`, `rsync -S` and `dd conv=sparse` make holes
+    /// of zeros that were written. May be given more than once, beside PATHs.
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     diff: Vec<PathBuf>,
     /// How to compress the pages of format v2: none, or zstd:1 to zstd:19 [default: zstd:1]

@@ -116,11 +116,24 @@ pub(crate) fn hides_pages(file: &impl AsFd) -> io::Result<Option<&'static str>> 
     let magic = magic(file)?;
     // Where there are huge pages, this is as long as they are.
     let huge = magic == TMPFS && rustix::fs::fstat(file)?.st_blksize > 4096;
+    let blocks = u64::try_from(stat.f_bsize).unwrap_or(u64::MAX);
     Ok(match magic {
         magic if !KNOWN.contains(&magic) => Some("it is not on ext4, XFS, btrfs or tmpfs"),
-        _ if stat.f_bsize > 4096 || huge => Some("its filesystem has blocks above 4 KiB"),
-        _ => None,
+        _ if huge => Some(LONG_BLOCKS),
+        _ => too_long(blocks, rustix::param::page_size()),
     })
+}
+
+const LONG_BLOCKS: &str = "its filesystem has blocks above 4 KiB";
+
+/// What makes data come in pieces that are longer than a page of 4 KiB, in bytes both: blocks, and pages of the system, since what
+/// is written to one of those is written as one.
+fn too_long(blocks: u64, system_page: usize) -> Option<&'static str> {
+    match (blocks, system_page) {
+        (4097.., _) => Some(LONG_BLOCKS),
+        (_, 4097..) => Some("this system has pages above 4 KiB"),
+        _ => None,
+    }
 }
 
 /// Whether a directory is on a filesystem that writes elsewhere what is overwritten, and so needs space for it: btrfs.
@@ -150,4 +163,21 @@ fn name_of(magic: u64, table: &[(u64, &'static str)]) -> Option<&'static str> {
 )]
 fn magic(file: &impl AsFd) -> io::Result<u64> {
     Ok((rustix::fs::fstatfs(file)?.f_type as u64) & 0xFFFF_FFFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// aarch64 has systems with pages of 16 and 64 KiB: a write of one page there brings zeros for those beside it.
+    #[test]
+    fn what_comes_in_longer_pieces_than_pages_is_no_difference() {
+        assert_eq!(too_long(4096, 4096), None);
+        assert_eq!(too_long(1024, 4096), None);
+        assert_eq!(too_long(8192, 4096), Some(LONG_BLOCKS));
+        for page in [16 << 10, 64 << 10] {
+            let why = too_long(4096, page).unwrap();
+            assert!(why.contains("pages above 4 KiB"), "{why}");
+        }
+    }
 }

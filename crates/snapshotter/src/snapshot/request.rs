@@ -86,7 +86,8 @@ pub struct File {
     pub read_only: bool,
     /// The file is a difference: its data are pages that changed since the parent, zeros among them, and its holes are as the
     /// parent has them. A virtual machine's monitor writes such files. Of format v2, and only where the parent is named with
-    /// its digest, has the file in the same size, and the filesystem tells holes page by page; else it is refused.
+    /// its digest, has the file in the same size, and the filesystem tells holes page by page; else it is refused. The file has to
+    /// be written with `write(2)`, since a mapping writes more than was written to, and copied with its holes as they are.
     pub diff: bool,
 }
 

@@ -2,8 +2,10 @@
 //! its holes: copied by a program that fills them with zeros it would zero a guest's memory, so whatever makes them doubtful is
 //! refused. What is written there is what is meant, zeros included.
 //!
-//! The parent is named with its digest, and has the file in the same size; the filesystem tells holes page by page; there are
-//! holes, and no more data than the file has blocks. A copy that lost its holes has none.
+//! The parent is named with its digest, and has the file in the same size and under the same names; the filesystem tells holes page
+//! by page; there are holes, and no more data than the file has blocks. A copy that lost its holes has none. What nobody can see is
+//! left to who writes the file: a copy that made holes of zeros that were written, and blocks that a write through a mapping brought
+//! along, which are zeros where nothing was written.
 
 use super::origin::Origin;
 use crate::fs::space::hides_pages;
@@ -38,7 +40,12 @@ pub(in crate::snapshot) fn check_request(request: &SnapshotRequest) -> Result<()
 pub(super) fn check_plan(plan: &Plan, origin: Option<&Origin>) -> Result<()> {
     for file in plan.files.iter().filter(|file| file.diff) {
         let why = match origin.map(|origin| origin.parent.size(&file.path)) {
-            Some(Some(size)) if size == file.size => continue,
+            Some(Some(size)) if size == file.size => {
+                match origin.is_none_or(|origin| is_one_file(origin, file)) {
+                    true => continue,
+                    false => "it has further names that are not names of it in the parent",
+                }
+            }
             Some(Some(_)) => "the parent has it in another size",
             Some(None) => "the parent does not have it",
             None => "the parent is of format v1: `convert` makes one of format v2 of it",
@@ -47,6 +54,15 @@ pub(super) fn check_plan(plan: &Plan, origin: Option<&Origin>) -> Result<()> {
         return Err(refused(ErrorKind::InvalidInput, path, why));
     }
     Ok(())
+}
+
+/// Whether the parent has all names of a file as names of it: the holes of another one are as that one was.
+fn is_one_file(origin: &Origin, file: &PlannedFile) -> bool {
+    let is_further = |name: &RelPath| {
+        let mut files = origin.document.entries.files.iter();
+        files.any(|entry| entry.path == *name && entry.hardlink_of.as_ref() == Some(&file.path))
+    };
+    file.others.iter().all(is_further)
 }
 
 /// Refuses a file whose holes do not say where it is as the parent's.

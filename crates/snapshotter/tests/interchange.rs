@@ -12,8 +12,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use snapshotter::{
-    Content, ContentProvider, ErrorKind, PullRequest, PushRequest, Registry, RestoreRequest,
-    SnapshotReport, SnapshotRequest, SnapshotState,
+    Config, Content, ContentProvider, CopyRequest, ErrorKind, PullRequest, PushRequest, Registry,
+    RestoreRequest, SnapshotReport, SnapshotRequest, SnapshotState, Snapshotter,
 };
 use support_a::*;
 use support_c::*;
@@ -224,6 +224,46 @@ async fn of_two_files_with_one_address_the_second_is_not_published_over_the_firs
     third.assert_empty();
     let pull = PullRequest::new(reference("twins:a"));
     third_store.pull(&pull).await.unwrap();
+}
+
+/// A copy found the first one where it looked for the second, and published a snapshot that nobody can restore.
+#[tokio::test]
+async fn two_files_with_one_address_are_not_copied_together() {
+    let (from, to, here) = (Place::new(), Place::new(), Place::new());
+    let layouts = Layouts(from.path("layouts"));
+    let content = directory(&from.path("objects"));
+    let source = twins(&here);
+    let store = here
+        .open_with(|config| config.registry(layouts.registry()).content(content.clone()))
+        .await;
+    let one = SnapshotRequest::new("twins", "v1", &source);
+    let one = one.file(snapshotter::File::new("a.bin"));
+    store.snapshot(&one).await.unwrap();
+    let both = SnapshotRequest::new("twins", "v2", &source).local(true);
+    store.snapshot(&both).await.unwrap();
+    // As somebody else would publish both: the manifest of the first, with the list of both.
+    let document = store.document(&reference("twins:v2")).await.unwrap();
+    let manifest = layouts.manifest("snapshots/twins", "v1").unwrap();
+    let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    manifest["config"]["digest"] = layouts.put_blob("snapshots/twins", &document).into();
+    manifest["config"]["size"] = document.len().into();
+    layouts.put_manifest("snapshots/twins", "v2", manifest.to_string().as_bytes());
+    let config = |layouts: &Layouts, content: Content| {
+        let config = Config::new(here.path("no-store"));
+        config.registry(layouts.registry()).content(content)
+    };
+    let there = (Layouts(to.path("layouts")), directory(&to.path("objects")));
+    let (from, to) = (config(&layouts, content), config(&there.0, there.1.clone()));
+    let request = CopyRequest::new(reference("twins:v2"));
+    let error = Snapshotter::copy(&from, &to, &request).await.unwrap_err();
+    let both = ["a.bin", "b.bin"].map(|name| spf1(&source.join(name)));
+    let said = Said::of(&error);
+    said.is(
+        ErrorKind::AlreadyExists,
+        &[&both[0].0, &both[0].1, &both[1].1],
+    );
+    assert_eq!(files_below(&there.1.root), Vec::<PathBuf>::new());
+    assert_eq!(there.0.manifest("snapshots/twins", "v2"), None);
 }
 
 // ---- what we make ----

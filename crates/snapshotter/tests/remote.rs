@@ -318,6 +318,33 @@ async fn a_version_that_exists_there_is_not_replaced_unless_forced() {
     assert_same(&source, &output);
 }
 
+/// `push --force` skipped what was there with the right size, so an object that was damaged in its bucket could not be mended: only
+/// `--verify` said that it was.
+#[tokio::test]
+async fn a_forced_push_mends_what_is_damaged_with_the_right_size() {
+    let (place, here) = (Place::new(), Place::new());
+    let between = Between::directories(&place);
+    let source = here.write("source", &checkpoint());
+    let store = between.node(&here).await;
+    store.snapshot(&request("v1", &source)).await.unwrap();
+    let objects = files_below(&place.path("objects"));
+    let damaged = place.path("objects").join(&objects[0]);
+    let right = fs::read(&damaged).unwrap();
+    fs::write(&damaged, vec![0; right.len()]).unwrap();
+    let push = PushRequest::new(reference("vm:v1"));
+    let error = store.push(&push.clone().verify(true)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert_eq!(store.push(&push).await.unwrap().publication.sent_blobs, 0);
+    let forced = push.force(true).verify(true);
+    let forced = store.push(&forced).await.unwrap();
+    assert_eq!(forced.publication.sent_blobs, objects.len() as u64);
+    assert!(fs::read(&damaged).unwrap() == right);
+    // What replaces a version by taking another snapshot sends what is new.
+    let again = request("v1", &source).force(true);
+    let again = store.snapshot(&again).await.unwrap();
+    assert_eq!(again.publication.unwrap().sent_blobs, 0);
+}
+
 #[tokio::test]
 async fn damaged_and_missing_blobs_are_fetched_again() {
     let (place, here) = (Place::new(), Place::new());

@@ -32,7 +32,9 @@ pub struct Args {
     /// The snapshots: NAME:VERSION
     #[arg(value_name = "REFERENCE", required = true)]
     references: Vec<String>,
-    /// Replace the version in the registry, and objects of another size
+    /// Replace the version in the registry, and send everything again
+    ///
+    /// What is damaged there is mended by it: without, an object that is there with the right size is not sent.
     #[arg(long)]
     force: bool,
     /// Read everything back from there and compare it

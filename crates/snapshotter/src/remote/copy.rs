@@ -233,6 +233,10 @@ impl<'a> Copying<'a> {
     /// Copies the contents of a snapshot of format v1.
     fn blobs(&self, limit: &Limit, manifest: &Manifest, document: &Document) -> Result<Copied> {
         let files = by_content(document);
+        let named = files.iter().map(|file| &file.content);
+        publish::refuse_twins(
+            named.filter_map(|content| Some((content.digest(), content.checksum()?))),
+        )?;
         let needs = needs(&files);
         let layers = self.contents(limit, &needs)?;
         // The same bytes, unless contents are layers at one of both places.

@@ -40,7 +40,10 @@ struct Publishing<'a> {
     activity: &'a Activity,
     repository: Repository,
     snapshot: &'a Snapshot,
+    /// Replaces the version, and objects of another size.
     force: bool,
+    /// Sends what is there too.
+    again: bool,
     /// All is read back afterwards: nothing is believed to be there.
     verify: bool,
     sent_blobs: AtomicU64,
@@ -50,13 +53,21 @@ struct Publishing<'a> {
     cannot_ask: AtomicBool,
 }
 
+/// How a snapshot is published.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    pub(super) force: bool,
+    pub(super) again: bool,
+    pub(super) verify: bool,
+}
+
 /// Publishes a snapshot that the caller leases.
 pub(super) fn run(
     store: &Arc<Store>,
     limit: &Limit,
     remote: &Remote,
     snapshot: &Snapshot,
-    (force, verify): (bool, bool),
+    how: How,
     activity: &Activity,
 ) -> Result<Publication> {
     let publishing = Publishing {
@@ -66,8 +77,9 @@ pub(super) fn run(
         activity,
         repository: remote.repository(&snapshot.reference)?,
         snapshot,
-        force,
-        verify,
+        force: how.force,
+        again: how.again,
+        verify: how.verify,
         sent_blobs: AtomicU64::new(0),
         sent_bytes: AtomicU64::new(0),
         seen: Mutex::default(),
@@ -91,7 +103,7 @@ impl Publishing<'_> {
             Ok((txn.contents_of_snapshot(id)?, txn.manifest(id)?))
         })?;
         let contents = contents.all();
-        refuse_twins(contents)?;
+        refuse_twins(contents.iter().map(|one| (one.digest, one.checksum)))?;
         self.revise(before)?;
         if !matches!(self.remote.content, Place::Registry) {
             let ours = Sha256::of(&manifest);
@@ -244,7 +256,10 @@ impl Publishing<'_> {
         self.activity.check()?;
         let map = self.store.extents(blob)?;
         let (object, size) = (object(blob, &map), map.stream_size());
-        let there = self.look(transport, object)?;
+        let there = match self.again {
+            true => Presence::Unknown,
+            false => self.look(transport, object)?,
+        };
         // Looked at before the file is opened: most of a second checkpoint is there already.
         let is_there = there == Presence::Size(size);
         if there != Presence::Unknown {
@@ -331,21 +346,18 @@ const LONGEST: Layer = Layer {
 };
 
 /// An object has one address, its XXH3-64, which is not collision resistant: two files of one digest cannot both be
-/// published.
-fn refuse_twins(contents: &[Content]) -> Result<()> {
-    // They are in the order of their digests.
-    let mut pairs = contents.iter().zip(contents.iter().skip(1));
-    match pairs.find(|(one, other)| one.digest == other.digest) {
-        Some((one, other)) => Err(twins(one.digest, &other.checksum, &one.checksum)),
+/// published. They are in the order of their digests.
+pub(super) fn refuse_twins(
+    contents: impl Iterator<Item = (Digest, Checksum)> + Clone,
+) -> Result<()> {
+    let mut pairs = contents.clone().zip(contents.skip(1));
+    match pairs.find(|(one, other)| one.0 == other.0 && one.1 != other.1) {
+        Some((one, other)) => Err(twins(one.0, &other.1, &one.1)),
         None => Ok(()),
     }
 }
 
-fn twins(
-    digest: Digest,
-    one: &crate::words::digest::Checksum,
-    other: &crate::words::digest::Checksum,
-) -> Error {
+fn twins(digest: Digest, one: &Checksum, other: &Checksum) -> Error {
     Error::new(
         ErrorKind::AlreadyExists,
         format!("{digest} is the address of two different files, {one} and {other}; only one of them can be published"),

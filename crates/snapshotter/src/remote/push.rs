@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::contents::{layers_of, layers_of_packs};
 use super::download::{Asked, Download};
-use super::{Remote, packs, publish};
+use super::publish::{self, How};
+use super::{Remote, packs};
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
 use crate::format::artifact::paged::AnyManifest;
@@ -33,7 +34,8 @@ use crate::words::total::total;
 pub struct PushRequest {
     /// The snapshot.
     pub reference: Reference,
-    /// Replaces the version in the registry, and objects that are there with another size. Default `false`.
+    /// Replaces the version in the registry, and sends all objects again, whatever is there: that mends what was damaged there
+    /// without another size. Default `false`.
     pub force: bool,
     /// Reads everything back and compares it. Default `false`.
     pub verify: bool,
@@ -136,14 +138,12 @@ fn send(
     snapshot: &Snapshot,
     activity: &Activity,
 ) -> Result<(Publication, u64)> {
-    let publication = publish::run(
-        store,
-        limit,
-        remote,
-        snapshot,
-        (request.force, request.verify),
-        activity,
-    )?;
+    let how = How {
+        force: request.force,
+        again: request.force,
+        verify: request.verify,
+    };
+    let publication = publish::run(store, limit, remote, snapshot, how, activity)?;
     let verified = if request.verify {
         read_back(store, limit, remote, snapshot, activity)?
     } else {
@@ -168,7 +168,13 @@ pub(crate) fn publish_new(
             "the snapshot was taken, and removed or replaced by another call before it was published",
         ));
     };
-    publish::run(store, limit, remote, &snapshot, (force, false), activity).map_err(|error| {
+    // A version is replaced here, and most of it is as it was.
+    let how = How {
+        force,
+        again: false,
+        verify: false,
+    };
+    publish::run(store, limit, remote, &snapshot, how, activity).map_err(|error| {
         error
             .with_reference(&snapshot.reference)
             .with_hint("the snapshot is kept here: `push` publishes it")

@@ -20,7 +20,8 @@ use crate::output::{GOOD, Page, STRONG, WARNING};
 ///
 /// With OUTPUT_DIR, an existing directory, also how files get from the root to there. The root is made if it is not there
 /// yet. A configured registry and place of contents are asked whether they let this command in. A bucket is tried as a
-/// snapshot uses it: a probe of 5 MiB, xxh3/doctor-probe, is sent, looked at, read and removed again.
+/// snapshot uses it: probes of 5 MiB, xxh3/doctor-probe-…, and of 2 bytes, packs/doctor-probe-…, are sent, looked at, read and
+/// removed again.
 /// Dragonfly's daemon is asked to publish and to bring an empty file: its object, of 20 bytes, is in the bucket afterwards.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\

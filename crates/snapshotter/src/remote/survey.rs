@@ -193,7 +193,7 @@ impl Remote {
         }
     }
 
-    /// Tries both places. A bucket gets a probe, and loses it again.
+    /// Tries both places. A bucket gets probes, and loses them again.
     pub(crate) fn diagnose(&self, activity: &Activity) -> Result<RemoteDiagnosis> {
         let said = |result: Result<()>| result.err().map(|error| (error.kind(), error.line()));
         let registry_error = said(self.probe(activity));

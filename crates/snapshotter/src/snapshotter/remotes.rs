@@ -186,8 +186,8 @@ impl Snapshotter {
     }
 
     /// Whether the configured registry and place of contents can be reached and let this process in; `None` where none is
-    /// configured. A bucket is tried as a publication uses it: a probe of 5 MiB, `xxh3/doctor-probe`, is sent in parts, looked
-    /// at, read and removed, if the keys may remove. Changes nothing else, but for Dragonfly: whether its daemon finds files in the root is tried with the packed
+    /// configured. A bucket is tried as a publication uses it: a probe of 5 MiB, `xxh3/doctor-probe-…`, is sent in parts
+    /// and one of 2 bytes, `packs/doctor-probe-…`, at once; they are looked at, read and removed, if the keys may remove. Changes nothing else, but for Dragonfly: whether its daemon finds files in the root is tried with the packed
     /// stream of an empty file, an object of 20 bytes that is in the bucket afterwards.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
     /// Whether the place can be reached, exists and may be read, as far as that can be found out without changing it.
     fn check(&self) -> Call<'_, ()>;
 
-    /// What a publication does, with a probe: what of it cannot be done is an error, and what else is not permitted is said.
+    /// What a publication does, with probes: what of it cannot be done is an error, and what else is not permitted is said.
     /// Where there is nothing to try, whether it can be reached.
     fn rehearse(&self) -> Call<'_, Vec<&'static str>> {
         Box::pin(async { self.check().await.map(|()| Vec::new()) })

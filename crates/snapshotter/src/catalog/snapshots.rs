@@ -142,10 +142,17 @@ impl Txn<'_> {
             snapshot,
         )?;
         match (&found, reference.manifest_digest()) {
-            // The version is another one's here: what was fetched by its digest has that for a name.
-            (Some(other), Some(digest)) if other.manifest_digest != digest => {
-                self.find_by_digest(reference)
-            }
+            // The version is another one's here: what was fetched by its digest, or had to make way, has that for a name. What
+            // has a version of its own was not meant: it might be removed.
+            (Some(other), Some(digest)) if other.manifest_digest != digest => self.first(
+                visible!(" AND name = ?1 AND version = ?2 AND manifest_digest = ?3"),
+                params![
+                    reference.name(),
+                    format!("sha256-{}", digest.hex()),
+                    digest.as_bytes()
+                ],
+                snapshot,
+            ),
             _ => Ok(found),
         }
     }

@@ -144,7 +144,9 @@ impl Txn<'_> {
         match (&found, reference.manifest_digest()) {
             // The version is another one's here: what was fetched by its digest has that for a name.
             (Some(other), Some(digest)) if other.manifest_digest != digest => {
-                self.find_by_digest(reference)
+                let named = self.find_by_digest(reference)?;
+                let of_digest = format!("sha256-{}", digest.hex());
+                Ok(named.filter(|found| found.reference.version() == Some(&*of_digest)))
             }
             _ => Ok(found),
         }

@@ -5,7 +5,7 @@
 //! An entry has no row; its name says all there is to say ([`entries`](super::entries)). Nothing is synced: what was made in
 //! one boot means nothing in the next.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::sync::Mutex;
@@ -39,7 +39,7 @@ pub(crate) struct Cache<'s> {
     store: &'s Store,
     dir: Dir,
     linked: Mutex<HashMap<Key, Entry>>,
-    bases: HashMap<PathHash, Vec<(Sha256, Entry)>>,
+    bases: HashMap<PathHash, Vec<Entry>>,
 }
 
 impl<'s> Cache<'s> {
@@ -52,9 +52,7 @@ impl<'s> Cache<'s> {
         for entry in dir.names()?.iter().filter_map(|name| Entry::parse(name)) {
             match entry.key {
                 Key::Linked { .. } => _ = linked.insert(entry.key, entry),
-                Key::Base { manifest, path } => {
-                    bases.entry(path).or_default().push((manifest, entry));
-                }
+                Key::Base { path } => bases.entry(path).or_default().push(entry),
             }
         }
         let linked = Mutex::new(linked);
@@ -84,28 +82,51 @@ impl<'s> Cache<'s> {
             return Ok(None);
         };
         let fits = stat.size == size && wanted.matches(&file, &stat).at("examine", path())?;
+        if !fits {
+            // Somebody has changed it by another name: nobody links to it again.
+            self.forget(content, wanted);
+            return Ok(None);
+        }
         let dir = &self.dir;
-        Ok(fits.then_some(Linkable { dir, name, stat }))
+        Ok(Some(Linkable { dir, name, stat }))
     }
 
-    /// Makes a staged file, which has its bytes and attributes, an inode to link to.
+    /// Takes away an inode that cannot be linked to any more.
+    pub(crate) fn forget(&self, content: ContentId, wanted: &Wanted) {
+        if let Some(entry) = lock(&self.linked).remove(&linked(content, wanted)) {
+            self.give_up(&entry.name());
+        }
+    }
+
+    fn give_up(&self, name: &OsStr) {
+        if let Err(error) = take_away(&self.dir, name) {
+            tracing::debug!(%error, "a cache entry stays");
+        }
+    }
+
+    /// Makes a staged file, which has its bytes and attributes, an inode to link to; `None` where the filesystem has not kept the
+    /// attributes as they were set.
     pub(crate) fn keep_linked(
         &self,
         slot: Slot<'_>,
         file: &File,
-        content: ContentId,
+        (content, manifest): (ContentId, Sha256),
         wanted: &Wanted,
-    ) -> Result<Linkable<'_>> {
-        let entry = self.keep(slot, file, linked(content, wanted), 0)?;
+    ) -> Result<Option<Linkable<'_>>> {
+        let stat = Stat::of_file(file).at("examine", self.dir.path())?;
+        if !wanted.matches(file, &stat).at("examine", self.dir.path())? {
+            return Ok(None);
+        }
+        let key = linked(content, wanted);
+        let entry = self.keep(slot, Entry::of(key, manifest, &stat, 0))?;
         lock(&self.linked).insert(entry.key, entry);
         let name = entry.name();
-        let stat = Stat::of_file(file).at("examine", self.dir.path_of(&name))?;
         let dir = &self.dir;
-        Ok(Linkable { dir, name, stat })
+        Ok(Some(Linkable { dir, name, stat }))
     }
 
-    /// The snapshots of which there is a file of this path, by their manifests.
-    pub(crate) fn bases(&self, path: &RelPath) -> &[(Sha256, Entry)] {
+    /// The files of this path that are here, of whichever snapshots.
+    pub(crate) fn bases(&self, path: &RelPath) -> &[Entry] {
         self.bases.get(&path_hash(path)).map_or(&[], Vec::as_slice)
     }
 
@@ -130,9 +151,7 @@ impl<'s> Cache<'s> {
             return Ok(Some((file, stat)));
         }
         tracing::debug!(path = %path().display(), "a cache entry is not what it was");
-        if let Err(error) = take_away(&self.dir, &name) {
-            tracing::debug!(%error, "a cache entry stays");
-        }
+        self.give_up(&name);
         Ok(None)
     }
 
@@ -146,44 +165,40 @@ impl<'s> Cache<'s> {
         extents: u64,
     ) -> Result<()> {
         let path = path_hash(path);
-        self.keep(slot, file, Key::Base { manifest, path }, extents)
-            .map(|_| ())
+        let stat = Stat::of_file(file).at("examine", self.dir.path())?;
+        let entry = Entry::of(Key::Base { path }, manifest, &stat, extents);
+        self.keep(slot, entry).map(|_| ())
     }
 
-    fn keep(&self, mut slot: Slot<'_>, file: &File, key: Key, extents: u64) -> Result<Entry> {
-        let stat = Stat::of_file(file).at("examine", self.dir.path())?;
-        let entry = Entry::of(key, &stat, extents);
+    fn keep(&self, mut slot: Slot<'_>, entry: Entry) -> Result<Entry> {
         slot.rename_to(&self.dir, &entry.name())?;
         Ok(entry)
     }
 
     /// Removes what is beyond the bounds: of each file of a name all but the newest `keep`, and of all the oldest.
     pub(crate) fn trim(&self, keep: usize, max_bytes: Option<u64>) -> Result<()> {
-        let mut found = self.store.cache_entries()?;
+        let found = self.store.cache_entries()?;
         let names = self.store.catalog.read(|txn| txn.snapshots())?;
         let names: HashMap<Sha256, &str> = names
             .iter()
             .map(|one| (one.manifest_digest, one.reference.name()))
             .collect();
-        found.reverse();
         let mut kept = HashMap::<(PathHash, &str), usize>::new();
         let mut bytes = 0_u64;
-        for one in found {
-            let is_one_too_many = match one.entry.key {
-                Key::Linked { .. } => false,
-                Key::Base { manifest, path } => match names.get(&manifest) {
-                    None => true,
-                    Some(name) => {
-                        let count = kept.entry((path, name)).or_default();
-                        *count += 1;
-                        *count > keep
-                    }
-                },
+        for one in found.iter().rev() {
+            let is_one_too_many = match (one.entry.key, names.get(&one.entry.manifest)) {
+                (Key::Linked { .. }, Some(_)) => false,
+                (Key::Base { path }, Some(name)) => {
+                    let count = kept.entry((path, name)).or_default();
+                    *count += 1;
+                    *count > keep
+                }
+                (_, None) => one.is_alone(),
             };
-            bytes = bytes.saturating_add(one.frees());
-            if is_one_too_many || max_bytes.is_some_and(|most| bytes > most) {
-                bytes = bytes.saturating_sub(one.frees());
-                self.store.drop_entry(&self.dir, &one)?;
+            if is_one_too_many || max_bytes.is_some_and(|most| bytes + one.frees() > most) {
+                self.give_up(&one.entry.name());
+            } else {
+                bytes = bytes.saturating_add(one.frees());
             }
         }
         Ok(())
@@ -199,12 +214,18 @@ fn linked(content: ContentId, wanted: &Wanted) -> Key {
 }
 
 impl CacheEntry {
+    /// Whether it has no other name.
+    fn is_alone(&self) -> bool {
+        self.stat.nlink <= 1
+    }
+
     /// Bytes that the filesystem gets back.
     pub(crate) fn frees(&self) -> u64 {
-        if self.stat.nlink > 1 {
-            return 0;
+        if self.is_alone() {
+            self.stat.allocated
+        } else {
+            0
         }
-        self.stat.allocated
     }
 }
 
@@ -284,8 +305,9 @@ impl Store {
             }
             // What has other names gives nothing back.
             if one.frees() > 0 {
-                if !dry_run {
-                    self.drop_cache_entry(&one)?;
+                if !dry_run && let Err(error) = self.drop_cache_entry(&one) {
+                    tracing::debug!(%error, "a cache entry stays");
+                    continue;
                 }
                 dropped += 1;
                 freed += one.frees();
@@ -294,41 +316,93 @@ impl Store {
         Ok((dropped, freed))
     }
 
-    /// Gives up what is cached of a snapshot that goes. What fails here later sweeps take.
+    /// Gives up what is cached of a snapshot that goes, but for what others have names of. What fails here later sweeps take.
     pub(crate) fn drop_caches_of(&self, manifest: &Sha256) {
         self.drop_page_list(manifest);
-        let is_of = |one: &CacheEntry| matches!(one.entry.key, Key::Base { manifest: of, .. } if of == *manifest);
-        let dropped = self.cache_entries().and_then(|found| {
-            let mut of_it = found.iter().filter(|one| is_of(one));
-            of_it.try_for_each(|one| self.drop_cache_entry(one))
+        let dropped = self.each_entry_of(manifest, &|dir, one| {
+            if one.is_alone() {
+                self.drop_entry(dir, one)?;
+            }
+            Ok(())
         });
         if let Err(error) = dropped {
             tracing::debug!(%error, "a cache entry was not removed");
         }
     }
 
-    /// Removes what is no entry, and what other boots have left. Says how many files went.
+    /// A snapshot has another manifest from now on.
+    #[cfg(feature = "registry")]
+    pub(crate) fn move_caches(&self, from: &Sha256, to: &Sha256) {
+        if from == to {
+            return;
+        }
+        self.move_page_list(from, to);
+        let moved = self.each_entry_of(from, &|dir, one| {
+            let name = one.entry.name();
+            let now = Entry {
+                manifest: *to,
+                ..one.entry
+            };
+            let moved = dir.rename(&name, dir, &now.name());
+            ignore_absent(moved).at("rename", dir.path_of(&name))
+        });
+        if let Err(error) = moved {
+            tracing::debug!(%error, "a cache entry was not renamed");
+        }
+    }
+
+    fn each_entry_of(
+        &self,
+        manifest: &Sha256,
+        each: &dyn Fn(&Dir, &CacheEntry) -> Result<()>,
+    ) -> Result<()> {
+        let Some(dir) = self.cache_dir(false)? else {
+            return Ok(());
+        };
+        let found = self.cache_entries()?;
+        let mut of_it = found.iter().filter(|one| one.entry.manifest == *manifest);
+        of_it.try_for_each(|one| each(&dir, one))
+    }
+
+    /// Removes what is no entry, what other boots have left, and what was made for snapshots that are not here and has no other
+    /// name. Says how many files went; what cannot go stays, and stops nobody.
     pub(super) fn sweep_cache(&self) -> Result<u64> {
+        let mut swept = 0;
         let name = OsStr::new(NAME);
         let there = self.root.dir.stat_if_any(name);
         if there.at("examine", self.root.dir.path_of(name))?.is_none() {
-            return Ok(0);
+            return Ok(swept);
         }
         let cache = self.root.dir.open_dir(name)?;
-        let mut swept = 0;
+        let snapshots = self.catalog.read(|txn| txn.snapshots())?;
+        let here: HashSet<Sha256> = snapshots.iter().map(|one| one.manifest_digest).collect();
         for boot in cache.names()? {
-            let dir = cache.open_dir(&boot)?;
             let is_now = boot == OsStr::new(&self.boot);
+            let Ok(dir) = cache.open_dir(&boot) else {
+                // Gone meanwhile, or none of ours.
+                continue;
+            };
             for name in dir.names()? {
-                if !is_now || Entry::parse(&name).is_none() {
-                    take_away(&dir, &name)?;
-                    swept += 1;
+                if is_now && is_of_use(&dir, &name, &here)? {
+                    continue;
+                }
+                match take_away(&dir, &name) {
+                    Ok(()) => swept += 1,
+                    Err(error) => tracing::warn!(%error, "what was cached stays"),
                 }
             }
-            if !is_now {
-                ignore_absent(cache.remove_dir(&boot)).at("remove", dir.path())?;
+            if !is_now && let Err(error) = ignore_absent(cache.remove_dir(&boot)) {
+                tracing::warn!(%error, "what another boot has cached stays");
             }
         }
         Ok(swept)
     }
+}
+
+fn is_of_use(dir: &Dir, name: &OsStr, here: &HashSet<Sha256>) -> Result<bool> {
+    let Some(entry) = Entry::parse(name) else {
+        return Ok(false);
+    };
+    let stat = dir.stat_if_any(name).at("examine", dir.path_of(name))?;
+    Ok(here.contains(&entry.manifest) || stat.is_some_and(|stat| stat.nlink > 1))
 }

@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn a_bad_field_is_named() {
         type Change = fn(&mut Content);
-        let cases: [(Change, &str); 22] = [
+        let cases: [(Change, &str); 25] = [
             (|c| c.bucket = None, "bucket"),
             (|c| c.bucket = some("a/../b"), "bucket"),
             (|c| c.endpoint = some("http://user:pw@host"), "endpoint"),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::Publishing;
-use crate::catalog::Pack;
+use crate::catalog::{BlobState, Pack, Sync};
 use crate::format::artifact::paged::{AnyManifest, PackLayer, PagedManifest};
 use crate::format::document::paged::{AnyDocument, PackEntry, PagedDocument};
 use crate::format::pack::PackError;
@@ -30,7 +30,7 @@ use crate::transport::{ContentTransport, Existing, Presence, Published};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::object::{Object, ObjectName};
-use crate::words::progress::Event;
+use crate::words::progress::{Event, WarningKind};
 use crate::words::publication::Publication;
 use crate::words::total::total;
 
@@ -52,6 +52,14 @@ struct Known {
 }
 
 impl Named {
+    /// Whether that is it. One that is missing here has no length to compare with.
+    fn is(&self, found: Presence) -> bool {
+        match found {
+            Presence::Size(size) => size == self.row.length || self.row.state == BlobState::Missing,
+            Presence::Absent | Presence::Unknown => false,
+        }
+    }
+
     fn object(&self) -> Object {
         Object::pack(*self.row.key.as_bytes(), self.row.length)
     }
@@ -69,43 +77,79 @@ impl Publishing<'_> {
             return Err(crate::remote::formats_differ(&self.snapshot.reference));
         };
         self.revise(before)?;
-        if let Some(there) = before.filter(|there| *there != Sha256::of(&manifest) && !self.force) {
-            if !self.is_equal(&document)? {
-                return Err(self.remote.taken(&self.snapshot.reference, there));
-            }
-            // The same files out of other packs: nothing is missing there.
-            return Ok(self.publication(there));
-        }
+        let other = before.filter(|there| *there != Sha256::of(&manifest) && !self.force);
+        let adopted = match other.map(|there| self.equal_there(there, &document)) {
+            None => None,
+            Some(equal) => match equal? {
+                Equal::SamePacks(manifest) => Some(manifest),
+                Equal::OtherPacks(there) => return Ok(self.publication(there)),
+            },
+        };
         let packs = self.named(&document)?;
         self.activity.tell(|| Event::Planned {
             files: packs.len() as u64,
             bytes: total(packs.iter().map(|pack| pack.row.length)),
         });
-        let layers = self
-            .send_packs(&packs)
-            .inspect_err(|_| self.forget_absent())?;
-        let manifest = match &self.remote.content {
-            Place::Registry => build(&parsed, &layers)?,
-            _ => manifest,
+        let announce = |believes: bool| {
+            let layers = self.send_packs(&packs, believes)?;
+            let manifest = match &adopted {
+                Some(adopted) => adopted.clone(),
+                None => build(&parsed, &layers)?,
+            };
+            let has_layers = matches!(self.remote.content, Place::Registry) && !layers.is_empty();
+            let text = Text::kept(self.store, id)?;
+            self.announcing()
+                .send(&manifest, &text, has_layers, before)?;
+            Ok((manifest, text))
         };
+        let announced = match announce(true) {
+            Err(error) if is_doubtful(&error) && self.doubt()? => {
+                tracing::info!(%error, "what is believed to be there is looked for");
+                announce(false)
+            }
+            announced => announced,
+        };
+        let (manifest, text) = announced.inspect_err(|_| self.forget_absent())?;
         let digest = Sha256::of(&manifest);
-        let has_layers = matches!(self.remote.content, Place::Registry) && !layers.is_empty();
-        let text = Text::kept(self.store, id)?;
-        self.announcing()
-            .send(&manifest, &text, has_layers, before)?;
         self.record(&manifest, &text)?;
         self.store
-            .move_page_list(&self.snapshot.manifest_digest, &digest);
+            .move_caches(&self.snapshot.manifest_digest, &digest);
         Ok(self.publication(digest))
     }
 
-    /// Whether what has the version there has the same files.
-    fn is_equal(&self, document: &PagedDocument) -> Result<bool> {
+    /// What has the version there, if it has the same files: a publication that got so far and did not hear of it, or the same
+    /// out of other packs, to which nothing is missing.
+    fn equal_there(&self, there: Sha256, document: &PagedDocument) -> Result<Equal> {
         let reference = &self.snapshot.reference;
-        match self.remote.description(reference, self.activity)? {
-            (_, _, AnyDocument::V2(there)) => Ok(there.is_equal_to(document)),
-            (_, _, AnyDocument::V1(_)) => Ok(false),
+        let taken = || self.remote.taken(reference, there);
+        let (manifest, _, found) = self.remote.description(reference, self.activity)?;
+        match found {
+            AnyDocument::V2(found) if Sha256::of(&manifest) != there => {
+                drop(found);
+                Err(taken())
+            }
+            AnyDocument::V2(found) if found == *document => Ok(Equal::SamePacks(manifest)),
+            AnyDocument::V2(found) if found.is_equal_to(document) => {
+                let text = format!(
+                    "{reference} is in {} with the same files out of other packs, {there}: those of this store are not sent",
+                    self.remote.endpoint
+                );
+                self.activity.warn(WarningKind::Kept, None, text);
+                Ok(Equal::OtherPacks(there))
+            }
+            _ => Err(taken()),
         }
+    }
+
+    /// Nothing is believed to be at this place any more. Says whether anything was.
+    fn doubt(&self) -> Result<bool> {
+        let place = self.remote.address_of_contents(&self.repository);
+        let id = self.snapshot.id;
+        self.store.catalog.write(Sync::Normal, |txn| {
+            let believed = txn.objects_seen_at(id, &place, 1..=i64::MAX)?;
+            txn.doubt_objects_at(&place)?;
+            Ok(!believed.is_empty())
+        })
     }
 
     /// The rows of the packs, in the order of the document.
@@ -124,7 +168,7 @@ impl Publishing<'_> {
     }
 
     /// Sends what is not there, and says which layers they are, where they are layers.
-    fn send_packs(&self, packs: &[Named]) -> Result<Vec<PackLayer>> {
+    fn send_packs(&self, packs: &[Named], believes: bool) -> Result<Vec<PackLayer>> {
         let known = match &self.remote.content {
             Place::Registry => self.known_packs(packs)?,
             _ => Known::default(),
@@ -134,7 +178,10 @@ impl Publishing<'_> {
             Place::Elsewhere(way) => Arc::clone(&way.transport),
             Place::Registry => self.remote.layers(&self.repository, known.layers.clone()),
         };
-        let believed = self.believed(&transport, packs, &known.layers)?;
+        let believed = match believes {
+            true => self.believed(&transport, packs, &known.layers)?,
+            false => HashSet::new(),
+        };
         let place = self.remote.address_of_contents(&self.repository);
         let id = self.snapshot.id;
         let ever = self.store.catalog.read(|txn| txn.objects_at(id, &place))?;
@@ -169,7 +216,12 @@ impl Publishing<'_> {
                 id: pack.entry.id,
             })
         };
-        Ok(packs.iter().enumerate().filter_map(layer).collect())
+        let layers: Vec<PackLayer> = packs.iter().enumerate().filter_map(layer).collect();
+        if matches!(self.remote.content, Place::Registry) && layers.len() < packs.len() {
+            let text = "the registry has a pack and does not say what it calls it";
+            return Err(Error::new(ErrorKind::Internal, text));
+        }
+        Ok(layers)
     }
 
     /// What packs are called as layers, as manifests say that are here: the snapshot's own, and those of others that name
@@ -215,7 +267,10 @@ impl Publishing<'_> {
             .registry
             .mount(&self.repository, of, sha256, size);
         match wait(&|| self.activity.check(), call) {
-            Ok(true) => Ok(Some(sha256)),
+            Ok(true) => {
+                self.saw_pack(pack.row.key, true);
+                Ok(Some(sha256))
+            }
             Ok(false) => Ok(None),
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             Err(error) => {
@@ -237,11 +292,13 @@ impl Publishing<'_> {
         }
         let id = self.snapshot.id;
         let place = self.remote.address_of_contents(&self.repository);
-        let since = now().saturating_sub(BELIEVED);
+        // What a clock that was ahead saw is not believed until it is there again.
+        let within = now().saturating_sub(BELIEVED)..=now();
         let seen = self
             .store
             .catalog
-            .read(|txn| txn.objects_seen_at(id, &place, since))?;
+            .read(|txn| txn.objects_seen_at(id, &place, within))?;
+        let oldest = seen.clone();
         let mut seen: HashSet<Checksum> = seen.into_iter().collect();
         if matches!(self.remote.content, Place::Registry) {
             // What it is called there has to be known too.
@@ -253,9 +310,11 @@ impl Publishing<'_> {
                 .collect();
             seen.retain(|key| known.contains(key));
         }
-        let sample = packs.iter().rev().find(|pack| seen.contains(&pack.row.key));
+        // The one that was seen the longest time ago, which is then seen now: so each has its turn.
+        let sample = oldest.iter().find(|key| seen.contains(*key));
+        let sample = sample.and_then(|key| packs.iter().find(|pack| pack.row.key == *key));
         if let Some(sample) = sample
-            && self.presence(transport, sample)? != Presence::Size(sample.row.length)
+            && !sample.is(self.presence(transport, sample)?)
         {
             seen.clear();
         }
@@ -265,8 +324,7 @@ impl Publishing<'_> {
     fn presence(&self, transport: &Arc<dyn ContentTransport>, pack: &Named) -> Result<Presence> {
         let found = self.look(transport, pack.object())?;
         if found != Presence::Unknown {
-            let is_there = found == Presence::Size(pack.row.length);
-            self.saw_pack(pack.row.key, is_there);
+            self.saw_pack(pack.row.key, pack.is(found));
         }
         Ok(found)
     }
@@ -283,7 +341,7 @@ impl Publishing<'_> {
         if looks && !self.force {
             found = self.presence(transport, pack)?;
         }
-        if found == Presence::Size(pack.row.length) {
+        if pack.is(found) {
             self.activity.tell(|| Event::Progressed {
                 bytes: pack.row.length,
             });
@@ -291,7 +349,7 @@ impl Publishing<'_> {
         }
         let opened = self.store.open_pack(&pack.row.key)?;
         // Wrong bytes are nobody's to have. Most of it is in memory still.
-        match whole_pack(&opened.file, pack.entry.id, self.activity)? {
+        match whole_pack(&opened.file, pack.entry.id, &|| self.activity.check())? {
             Ok(_) => {}
             Err(PackError::Io(error)) if !crate::store::is_unreadable(&error) => {
                 return Err(Error::io(
@@ -315,6 +373,7 @@ impl Publishing<'_> {
             bytes: pack.row.length,
         });
         if published.sent {
+            self.did_send(pack.row.key);
             self.count(pack.row.length);
         }
         Ok(published.sha256)
@@ -350,9 +409,28 @@ impl Publishing<'_> {
     }
 }
 
+/// What has the same files under the same name.
+enum Equal {
+    /// The manifest that is there.
+    SamePacks(Vec<u8>),
+    OtherPacks(Sha256),
+}
+
+/// Whether a registry may have refused a manifest for what it lacks.
+fn is_doubtful(error: &Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::Cancelled
+            | ErrorKind::AlreadyExists
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NoSpace
+    )
+}
+
 /// A pack's bytes that are read at once.
 const PIECE: usize = 1 << 20;
 
+/// The manifest as it is there: contents elsewhere are no layers, whatever they were in another registry.
 fn build(parsed: &PagedManifest, layers: &[PackLayer]) -> Result<Vec<u8>> {
     let document = (parsed.config, parsed.config_size);
     PagedManifest::build(document, layers, &parsed.annotations).map_err(cannot_describe)

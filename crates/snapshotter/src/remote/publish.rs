@@ -1,6 +1,7 @@
 //! Store → remote. The order makes a name that resolves complete: contents, document, manifest. Whatever fails on the
 //! way leaves the snapshot here as it was, and publishing it again sends only what is missing.
 
+mod known;
 mod packs;
 mod record;
 

@@ -11,56 +11,44 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::Publishing;
-use crate::catalog::{BlobState, Pack, Sync};
+use super::known::Known;
+use crate::catalog::{BlobState, Pack};
 use crate::format::artifact::paged::{AnyManifest, PackLayer, PagedManifest};
 use crate::format::document::paged::{AnyDocument, PackEntry, PagedDocument};
 use crate::format::pack::PackError;
 use crate::lock::lock;
-use crate::registry::{Layers, Repository};
 use crate::remote::Place;
-use crate::remote::contents::layers_of_packs;
 use crate::remote::packs::cannot_describe;
 use crate::remote::runtime::wait;
 use crate::remote::send::offer;
 use crate::remote::text::Text;
-use crate::store::{now, pack_key, whole_pack};
+use crate::store::{pack_key, whole_pack};
 #[cfg(feature = "dragonfly")]
 use crate::transport::Source;
 use crate::transport::{ContentTransport, Existing, Presence, Published};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
-use crate::words::object::{Object, ObjectName};
+use crate::words::object::Object;
 use crate::words::progress::{Event, WarningKind};
 use crate::words::publication::Publication;
 use crate::words::total::total;
 
-/// How long what was seen at a place is believed to be there, in nanoseconds: well below the time for which any collector
-/// there lets what nothing names be.
-const BELIEVED: i64 = 12 * 3600 * 1_000_000_000;
-
 /// A pack that the snapshot names.
-struct Named {
+pub(super) struct Named {
     entry: PackEntry,
-    row: Pack,
-}
-
-/// What packs are as layers, and the repositories that are said to have them.
-#[derive(Default)]
-struct Known {
-    layers: Layers,
-    of: HashMap<ObjectName, Repository>,
+    pub(super) row: Pack,
 }
 
 impl Named {
     /// Whether that is it. One that is missing here has no length to compare with.
-    fn is(&self, found: Presence) -> bool {
+    pub(super) fn is(&self, found: Presence) -> bool {
         match found {
             Presence::Size(size) => size == self.row.length || self.row.state == BlobState::Missing,
             Presence::Absent | Presence::Unknown => false,
         }
     }
 
-    fn object(&self) -> Object {
+    pub(super) fn object(&self) -> Object {
         Object::pack(*self.row.key.as_bytes(), self.row.length)
     }
 }
@@ -141,17 +129,6 @@ impl Publishing<'_> {
         }
     }
 
-    /// Nothing is believed to be at this place any more. Says whether anything was.
-    fn doubt(&self) -> Result<bool> {
-        let place = self.remote.address_of_contents(&self.repository);
-        let id = self.snapshot.id;
-        self.store.catalog.write(Sync::Normal, |txn| {
-            let believed = txn.objects_seen_at(id, &place, 1..=i64::MAX)?;
-            txn.doubt_objects_at(&place)?;
-            Ok(!believed.is_empty())
-        })
-    }
-
     /// The rows of the packs, in the order of the document.
     fn named(&self, document: &PagedDocument) -> Result<Vec<Named>> {
         let id = self.snapshot.id;
@@ -222,111 +199,6 @@ impl Publishing<'_> {
             return Err(Error::new(ErrorKind::Internal, text));
         }
         Ok(layers)
-    }
-
-    /// What packs are called as layers, as manifests say that are here: the snapshot's own, and those of others that name
-    /// the same packs, the newest first.
-    fn known_packs(&self, packs: &[Named]) -> Result<Known> {
-        let mut wanted: HashSet<_> = packs.iter().map(|pack| pack.object().name).collect();
-        let mut known = Known::default();
-        let id = self.snapshot.id;
-        let catalog = &self.store.catalog;
-        let others = catalog.read(|txn| txn.snapshots_sharing_packs(id))?;
-        for other in std::iter::once(id).chain(others) {
-            if wanted.is_empty() {
-                break;
-            }
-            let (manifest, snapshot) =
-                catalog.read(|txn| Ok((txn.manifest(other)?, txn.snapshot(other)?)))?;
-            let (Ok(manifest), Some(snapshot)) = (PagedManifest::parse(&manifest), snapshot) else {
-                continue;
-            };
-            let of = self.remote.repository(&snapshot.reference)?;
-            for (name, layer) in layers_of_packs(&manifest) {
-                if wanted.remove(&name) {
-                    known.layers.insert(name, layer);
-                    known.of.insert(name, of.clone());
-                }
-            }
-        }
-        Ok(known)
-    }
-
-    /// Has the registry take a pack over from another repository of its own, where one has it.
-    fn mount(&self, known: &Known, pack: &Named) -> Result<Option<Sha256>> {
-        let name = pack.object().name;
-        let (Some(layer), Some(of)) = (known.layers.get(&name), known.of.get(&name)) else {
-            return Ok(None);
-        };
-        if self.force || *of == self.repository {
-            return Ok(None);
-        }
-        let (sha256, size) = (layer.sha256, layer.size);
-        let call = self
-            .remote
-            .registry
-            .mount(&self.repository, of, sha256, size);
-        match wait(&|| self.activity.check(), call) {
-            Ok(true) => {
-                self.saw_pack(pack.row.key, true);
-                Ok(Some(sha256))
-            }
-            Ok(false) => Ok(None),
-            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
-            Err(error) => {
-                tracing::debug!(%error, "a pack is sent, because it was not mounted");
-                Ok(None)
-            }
-        }
-    }
-
-    /// The packs that need not be looked for. One of them is, and where it has gone nothing is believed.
-    fn believed(
-        &self,
-        transport: &Arc<dyn ContentTransport>,
-        packs: &[Named],
-        known: &Layers,
-    ) -> Result<HashSet<Checksum>> {
-        if self.force || self.verify {
-            return Ok(HashSet::new());
-        }
-        let id = self.snapshot.id;
-        let place = self.remote.address_of_contents(&self.repository);
-        // What a clock that was ahead saw is not believed until it is there again.
-        let within = now().saturating_sub(BELIEVED)..=now();
-        let seen = self
-            .store
-            .catalog
-            .read(|txn| txn.objects_seen_at(id, &place, within))?;
-        let oldest = seen.clone();
-        let mut seen: HashSet<Checksum> = seen.into_iter().collect();
-        if matches!(self.remote.content, Place::Registry) {
-            // What it is called there has to be known too.
-            let is_known = |pack: &&Named| known.contains_key(&pack.object().name);
-            let known: HashSet<Checksum> = packs
-                .iter()
-                .filter(is_known)
-                .map(|pack| pack.row.key)
-                .collect();
-            seen.retain(|key| known.contains(key));
-        }
-        // The one that was seen the longest time ago, which is then seen now: so each has its turn.
-        let sample = oldest.iter().find(|key| seen.contains(*key));
-        let sample = sample.and_then(|key| packs.iter().find(|pack| pack.row.key == *key));
-        if let Some(sample) = sample
-            && !sample.is(self.presence(transport, sample)?)
-        {
-            seen.clear();
-        }
-        Ok(seen)
-    }
-
-    fn presence(&self, transport: &Arc<dyn ContentTransport>, pack: &Named) -> Result<Presence> {
-        let found = self.look(transport, pack.object())?;
-        if found != Presence::Unknown {
-            self.saw_pack(pack.row.key, pack.is(found));
-        }
-        Ok(found)
     }
 
     /// Sends a pack unless it is there; says what the registry calls it.

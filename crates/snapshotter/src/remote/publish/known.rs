@@ -14,7 +14,7 @@ use crate::remote::contents::layers_of_packs;
 use crate::remote::runtime::wait;
 use crate::store::now;
 use crate::transport::{ContentTransport, Presence};
-use crate::words::digest::{Checksum, Sha256};
+use crate::words::digest::Checksum;
 use crate::words::error::{ErrorKind, Result};
 use crate::words::object::ObjectName;
 
@@ -70,13 +70,13 @@ impl Publishing<'_> {
     }
 
     /// Has the registry take a pack over from another repository of its own, where one has it.
-    pub(super) fn mount(&self, known: &Known, pack: &Named) -> Result<Option<Sha256>> {
+    pub(super) fn mount(&self, known: &Known, pack: &Named) -> Result<bool> {
         let name = pack.object().name;
         let (Some(layer), Some(of)) = (known.layers.get(&name), known.of.get(&name)) else {
-            return Ok(None);
+            return Ok(false);
         };
         if self.force || *of == self.repository {
-            return Ok(None);
+            return Ok(false);
         }
         let (sha256, size) = (layer.sha256, layer.size);
         let call = self
@@ -86,13 +86,13 @@ impl Publishing<'_> {
         match wait(&|| self.activity.check(), call) {
             Ok(true) => {
                 self.saw_pack(pack.row.key, true);
-                Ok(Some(sha256))
+                Ok(true)
             }
-            Ok(false) => Ok(None),
+            Ok(false) => Ok(false),
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             Err(error) => {
                 tracing::debug!(%error, "a pack is sent, because it was not mounted");
-                Ok(None)
+                Ok(false)
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::format::artifact::paged::{AnyManifest, PackLayer, PagedManifest};
 use crate::format::document::paged::{AnyDocument, PackEntry, PagedDocument};
 use crate::format::pack::PackError;
 use crate::lock::lock;
+use crate::registry::StoredLayer;
 use crate::remote::Place;
 use crate::remote::packs::cannot_describe;
 use crate::remote::runtime::wait;
@@ -165,31 +166,28 @@ impl Publishing<'_> {
         let layers = Mutex::new(HashMap::new());
         self.limit.for_each(self.activity, packs.len(), |index| {
             let pack = &packs[index];
-            let sha256 = if believed.contains(&pack.row.key) {
+            let sent = if believed.contains(&pack.row.key) {
                 self.activity.tell(|| Event::Progressed {
                     bytes: pack.row.length,
                 });
                 None
+            } else if self.mount(&known, pack)? {
+                None
             } else {
-                // What this store never saw there is sent without a look, which sending it begins with.
-                let looks = ever.contains(&pack.row.key) || self.verify;
-                match self.mount(&known, pack)? {
-                    Some(sha256) => Some(sha256),
-                    None => self.send_pack(&transport, pack, looks)?,
-                }
+                // What this store never saw there is sent without a look, which sending it begins with: if it can be sent.
+                let is_missing = pack.row.state == BlobState::Missing;
+                let looks = is_missing || ever.contains(&pack.row.key) || self.verify;
+                self.send_pack(&transport, pack, looks)?
             };
-            let known = known
-                .layers
-                .get(&pack.object().name)
-                .map(|layer| layer.sha256);
-            lock(&layers).extend(sha256.or(known).map(|sha256| (index, sha256)));
+            let layer = sent.or_else(|| known.layers.get(&pack.object().name).copied());
+            lock(&layers).extend(layer.map(|layer| (index, layer)));
             Ok(())
         })?;
         let layers = layers.into_inner().unwrap_or_else(PoisonError::into_inner);
         let layer = |(index, pack): (usize, &Named)| {
-            layers.get(&index).map(|sha256| PackLayer {
-                sha256: *sha256,
-                size: pack.row.length,
+            layers.get(&index).map(|layer| PackLayer {
+                sha256: layer.sha256,
+                size: layer.size,
                 id: pack.entry.id,
             })
         };
@@ -207,7 +205,7 @@ impl Publishing<'_> {
         transport: &Arc<dyn ContentTransport>,
         pack: &Named,
         looks: bool,
-    ) -> Result<Option<Sha256>> {
+    ) -> Result<Option<StoredLayer>> {
         self.activity.check()?;
         let mut found = Presence::Unknown;
         if looks && !self.force {
@@ -248,7 +246,8 @@ impl Publishing<'_> {
             self.did_send(pack.row.key);
             self.count(pack.row.length);
         }
-        Ok(published.sha256)
+        let size = pack.row.length;
+        Ok(published.sha256.map(|sha256| StoredLayer { sha256, size }))
     }
 
     /// A daemon takes the file itself; to others it is read, at the rate that there is.

@@ -311,3 +311,89 @@ fn what_another_boot_left_is_not_used_and_goes() {
     assert!(!other.exists());
     assert_eq!(node.entries().len(), 1);
 }
+
+// Each restore whose inode was changed by its user kept another one, and nothing took the old ones away.
+#[test]
+fn an_inode_that_its_user_changed_is_replaced_by_one() {
+    let Some(node) = Node::new(Kind::Xfs) else {
+        return;
+    };
+    fs::rename(node.memory(), node.source().join("kernel")).unwrap();
+    let handle = node.handle(|_| {});
+    node.take(&handle, "v1");
+    for (number, mode) in [0o600, 0o640, 0o644].into_iter().enumerate() {
+        let output = format!("{number}");
+        node.restores(&handle, "v1", &output);
+        assert_eq!(node.entries().len(), 1, "{mode:o}");
+        let kernel = node.output(&output).join("kernel");
+        fs::set_permissions(kernel, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    node.restores(&handle, "v1", "last");
+    assert_eq!(node.entries().len(), 1);
+}
+
+// Inodes without another name stayed for ever: nobody could link to them any more.
+#[test]
+fn what_is_cached_of_a_snapshot_goes_with_it() {
+    let Some(mut node) = Node::new(Kind::Xfs) else {
+        return;
+    };
+    fs::copy(node.memory(), node.source().join("kernel")).unwrap();
+    let handle = node.handle(|_| {});
+    node.take(&handle, "v1");
+    node.restores(&handle, "v1", "one");
+    assert_eq!(node.entries().len(), 2);
+    fs::remove_dir_all(node.output("one")).unwrap();
+    handle.remove("vm:v1").unwrap();
+    assert_eq!(node.entries().len(), 0);
+    // And with one that another takes the place of.
+    node.take(&handle, "v1");
+    node.restores(&handle, "v1", "two");
+    fs::remove_dir_all(node.output("two")).unwrap();
+    node.write(&[1]);
+    fs::write(node.source().join("kernel"), "another").unwrap();
+    let again = request("vm", "v1", &node.source())
+        .format(Format::V2)
+        .force(true);
+    handle.snapshot(&again).unwrap();
+    assert_eq!(node.entries().len(), 0);
+    handle.assert_clean();
+}
+
+// A restore failed for what only makes the next one quicker.
+#[test]
+fn a_restore_needs_no_cache() {
+    let Some(node) = Node::new(Kind::Xfs) else {
+        return;
+    };
+    let handle = node.handle(|_| {});
+    node.take(&handle, "v1");
+    fs::write(node.root().join("cache"), "in the way").unwrap();
+    node.restores(&handle, "v1", "one");
+}
+
+// Entries filled the disk, and a restore was refused for lack of the space that they took.
+#[test]
+fn entries_make_room_for_a_restore() {
+    let Some(mut node) = Node::new(Kind::Xfs) else {
+        return;
+    };
+    node.write(&(0..10_240).collect::<Vec<_>>());
+    let handle = node.handle(|_| {});
+    node.take(&handle, "v1");
+    node.restores(&handle, "v1", "one");
+    fs::remove_dir_all(node.output("one")).unwrap();
+    assert_eq!(node.entries().len(), 1);
+    // Another machine's, for which the entry is no base.
+    node.write(&(0..10_240).collect::<Vec<_>>());
+    let other = request("other", "v1", &node.source()).format(Format::V2);
+    handle.snapshot(&other).unwrap();
+    let filesystem = rustix::fs::statvfs(node.mount.path()).unwrap();
+    let free = filesystem.f_bavail * filesystem.f_frsize - 20 * MIB;
+    let ballast = File::create_new(node.output("ballast")).unwrap();
+    rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, free).unwrap();
+    let output = node.output("two");
+    handle.restore("other:v1", &output).unwrap();
+    testkit::compare::assert_same(&node.source(), &output);
+    assert!(!node.entries().is_empty(), "its own");
+}

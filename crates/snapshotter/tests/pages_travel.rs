@@ -2,176 +2,19 @@
 //! wrong is never used.
 
 mod support_a;
+mod travel;
 
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
 
 use snapshotter::{
-    Content, ContentProvider, ErrorKind, Format, GcRequest, PullRequest, PushRequest, Registry,
-    RestoreRequest, SnapshotReport, SnapshotRequest, Snapshotter,
+    ErrorKind, Format, GcRequest, PullRequest, PushRequest, Registry, RestoreRequest,
+    SnapshotRequest, Snapshotter,
 };
 use support_a::*;
-use testkit::Tree;
-use testkit::compare::{Holes, Options, assert_same_with};
 use testkit::proxy::{Act, Weather};
-use testkit::registry::{Kind, RegistryServer, or_skip};
-use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
-
-const PAGE: u64 = 4096;
-
-/// What two nodes share.
-struct Between {
-    place: Place,
-    registry: Registry,
-    content: Content,
-    servers: (Option<RegistryServer>, Option<S3>),
-}
-
-impl Between {
-    fn directories() -> Self {
-        let place = Place::new();
-        let layouts = format!("oci-layout:{}", place.path("layouts").display());
-        let mut content = Content::new(ContentProvider::Fs);
-        content.root = place.path("objects");
-        fs::create_dir_all(&content.root).unwrap();
-        Self {
-            registry: Registry::new(layouts, "snapshots"),
-            content,
-            place,
-            servers: (None, None),
-        }
-    }
-
-    fn layout_alone() -> Self {
-        let content = Content::new(ContentProvider::Registry);
-        Self {
-            content,
-            ..Self::directories()
-        }
-    }
-
-    fn registry_alone() -> Option<Self> {
-        let kind = Kind {
-            delete: true,
-            ..Kind::default()
-        };
-        let server = or_skip(RegistryServer::start(kind))?;
-        Some(Self {
-            place: Place::new(),
-            registry: Registry::new(server.url(), "snapshots"),
-            content: Content::new(ContentProvider::Registry),
-            servers: (Some(server), None),
-        })
-    }
-
-    fn registry_and_bucket() -> Option<Self> {
-        let server = or_skip(RegistryServer::start(Kind::default()))?;
-        let s3 = S3::start("checkpoints");
-        let mut content = Content::new(ContentProvider::S3);
-        content.bucket = Some(s3.bucket().to_owned());
-        content.endpoint = Some(s3.endpoint());
-        content.access_key_id = Some(ACCESS_KEY.to_owned());
-        content.access_key_secret = Some(SECRET_KEY.to_owned());
-        Some(Self {
-            place: Place::new(),
-            registry: Registry::new(server.url(), "snapshots"),
-            content,
-            servers: (Some(server), Some(s3)),
-        })
-    }
-
-    fn all() -> impl Iterator<Item = Self> {
-        let here = [Some(Self::directories()), Some(Self::layout_alone())];
-        let servers = [Self::registry_alone(), Self::registry_and_bucket()];
-        here.into_iter().chain(servers).flatten()
-    }
-
-    async fn node(&self, place: &Place) -> Snapshotter {
-        place
-            .open_with(|config| {
-                config
-                    .registry(self.registry.clone())
-                    .content(self.content.clone())
-            })
-            .await
-    }
-
-    /// The packs of a directory.
-    fn packs(&self) -> Vec<PathBuf> {
-        let packs = self.content.root.join("packs");
-        let mut found: Vec<_> = files_in(&packs);
-        found.sort();
-        found
-    }
-}
-
-/// A machine's files, of which the memory changes.
-struct Machine {
-    dir: PathBuf,
-    seed: u64,
-}
-
-impl Machine {
-    fn new(place: &Place) -> Self {
-        let tree = Tree::new()
-            .file("memory", random(1, 200 * PAGE))
-            .file("disk", random(2, 50 * PAGE + 7))
-            .file("state.json", "{}")
-            .symlink("latest", "state.json")
-            .hardlink("state-too.json", "state.json");
-        Self {
-            dir: place.write("machine", &tree),
-            seed: 10,
-        }
-    }
-
-    fn works(&mut self, pages: &[u64]) {
-        self.seed += 1;
-        let memory = fs::OpenOptions::new()
-            .write(true)
-            .open(self.dir.join("memory"))
-            .unwrap();
-        for page in pages {
-            let text = format!("{} {page};", self.seed).repeat(PAGE as usize);
-            memory
-                .write_all_at(&text.as_bytes()[..PAGE as usize], page * PAGE)
-                .unwrap();
-        }
-    }
-
-    fn request(&self, version: &str) -> SnapshotRequest {
-        SnapshotRequest::new("vm", version, &self.dir).format(Format::V2)
-    }
-}
-
-async fn take(store: &Snapshotter, machine: &Machine, version: &str) -> SnapshotReport {
-    store.snapshot(&machine.request(version)).await.unwrap()
-}
-
-fn assert_is(machine: &Machine, output: &Path) {
-    let options = Options {
-        holes: Holes::NoMoreDataThan,
-        ..Options::default()
-    };
-    assert_same_with(&machine.dir, output, &options);
-}
-
-fn vm(version: &str) -> snapshotter::Reference {
-    reference(&format!("vm:{version}"))
-}
-
-async fn restore(store: &Snapshotter, version: &str, output: &Path) -> snapshotter::RestoreReport {
-    let request = RestoreRequest::new(vm(version), output);
-    store.restore(&request).await.unwrap()
-}
-
-fn pack_files(place: &Place) -> Vec<PathBuf> {
-    let is_pack = |path: &PathBuf| path.extension().is_some_and(|end| end == "pack");
-    let content = place.content();
-    let all = files_below(&content).into_iter();
-    all.map(|path| content.join(path)).filter(is_pack).collect()
-}
+use travel::*;
+use travel::{take, vm};
 
 #[tokio::test]
 async fn a_chain_travels_and_each_step_costs_its_own_pack() {

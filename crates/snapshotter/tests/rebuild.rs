@@ -91,20 +91,7 @@ impl Scene {
 
     /// Zeroes the root page of an index: the tables can be read, and the database is damaged.
     fn break_index(&self) {
-        let catalog = self.metadata().join("catalog.db");
-        let connection = Connection::open(&catalog).unwrap();
-        connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .unwrap();
-        let page: i64 = connection
-            .query_row(
-                "SELECT rootpage FROM sqlite_master WHERE name = 'snapshots_by_name'",
-                [],
-                |row| row.get(0),
-            )
-            .unwrap();
-        drop(connection);
-        overwrite(&catalog, (page.cast_unsigned() - 1) * 4096, &[0xff; 4096]);
+        break_index(&self.metadata().join("catalog.db"));
     }
 
     async fn rebuild(&self, remote: bool) -> RebuildReport {

@@ -1787,7 +1787,7 @@ async fn secrets_are_in_no_error_no_debug_and_no_log() {
         for error in &errors {
             assert_no_secret(&all_of(error));
         }
-        // Lists and deletion are beyond this registry.
+        // This registry deletes nothing, and lists no tags of a name that it does not have.
         match weather {
             "fair" => assert_eq!(errors.len(), 2, "{errors:?}"),
             _ => assert!(errors.len() >= 4, "{weather}: {errors:?}"),

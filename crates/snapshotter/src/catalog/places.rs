@@ -11,6 +11,8 @@
 //! confirms it.
 
 use std::collections::HashMap;
+#[cfg(feature = "registry")]
+use std::ops::RangeInclusive;
 
 use rusqlite::{Row, params};
 
@@ -246,57 +248,71 @@ impl Txn<'_> {
         )
     }
 
-    /// A place has all blobs of a snapshot. What we saw ourselves is not forgotten for a daemon's word.
+    /// A place is said to have all objects of a snapshot. When each was seen there is for whoever saw it to say: until then it
+    /// was never.
     pub(crate) fn record_objects(
         &self,
         snapshot: i64,
         place: &Address,
         seen_by: SeenBy,
-        now: i64,
     ) -> Result<()> {
         let place = self.place(place)?;
         self.execute(
             "INSERT INTO object_places (object, place, seen_at, seen_by)
-             SELECT object, ?2, ?3, ?4 FROM object_references WHERE snapshot = ?1
-             ON CONFLICT (object, place) DO UPDATE SET
-                 seen_at = excluded.seen_at, seen_by = min(seen_by, excluded.seen_by)",
-            params![snapshot, place, now, seen_by as i64],
+             SELECT object, ?2, 0, ?3 FROM object_references WHERE snapshot = ?1
+             ON CONFLICT (object, place) DO NOTHING",
+            params![snapshot, place, seen_by as i64],
         )?;
         Ok(())
     }
 
-    /// We saw that a place has the blobs with these checksums.
+    /// A place was seen to have these objects. What we saw ourselves is not forgotten for a daemon's word.
     pub(crate) fn record_seen(
         &self,
         place: &Address,
-        checksums: &[Checksum],
+        keys: &[Checksum],
+        seen_by: SeenBy,
         now: i64,
     ) -> Result<()> {
         let place = self.place(place)?;
-        for checksum in checksums {
+        for key in keys {
             self.execute(
                 "INSERT INTO object_places (object, place, seen_at, seen_by)
-                 SELECT id, ?2, ?3, 0 FROM objects WHERE key = ?1
-                 ON CONFLICT (object, place) DO UPDATE SET seen_at = excluded.seen_at, seen_by = 0",
-                params![checksum.as_bytes(), place, now],
+                 SELECT id, ?2, ?3, ?4 FROM objects WHERE key = ?1
+                 ON CONFLICT (object, place) DO UPDATE SET seen_at = excluded.seen_at, seen_by = excluded.seen_by
+                     WHERE excluded.seen_by <= seen_by",
+                params![key.as_bytes(), place, now, seen_by as i64],
             )?;
         }
         Ok(())
     }
 
-    /// The keys of those of a snapshot's objects that we saw at a place since then, by ourselves.
+    /// Nothing is believed of a repository any more: somebody is about to collect what nothing names there.
+    pub(crate) fn doubt_objects_at(&self, place: &Address) -> Result<()> {
+        let (kind, address) = place.columns();
+        self.execute(
+            "UPDATE object_places SET seen_at = 0
+             WHERE place = (SELECT id FROM places WHERE kind = ?1 AND address = ?2)",
+            params![kind, address],
+        )?;
+        Ok(())
+    }
+
+    /// The keys of those of a snapshot's objects that we saw at a place within a time, by ourselves: what was seen the longest time
+    /// ago comes first.
     pub(crate) fn objects_seen_at(
         &self,
         snapshot: i64,
         place: &Address,
-        since: i64,
+        within: RangeInclusive<i64>,
     ) -> Result<Vec<Checksum>> {
         let (kind, address) = place.columns();
         self.all(
             "SELECT o.key FROM object_references r JOIN objects o ON o.id = r.object
              JOIN object_places e ON e.object = o.id JOIN places p ON p.id = e.place
-             WHERE r.snapshot = ?1 AND p.kind = ?2 AND p.address = ?3 AND e.seen_by = 0 AND e.seen_at >= ?4",
-            params![snapshot, kind, address, since],
+             WHERE r.snapshot = ?1 AND p.kind = ?2 AND p.address = ?3 AND e.seen_by = 0 AND e.seen_at BETWEEN ?4 AND ?5
+             ORDER BY e.seen_at, o.key",
+            params![snapshot, kind, address, within.start(), within.end()],
             |row| row.get(0).map(Checksum::from_bytes),
         )
     }

@@ -19,7 +19,7 @@ use super::runtime::wait;
 use super::send::object;
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
-use crate::catalog::{Address, PublicationRow, Relied, SeenBy, Sync, Txn};
+use crate::catalog::{Address, BlobState, PublicationRow, Relied, SeenBy, Sync, Txn};
 use crate::confirmation::{Answer, Question};
 use crate::registry::{Layers, Repository};
 use crate::store::{Store, now};
@@ -40,6 +40,8 @@ const ABREAST: usize = 16;
 struct Expected {
     object: Object,
     checksum: Checksum,
+    /// What is missing here has no length to compare with.
+    any_size: bool,
 }
 
 /// Objects that were found in their places: nobody looks twice in a collection.
@@ -189,12 +191,14 @@ impl Asking<'_> {
             Ok(Expected {
                 object: object(blob, &self.store.extents(blob)?),
                 checksum: blob.checksum,
+                any_size: false,
             })
         });
         let packs = self.question.packs.iter().map(|pack| {
             Ok(Expected {
                 object: Object::pack(*pack.key.as_bytes(), pack.length),
                 checksum: pack.key,
+                any_size: pack.state == BlobState::Missing,
             })
         });
         blobs.chain(packs).collect()
@@ -213,6 +217,7 @@ impl Asking<'_> {
         let mut lacking = Vec::new();
         for (expected, found) in expected.iter().zip(found) {
             match found {
+                Presence::Size(_) if expected.any_size => {}
                 Presence::Size(size) if size == expected.object.most => {}
                 Presence::Size(_) | Presence::Absent => lacking.push(expected),
                 Presence::Unknown => {

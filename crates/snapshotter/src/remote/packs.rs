@@ -117,7 +117,7 @@ impl<'a> Fetching<'a> {
             let object = self.object(key)?;
             let known = contents.layer(object.name).map(|layer| layer.size);
             // About as many as its pages, compressed.
-            bytes = total([bytes, known.unwrap_or(object.most / 3)]);
+            bytes = total([bytes, known.unwrap_or_else(|| self.likely(key))]);
         }
         self.context.activity.tell(|| Event::Planned {
             files: lacking.len() as u64,
@@ -131,6 +131,11 @@ impl<'a> Fetching<'a> {
             Error::new(ErrorKind::Internal, "a pack is fetched that nobody named")
         })?;
         Ok(named_object(named))
+    }
+
+    /// About how long a pack is.
+    fn likely(&self, key: &Checksum) -> u64 {
+        self.named.get(key).map_or(0, |named| likely_length(named))
     }
 
     /// Fetches what nobody fetches, and says what others do.
@@ -213,6 +218,7 @@ impl<'a> Fetching<'a> {
             store: self.context.store,
             transport,
             object,
+            likely: self.likely(&key),
             key,
             rate: &self.context.remote.rates.download,
             wanted,
@@ -230,6 +236,11 @@ impl<'a> Fetching<'a> {
 pub(super) fn named_object(named: &PackEntry) -> Object {
     let pages = named.pages.saturating_mul(PAGE_BYTES as u64);
     Object::pack(*named.id.as_bytes(), total([pages, MOST_BESIDE_PAGES]))
+}
+
+/// About how long one is whose pages are compressed.
+pub(super) fn likely_length(named: &PackEntry) -> u64 {
+    named.pages.saturating_mul(PAGE_BYTES as u64) / 3
 }
 
 pub(super) fn cannot_describe(error: ManifestError) -> Error {

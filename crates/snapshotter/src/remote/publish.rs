@@ -1,6 +1,7 @@
 //! Store → remote. The order makes a name that resolves complete: contents, document, manifest. Whatever fails on the
 //! way leaves the snapshot here as it was, and publishing it again sends only what is missing.
 
+mod known;
 mod packs;
 mod record;
 
@@ -103,6 +104,7 @@ impl Publishing<'_> {
             Ok((txn.contents_of_snapshot(id)?, txn.manifest(id)?))
         })?;
         let contents = contents.all();
+        let manifest = self.as_published(manifest)?;
         refuse_twins(contents.iter().map(|one| (one.digest, one.checksum)))?;
         self.revise(before)?;
         if !matches!(self.remote.content, Place::Registry) {
@@ -139,6 +141,20 @@ impl Publishing<'_> {
 
     fn parse(&self, manifest: &[u8]) -> Result<AnyManifest> {
         super::parse_manifest(manifest, &self.snapshot.reference)
+    }
+
+    /// Contents elsewhere are no layers, whatever they were in another registry.
+    fn as_published(&self, manifest: Vec<u8>) -> Result<Vec<u8>> {
+        match self.parse(&manifest)? {
+            AnyManifest::V1(parsed)
+                if !parsed.layers.is_empty()
+                    && matches!(self.remote.content, Place::Elsewhere(_)) =>
+            {
+                let document = (parsed.config, parsed.config_size);
+                Manifest::build_for(document, &[], &parsed.annotations).map_err(too_many_layers)
+            }
+            _ => Ok(manifest),
+        }
     }
 
     fn announcing(&self) -> Announcing<'_> {
@@ -289,6 +305,7 @@ impl Publishing<'_> {
                 .write(Sync::Normal, |txn| txn.set_sha256(&blob.checksum, sha256))?;
         }
         if published.sent {
+            self.did_send(blob.checksum);
             self.count(size);
         }
         Ok(published.sha256.map(layer))

@@ -19,9 +19,13 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<Sha256> {
     let registry = remote.address(reference)?;
+    let contents = remote.address_of_contents(&remote.repository(reference)?);
     let name = reference.name();
     let forget = |digest| {
         store.catalog.write(Sync::Normal, |txn| {
+            // What nothing names any more may be collected there.
+            txn.doubt_objects_at(&registry)?;
+            txn.doubt_objects_at(&contents)?;
             txn.forget_manifest(&registry, name, digest)
         })
     };

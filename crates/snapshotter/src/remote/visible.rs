@@ -106,7 +106,7 @@ pub(super) fn finish(
     let record = |txn: &Txn<'_>, id: i64| {
         txn.record_publication(id, &seen)?;
         let seen_by = context.remote.seen_by(&seen.content);
-        txn.record_objects(id, &seen.content, seen_by, seen.seen_at)
+        txn.record_objects(id, &seen.content, seen_by)
     };
     // The last moment to give up: from here on the snapshot exists.
     context.activity.check()?;

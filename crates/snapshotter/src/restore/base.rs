@@ -13,11 +13,12 @@ use crate::activity::Activity;
 use crate::catalog::Snapshot;
 use crate::config;
 use crate::format::artifact::paged::{Facts, PagedManifest};
+use crate::format::content::ContentId;
 use crate::format::map::Map;
 use crate::format::pack::PackId;
 use crate::fs::place::{Cloning, punch};
 use crate::lock::lock;
-use crate::store::{Cache, Entry, Store, WORTH_AN_ENTRY};
+use crate::store::{Cache, Entry, Linkable, Slot, Store, WORTH_AN_ENTRY, Wanted};
 use crate::words::digest::Sha256;
 use crate::words::error::{At, ErrorKind, Result};
 use crate::words::page::{PAGE_BYTES, pages};
@@ -44,7 +45,7 @@ pub(super) struct Bases<'s> {
 /// Another snapshot, of which there are entries.
 #[derive(Debug)]
 struct Relative {
-    snapshot: Snapshot,
+    created_at: i64,
     map: Map,
     packs: Vec<PackId>,
     /// The first page of each file, and its size in bytes.
@@ -85,8 +86,15 @@ impl<'s> Bases<'s> {
         if bounds.max_bytes == Some(0) || bounds.keep == 0 {
             return Ok(None);
         }
-        let Some(cache) = Cache::open(store)? else {
-            return Ok(None);
+        let cache = match Cache::open(store) {
+            Ok(Some(cache)) => cache,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            // On a full disk, say: packs have all.
+            Err(error) => {
+                tracing::debug!(%error, "nothing is cached");
+                return Ok(None);
+            }
         };
         let manifest = store.catalog.read(|txn| txn.manifest(snapshot.id))?;
         let manifest = PagedManifest::parse(&manifest).ok();
@@ -148,37 +156,38 @@ impl<'s> Bases<'s> {
 
     /// Entries of a path, with their snapshots but for this one's own: the nearest first.
     fn candidates(&self, path: &RelPath) -> Result<Vec<(Entry, Option<Arc<Relative>>)>> {
+        let entries = self.cache.bases(path);
+        let own = |entry: &&Entry| entry.manifest == self.snapshot.manifest_digest;
+        if let Some(own) = entries.iter().find(own) {
+            return Ok(vec![(*own, None)]);
+        }
         let mut found = Vec::new();
-        for (manifest, entry) in self.cache.bases(path) {
-            if *manifest == self.snapshot.manifest_digest {
-                found.push((0, *entry, None));
-            } else if let Some(relative) = self.relative(manifest)? {
-                let is_parent = Some(*manifest) == self.parent;
-                let is_of_name =
-                    relative.snapshot.reference.name() == self.snapshot.reference.name();
-                if is_parent || is_of_name {
-                    found.push((2 - u8::from(is_parent), *entry, Some(relative)));
-                }
+        for entry in entries {
+            if let Some(relative) = self.relative(&entry.manifest)? {
+                let is_parent = Some(entry.manifest) == self.parent;
+                let age = std::cmp::Reverse(relative.created_at);
+                found.push(((!is_parent, age), *entry, Some(relative)));
             }
         }
-        found.sort_by_key(|(far, _, relative)| {
-            let age = relative.as_ref().map(|one| one.snapshot.created_at);
-            (*far, std::cmp::Reverse(age))
-        });
+        found.sort_by_key(|(far, ..)| *far);
         let found = found.into_iter();
         Ok(found
             .map(|(_, entry, relative)| (entry, relative))
             .collect())
     }
 
+    /// A snapshot that is the parent or has the same name. It is not what is restored: so nobody need know what is wrong with it.
     fn relative(&self, manifest: &Sha256) -> Result<Option<Arc<Relative>>> {
         if let Some(known) = lock(&self.relatives).get(manifest) {
             return Ok(known.clone());
         }
         let relative = match self.read_relative(manifest) {
-            // It is not what is restored, so nobody need know.
-            Err(error) if error.kind() == ErrorKind::Damaged => None,
-            relative => relative?.map(Arc::new),
+            Ok(relative) => relative.map(Arc::new),
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "what is cached of another snapshot is not used");
+                None
+            }
         };
         lock(&self.relatives).insert(*manifest, relative.clone());
         Ok(relative)
@@ -189,16 +198,17 @@ impl<'s> Bases<'s> {
         let Some(snapshot) = catalog.read(|txn| txn.of_manifest(manifest))? else {
             return Ok(None);
         };
+        let is_of_name = snapshot.reference.name() == self.snapshot.reference.name();
+        if !is_of_name && Some(*manifest) != self.parent {
+            return Ok(None);
+        }
         // It is not leased, and may go at any moment.
-        let document = match catalog.read(|txn| txn.paged_document(snapshot.id)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            document => document?,
-        };
+        let document = catalog.read(|txn| txn.paged_document(snapshot.id))?;
         let map = self.store.map_of(&document)?;
         let files = document.places();
         let files = files.map(|(file, place)| (file.path.clone(), (place.start, file.size)));
         Ok(Some(Relative {
-            snapshot,
+            created_at: snapshot.created_at,
             map,
             packs: document.packs.iter().map(|pack| pack.id).collect(),
             files: files.collect(),
@@ -250,9 +260,17 @@ impl<'s> Bases<'s> {
         }
     }
 
-    /// Notes that an entry was made.
-    pub(super) fn has_grown(&self) {
+    /// Keeps an inode that read-only files are linked to.
+    pub(super) fn keep_linked(
+        &self,
+        slot: Slot<'_>,
+        file: &File,
+        content: ContentId,
+        wanted: &Wanted,
+    ) -> Result<Option<Linkable<'_>>> {
         self.added.store(true, Ordering::Relaxed);
+        let named = (content, self.snapshot.manifest_digest);
+        self.cache.keep_linked(slot, file, named, wanted)
     }
 
     /// Removes what is beyond the bounds.

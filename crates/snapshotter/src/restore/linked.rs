@@ -127,6 +127,9 @@ impl<'a> Placing<'a> {
     fn new_source(&self, job: &Job<'_>, existing: Existing) -> Result<Option<Linkable<'a>>> {
         let store = self.context.store;
         if job.blob().is_none() {
+            if let Some((bases, content)) = self.entry_of(job) {
+                bases.cache.forget(content, &job.wanted);
+            }
             return self.make_cached(job);
         }
         let Some(view) = self.make_view(job)? else {
@@ -184,7 +187,8 @@ impl<'a> Placing<'a> {
         let (slot, file) = context.store.create_slot()?;
         let staging = &context.store.root.staging;
         let unobserved = Activity::new(Arc::clone(context.activity.cancelled()), None);
-        self.fill_from_pages(staging, job, *first, &file, &unobserved)
+        // From packs alone: what is wrong with another entry does not come into one that many will link to.
+        self.decode(staging, job, *first, &file, &unobserved)
             .map_err(|error| blame(error, job.planned))?;
         let asked = || unobserved.advance(0);
         let is = content_of(&file, job.planned.size, &asked);
@@ -198,11 +202,7 @@ impl<'a> Placing<'a> {
             tracing::debug!(what = unset.what, error = %unset.error, "no entry with these attributes");
             return Ok(None);
         }
-        bases.has_grown();
-        bases
-            .cache
-            .keep_linked(slot, &file, content, &job.wanted)
-            .map(Some)
+        bases.keep_linked(slot, &file, content, &job.wanted)
     }
 
     fn link_to(&self, parent: &Dir, job: &Job<'_>, source: &Linkable<'a>) -> io::Result<Placement> {

@@ -178,6 +178,25 @@ impl Placing<'_> {
         store.copy_verified(blob, opened, output, activity, Told::Here)
     }
 
+    /// Makes an empty file what its pages say, out of packs.
+    pub(super) fn decode(
+        &self,
+        parent: &Dir,
+        job: &Job<'_>,
+        first: u64,
+        file: &File,
+        activity: &Activity,
+    ) -> Result<()> {
+        let context = self.context;
+        let Some(packs) = context.packs else {
+            return Err(Error::new(ErrorKind::Internal, "pages without packs"));
+        };
+        if job.data_size >= LARGE {
+            context.store.require_space(parent, job.data_size)?;
+        }
+        packs.fill(file, first, job.planned.size, activity)
+    }
+
     /// Makes an empty file what its pages say: from a near one that is cached, or by decoding all of them.
     pub(super) fn fill_from_pages(
         &self,
@@ -204,10 +223,7 @@ impl Placing<'_> {
             if mode == LinkMode::Reflink {
                 self.warn(job, why_copied(&job.source));
             }
-            if job.data_size >= LARGE {
-                context.store.require_space(parent, job.data_size)?;
-            }
-            packs.fill(file, first, job.planned.size, activity)?;
+            self.decode(parent, job, first, file, activity)?;
         }
         if let Some(bases) = bases.filter(|_| !job.planned.read_only) {
             let filled = cloned.unwrap_or_else(|| packs.filled(first, job.planned.size));

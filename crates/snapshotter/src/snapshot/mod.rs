@@ -222,12 +222,12 @@ fn finish(
     // The last moment to give up: from here on the snapshot exists.
     context.activity.check()?;
     let replaced = store.catalog.write(sync, |txn| {
-        let mut replaced = Doomed::default();
+        let mut replaced = (Doomed::default(), None);
         if request.force
             && let Some(old) = txn.find(&reference)?
         {
             txn.mark_removed(old.id)?;
-            replaced = txn.doom_abandoned(&[old.id])?;
+            replaced = (txn.doom_abandoned(&[old.id])?, Some(old.manifest_digest));
         }
         txn.require_new(&reference)?;
         txn.mark_synced(&synced)?;
@@ -250,7 +250,11 @@ fn finish(
         }
         Ok(replaced)
     })?;
-    store.sweep_removed(&replaced, context.activity);
+    let (doomed, manifest) = replaced;
+    store.sweep_removed(&doomed, context.activity);
+    if let Some(manifest) = manifest {
+        store.drop_caches_of(&manifest);
+    }
     Ok(())
 }
 

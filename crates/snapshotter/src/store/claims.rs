@@ -72,12 +72,24 @@ impl Store {
         Ok(claim)
     }
 
+    /// Gives up what is cached, where that is on the same filesystem. Says whether there was something.
+    fn make_room(&self, dir: &Dir, bytes: u64) -> Result<bool> {
+        if self.is_read_only() || dir.device()? != self.root.device {
+            return Ok(false);
+        }
+        let (dropped, _) = self.drop_cache_entries(bytes, 0, false)?;
+        Ok(dropped > 0)
+    }
+
     /// Refuses to start what cannot fit into a directory's filesystem. Only in the store's own does removing snapshots help.
     pub(crate) fn require_space(&self, dir: &Dir, needed: u64) -> Result<()> {
         let path = dir.path();
         let available = space::of(dir).at("examine", path)?.available;
         if needed <= available {
             return Ok(());
+        }
+        if self.make_room(dir, needed - available)? {
+            return self.require_space(dir, needed);
         }
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let (needed, available) = (mib(needed), mib(available));

@@ -19,8 +19,11 @@ pub(crate) enum Key {
         attributes: [u8; 16],
     },
     /// The bytes of a file of a snapshot: writable files are clones of it. It has no other name.
-    Base { manifest: Sha256, path: PathHash },
+    Base { path: PathHash },
 }
+
+/// What stands where a content would, in the name of what is called by its path.
+const BASE: &str = "base";
 
 /// Stands for a path in a name.
 pub(crate) type PathHash = [u8; 16];
@@ -37,16 +40,19 @@ pub(crate) fn path_hash(path: &RelPath) -> PathHash {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) key: Key,
+    /// Of the snapshot that it was made for.
+    pub(crate) manifest: Sha256,
     pub(super) inode: u64,
-    mtime: Mtime,
+    pub(super) mtime: Mtime,
     /// In about how many pieces its filesystem has it.
     pub(crate) extents: u64,
 }
 
 impl Entry {
-    pub(super) fn of(key: Key, stat: &Stat, extents: u64) -> Self {
+    pub(super) fn of(key: Key, manifest: Sha256, stat: &Stat, extents: u64) -> Self {
         Self {
             key,
+            manifest,
             inode: stat.ino,
             mtime: stat.mtime,
             extents,
@@ -54,38 +60,35 @@ impl Entry {
     }
 
     pub(super) fn name(&self) -> OsString {
-        let (kind, what, which) = match &self.key {
+        let (what, which) = match &self.key {
             Key::Linked {
                 content,
                 attributes,
-            } => ("linked", content.hex(), attributes),
-            Key::Base { manifest, path } => ("base", manifest.hex(), path),
+            } => (content.hex(), attributes),
+            Key::Base { path } => (BASE.to_owned(), path),
         };
         let which = u128::from_be_bytes(*which);
+        let manifest = self.manifest.hex();
         let Mtime {
             seconds,
             nanoseconds,
         } = self.mtime;
         let (inode, extents) = (self.inode, self.extents);
-        format!("{kind}.{what}.{which:032x}.{inode}.{seconds}.{nanoseconds}.{extents}").into()
+        format!("{what}.{which:032x}.{manifest}.{inode}.{seconds}.{nanoseconds}.{extents}").into()
     }
 
     pub(super) fn parse(name: &OsStr) -> Option<Self> {
         let parts: Vec<&str> = name.to_str()?.split('.').collect();
-        let [kind, what, which, inode, seconds, nanoseconds, extents] = parts[..] else {
+        let [what, which, manifest, inode, seconds, nanoseconds, extents] = parts[..] else {
             return None;
         };
         let which = u128::from_str_radix(which, 16).ok()?.to_be_bytes();
-        let key = match kind {
-            "linked" => Key::Linked {
-                content: format!("blake3:{what}").parse().ok()?,
+        let key = match what {
+            BASE => Key::Base { path: which },
+            content => Key::Linked {
+                content: format!("blake3:{content}").parse().ok()?,
                 attributes: which,
             },
-            "base" => Key::Base {
-                manifest: format!("sha256:{what}").parse().ok()?,
-                path: which,
-            },
-            _ => return None,
         };
         let mtime = Mtime {
             seconds: seconds.parse().ok()?,
@@ -93,6 +96,7 @@ impl Entry {
         };
         let entry = Self {
             key,
+            manifest: format!("sha256:{manifest}").parse().ok()?,
             inode: inode.parse().ok()?,
             mtime,
             extents: extents.parse().ok()?,
@@ -124,13 +128,13 @@ mod tests {
                 attributes: [0; 16],
             },
             Key::Base {
-                manifest: Sha256::of(b"manifest"),
                 path: path_hash(&RelPath::from_bytes("vm/memory").unwrap()),
             },
         ];
         for key in keys {
             let entry = Entry {
                 key,
+                manifest: Sha256::of(b"manifest"),
                 inode: u64::MAX,
                 mtime,
                 extents: 3,
@@ -141,7 +145,7 @@ mod tests {
             longer.push("0");
             assert_ne!(Entry::parse(&longer), Some(entry));
         }
-        for name in ["", "base", "linked.x.y.1.2.3.4", "base.ab.00.1.2.3.4"] {
+        for name in ["", "base", "x.y.1.2.3.4.5", "base.00.ab.1.2.3.4"] {
             assert_eq!(Entry::parse(OsStr::new(name)), None, "{name}");
         }
     }

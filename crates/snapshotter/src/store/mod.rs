@@ -7,6 +7,7 @@
 
 mod background;
 mod cache;
+mod cache_upkeep;
 mod check;
 mod claims;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]

@@ -182,7 +182,7 @@ pub(super) fn read_frames(
     activity: &Activity,
     take: Take<'_>,
 ) -> Result<std::result::Result<(), PackError>> {
-    each_group(layout, wanted, activity, &|numbers| {
+    each_group(layout, wanted, &|| activity.check(), &|numbers| {
         read_group(file, layout, numbers, activity, take)
     })
 }
@@ -195,7 +195,7 @@ pub(super) fn read_frames(
 pub(crate) fn whole_pack(
     file: &File,
     id: PackId,
-    activity: &Activity,
+    wanted: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<std::result::Result<u64, PackError>> {
     let length = match file.metadata() {
         Ok(metadata) => metadata.len(),
@@ -206,7 +206,7 @@ pub(crate) fn whole_pack(
         Ok(_) => return Ok(Err(PackError::Id)),
         Err(error) => return Ok(Err(error)),
     };
-    let checked = each_group(&layout, &|_| true, activity, &|numbers| {
+    let checked = each_group(&layout, &|_| true, wanted, &|numbers| {
         let frames = &layout.frames()[numbers];
         Ok(stored(file, frames, &mut |frame, bytes| frame.check(bytes)))
     });
@@ -216,14 +216,14 @@ pub(crate) fn whole_pack(
 /// Works on frames, many at a time, on all cores. The first pack's error ends it.
 fn each_group(
     layout: &Layout,
-    wanted: &dyn Fn(usize) -> bool,
-    activity: &Activity,
+    chosen: &dyn Fn(usize) -> bool,
+    wanted: &(dyn Fn() -> Result<()> + Sync),
     work: &(dyn Fn(Range<usize>) -> Result<std::result::Result<(), PackError>> + Sync),
 ) -> Result<std::result::Result<(), PackError>> {
-    let groups = groups(layout, wanted);
+    let groups = groups(layout, chosen);
     let bad = Mutex::new(None);
     let work = |number: usize| {
-        activity.check()?;
+        wanted()?;
         work(groups[number].clone())?.map_err(|error| {
             lock(&bad).get_or_insert(error);
             Error::cancelled()

@@ -62,7 +62,7 @@ impl Store {
 
     /// A snapshot has another manifest from now on.
     #[cfg(feature = "registry")]
-    pub(crate) fn move_page_list(&self, from: &Sha256, to: &Sha256) {
+    pub(super) fn move_page_list(&self, from: &Sha256, to: &Sha256) {
         let moved = self.page_lists().and_then(|lists| match lists {
             Some(lists) if from != to => {
                 let moved = lists.rename(&name_of(from), &lists, &name_of(to));

@@ -34,7 +34,7 @@ pub(super) fn verify(store: &Store, limit: &Limit, activity: &Activity) -> Resul
 fn is_right(store: &Store, entry: &CacheEntry, activity: &Activity) -> Result<bool> {
     let content = match entry.entry.key {
         Key::Linked { content, .. } => Some(content),
-        Key::Base { manifest, path } => content_of_file(store, &manifest, path)?,
+        Key::Base { path } => content_of_file(store, &entry.entry.manifest, path)?,
     };
     let (Some(content), Some(file)) = (content, store.open_cache_entry(entry)?) else {
         return Ok(false);

@@ -105,6 +105,12 @@ impl RelPath {
         if check(&bytes).is_ok() {
             return Ok(Self(bytes.into_boxed_slice()));
         }
+        // Also in a component that `..` would take away: no directory can have had it.
+        if bytes.contains(&0) {
+            return Err(RelPathError::Nul {
+                path: shown(&bytes),
+            });
+        }
         let mut kept: Vec<&[u8]> = Vec::new();
         for part in bytes.split(is_slash) {
             match part {
@@ -377,6 +383,7 @@ mod tests {
             "../a",
             "a/../../b",
             "a\0",
+            "a/\0/../b",
         ] {
             assert!(RelPath::cleaned(listed).is_err(), "{listed:?} was accepted");
         }

@@ -244,6 +244,18 @@ pub fn overwrite_secretly(path: &Path, at: u64, bytes: &[u8]) {
     testkit::tree::set_mtime(path, before).unwrap();
 }
 
+/// Makes an index of a catalog that nobody has open unreadable.
+pub fn break_index(catalog: &Path) {
+    let connection = rusqlite::Connection::open(catalog).unwrap();
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
+    let sql = "SELECT rootpage FROM sqlite_master WHERE name = 'snapshots_by_name'";
+    let page: i64 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    drop(connection);
+    overwrite(catalog, (page.cast_unsigned() - 1) * 4096, &[0xff; 4096]);
+}
+
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

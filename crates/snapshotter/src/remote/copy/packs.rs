@@ -11,7 +11,7 @@ use crate::format::document::paged::{PackEntry, PagedDocument};
 use crate::format::pack::{FOOTER_BYTES, Footer, PackError, StreamChecker};
 use crate::limit::Limit;
 use crate::lock::lock;
-use crate::remote::packs::{cannot_describe, named_object};
+use crate::remote::packs::{cannot_describe, likely_length, named_object};
 use crate::remote::runtime::{self, rate_for, receive, wait, wait_turn};
 use crate::remote::send::offer;
 use crate::transport::{Existing, Presence, Ranges, absent, look_first};
@@ -29,7 +29,7 @@ impl Copying<'_> {
         document: &PagedDocument,
     ) -> Result<Copied> {
         let packs = &document.packs;
-        let bytes = packs.iter().map(|pack| named_object(pack).most / 3);
+        let bytes = packs.iter().map(likely_length);
         self.activity.tell(|| Event::Planned {
             files: packs.len() as u64,
             bytes: total(bytes),
@@ -72,6 +72,7 @@ impl Copying<'_> {
         if !self.request.force {
             let there = wait(&wanted, look_first(&*self.transport, object))?;
             if there == Presence::Size(size) {
+                self.activity.tell(|| Event::Progressed { bytes: size });
                 let known = self.known.get(&object.name).map(|layer| layer.sha256);
                 return Ok(known.filter(|_| self.is_registry()).map(layer));
             }
@@ -99,8 +100,10 @@ impl Copying<'_> {
 
     fn length(&self, pack: &PackEntry) -> Result<u64> {
         let object = named_object(pack);
-        if let Some(layer) = self.contents.layer(object.name) {
-            return Ok(layer.size);
+        match self.contents.layer(object.name) {
+            Some(layer) if layer.size <= object.most => return Ok(layer.size),
+            Some(_) => return Err(self.wrong(object, PackError::Lengths)),
+            None => {}
         }
         let transport = &self.contents.transport;
         match wait(&|| self.activity.check(), transport.size(object))? {

@@ -51,6 +51,7 @@ pub(in crate::remote) fn read_back(
             transport,
             object: Object::pack(*pack.key.as_bytes(), pack.length),
             key: pack.key,
+            likely: pack.length,
             rate: &remote.rates.download,
             wanted: &|| activity.check(),
             activity,
@@ -66,6 +67,8 @@ pub(super) struct Came<'a, 's> {
     pub(super) transport: &'a Arc<dyn ContentTransport>,
     pub(super) object: Object,
     pub(super) key: Checksum,
+    /// About how many bytes will come.
+    pub(super) likely: u64,
     pub(super) rate: &'a Rate,
     pub(super) wanted: Wanted<'a>,
     pub(super) activity: &'a Activity,
@@ -76,6 +79,9 @@ impl<'s> Came<'_, 's> {
     pub(super) fn staged(&self, length: Option<u64>) -> Result<StagedPack<'s>> {
         let (slot, file) = self.store.create_slot()?;
         let length = length.map_or_else(|| self.length(), Ok)?;
+        if length > self.object.most {
+            return Err(self.wrong(PackError::Lengths));
+        }
         let _space = self.store.claim_space(length, &file)?;
         match self.transport.local_files() {
             Some(files) => {
@@ -105,7 +111,8 @@ impl<'s> Came<'_, 's> {
     /// How long a file is, if it is all of the pack.
     fn whole(&self, file: &File) -> Result<u64> {
         let id = PackId::from_bytes(*self.key.as_bytes());
-        let whole = whole_pack(file, id, self.activity)?;
+        // Others may wait for it when this caller has given up.
+        let whole = whole_pack(file, id, &|| (self.wanted)())?;
         whole.map_err(|error| match error {
             PackError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
                 Error::io("read", self.staging(), error)
@@ -130,7 +137,7 @@ impl<'s> Came<'_, 's> {
                 let text = format!("there is no {} in {}", self.object, self.transport.place());
                 return Err(Error::new(ErrorKind::NotFound, text));
             }
-            Presence::Unknown => self.object.most / 3,
+            Presence::Unknown => self.likely,
         })
     }
 

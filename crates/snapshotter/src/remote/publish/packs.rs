@@ -11,48 +11,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::Publishing;
-use crate::catalog::Pack;
+use super::known::Known;
+use crate::catalog::{BlobState, Pack};
 use crate::format::artifact::paged::{AnyManifest, PackLayer, PagedManifest};
 use crate::format::document::paged::{AnyDocument, PackEntry, PagedDocument};
 use crate::format::pack::PackError;
 use crate::lock::lock;
-use crate::registry::{Layers, Repository};
+use crate::registry::StoredLayer;
 use crate::remote::Place;
-use crate::remote::contents::layers_of_packs;
 use crate::remote::packs::cannot_describe;
 use crate::remote::runtime::wait;
 use crate::remote::send::offer;
 use crate::remote::text::Text;
-use crate::store::{now, pack_key, whole_pack};
+use crate::store::{pack_key, whole_pack};
 #[cfg(feature = "dragonfly")]
 use crate::transport::Source;
 use crate::transport::{ContentTransport, Existing, Presence, Published};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
-use crate::words::object::{Object, ObjectName};
-use crate::words::progress::Event;
+use crate::words::object::Object;
+use crate::words::progress::{Event, WarningKind};
 use crate::words::publication::Publication;
 use crate::words::total::total;
 
-/// How long what was seen at a place is believed to be there, in nanoseconds: well below the time for which any collector
-/// there lets what nothing names be.
-const BELIEVED: i64 = 12 * 3600 * 1_000_000_000;
-
 /// A pack that the snapshot names.
-struct Named {
+pub(super) struct Named {
     entry: PackEntry,
-    row: Pack,
-}
-
-/// What packs are as layers, and the repositories that are said to have them.
-#[derive(Default)]
-struct Known {
-    layers: Layers,
-    of: HashMap<ObjectName, Repository>,
+    pub(super) row: Pack,
 }
 
 impl Named {
-    fn object(&self) -> Object {
+    /// Whether that is it. One that is missing here has no length to compare with.
+    pub(super) fn is(&self, found: Presence) -> bool {
+        match found {
+            Presence::Size(size) => size == self.row.length || self.row.state == BlobState::Missing,
+            Presence::Absent | Presence::Unknown => false,
+        }
+    }
+
+    pub(super) fn object(&self) -> Object {
         Object::pack(*self.row.key.as_bytes(), self.row.length)
     }
 }
@@ -69,42 +66,67 @@ impl Publishing<'_> {
             return Err(crate::remote::formats_differ(&self.snapshot.reference));
         };
         self.revise(before)?;
-        if let Some(there) = before.filter(|there| *there != Sha256::of(&manifest) && !self.force) {
-            if !self.is_equal(&document)? {
-                return Err(self.remote.taken(&self.snapshot.reference, there));
-            }
-            // The same files out of other packs: nothing is missing there.
-            return Ok(self.publication(there));
-        }
+        let other = before.filter(|there| *there != Sha256::of(&manifest) && !self.force);
+        let adopted = match other.map(|there| self.equal_there(there, &document)) {
+            None => None,
+            Some(equal) => match equal? {
+                Equal::SamePacks(manifest) => Some(manifest),
+                Equal::OtherPacks(there) => return Ok(self.publication(there)),
+            },
+        };
         let packs = self.named(&document)?;
         self.activity.tell(|| Event::Planned {
             files: packs.len() as u64,
             bytes: total(packs.iter().map(|pack| pack.row.length)),
         });
-        let layers = self
-            .send_packs(&packs)
-            .inspect_err(|_| self.forget_absent())?;
-        let manifest = match &self.remote.content {
-            Place::Registry => build(&parsed, &layers)?,
-            _ => manifest,
+        let announce = |believes: bool| {
+            let layers = self.send_packs(&packs, believes)?;
+            let manifest = match &adopted {
+                Some(adopted) => adopted.clone(),
+                None => build(&parsed, &layers)?,
+            };
+            let has_layers = matches!(self.remote.content, Place::Registry) && !layers.is_empty();
+            let text = Text::kept(self.store, id)?;
+            self.announcing()
+                .send(&manifest, &text, has_layers, before)?;
+            Ok((manifest, text))
         };
+        let announced = match announce(true) {
+            Err(error) if is_doubtful(&error) && self.doubt()? => {
+                tracing::info!(%error, "what is believed to be there is looked for");
+                announce(false)
+            }
+            announced => announced,
+        };
+        let (manifest, text) = announced.inspect_err(|_| self.forget_absent())?;
         let digest = Sha256::of(&manifest);
-        let has_layers = matches!(self.remote.content, Place::Registry) && !layers.is_empty();
-        let text = Text::kept(self.store, id)?;
-        self.announcing()
-            .send(&manifest, &text, has_layers, before)?;
         self.record(&manifest, &text)?;
         self.store
-            .move_page_list(&self.snapshot.manifest_digest, &digest);
+            .move_caches(&self.snapshot.manifest_digest, &digest);
         Ok(self.publication(digest))
     }
 
-    /// Whether what has the version there has the same files.
-    fn is_equal(&self, document: &PagedDocument) -> Result<bool> {
+    /// What has the version there, if it has the same files: a publication that got so far and did not hear of it, or the same
+    /// out of other packs, to which nothing is missing.
+    fn equal_there(&self, there: Sha256, document: &PagedDocument) -> Result<Equal> {
         let reference = &self.snapshot.reference;
-        match self.remote.description(reference, self.activity)? {
-            (_, _, AnyDocument::V2(there)) => Ok(there.is_equal_to(document)),
-            (_, _, AnyDocument::V1(_)) => Ok(false),
+        let taken = || self.remote.taken(reference, there);
+        let (manifest, _, found) = self.remote.description(reference, self.activity)?;
+        match found {
+            AnyDocument::V2(found) if Sha256::of(&manifest) != there => {
+                drop(found);
+                Err(taken())
+            }
+            AnyDocument::V2(found) if found == *document => Ok(Equal::SamePacks(manifest)),
+            AnyDocument::V2(found) if found.is_equal_to(document) => {
+                let text = format!(
+                    "{reference} is in {} with the same files out of other packs, {there}: those of this store are not sent",
+                    self.remote.endpoint
+                );
+                self.activity.warn(WarningKind::Kept, None, text);
+                Ok(Equal::OtherPacks(there))
+            }
+            _ => Err(taken()),
         }
     }
 
@@ -124,7 +146,7 @@ impl Publishing<'_> {
     }
 
     /// Sends what is not there, and says which layers they are, where they are layers.
-    fn send_packs(&self, packs: &[Named]) -> Result<Vec<PackLayer>> {
+    fn send_packs(&self, packs: &[Named], believes: bool) -> Result<Vec<PackLayer>> {
         let known = match &self.remote.content {
             Place::Registry => self.known_packs(packs)?,
             _ => Known::default(),
@@ -134,141 +156,47 @@ impl Publishing<'_> {
             Place::Elsewhere(way) => Arc::clone(&way.transport),
             Place::Registry => self.remote.layers(&self.repository, known.layers.clone()),
         };
-        let believed = self.believed(&transport, packs, &known.layers)?;
+        let believed = match believes {
+            true => self.believed(&transport, packs, &known.layers)?,
+            false => HashSet::new(),
+        };
         let place = self.remote.address_of_contents(&self.repository);
         let id = self.snapshot.id;
         let ever = self.store.catalog.read(|txn| txn.objects_at(id, &place))?;
         let layers = Mutex::new(HashMap::new());
         self.limit.for_each(self.activity, packs.len(), |index| {
             let pack = &packs[index];
-            let sha256 = if believed.contains(&pack.row.key) {
+            let sent = if believed.contains(&pack.row.key) {
                 self.activity.tell(|| Event::Progressed {
                     bytes: pack.row.length,
                 });
                 None
+            } else if self.mount(&known, pack)? {
+                None
             } else {
-                // What this store never saw there is sent without a look, which sending it begins with.
-                let looks = ever.contains(&pack.row.key) || self.verify;
-                match self.mount(&known, pack)? {
-                    Some(sha256) => Some(sha256),
-                    None => self.send_pack(&transport, pack, looks)?,
-                }
+                // What this store never saw there is sent without a look, which sending it begins with: if it can be sent.
+                let is_missing = pack.row.state == BlobState::Missing;
+                let looks = is_missing || ever.contains(&pack.row.key) || self.verify;
+                self.send_pack(&transport, pack, looks)?
             };
-            let known = known
-                .layers
-                .get(&pack.object().name)
-                .map(|layer| layer.sha256);
-            lock(&layers).extend(sha256.or(known).map(|sha256| (index, sha256)));
+            let layer = sent.or_else(|| known.layers.get(&pack.object().name).copied());
+            lock(&layers).extend(layer.map(|layer| (index, layer)));
             Ok(())
         })?;
         let layers = layers.into_inner().unwrap_or_else(PoisonError::into_inner);
         let layer = |(index, pack): (usize, &Named)| {
-            layers.get(&index).map(|sha256| PackLayer {
-                sha256: *sha256,
-                size: pack.row.length,
+            layers.get(&index).map(|layer| PackLayer {
+                sha256: layer.sha256,
+                size: layer.size,
                 id: pack.entry.id,
             })
         };
-        Ok(packs.iter().enumerate().filter_map(layer).collect())
-    }
-
-    /// What packs are called as layers, as manifests say that are here: the snapshot's own, and those of others that name
-    /// the same packs, the newest first.
-    fn known_packs(&self, packs: &[Named]) -> Result<Known> {
-        let mut wanted: HashSet<_> = packs.iter().map(|pack| pack.object().name).collect();
-        let mut known = Known::default();
-        let id = self.snapshot.id;
-        let catalog = &self.store.catalog;
-        let others = catalog.read(|txn| txn.snapshots_sharing_packs(id))?;
-        for other in std::iter::once(id).chain(others) {
-            if wanted.is_empty() {
-                break;
-            }
-            let (manifest, snapshot) =
-                catalog.read(|txn| Ok((txn.manifest(other)?, txn.snapshot(other)?)))?;
-            let (Ok(manifest), Some(snapshot)) = (PagedManifest::parse(&manifest), snapshot) else {
-                continue;
-            };
-            let of = self.remote.repository(&snapshot.reference)?;
-            for (name, layer) in layers_of_packs(&manifest) {
-                if wanted.remove(&name) {
-                    known.layers.insert(name, layer);
-                    known.of.insert(name, of.clone());
-                }
-            }
+        let layers: Vec<PackLayer> = packs.iter().enumerate().filter_map(layer).collect();
+        if matches!(self.remote.content, Place::Registry) && layers.len() < packs.len() {
+            let text = "the registry has a pack and does not say what it calls it";
+            return Err(Error::new(ErrorKind::Internal, text));
         }
-        Ok(known)
-    }
-
-    /// Has the registry take a pack over from another repository of its own, where one has it.
-    fn mount(&self, known: &Known, pack: &Named) -> Result<Option<Sha256>> {
-        let name = pack.object().name;
-        let (Some(layer), Some(of)) = (known.layers.get(&name), known.of.get(&name)) else {
-            return Ok(None);
-        };
-        if self.force || *of == self.repository {
-            return Ok(None);
-        }
-        let (sha256, size) = (layer.sha256, layer.size);
-        let call = self
-            .remote
-            .registry
-            .mount(&self.repository, of, sha256, size);
-        match wait(&|| self.activity.check(), call) {
-            Ok(true) => Ok(Some(sha256)),
-            Ok(false) => Ok(None),
-            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
-            Err(error) => {
-                tracing::debug!(%error, "a pack is sent, because it was not mounted");
-                Ok(None)
-            }
-        }
-    }
-
-    /// The packs that need not be looked for. One of them is, and where it has gone nothing is believed.
-    fn believed(
-        &self,
-        transport: &Arc<dyn ContentTransport>,
-        packs: &[Named],
-        known: &Layers,
-    ) -> Result<HashSet<Checksum>> {
-        if self.force || self.verify {
-            return Ok(HashSet::new());
-        }
-        let id = self.snapshot.id;
-        let place = self.remote.address_of_contents(&self.repository);
-        let since = now().saturating_sub(BELIEVED);
-        let seen = self
-            .store
-            .catalog
-            .read(|txn| txn.objects_seen_at(id, &place, since))?;
-        let mut seen: HashSet<Checksum> = seen.into_iter().collect();
-        if matches!(self.remote.content, Place::Registry) {
-            // What it is called there has to be known too.
-            let is_known = |pack: &&Named| known.contains_key(&pack.object().name);
-            let known: HashSet<Checksum> = packs
-                .iter()
-                .filter(is_known)
-                .map(|pack| pack.row.key)
-                .collect();
-            seen.retain(|key| known.contains(key));
-        }
-        let sample = packs.iter().rev().find(|pack| seen.contains(&pack.row.key));
-        if let Some(sample) = sample
-            && self.presence(transport, sample)? != Presence::Size(sample.row.length)
-        {
-            seen.clear();
-        }
-        Ok(seen)
-    }
-
-    fn presence(&self, transport: &Arc<dyn ContentTransport>, pack: &Named) -> Result<Presence> {
-        let found = self.look(transport, pack.object())?;
-        if found != Presence::Unknown {
-            let is_there = found == Presence::Size(pack.row.length);
-            self.saw_pack(pack.row.key, is_there);
-        }
-        Ok(found)
+        Ok(layers)
     }
 
     /// Sends a pack unless it is there; says what the registry calls it.
@@ -277,13 +205,13 @@ impl Publishing<'_> {
         transport: &Arc<dyn ContentTransport>,
         pack: &Named,
         looks: bool,
-    ) -> Result<Option<Sha256>> {
+    ) -> Result<Option<StoredLayer>> {
         self.activity.check()?;
         let mut found = Presence::Unknown;
         if looks && !self.force {
             found = self.presence(transport, pack)?;
         }
-        if found == Presence::Size(pack.row.length) {
+        if pack.is(found) {
             self.activity.tell(|| Event::Progressed {
                 bytes: pack.row.length,
             });
@@ -291,7 +219,7 @@ impl Publishing<'_> {
         }
         let opened = self.store.open_pack(&pack.row.key)?;
         // Wrong bytes are nobody's to have. Most of it is in memory still.
-        match whole_pack(&opened.file, pack.entry.id, self.activity)? {
+        match whole_pack(&opened.file, pack.entry.id, &|| self.activity.check())? {
             Ok(_) => {}
             Err(PackError::Io(error)) if !crate::store::is_unreadable(&error) => {
                 return Err(Error::io(
@@ -315,9 +243,11 @@ impl Publishing<'_> {
             bytes: pack.row.length,
         });
         if published.sent {
+            self.did_send(pack.row.key);
             self.count(pack.row.length);
         }
-        Ok(published.sha256)
+        let size = pack.row.length;
+        Ok(published.sha256.map(|sha256| StoredLayer { sha256, size }))
     }
 
     /// A daemon takes the file itself; to others it is read, at the rate that there is.
@@ -350,9 +280,28 @@ impl Publishing<'_> {
     }
 }
 
+/// What has the same files under the same name.
+enum Equal {
+    /// The manifest that is there.
+    SamePacks(Vec<u8>),
+    OtherPacks(Sha256),
+}
+
+/// Whether a registry may have refused a manifest for what it lacks.
+fn is_doubtful(error: &Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::Cancelled
+            | ErrorKind::AlreadyExists
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NoSpace
+    )
+}
+
 /// A pack's bytes that are read at once.
 const PIECE: usize = 1 << 20;
 
+/// The manifest as it is there: contents elsewhere are no layers, whatever they were in another registry.
 fn build(parsed: &PagedManifest, layers: &[PackLayer]) -> Result<Vec<u8>> {
     let document = (parsed.config, parsed.config_size);
     PagedManifest::build(document, layers, &parsed.annotations).map_err(cannot_describe)

@@ -14,6 +14,8 @@ use crate::words::error::Result;
 pub(super) struct Seen {
     there: Vec<Checksum>,
     absent: Vec<Checksum>,
+    /// Those that were sent.
+    sent: Vec<Checksum>,
 }
 
 impl Publishing<'_> {
@@ -33,23 +35,25 @@ impl Publishing<'_> {
         which.push(key);
     }
 
-    /// The snapshot is where it was published, and so are its objects.
+    /// An object was sent.
+    pub(super) fn did_send(&self, key: Checksum) {
+        lock(&self.seen).sent.push(key);
+    }
+
+    /// The snapshot is where it was published, and so are its objects; but seen were those alone that were looked for or sent.
     pub(super) fn record(&self, manifest: &[u8], document: &Text) -> Result<()> {
         let (id, now) = (self.snapshot.id, now());
         let row = self
             .remote
             .publication(&self.snapshot.reference, manifest, now)?;
         let seen_by = self.remote.seen_by(&row.content);
-        let there = std::mem::take(&mut lock(&self.seen).there);
+        let seen = std::mem::take(&mut *lock(&self.seen));
         self.store.catalog.write(Sync::Normal, |txn| {
             txn.set_manifest(id, manifest, document)?;
             txn.record_publication(id, &row)?;
-            txn.record_objects(id, &row.content, seen_by, now)?;
-            match seen_by {
-                // These are more than its word.
-                SeenBy::Daemon => txn.record_seen(&row.content, &there, now),
-                SeenBy::Ourselves => Ok(()),
-            }
+            txn.record_objects(id, &row.content, seen_by)?;
+            txn.record_seen(&row.content, &seen.sent, seen_by, now)?;
+            txn.record_seen(&row.content, &seen.there, SeenBy::Ourselves, now)
         })
     }
 

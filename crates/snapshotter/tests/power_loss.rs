@@ -31,7 +31,7 @@ fn children_start_here() {
     let Some(part) = part() else { return };
     let root = told("ROOT");
     let durability = match part.as_str() {
-        "background" => Durability::Background,
+        "background" | "touched" => Durability::Background,
         _ => Durability::Full,
     };
     hook::arm(Action::Stop, told_number("AT"));
@@ -39,12 +39,13 @@ fn children_start_here() {
         .snapshot_concurrency(1)
         .durability(durability);
     let handle = Handle::with(config).unwrap();
-    if part == "remove" {
-        handle.remove(BASE).unwrap();
-    } else {
-        handle
-            .snapshot(&request("base", "v1", &told("SOURCE")))
-            .unwrap();
+    match part.as_str() {
+        "remove" => _ = handle.remove(BASE).unwrap(),
+        part => {
+            let name = if part == "touched" { "other" } else { "base" };
+            let request = request(name, "v1", &told("SOURCE"));
+            handle.snapshot(&request).unwrap();
+        }
     }
     // Here the call has returned: its promise holds from now on.
     fs::write(told("RETURNED"), hook::count().to_string()).unwrap();
@@ -64,7 +65,11 @@ struct Scene {
 impl Scene {
     fn new(part: &'static str) -> Option<Self> {
         let scene = Self {
-            mount: or_skip(LoopMount::new(Kind::Ext4, 64 << 20, &["commit=300"]))?,
+            mount: or_skip(LoopMount::new(
+                Kind::Ext4,
+                64 << 20,
+                &["commit=300", "noauto_da_alloc"],
+            ))?,
             elsewhere: tempfile::tempdir().unwrap(),
             part,
         };
@@ -74,7 +79,7 @@ impl Scene {
         handle
             .snapshot(&request("kept", "v1", &scene.at("keepsake")))
             .unwrap();
-        if part == "remove" {
+        if matches!(part, "remove" | "touched") {
             handle
                 .snapshot(&request("base", "v1", &scene.at("source")))
                 .unwrap();
@@ -102,6 +107,9 @@ impl Scene {
             .status()
             .unwrap();
         assert!(copied.success());
+        if self.part == "touched" {
+            touch(&self.root().join("storage"));
+        }
         rustix::fs::syncfs(fs::File::open(self.mount.path()).unwrap()).unwrap();
     }
 
@@ -164,6 +172,19 @@ fn reboot(root: &Path) {
         .unwrap();
 }
 
+/// Gives all files below a directory another time, so that the store no longer vouches for them.
+fn touch(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            touch(&entry.path());
+        } else {
+            let file = fs::File::open(entry.path()).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_snapshot_that_is_visible_after_a_power_cut_is_whole() {
     let Some(scene) = Scene::new("full") else {
@@ -216,7 +237,20 @@ fn a_removal_cut_off_by_power_has_happened_or_not() {
     });
 }
 
+// Bytes that were only not vouched for were replaced by the same that were nowhere but in memory: both were gone then.
+#[test]
+fn what_replaces_stored_bytes_in_the_background_is_on_the_disk_before_they_go() {
+    let Some(scene) = Scene::new("touched") else {
+        return;
+    };
+    scene.cut_power_at_every_step(|handle, _| {
+        scene.assert_restores(handle, KEPT, "keepsake");
+        scene.assert_restores(handle, BASE, "source");
+    });
+}
+
 in_pages_too!(
+    what_replaces_stored_bytes_in_the_background_is_on_the_disk_before_they_go,
     a_snapshot_that_is_visible_after_a_power_cut_is_whole,
     a_background_snapshot_lost_in_a_power_cut_is_found_out_and_never_served,
 );

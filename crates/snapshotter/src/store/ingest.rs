@@ -15,7 +15,7 @@ use super::{Store, now};
 use crate::catalog::{
     Blob, BlobState, Confirmed, NewBlob, Shard, StoredName, Sync, Txn, content_name,
 };
-use crate::fs::dir::{Kind, ignore_absent};
+use crate::fs::dir::{Kind, ignore_absent, sync_file};
 use crate::fs::hook::step;
 use crate::fs::{Dir, Stat};
 use crate::pass::Hashes;
@@ -33,12 +33,29 @@ pub(crate) struct Slot<'s> {
 }
 
 impl Slot<'_> {
-    /// Gives the file its name in the store. The caller holds the names lock.
+    /// Gives the file its name in the store. The caller holds the names lock. What has the name may be the one copy that is on
+    /// the disk, so it is not replaced by one that is not.
     pub(super) fn rename_to(&mut self, dir: &Dir, name: &OsStr) -> Result<()> {
+        let there = dir.stat_if_any(name).at("examine", dir.path_of(name))?;
+        if there.is_some() {
+            self.sync()?;
+        }
         in_shard(dir, name, || self.dir.rename(&self.name, dir, name))
             .at("store", dir.path_of(name))?;
         self.named = true;
         Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        let path = || self.dir.path_of(&self.name);
+        match self.dir.open_file(&self.name) {
+            Ok(file) => sync_file(&file).at("sync", path()),
+            // A view's mode may shut its owner out.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.dir.sync_filesystem()
+            }
+            Err(error) => Err(error).at("open", path()),
+        }
     }
 
     /// Whether it has it.

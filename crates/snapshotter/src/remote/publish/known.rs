@@ -44,7 +44,8 @@ impl Publishing<'_> {
     /// What packs are called as layers, as manifests say that are here: the snapshot's own, and those of others that name
     /// the same packs, the newest first.
     pub(super) fn known_packs(&self, packs: &[Named]) -> Result<Known> {
-        let mut wanted: HashSet<_> = packs.iter().map(|pack| pack.object().name).collect();
+        let named = packs.iter().map(|pack| (pack.object().name, pack));
+        let mut wanted: HashMap<_, _> = named.collect();
         let mut known = Known::default();
         let id = self.snapshot.id;
         let catalog = &self.store.catalog;
@@ -60,7 +61,10 @@ impl Publishing<'_> {
             };
             let of = self.remote.repository(&snapshot.reference)?;
             for (name, layer) in layers_of_packs(&manifest) {
-                if wanted.remove(&name) {
+                // What a manifest that was fetched says of another length is not it.
+                let is_it = |pack: &&Named| pack.is(Presence::Size(layer.size));
+                if wanted.get(&name).is_some_and(is_it) {
+                    wanted.remove(&name);
                     known.layers.insert(name, layer);
                     known.of.insert(name, of.clone());
                 }

@@ -68,9 +68,10 @@ pub(super) fn find(
     }
 }
 
-/// It is damaged, or of a release to come.
+/// It is damaged, of a release to come, or somebody has removed it since it was chosen.
 fn is_no_use(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
+    use ErrorKind::{Damaged, NotFound, Unsupported};
+    matches!(error.kind(), Damaged | NotFound | Unsupported)
 }
 
 fn choose(context: &Context<'_>, request: &SnapshotRequest) -> Result<Option<Snapshot>> {

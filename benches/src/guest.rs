@@ -19,8 +19,6 @@ const RUN: u64 = 16;
 pub(crate) struct Guest {
     pub(crate) dir: PathBuf,
     random: Prng,
-    memory: File,
-    disk: File,
     /// Pages of the memory, and those of them that are not zero: the first of each region of twice as many.
     pages: u64,
     used: u64,
@@ -34,21 +32,15 @@ impl Guest {
         let pages = (1 << 30) / PAGE as u64 / divisor;
         let used = (400 << 20) / PAGE as u64 / divisor;
         let disk_used = (650 << 20) / PAGE as u64 / divisor;
-        let create = |name: &str, size: u64| {
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(dir.join(name))?;
-            file.set_len(size)?;
-            io::Result::Ok(file)
-        };
+        for (name, size) in [
+            ("memory", pages * PAGE as u64),
+            ("disk", (4 << 30) / divisor),
+        ] {
+            File::create(dir.join(name))?.set_len(size)?;
+        }
         let mut guest = Self {
             dir: dir.into(),
             random: Prng::new(2026),
-            memory: create("memory", pages * PAGE as u64)?,
-            disk: create("disk", (4 << 30) / divisor)?,
             pages,
             used,
             disk_used,
@@ -57,17 +49,24 @@ impl Guest {
         Ok(guest)
     }
 
+    /// Memory and disk, for as long as it runs: what is paused has no writer, and is read once.
+    fn opened(&self) -> io::Result<[File; 2]> {
+        let open = |name| File::options().write(true).open(self.dir.join(name));
+        Ok([open("memory")?, open("disk")?])
+    }
+
     fn boot(&mut self) -> io::Result<()> {
+        let [memory, disk] = self.opened()?;
         let mut run = vec![0; RUN as usize * PAGE];
         for first in (0..self.used).step_by(RUN as usize) {
             let kind = self.kind();
             for page in run.chunks_exact_mut(PAGE) {
                 kind.fill(&mut self.random, page);
             }
-            self.memory.write_all_at(&run, self.place(first))?;
+            memory.write_all_at(&run, self.place(first))?;
             // A third is what was read from the disk.
             if (first / RUN).is_multiple_of(3) {
-                self.disk.write_all_at(&run, first * PAGE as u64 * 5)?;
+                disk.write_all_at(&run, first * PAGE as u64 * 5)?;
             }
         }
         let cached = self.used / 3;
@@ -77,7 +76,7 @@ impl Guest {
                 kind.fill(&mut self.random, page);
             }
             let behind = self.used * PAGE as u64 * 5 + (1 << 20);
-            self.disk.write_all_at(&run, behind + first * PAGE as u64)?;
+            disk.write_all_at(&run, behind + first * PAGE as u64)?;
         }
         self.write_state()
     }
@@ -116,12 +115,13 @@ impl Guest {
         let mut pages = changed(&mut self.random, self.used, wanted);
         pages.sort_unstable();
         pages.dedup();
+        let [memory, disk] = self.opened()?;
         let mut page = [0; PAGE];
         for (index, number) in pages.iter().enumerate() {
             self.kind().fill(&mut self.random, &mut page);
-            self.memory.write_all_at(&page, self.place(*number))?;
+            memory.write_all_at(&page, self.place(*number))?;
             if index.is_multiple_of(3) {
-                self.disk.write_all_at(&page, number * PAGE as u64 * 5)?;
+                disk.write_all_at(&page, number * PAGE as u64 * 5)?;
             }
         }
         self.write_state()?;

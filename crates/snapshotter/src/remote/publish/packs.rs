@@ -20,6 +20,7 @@ use crate::lock::lock;
 use crate::registry::StoredLayer;
 use crate::remote::Place;
 use crate::remote::packs::cannot_describe;
+#[cfg(feature = "dragonfly")]
 use crate::remote::runtime::wait;
 use crate::remote::send::offer;
 use crate::remote::text::Text;

@@ -65,6 +65,11 @@ impl Activity {
         }
     }
 
+    /// The same call for work that nobody has planned to hear of: it ends with this one, and tells nothing.
+    pub(crate) fn unobserved(&self) -> Self {
+        Self::new(Arc::clone(&self.cancelled), None)
+    }
+
     /// Set once the caller has given up: for those who look at it in ways of their own.
     pub(crate) fn cancelled(&self) -> &Arc<AtomicBool> {
         &self.cancelled

@@ -56,6 +56,13 @@ impl Page<'_> {
     pub fn time(&self, time: SystemTime) -> String {
         self.times.shown(time)
     }
+
+    /// The line that a snapshot's report begins with: what it is called, and its manifest's digest.
+    pub fn heading(&mut self, reference: &str, digest: &str) -> io::Result<()> {
+        let name = human::without_digest(reference);
+        let digest = format_args!("{FAINT}{digest}{FAINT:#}");
+        writeln!(self.out, "{STRONG}{name}{STRONG:#}  {digest}")
+    }
 }
 
 /// How times are shown.

@@ -13,9 +13,9 @@ use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
 use crate::hints;
+use crate::output::Page;
 use crate::output::human;
 use crate::output::json::Warning;
-use crate::output::{FAINT, Page, STRONG};
 use crate::settings::Settings;
 
 /// Copies snapshots from one registry and place of contents to others
@@ -111,13 +111,11 @@ impl One {
 
 impl Document for Copied {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        for one in self.copied.iter().filter(|_| !page.quiet) {
-            let digest = &one.published.manifest_digest;
-            writeln!(
-                page.out,
-                "{STRONG}{}{STRONG:#}  {FAINT}{digest}{FAINT:#}",
-                human::without_digest(&one.reference)
-            )?;
+        if page.quiet {
+            return Ok(());
+        }
+        for one in &self.copied {
+            page.heading(&one.reference, &one.published.manifest_digest)?;
             let duration = human::duration(Duration::from_secs_f64(one.duration_seconds));
             let published = one.published.shown();
             writeln!(page.out, "  copied to {published}, in {duration}")?;

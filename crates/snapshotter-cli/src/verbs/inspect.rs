@@ -15,7 +15,7 @@ use crate::failure;
 use crate::hints;
 use crate::output::human::{self, bytes, count};
 use crate::output::json::{Published, Relative, Time, base64, text_and_bytes};
-use crate::output::{Align, FAINT, Page, Row, STRONG, Table, Times};
+use crate::output::{Align, Page, Row, Table, Times};
 
 /// Shows everything a snapshot says of itself
 ///
@@ -287,12 +287,7 @@ fn permissions(mode: u32) -> String {
 
 impl Document for Inspected {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        writeln!(
-            page.out,
-            "{STRONG}{}{STRONG:#}  {FAINT}{}{FAINT:#}",
-            human::without_digest(&self.reference),
-            self.manifest_digest
-        )?;
+        page.heading(&self.reference, &self.manifest_digest)?;
         if let Some(here) = &self.here {
             writeln!(
                 page.out,

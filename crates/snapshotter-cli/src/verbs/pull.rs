@@ -11,9 +11,9 @@ use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
 use crate::hints;
+use crate::output::Page;
 use crate::output::human::{self, bytes, count};
 use crate::output::json::Warning;
-use crate::output::{FAINT, Page, STRONG};
 
 /// Fetches snapshots and makes no files of them
 ///
@@ -118,14 +118,11 @@ impl One {
 
 impl Document for Pulled {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        let shown = self.pulled.iter().filter(|_| !page.quiet);
-        for one in shown {
-            writeln!(
-                page.out,
-                "{STRONG}{}{STRONG:#}  {FAINT}{}{FAINT:#}",
-                human::without_digest(&one.reference),
-                one.manifest_digest
-            )?;
+        if page.quiet {
+            return Ok(());
+        }
+        for one in &self.pulled {
+            page.heading(&one.reference, &one.manifest_digest)?;
             let duration = human::duration(Duration::from_secs_f64(one.duration_seconds));
             writeln!(
                 page.out,

@@ -11,9 +11,9 @@ use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
 use crate::hints;
+use crate::output::Page;
 use crate::output::human::{self, bytes, count};
 use crate::output::json::Warning;
-use crate::output::{FAINT, Page, STRONG};
 
 /// Publishes snapshots that are here
 ///
@@ -173,14 +173,11 @@ impl One {
 
 impl Document for Pushed {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        let shown = self.pushed.iter().filter(|_| !page.quiet);
-        for one in shown {
-            let digest = &one.published.manifest_digest;
-            writeln!(
-                page.out,
-                "{STRONG}{}{STRONG:#}  {FAINT}{digest}{FAINT:#}",
-                human::without_digest(&one.reference)
-            )?;
+        if page.quiet {
+            return Ok(());
+        }
+        for one in &self.pushed {
+            page.heading(&one.reference, &one.published.manifest_digest)?;
             let duration = human::duration(Duration::from_secs_f64(one.duration_seconds));
             let published = one.published.shown();
             writeln!(page.out, "  published to {published}, in {duration}")?;

@@ -2,7 +2,6 @@
 //! made is the new snapshot's blob as it is.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::{LARGE, blame, not_listed};
 use crate::activity::Activity;
@@ -68,7 +67,7 @@ impl<'s> Pages<'s> {
         let pages = Self {
             store,
             packs,
-            unobserved: Activity::new(Arc::clone(activity.cancelled()), None),
+            unobserved: activity.unobserved(),
             files,
         };
         Ok((plan, pages))

@@ -15,7 +15,7 @@ use super::contents::{Contents, layers_of, layers_of_any, layers_of_packs};
 use super::download::Download;
 use super::resolve::{Need, Said, by_content, needs, resolve};
 use super::runtime::wait;
-use super::send::offer;
+use super::send::{Reading, existing, offer};
 use super::{Place, Remote, publish};
 use crate::activity::Activity;
 use crate::format::artifact::{Layer, Manifest};
@@ -23,7 +23,7 @@ use crate::format::document::Document;
 use crate::limit::Limit;
 use crate::lock::lock;
 use crate::registry::{Layers, Pulled, Repository};
-use crate::transport::{ContentTransport, Existing, Presence, absent, look_first};
+use crate::transport::{ContentTransport, Presence, absent, look_first};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::object::{Object, ObjectName};
@@ -273,10 +273,7 @@ impl<'a> Copying<'a> {
     }
 
     fn content(&self, need: &Need<'_>) -> Result<Option<Layer>> {
-        let wanted = || self.activity.check();
         let size = self.size(need)?;
-        let name = ObjectName::Digest(need.digest());
-        let known = self.known.get(&name).map(|layer| layer.sha256);
         let layer = |sha256| Layer {
             sha256,
             size,
@@ -284,38 +281,47 @@ impl<'a> Copying<'a> {
         };
         let asked = need.asked();
         let object = Object::stream(asked.digest, asked.checksum, size);
-        if !self.request.force {
-            let there = wait(&wanted, look_first(&*self.transport, object))?;
-            if there == Presence::Size(size) {
-                self.activity
-                    .tell(|| Event::Progressed { bytes: need.size() });
-                return Ok(known.filter(|_| self.is_registry()).map(layer));
-            }
+        if self.is_there(object, size)? {
+            let bytes = need.size();
+            self.activity.tell(|| Event::Progressed { bytes });
+            return Ok(self.known_as(object.name).map(layer));
         }
-        let existing = match self.request.force {
-            true => Existing::Replace,
-            false => Existing::Keep,
-        };
         let download = Download {
             transport: &self.contents.transport,
             rate: self.rate,
             asked,
             len: Some(size),
-            wanted: &wanted,
+            wanted: &|| self.activity.check(),
         };
         let read = |give: &mut dyn FnMut(Bytes) -> Result<()>| download.relay(self.activity, give);
-        let published = offer(
-            &self.transport,
-            object,
-            (existing, false),
-            &self.to.rates.upload,
-            &wanted,
-            &read,
-        )?;
-        if published.sent {
-            self.count(size);
+        Ok(self.send(object, &read)?.map(layer))
+    }
+
+    /// Whether an object of this size need not be sent.
+    fn is_there(&self, object: Object, size: u64) -> Result<bool> {
+        if self.request.force {
+            return Ok(false);
         }
-        Ok(published.sha256.map(layer))
+        let found = look_first(&*self.transport, object);
+        Ok(wait(&|| self.activity.check(), found)? == Presence::Size(size))
+    }
+
+    /// What an object that is there already is called as a layer, if contents are layers there.
+    fn known_as(&self, name: ObjectName) -> Option<Sha256> {
+        let known = self.known.get(&name).map(|layer| layer.sha256);
+        known.filter(|_| self.is_registry())
+    }
+
+    /// Sends an object, and says what it is called as a layer.
+    fn send(&self, object: Object, read: Reading<'_>) -> Result<Option<Sha256>> {
+        let how = (existing(self.request.force), false);
+        let wanted = || self.activity.check();
+        let rate = &self.to.rates.upload;
+        let published = offer(&self.transport, object, how, rate, &wanted, read)?;
+        if published.sent {
+            self.count(object.most);
+        }
+        Ok(published.sha256)
     }
 
     fn count(&self, bytes: u64) {
@@ -332,14 +338,22 @@ impl<'a> Copying<'a> {
         if let Some(layer) = self.contents.layer(need.name()) {
             return Ok(layer.size);
         }
-        let (transport, object) = (&self.contents.transport, need.asked().object());
-        match wait(&|| self.activity.check(), transport.size(object))? {
-            Presence::Size(size) if size <= object.most => Ok(size),
-            Presence::Size(size) => Err(Error::damaged(format!(
+        let object = need.asked().object();
+        match self.length_there(object)? {
+            size if size <= object.most => Ok(size),
+            size => Err(Error::damaged(format!(
                 "{object} in {} has {size} bytes; at most {} were expected",
-                transport.place(),
+                self.contents.transport.place(),
                 object.most
             ))),
+        }
+    }
+
+    /// How long an object is where it comes from.
+    fn length_there(&self, object: Object) -> Result<u64> {
+        let transport = &self.contents.transport;
+        match wait(&|| self.activity.check(), transport.size(object))? {
+            Presence::Size(size) => Ok(size),
             Presence::Absent => Err(absent(object, &transport.place())),
             Presence::Unknown => Err(Error::new(
                 ErrorKind::Unavailable,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::runtime::{self, Wanted, rate_for, receive, wait, wait_turn};
+use super::runtime::{Wanted, stream, wait};
 use crate::activity::Activity;
 use crate::catalog::Blob;
 use crate::format::spf::{DESCRIPTOR_BYTES, DecodeError, Decoder, HEADER_BYTES};
@@ -193,19 +193,8 @@ impl Download<'_> {
     }
 
     fn pieces(&self, take: &mut dyn FnMut(&Bytes) -> Result<()>) -> Result<()> {
-        let (transport, object) = (Arc::clone(self.transport), self.asked.object());
-        let start = |sink| {
-            let call = async move { transport.fetch(object, None, sink).await };
-            Ok(runtime::start()?.spawn(call))
-        };
-        let rate = rate_for(self.transport, self.rate);
-        let mut take = |bytes: &Bytes| {
-            if let Some(rate) = rate {
-                wait_turn(rate, bytes.len(), self.wanted)?;
-            }
-            take(bytes)
-        };
-        receive(start, self.wanted, &mut take).map(drop)
+        let of = (self.asked.object(), None);
+        stream(self.transport, of, self.rate, self.wanted, take)
     }
 }
 

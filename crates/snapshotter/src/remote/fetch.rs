@@ -85,25 +85,11 @@ fn bring(
     let snapshot = context.store.catalog.write(Sync::Normal, |txn| {
         operation.pending(txn, &versioned(&resolved.reference)?)
     })?;
-    let described = match &resolved.said {
-        Said::Blobs(manifest, document) => {
-            let layers = layers_of(manifest);
-            let fetched = blobs(
-                context,
-                snapshot,
-                (&repository, &layers),
-                document,
-                recipient,
-            )?;
-            (fetched, totals(context.store, snapshot, document)?)
-        }
-        Said::Packs(manifest, document) => {
-            let layers = layers_of_packs(manifest);
-            let fetched = packs::fetch(context, snapshot, (&repository, layers), document)?;
-            (fetched, packs::totals(context.store, document)?)
-        }
+    let fetched = objects(context, snapshot, &repository, &resolved.said, recipient)?;
+    let totals = match &resolved.said {
+        Said::Blobs(_, document) => totals(context.store, snapshot, document)?,
+        Said::Packs(_, document) => packs::totals(context.store, document)?,
     };
-    let (fetched, totals) = described;
     let snapshot = finish(context, operation, snapshot, &resolved, (totals, replaces))?;
     context.store.sync_when_idle(snapshot);
     Ok(Fetched {
@@ -112,8 +98,27 @@ fn bring(
     })
 }
 
-/// Brings the blobs that a document names, for a snapshot that is to reference them.
-pub(super) fn blobs(
+/// Brings what a document names and is not here, for a snapshot that is to reference it.
+pub(super) fn objects(
+    context: &Context<'_>,
+    snapshot: i64,
+    repository: &Repository,
+    said: &Said,
+    recipient: Option<&dyn Recipient>,
+) -> Result<Fetched> {
+    match said {
+        Said::Blobs(manifest, document) => {
+            let from = (repository, &layers_of(manifest));
+            blobs(context, snapshot, from, document, recipient)
+        }
+        Said::Packs(manifest, document) => {
+            let from = (repository, layers_of_packs(manifest));
+            packs::fetch(context, snapshot, from, document)
+        }
+    }
+}
+
+fn blobs(
     context: &Context<'_>,
     snapshot: i64,
     (repository, layers): (&Repository, &Layers),

@@ -1,10 +1,9 @@
 //! Fetching again what is damaged or missing of a snapshot that is here, where it is known to be elsewhere.
 
-use super::contents::{layers_of, layers_of_packs};
 use super::fetch::{self, Context, Fetched};
 use super::resolve::{Said, resolve};
 use super::runtime::wait;
-use super::{Place, formats_differ, packs, parse_manifest};
+use super::{Place, formats_differ, parse_manifest};
 use crate::catalog::{Snapshot, Sync};
 use crate::format::artifact::paged::AnyManifest;
 use crate::words::error::{ErrorKind, Result};
@@ -75,19 +74,9 @@ fn forget(context: &Context<'_>, row: &Snapshot) -> Result<()> {
 }
 
 fn fetch_again(context: &Context<'_>, row: &Snapshot) -> Result<Fetched> {
-    let snapshot = row.id;
     let said = described(context, row)?;
     let repository = context.remote.repository(&row.reference)?;
-    match said {
-        Said::Blobs(manifest, document) => {
-            let layers = layers_of(&manifest);
-            fetch::blobs(context, snapshot, (&repository, &layers), &document, None)
-        }
-        Said::Packs(manifest, document) => {
-            let layers = layers_of_packs(&manifest);
-            packs::fetch(context, snapshot, (&repository, layers), &document)
-        }
-    }
+    fetch::objects(context, row.id, &repository, &said, None)
 }
 
 /// Puts back what describes a snapshot that is here; says whether it could, and was not right already.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::announce::Announcing;
 use super::runtime::wait;
-use super::send::{Sending, object};
+use super::send::{Sending, existing, object};
 use super::text::Text;
 use super::{Place, Remote};
 use crate::activity::Activity;
@@ -24,7 +24,7 @@ use crate::limit::Limit;
 use crate::lock::lock;
 use crate::registry::{Layers, Repository, StoredLayer};
 use crate::store::Store;
-use crate::transport::{ContentTransport, Existing, Presence, look_first};
+use crate::transport::{ContentTransport, Presence, look_first};
 use crate::words::digest::{Checksum, Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::format::Format;
@@ -291,11 +291,7 @@ impl Publishing<'_> {
             let known = known.get(&object.name);
             return Ok(known.map(|known| layer(known.sha256)));
         }
-        let existing = if self.force {
-            Existing::Replace
-        } else {
-            Existing::Keep
-        };
+        let existing = existing(self.force);
         let rate = &self.remote.rates.upload;
         let sending = Sending::open(self.store, blob, &map, rate, self.activity)?;
         let published = sending.publish(transport, existing, there)?;

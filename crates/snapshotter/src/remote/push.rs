@@ -144,10 +144,13 @@ fn send(
         verify: request.verify,
     };
     let publication = publish::run(store, limit, remote, snapshot, how, activity)?;
-    let now = store.catalog.read(|txn| txn.snapshot(snapshot.id))?;
-    let is_ours = now.is_some_and(|now| now.manifest_digest == publication.manifest_digest);
+    let is_ours = || -> Result<bool> {
+        let now = store.catalog.read(|txn| txn.snapshot(snapshot.id))?;
+        let is_ours = |now: Snapshot| now.manifest_digest == publication.manifest_digest;
+        Ok(now.is_some_and(is_ours))
+    };
     // What is there of somebody else's making is not what is here.
-    let verified = if request.verify && is_ours {
+    let verified = if request.verify && is_ours()? {
         read_back(store, limit, remote, snapshot, activity)?
     } else {
         0

@@ -17,8 +17,9 @@ use crate::limit::GLANCE;
 use crate::lock::lock;
 use crate::rate::Rate;
 use crate::threads;
-use crate::transport::ContentTransport;
+use crate::transport::{ContentTransport, Ranges};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::object::Object;
 
 static RUNTIMES: [Mutex<Option<Handle>>; 2] = [Mutex::new(None), Mutex::new(None)];
 
@@ -103,6 +104,29 @@ pub(super) fn wait_turn(rate: &Rate, bytes: usize, wanted: Wanted<'_>) -> Result
         }
     }
     Ok(())
+}
+
+/// Hands on what an object, or ranges of it, comes to, at a rate.
+pub(super) fn stream(
+    transport: &Arc<dyn ContentTransport>,
+    (object, ranges): (Object, Ranges),
+    rate: &Rate,
+    wanted: Wanted<'_>,
+    take: &mut dyn FnMut(&Bytes) -> Result<()>,
+) -> Result<()> {
+    let rate = rate_for(transport, rate);
+    let transport = Arc::clone(transport);
+    let start_fetching = |sink| {
+        let call = async move { transport.fetch(object, ranges, sink).await };
+        Ok(start()?.spawn(call))
+    };
+    receive(start_fetching, wanted, &mut |bytes| {
+        if let Some(rate) = rate {
+            wait_turn(rate, bytes.len(), wanted)?;
+        }
+        take(bytes)
+    })
+    .map(drop)
 }
 
 /// The rate that counts for a place: a directory is no network, or at least not one that we can tell.

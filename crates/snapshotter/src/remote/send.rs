@@ -115,6 +115,14 @@ impl<'a> Sending<'a> {
     }
 }
 
+/// What becomes of an object that is there, where the caller insists on sending his own, or does not.
+pub(super) fn existing(force: bool) -> Existing {
+    match force {
+        true => Existing::Replace,
+        false => Existing::Keep,
+    }
+}
+
 /// Reads something from its beginning and gives away what is read of it, until nobody takes more.
 pub(super) type Reading<'a> = &'a dyn Fn(&mut dyn FnMut(Bytes) -> Result<()>) -> Result<()>;
 

@@ -15,7 +15,6 @@ use crate::config;
 use crate::format::artifact::paged::{Facts, PagedManifest};
 use crate::format::content::ContentId;
 use crate::format::map::Map;
-use crate::format::pack::PackId;
 use crate::fs::place::{Cloning, punch};
 use crate::lock::lock;
 use crate::store::{Cache, Entry, Linkable, Slot, Store, WORTH_AN_ENTRY, Wanted};
@@ -34,6 +33,7 @@ const FAR: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Bases<'s> {
     pub(super) cache: Cache<'s>,
+    pub(super) packs: &'s Packs<'s>,
     store: &'s Store,
     snapshot: &'s Snapshot,
     parent: Option<Sha256>,
@@ -47,7 +47,8 @@ pub(super) struct Bases<'s> {
 struct Relative {
     created_at: i64,
     map: Map,
-    packs: Vec<PackId>,
+    /// The number that each of its packs has among those of the snapshot that is restored, if it is one of them.
+    packs: Vec<Option<usize>>,
     /// The first page of each file, and its size in bytes.
     files: HashMap<RelPath, (u64, u64)>,
 }
@@ -79,13 +80,14 @@ pub(super) struct Filled {
 impl<'s> Bases<'s> {
     /// Those for a snapshot; `None` where none are kept.
     pub(super) fn open(
-        store: &'s Store,
+        packs: &'s Packs<'s>,
         snapshot: &'s Snapshot,
         bounds: config::Cache,
     ) -> Result<Option<Self>> {
         if bounds.max_bytes == Some(0) || bounds.keep == 0 {
             return Ok(None);
         }
+        let store = packs.store;
         let cache = match Cache::open(store) {
             Ok(Some(cache)) => cache,
             Ok(None) => return Ok(None),
@@ -100,6 +102,7 @@ impl<'s> Bases<'s> {
         let manifest = PagedManifest::parse(&manifest).ok();
         Ok(Some(Self {
             cache,
+            packs,
             store,
             snapshot,
             parent: manifest.and_then(|manifest| Facts::of(&manifest.annotations).parent),
@@ -116,17 +119,16 @@ impl<'s> Bases<'s> {
     /// `Damaged` where a pack does not have what differs.
     pub(super) fn fill(
         &self,
-        packs: &Packs<'_>,
         job: &Job<'_>,
         first: u64,
         file: &File,
         (cloning, activity): (&Cloning, &Activity),
     ) -> Result<Option<Filled>> {
         let size = job.planned.size;
-        let wanted = packs.runs(first, size);
+        let wanted = self.packs.runs(first, size);
         for (entry, relative) in self.candidates(&job.planned.path)? {
-            let there = self.difference(packs, relative.as_deref(), &job.planned.path, &wanted);
-            let Some(difference) = there else {
+            let path = &job.planned.path;
+            let Some(difference) = lacks(relative.as_deref(), path, &wanted) else {
                 continue;
             };
             let written = difference.pages();
@@ -148,7 +150,8 @@ impl<'s> Bases<'s> {
                     punch(file, at, end - at).at("write to", PLACE)?;
                 }
             }
-            packs.write_runs(file, size, &difference.write, activity)?;
+            self.packs
+                .write_runs(file, size, &difference.write, activity)?;
             return Ok(Some(Filled { written, extents }));
         }
         Ok(None)
@@ -205,38 +208,15 @@ impl<'s> Bases<'s> {
         // It is not leased, and may go at any moment.
         let document = catalog.read(|txn| txn.paged_document(snapshot.id))?;
         let map = self.store.map_of(&document)?;
+        let packs = document.packs.iter();
         let files = document.places();
         let files = files.map(|(file, place)| (file.path.clone(), (place.start, file.size)));
         Ok(Some(Relative {
             created_at: snapshot.created_at,
             map,
-            packs: document.packs.iter().map(|pack| pack.id).collect(),
+            packs: packs.map(|pack| self.packs.number_of(pack.id)).collect(),
             files: files.collect(),
         }))
-    }
-
-    /// What a file of this path in another snapshot lacks; nothing, if it is this snapshot.
-    fn difference(
-        &self,
-        packs: &Packs<'_>,
-        relative: Option<&Relative>,
-        path: &RelPath,
-        wanted: &[Run],
-    ) -> Option<Difference> {
-        let Some(relative) = relative else {
-            return Some(Difference::default());
-        };
-        let (first, size) = *relative.files.get(path)?;
-        let mut there = runs(&relative.map, first, size);
-        let numbers: Vec<usize> = relative
-            .packs
-            .iter()
-            .map(|id| packs.number_of(*id).unwrap_or(usize::MAX))
-            .collect();
-        for run in &mut there {
-            run.pack = numbers[run.pack];
-        }
-        Some(difference(&there, wanted))
     }
 
     /// Keeps a file that is whole and has no name yet, if it is far from what there is. Best effort: a cache.
@@ -286,6 +266,19 @@ impl<'s> Bases<'s> {
 
 const PAGE: u64 = PAGE_BYTES as u64;
 const PLACE: &str = "the output";
+
+/// What a file of this path in another snapshot lacks; nothing, if it is this snapshot.
+fn lacks(relative: Option<&Relative>, path: &RelPath, wanted: &[Run]) -> Option<Difference> {
+    let Some(relative) = relative else {
+        return Some(Difference::default());
+    };
+    let (first, size) = *relative.files.get(path)?;
+    let mut there = runs(&relative.map, first, size);
+    for run in &mut there {
+        run.pack = relative.packs[run.pack].unwrap_or(usize::MAX);
+    }
+    Some(difference(&there, wanted))
+}
 
 /// What differs between two files whose packs have the same numbers. Runs ascend.
 fn difference(there: &[Run], wanted: &[Run]) -> Difference {

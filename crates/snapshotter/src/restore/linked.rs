@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::sync::Arc;
 
 use super::base::Bases;
 use super::content::Content;
 use super::directories::published;
 use super::job::{Job, Source};
 use super::materialize::{ATTEMPTS, Placing, blame};
-use crate::activity::Activity;
 use crate::format::content::ContentId;
 use crate::fs::place::cannot_share;
 use crate::fs::{Dir, attributes, temporary};
@@ -29,16 +27,17 @@ impl<'a> Placing<'a> {
         let mut sources = Vec::with_capacity(jobs.len());
         let mut missing = Vec::new();
         for (index, job) in jobs.iter().enumerate() {
-            let mut source = None;
-            if !wants_link(&job) {
-            } else if let Some((blob, opened)) = job.blob() {
-                source = store.find_view(blob, opened, &job.wanted, &known)?;
-                if source.is_none() {
-                    missing.push(index);
+            let source = match job.blob() {
+                _ if !wants_link(&job) => None,
+                Some((blob, opened)) => {
+                    let source = store.find_view(blob, opened, &job.wanted, &known)?;
+                    if source.is_none() {
+                        missing.push(index);
+                    }
+                    source
                 }
-            } else {
-                source = self.cached(job)?;
-            }
+                None => self.cached(job)?,
+            };
             sources.push(source);
         }
         // Files alike in bytes and attributes share one new view.
@@ -186,7 +185,7 @@ impl<'a> Placing<'a> {
         let context = self.context;
         let (slot, file) = context.store.create_slot()?;
         let staging = &context.store.root.staging;
-        let unobserved = Activity::new(Arc::clone(context.activity.cancelled()), None);
+        let unobserved = context.activity.unobserved();
         // From packs alone: what is wrong with another entry does not come into one that many will link to.
         self.decode(staging, job, *first, &file, &unobserved)
             .map_err(|error| blame(error, job.planned))?;

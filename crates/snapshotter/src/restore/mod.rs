@@ -238,8 +238,9 @@ impl Call<'_> {
         early: Option<&EarlyFiles>,
     ) -> Result<Restored> {
         let output = open_output(self.store, &self.request.output_dir)?;
+        let packs = packs.as_ref();
         let bases = match packs {
-            Some(_) => Bases::open(self.store, snapshot, self.config.cache)?,
+            Some(packs) => Bases::open(packs, snapshot, self.config.cache)?,
             None => None,
         };
         let context = Context {
@@ -253,7 +254,7 @@ impl Call<'_> {
             privileged: is_privileged(),
             cloning: Cloning::default(),
             early,
-            packs: packs.as_ref(),
+            packs,
             bases: bases.as_ref(),
         };
         let restored = materialize::all(&context, snapshot.id, plan);

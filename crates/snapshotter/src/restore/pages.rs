@@ -17,8 +17,8 @@ use crate::fs::hook::step;
 use crate::limit::for_each;
 use crate::lock::lock;
 use crate::pass::lanes::Helpers;
-use crate::store::{PackReader, Store};
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::store::{PackReader, Store, frame_decoder};
+use crate::words::error::{At, Error, Result};
 use crate::words::page::{PAGE_BYTES, pages};
 
 /// Frames that are read at once.
@@ -214,12 +214,8 @@ impl<'s> Packs<'s> {
         if let Some(frames) = lock(&self.idle).pop() {
             return Ok(frames);
         }
-        let decoder = FrameDecoder::new().map_err(|error| {
-            let text = format!("there is no memory to decompress with: {error}");
-            Error::new(ErrorKind::Internal, text)
-        })?;
         Ok(Frames {
-            decoder,
+            decoder: frame_decoder()?,
             stored: Vec::new(),
             decoded: Vec::new(),
             pack: 0,

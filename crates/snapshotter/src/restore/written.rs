@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 use super::content::Content;
 use super::directories::{self, published, warn_unset};
@@ -207,16 +206,13 @@ impl Placing<'_> {
         activity: &Activity,
     ) -> Result<Placement> {
         let context = self.context;
-        let Some(packs) = context.packs else {
-            return Err(Error::new(ErrorKind::Internal, "pages without packs"));
-        };
         let (cloning, mode) = (&context.cloning, context.link_mode);
         let may_clone = job.device == context.store.root.device
             && cloning.is_worth_it(job.device, job.data_size, mode);
         let bases = context.bases.filter(|_| may_clone);
-        let unobserved = Activity::new(Arc::clone(activity.cancelled()), None);
+        let unobserved = activity.unobserved();
         let cloned = match bases {
-            Some(bases) => bases.fill(packs, job, first, file, (cloning, &unobserved))?,
+            Some(bases) => bases.fill(job, first, file, (cloning, &unobserved))?,
             None => None,
         };
         if cloned.is_none() {
@@ -226,7 +222,7 @@ impl Placing<'_> {
             self.decode(parent, job, first, file, activity)?;
         }
         if let Some(bases) = bases.filter(|_| !job.planned.read_only) {
-            let filled = cloned.unwrap_or_else(|| packs.filled(first, job.planned.size));
+            let filled = cloned.unwrap_or_else(|| bases.packs.filled(first, job.planned.size));
             bases.keep(job, file, filled, cloning);
         }
         Ok(if cloned.is_some() {

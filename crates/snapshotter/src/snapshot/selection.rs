@@ -9,7 +9,7 @@ use crate::words::error::{Error, Result};
 use crate::words::relpath::{RelPath, is_base};
 
 /// What a request says of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Said {
     read_only: bool,
     diff: bool,
@@ -41,11 +41,7 @@ impl Selection {
             return Err(Error::invalid(text).with_path(path));
         }
         if selected.is_empty() {
-            let said = Said {
-                read_only: false,
-                diff: false,
-            };
-            selected.insert(None, said);
+            selected.insert(None, Said::default());
         }
         Ok(Self(selected))
     }

@@ -39,21 +39,8 @@ impl Store {
 
     /// The entries that are here, those first that were made or linked to the longest time ago.
     pub(crate) fn cache_entries(&self) -> Result<Vec<CacheEntry>> {
-        let Some(dir) = self.cache_dir(false)? else {
-            return Ok(Vec::new());
-        };
-        let mut found = Vec::new();
-        for name in dir.names()? {
-            let stat = dir.stat_if_any(&name).at("examine", dir.path_of(&name))?;
-            let entry = Entry::parse(&name);
-            found.extend(
-                entry
-                    .zip(stat)
-                    .map(|(entry, stat)| CacheEntry { entry, stat }),
-            );
-        }
-        found.sort_by_key(|one| (one.stat.ctime, one.entry.inode));
-        Ok(found)
+        self.cache_dir(false)?
+            .map_or_else(|| Ok(Vec::new()), |dir| entries_in(&dir))
     }
 
     /// Opens an entry for reading, whatever became of it.
@@ -65,13 +52,9 @@ impl Store {
     /// Takes an entry away.
     pub(crate) fn drop_cache_entry(&self, found: &CacheEntry) -> Result<()> {
         match self.cache_dir(false)? {
-            Some(dir) => self.drop_entry(&dir, found),
+            Some(dir) => take_away(&dir, &found.entry.name()),
             None => Ok(()),
         }
-    }
-
-    fn drop_entry(&self, dir: &Dir, found: &CacheEntry) -> Result<()> {
-        take_away(dir, &found.entry.name())
     }
 
     /// Takes entries away until the filesystem gets so many bytes and inodes back, the oldest first, or only says which would
@@ -83,13 +66,16 @@ impl Store {
         dry_run: bool,
     ) -> Result<(u64, u64)> {
         let (mut dropped, mut freed) = (0, 0);
-        for one in self.cache_entries()? {
+        let Some(dir) = self.cache_dir(false)? else {
+            return Ok((dropped, freed));
+        };
+        for one in entries_in(&dir)? {
             if freed >= bytes && dropped >= inodes {
                 break;
             }
             // What has other names gives nothing back.
             if one.frees() > 0 {
-                if !dry_run && let Err(error) = self.drop_cache_entry(&one) {
+                if !dry_run && let Err(error) = take_away(&dir, &one.entry.name()) {
                     tracing::debug!(%error, "a cache entry stays");
                     continue;
                 }
@@ -105,7 +91,7 @@ impl Store {
         self.drop_page_list(manifest);
         let dropped = self.each_entry_of(manifest, &|dir, one| {
             if one.is_alone() {
-                self.drop_entry(dir, one)?;
+                take_away(dir, &one.entry.name())?;
             }
             Ok(())
         });
@@ -143,7 +129,7 @@ impl Store {
         let Some(dir) = self.cache_dir(false)? else {
             return Ok(());
         };
-        let found = self.cache_entries()?;
+        let found = entries_in(&dir)?;
         let mut of_it = found.iter().filter(|one| one.entry.manifest == *manifest);
         of_it.try_for_each(|one| each(&dir, one))
     }
@@ -181,6 +167,17 @@ impl Store {
         }
         Ok(swept)
     }
+}
+
+fn entries_in(dir: &Dir) -> Result<Vec<CacheEntry>> {
+    let mut found = Vec::new();
+    for name in dir.names()? {
+        let stat = dir.stat_if_any(&name).at("examine", dir.path_of(&name))?;
+        let entry = Entry::parse(&name).zip(stat);
+        found.extend(entry.map(|(entry, stat)| CacheEntry { entry, stat }));
+    }
+    found.sort_by_key(|one| (one.stat.ctime, one.entry.inode));
+    Ok(found)
 }
 
 fn is_of_use(dir: &Dir, name: &OsStr, here: &HashSet<Sha256>) -> Result<bool> {

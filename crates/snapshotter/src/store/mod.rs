@@ -48,7 +48,7 @@ pub(crate) use operation::Operation;
 #[cfg(feature = "registry")]
 pub(crate) use pack_pass::whole_pack;
 pub(crate) use pack_pass::{PageRecord, PageRecords, RecordedPack};
-pub(crate) use pack_reader::{PackReader, key as pack_key};
+pub(crate) use pack_reader::{PackReader, frame_decoder, key as pack_key};
 pub(crate) use pack_recover::{ReadPack, read_pack_file};
 pub(crate) use packs::{Held, OpenPack, StagedPack};
 pub(crate) use recipient::Recipient;

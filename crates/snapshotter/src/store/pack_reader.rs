@@ -95,13 +95,20 @@ impl PackReader {
 
     fn wrong(&self, store: &Store, error: PackError) -> Result<Error> {
         match error {
-            PackError::Io(error) => Ok(Error::new(
-                ErrorKind::Internal,
-                format!("there is no memory to decompress with: {error}"),
-            )),
+            PackError::Io(error) => Ok(no_memory(&error)),
             error => store.found_bad_pack(&self.opened, error),
         }
     }
+}
+
+/// What frames are decoded with.
+pub(crate) fn frame_decoder() -> Result<FrameDecoder> {
+    FrameDecoder::new().map_err(|error| no_memory(&error))
+}
+
+fn no_memory(error: &io::Error) -> Error {
+    let text = format!("there is no memory to decompress with: {error}");
+    Error::new(ErrorKind::Internal, text)
 }
 
 impl Store {

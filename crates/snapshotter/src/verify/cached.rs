@@ -1,10 +1,12 @@
 //! Whether cache entries have the contents that they are named by. One that has not is forgotten: the next restore makes it
 //! anew, out of packs.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use crate::activity::Activity;
 use crate::format::content::ContentId;
+use crate::format::document::paged::PagedDocument;
 use crate::fs::is_bad_medium;
 use crate::limit::Limit;
 use crate::pass::content_of;
@@ -19,10 +21,11 @@ pub(super) fn verify(store: &Store, limit: &Limit, activity: &Activity) -> Resul
         return Ok(());
     }
     let entries = store.cache_entries()?;
+    let contents = contents_of(store, &entries)?;
     limit.for_each(activity, entries.len(), |index| {
         let entry = &entries[index];
         activity.check()?;
-        if is_right(store, entry, activity)? {
+        if is_right(store, entry, &contents, activity)? {
             return Ok(());
         }
         tracing::warn!(entry = ?entry.entry.key, "a cache entry was not right and is forgotten");
@@ -31,10 +34,15 @@ pub(super) fn verify(store: &Store, limit: &Limit, activity: &Activity) -> Resul
 }
 
 /// One of a snapshot that is not here any more is of no use, and not right.
-fn is_right(store: &Store, entry: &CacheEntry, activity: &Activity) -> Result<bool> {
+fn is_right(
+    store: &Store,
+    entry: &CacheEntry,
+    contents: &Contents,
+    activity: &Activity,
+) -> Result<bool> {
     let content = match entry.entry.key {
         Key::Linked { content, .. } => Some(content),
-        Key::Base { path } => content_of_file(store, &entry.entry.manifest, path)?,
+        Key::Base { path } => contents.get(&(entry.entry.manifest, path)).copied(),
     };
     let (Some(content), Some(file)) = (content, store.open_cache_entry(entry)?) else {
         return Ok(false);
@@ -49,22 +57,40 @@ fn is_right(store: &Store, entry: &CacheEntry, activity: &Activity) -> Result<bo
     }
 }
 
-/// What a file of a snapshot is called, where that is known.
-fn content_of_file(store: &Store, manifest: &Sha256, path: PathHash) -> Result<Option<ContentId>> {
+/// What files of snapshots are called, where that is known.
+type Contents = HashMap<(Sha256, PathHash), ContentId>;
+
+/// Those that entries are of. Each document is read once.
+fn contents_of(store: &Store, entries: &[CacheEntry]) -> Result<Contents> {
+    let mut wanted = HashMap::<Sha256, HashSet<PathHash>>::new();
+    for entry in entries {
+        if let Key::Base { path } = entry.entry.key {
+            wanted.entry(entry.entry.manifest).or_default().insert(path);
+        }
+    }
+    let mut contents = Contents::new();
+    for (manifest, paths) in wanted {
+        let Some(document) = document(store, &manifest)? else {
+            continue;
+        };
+        let files = document.entries.files.iter().filter_map(|file| {
+            let path = path_hash(&file.path);
+            let content = file.content.filter(|_| paths.contains(&path))?;
+            Some(((manifest, path), content))
+        });
+        contents.extend(files);
+    }
+    Ok(contents)
+}
+
+fn document(store: &Store, manifest: &Sha256) -> Result<Option<PagedDocument>> {
     let document = store.catalog.read(|txn| match txn.of_manifest(manifest)? {
         Some(snapshot) => txn.paged_document(snapshot.id).map(Some),
         None => Ok(None),
     });
-    let document = match document {
+    match document {
         // That is told of where snapshots are looked at.
-        Err(error) if error.kind() == ErrorKind::Damaged => return Ok(None),
-        document => document?,
-    };
-    let Some(document) = document else {
-        return Ok(None);
-    };
-    let mut files = document.entries.files.iter();
-    Ok(files
-        .find(|file| path_hash(&file.path) == path)
-        .and_then(|file| file.content))
+        Err(error) if error.kind() == ErrorKind::Damaged => Ok(None),
+        document => document,
+    }
 }

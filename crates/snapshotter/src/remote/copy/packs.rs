@@ -1,7 +1,7 @@
 //! Copying packs: the table is read first, then every frame is looked at on its way; the last bytes are held back until all
 //! were right.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -12,10 +12,9 @@ use crate::format::pack::{FOOTER_BYTES, Footer, PackError, StreamChecker};
 use crate::limit::Limit;
 use crate::lock::lock;
 use crate::remote::packs::{cannot_describe, likely_length, named_object};
-use crate::remote::runtime::{self, rate_for, receive, wait, wait_turn};
-use crate::remote::send::offer;
-use crate::transport::{Existing, Presence, Ranges, absent, look_first};
-use crate::words::error::{Error, ErrorKind, Result};
+use crate::remote::runtime::stream;
+use crate::transport::Ranges;
+use crate::words::error::{Error, Result};
 use crate::words::object::Object;
 use crate::words::progress::Event;
 use crate::words::total::total;
@@ -58,7 +57,6 @@ impl Copying<'_> {
     }
 
     fn pack(&self, pack: &PackEntry) -> Result<Option<PackLayer>> {
-        let wanted = || self.activity.check();
         let size = self.length(pack)?;
         let object = Object {
             most: size,
@@ -69,33 +67,13 @@ impl Copying<'_> {
             size,
             id: pack.id,
         };
-        if !self.request.force {
-            let there = wait(&wanted, look_first(&*self.transport, object))?;
-            if there == Presence::Size(size) {
-                self.activity.tell(|| Event::Progressed { bytes: size });
-                let known = self.known.get(&object.name).map(|layer| layer.sha256);
-                return Ok(known.filter(|_| self.is_registry()).map(layer));
-            }
+        if self.is_there(object, size)? {
+            self.activity.tell(|| Event::Progressed { bytes: size });
+            return Ok(self.known_as(object.name).map(layer));
         }
         let tail = self.tail(object, size)?;
-        let existing = match self.request.force {
-            true => Existing::Replace,
-            false => Existing::Keep,
-        };
         let read = |give: &mut dyn FnMut(Bytes) -> Result<()>| self.relay(object, &tail, give);
-        let rate = &self.to.rates.upload;
-        let published = offer(
-            &self.transport,
-            object,
-            (existing, false),
-            rate,
-            &wanted,
-            &read,
-        )?;
-        if published.sent {
-            self.count(size);
-        }
-        Ok(published.sha256.map(layer))
+        Ok(self.send(object, &read)?.map(layer))
     }
 
     fn length(&self, pack: &PackEntry) -> Result<u64> {
@@ -105,16 +83,9 @@ impl Copying<'_> {
             Some(_) => return Err(self.wrong(object, PackError::Lengths)),
             None => {}
         }
-        let transport = &self.contents.transport;
-        match wait(&|| self.activity.check(), transport.size(object))? {
-            Presence::Size(size) if size <= object.most => Ok(size),
-            Presence::Size(_) => Err(self.wrong(object, PackError::Lengths)),
-            Presence::Absent => Err(absent(object, &transport.place())),
-            Presence::Unknown => {
-                let place = transport.place();
-                let text = format!("{place} does not say how long {object} is");
-                Err(Error::new(ErrorKind::Unavailable, text))
-            }
+        match self.length_there(object)? {
+            size if size <= object.most => Ok(size),
+            _ => Err(self.wrong(object, PackError::Lengths)),
         }
     }
 
@@ -152,20 +123,9 @@ impl Copying<'_> {
         ranges: Ranges,
         take: &mut dyn FnMut(&Bytes) -> Result<()>,
     ) -> Result<()> {
-        let transport = Arc::clone(&self.contents.transport);
-        let start = |sink| {
-            let call = async move { transport.fetch(object, ranges, sink).await };
-            Ok(runtime::start()?.spawn(call))
-        };
         let wanted = || self.activity.check();
-        let rate = rate_for(&self.contents.transport, self.rate);
-        receive(start, &wanted, &mut |bytes| {
-            if let Some(rate) = rate {
-                wait_turn(rate, bytes.len(), &wanted)?;
-            }
-            take(bytes)
-        })
-        .map(drop)
+        let of = (object, ranges);
+        stream(&self.contents.transport, of, self.rate, &wanted, take)
     }
 
     fn relay(

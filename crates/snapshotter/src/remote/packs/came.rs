@@ -16,11 +16,11 @@ use crate::limit::Limit;
 use crate::rate::Rate;
 use crate::registry::Layers;
 use crate::remote::Remote;
-use crate::remote::runtime::{self, Wanted, receive, wait, wait_turn};
+use crate::remote::runtime::{Wanted, stream, wait};
 use crate::store::{StagedPack, Store, whole_pack};
-use crate::transport::{ContentTransport, Presence};
+use crate::transport::{ContentTransport, Presence, absent};
 use crate::words::digest::Checksum;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::error::{At, Error, Result};
 use crate::words::object::Object;
 use crate::words::progress::Event;
 use crate::words::total::total;
@@ -133,28 +133,20 @@ impl<'s> Came<'_, 's> {
     fn length(&self) -> Result<u64> {
         Ok(match wait(self.wanted, self.transport.size(self.object))? {
             Presence::Size(size) => size,
-            Presence::Absent => {
-                let text = format!("there is no {} in {}", self.object, self.transport.place());
-                return Err(Error::new(ErrorKind::NotFound, text));
-            }
+            Presence::Absent => return Err(absent(self.object, &self.transport.place())),
             Presence::Unknown => self.likely,
         })
     }
 
     fn receive(&self, file: &File) -> Result<()> {
-        let (transport, object) = (Arc::clone(self.transport), self.object);
-        let start = |sink| {
-            let call = async move { transport.fetch(object, None, sink).await };
-            Ok(runtime::start()?.spawn(call))
-        };
         let mut at = 0;
         let mut take = |bytes: &Bytes| {
-            wait_turn(self.rate, bytes.len(), self.wanted)?;
             write(file, bytes, &mut at).at("write to", self.staging())?;
             self.told(bytes.len() as u64);
             Ok(())
         };
-        receive(start, self.wanted, &mut take).map(drop)
+        let of = (self.object, None);
+        stream(self.transport, of, self.rate, self.wanted, &mut take)
     }
 
     fn copy(&self, mut from: &File, path: &Path, file: &File) -> Result<()> {

@@ -22,7 +22,7 @@ use crate::remote::Place;
 use crate::remote::packs::cannot_describe;
 #[cfg(feature = "dragonfly")]
 use crate::remote::runtime::wait;
-use crate::remote::send::offer;
+use crate::remote::send::{existing, offer};
 use crate::remote::text::Text;
 use crate::store::{pack_key, whole_pack};
 #[cfg(feature = "dragonfly")]
@@ -232,11 +232,7 @@ impl Publishing<'_> {
             Err(error) => return Err(self.store.found_bad_pack(&opened, error)?),
         }
         let path = self.store.pack_path(&opened.pack);
-        let existing = if self.force {
-            Existing::Replace
-        } else {
-            Existing::Keep
-        };
+        let existing = existing(self.force);
         // Nobody looks twice.
         let how = (existing, found == Presence::Absent);
         let published = self.send_file(transport, pack, how, (opened.file, path))?;

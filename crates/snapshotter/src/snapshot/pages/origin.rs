@@ -9,13 +9,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
 
 use super::digests::{DigestReader, Digests};
 use super::parent::{Parent, Place};
 use super::report::ParentChosen;
 use super::rescue::rescue;
-use crate::activity::Activity;
 use crate::catalog::{BlobState, DirectoryId, Snapshot, Sync};
 use crate::format::content::ContentHasher;
 use crate::format::document::paged::{PackEntry, PagedDocument, PagedFile};
@@ -169,7 +167,7 @@ fn hold(
 }
 
 /// Looks at a pack that is to be referred to. One whose inode does not vouch for it is read, all of it: that costs less than
-/// storing again what is in it.
+/// storing again what is in it. The observer hears of the bytes that are taken alone.
 fn is_lacking(
     context: &Context<'_>,
     named: &PackEntry,
@@ -180,7 +178,7 @@ fn is_lacking(
     let is_good = match held {
         Held::Vouched => true,
         Held::Doubtful(pack) => {
-            store.check_pack(&pack, records, &unobserved(context))? == BlobState::Good
+            store.check_pack(&pack, records, &context.activity.unobserved())? == BlobState::Good
         }
         Held::Lacking => false,
     };
@@ -208,11 +206,6 @@ fn let_go(context: &Context<'_>, snapshot: i64) -> Result<()> {
     })?;
     store.sweep_removed(&doomed, context.activity);
     Ok(())
-}
-
-/// Nobody has planned to read a parent's packs: the observer hears of the bytes that are taken.
-fn unobserved(context: &Context<'_>) -> Activity {
-    Activity::new(Arc::clone(context.activity.cancelled()), None)
 }
 
 /// The files that take over pages unread.
@@ -337,7 +330,7 @@ fn make_list(
     records: &PageRecords,
 ) -> Result<File> {
     let store = context.store;
-    let unobserved = unobserved(context);
+    let unobserved = context.activity.unobserved();
     let mut packs = Vec::new();
     for named in &document.packs {
         if records.pack(named.id).is_none() {

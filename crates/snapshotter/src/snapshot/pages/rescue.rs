@@ -10,8 +10,8 @@ use crate::format::document::paged::PackEntry;
 use crate::format::map::Extent;
 use crate::format::pack::FrameDecoder;
 use crate::snapshot::Context;
-use crate::store::PackReader;
-use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::store::{PackReader, frame_decoder};
+use crate::words::error::{At, Error, Result};
 use crate::words::page::PAGE_BYTES;
 
 /// Pages by their numbers among those that the parent maps.
@@ -66,15 +66,11 @@ struct Decoding<'a> {
 
 impl<'a> Decoding<'a> {
     fn new(context: &'a Context<'a>, named: &'a [PackEntry]) -> Result<Self> {
-        let decoder = FrameDecoder::new().map_err(|error| {
-            let text = format!("there is no memory to decompress with: {error}");
-            Error::new(ErrorKind::Internal, text)
-        })?;
         Ok(Self {
             context,
             named,
             open: HashMap::new(),
-            decoder,
+            decoder: frame_decoder()?,
             stored: Vec::new(),
             decoded: Vec::new(),
             frame: None,

@@ -15,7 +15,7 @@ use snapshotter::{
 use support_a::*;
 use testkit::compare::assert_same;
 use testkit::dragonfly::{Asked, Call, Cluster, Download, End, FakeDaemon, Gate, Options, Upload};
-use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::s3::S3;
 use testkit::{Content as Bytes, Tree};
 
 const MIB: u64 = 1 << 20;
@@ -50,11 +50,7 @@ impl Between {
     }
 
     fn content(&self) -> Content {
-        let mut content = Content::new(ContentProvider::S3);
-        content.bucket = Some(self.s3.bucket().to_owned());
-        content.endpoint = Some(self.s3.endpoint());
-        content.access_key_id = Some(ACCESS_KEY.to_owned());
-        content.access_key_secret = Some(SECRET_KEY.to_owned());
+        let mut content = in_bucket(&self.s3, self.s3.endpoint());
         content.retries = 0;
         content
     }

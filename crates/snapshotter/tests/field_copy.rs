@@ -11,7 +11,7 @@ use snapshotter::{
 };
 use support_a::*;
 use testkit::compare::assert_same;
-use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::s3::S3;
 use testkit::{Content as Bytes, Tree};
 
 const MIB: u64 = 1 << 20;
@@ -51,15 +51,12 @@ impl End {
     }
 
     fn config(&self, root: PathBuf) -> Config {
-        let mut content = Content::new(self.provider);
+        let mut content = match &self.s3 {
+            Some(s3) => in_bucket(s3, s3.endpoint()),
+            None => Content::new(self.provider),
+        };
         if self.provider == ContentProvider::Fs {
             content.root = self.place.path("objects");
-        }
-        if let Some(s3) = &self.s3 {
-            content.bucket = Some(s3.bucket().to_owned());
-            content.endpoint = Some(s3.endpoint());
-            content.access_key_id = Some(ACCESS_KEY.to_owned());
-            content.access_key_secret = Some(SECRET_KEY.to_owned());
         }
         let layouts = format!("oci-layout:{}", self.place.path("layouts").display());
         let registry = Registry::new(layouts, format!("of/{}", self.provider));

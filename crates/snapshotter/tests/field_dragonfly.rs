@@ -12,7 +12,7 @@ use support_a::*;
 use testkit::compare::assert_same;
 use testkit::dragonfly::{Cluster, FakeDaemon, Options};
 use testkit::proxy::{Act, Weather};
-use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::s3::S3;
 
 /// A directory as the registry, a bucket, a scheduler.
 struct Between {
@@ -53,10 +53,7 @@ impl Between {
     }
 
     fn at(&self, endpoint: String) -> Content {
-        let mut content = self.bare();
-        content.endpoint = Some(endpoint);
-        content.access_key_id = Some(ACCESS_KEY.to_owned());
-        content.access_key_secret = Some(SECRET_KEY.to_owned());
+        let mut content = in_bucket(&self.s3, endpoint);
         content.retries = 0;
         content
     }

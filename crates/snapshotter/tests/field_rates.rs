@@ -9,16 +9,12 @@ use snapshotter::{
 };
 use support_a::*;
 use testkit::Tree;
-use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::s3::S3;
 
 const MIB: u64 = 1 << 20;
 
 fn with_bucket(config: Config, place: &Place, s3: &S3) -> Config {
-    let mut content = Content::new(ContentProvider::S3);
-    content.bucket = Some(s3.bucket().to_owned());
-    content.endpoint = Some(s3.endpoint());
-    content.access_key_id = Some(ACCESS_KEY.to_owned());
-    content.access_key_secret = Some(SECRET_KEY.to_owned());
+    let content = in_bucket(s3, s3.endpoint());
     let layouts = format!("oci-layout:{}", place.path("layouts").display());
     config
         .registry(Registry::new(layouts, "rates"))

@@ -2,6 +2,7 @@
 //! checkpoint that is needed.
 
 mod support_a;
+mod support_b;
 mod travel;
 
 use std::fs;
@@ -9,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use rusqlite::Connection;
 use snapshotter::{
     Content, ContentProvider, Format, GcRequest, PushRequest, RebuildRequest, Registry,
     RestoreRequest, SnapshotRequest, Snapshotter,
 };
 use support_a::*;
+use support_b::outside::catalog;
 use testkit::proxy::{Act, Weather};
 use travel::*;
 use travel::{take, vm};
@@ -26,13 +27,9 @@ fn now() -> i64 {
     i64::try_from(since.unwrap().as_nanos()).unwrap()
 }
 
-fn catalog(here: &Place) -> Connection {
-    Connection::open(here.root().join("metadata/catalog.db")).unwrap()
-}
-
 /// When each pack was seen at the place, in the order of their rows.
 fn seen(here: &Place) -> Vec<i64> {
-    let catalog = catalog(here);
+    let catalog = catalog(&here.root());
     let sql = "SELECT seen_at FROM object_places ORDER BY object";
     let mut rows = catalog.prepare(sql).unwrap();
     let rows = rows.query_map([], |row| row.get(0)).unwrap();
@@ -42,7 +39,9 @@ fn seen(here: &Place) -> Vec<i64> {
 /// The packs were seen so many hours ago, the first the longest.
 fn age(here: &Place, hours: i64) {
     let sql = "UPDATE object_places SET seen_at = ?1 + object";
-    let changed = catalog(here).execute(sql, [now() - hours * HOUR]).unwrap();
+    let changed = catalog(&here.root())
+        .execute(sql, [now() - hours * HOUR])
+        .unwrap();
     assert!(changed > 0);
 }
 

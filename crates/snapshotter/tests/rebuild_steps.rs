@@ -5,7 +5,6 @@ mod support_a;
 use std::fs;
 use std::path::Path;
 
-use rusqlite::Connection;
 use snapshotter::hook::{self, Action};
 use snapshotter::{Config, RebuildRequest, Snapshotter};
 use support_a::*;
@@ -19,18 +18,6 @@ fn copy(from: &Path, to: &Path) {
         .status()
         .unwrap();
     assert!(status.success());
-}
-
-/// Makes the catalog one whose tables can be read and whose index cannot.
-fn break_index(catalog: &Path) {
-    let connection = Connection::open(catalog).unwrap();
-    connection
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        .unwrap();
-    let sql = "SELECT rootpage FROM sqlite_master WHERE name = 'snapshots_by_name'";
-    let page: i64 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
-    drop(connection);
-    overwrite(catalog, (page.cast_unsigned() - 1) * 4096, &[0xff; 4096]);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use support_a::*;
 use testkit::compare::assert_same;
 use testkit::proxy::Cutting;
 use testkit::registry::{Kind, RegistryServer, or_skip};
-use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::s3::S3;
 use testkit::{Content as Bytes, Tree};
 
 /// What two nodes share.
@@ -60,11 +60,7 @@ impl Between {
             ..Kind::default()
         }))?;
         let s3 = S3::start("checkpoints");
-        let mut content = Content::new(ContentProvider::S3);
-        content.bucket = Some(s3.bucket().to_owned());
-        content.endpoint = Some(s3.endpoint());
-        content.access_key_id = Some(ACCESS_KEY.to_owned());
-        content.access_key_secret = Some(SECRET_KEY.to_owned());
+        let content = in_bucket(&s3, s3.endpoint());
         Some(Self {
             registry: Registry::new(server.url(), "team/snapshots").credentials("robot", "hunter2"),
             content,

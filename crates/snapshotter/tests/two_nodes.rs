@@ -12,7 +12,7 @@ use checkpoint::Checkpoint;
 use snapshotter::{Content, ContentProvider, Registry, RestoreRequest, Snapshotter};
 use support_a::*;
 use testkit::registry::{Kind, RegistryServer, or_skip};
-use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::s3::S3;
 
 /// Takes all three at once on one node, and restores them at once on another.
 async fn moves(registry: Registry, content: Content) {
@@ -93,11 +93,7 @@ async fn checkpoints_move_through_a_registry_and_a_bucket() {
         return;
     };
     let s3 = S3::start("checkpoints");
-    let mut content = Content::new(ContentProvider::S3);
-    content.bucket = Some(s3.bucket().to_owned());
-    content.endpoint = Some(s3.endpoint());
-    content.access_key_id = Some(ACCESS_KEY.to_owned());
-    content.access_key_secret = Some(SECRET_KEY.to_owned());
+    let content = in_bucket(&s3, s3.endpoint());
     moves(registry(&server), content).await;
 }
 

@@ -244,6 +244,18 @@ pub fn overwrite_secretly(path: &Path, at: u64, bytes: &[u8]) {
     testkit::tree::set_mtime(path, before).unwrap();
 }
 
+/// Objects in a bucket, reached at `endpoint`.
+#[cfg(feature = "object-storage-s3")]
+pub fn in_bucket(s3: &testkit::s3::S3, endpoint: String) -> snapshotter::Content {
+    use testkit::s3::{ACCESS_KEY, SECRET_KEY};
+    let mut content = snapshotter::Content::new(snapshotter::ContentProvider::S3);
+    content.bucket = Some(s3.bucket().to_owned());
+    content.endpoint = Some(endpoint);
+    content.access_key_id = Some(ACCESS_KEY.to_owned());
+    content.access_key_secret = Some(SECRET_KEY.to_owned());
+    content
+}
+
 /// Makes an index of a catalog that nobody has open unreadable.
 pub fn break_index(catalog: &Path) {
     let connection = rusqlite::Connection::open(catalog).unwrap();

@@ -17,7 +17,7 @@ use snapshotter::{
 use testkit::Tree;
 use testkit::compare::{Holes, Options, assert_same_with};
 use testkit::registry::{Kind, RegistryServer, or_skip};
-use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use testkit::s3::S3;
 
 use crate::support_a::*;
 
@@ -71,11 +71,7 @@ impl Between {
     pub fn registry_and_bucket() -> Option<Self> {
         let server = or_skip(RegistryServer::start(Kind::default()))?;
         let s3 = S3::start("checkpoints");
-        let mut content = Content::new(ContentProvider::S3);
-        content.bucket = Some(s3.bucket().to_owned());
-        content.endpoint = Some(s3.endpoint());
-        content.access_key_id = Some(ACCESS_KEY.to_owned());
-        content.access_key_secret = Some(SECRET_KEY.to_owned());
+        let content = in_bucket(&s3, s3.endpoint());
         Some(Self {
             place: Place::new(),
             registry: Registry::new(server.url(), "snapshots"),

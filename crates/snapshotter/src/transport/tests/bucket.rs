@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use testkit::proxy::{Act, Asked, Weather};
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use tokio::sync::mpsc;
 
 use super::suite::{SENT, Stand, content, content_suite, fetch, publish, source, stream};
+use crate::pace::Pace;
 use crate::transport::object::{ObjectStorage, Tuning};
 use crate::transport::parts::PART;
 use crate::transport::{Content, ContentProvider, ContentTransport, Existing, Source, open};
@@ -20,6 +22,27 @@ pub(super) fn configuration(endpoint: &str, bucket: &str) -> Content {
     content.access_key_id = Some(ACCESS_KEY.to_owned());
     content.access_key_secret = Some(SECRET_KEY.to_owned());
     content
+}
+
+/// Tries again without waiting.
+pub(super) fn quick(content: &Content) -> ObjectStorage {
+    let tuning = Tuning {
+        pace: Pace::QUICK,
+        ..Tuning::default()
+    };
+    ObjectStorage::tuned(content, tuning).unwrap()
+}
+
+pub(super) fn behind(weather: &Weather) -> ObjectStorage {
+    quick(&configuration(&weather.endpoint(), "ckpt"))
+}
+
+pub(super) fn server_behind(
+    decide: impl Fn(&Asked) -> Act + Send + Sync + 'static,
+) -> (S3, Weather) {
+    let server = server();
+    let weather = Weather::before(server.address(), decide);
+    (server, weather)
 }
 
 fn server() -> S3 {

@@ -4,31 +4,11 @@ use testkit::buckets;
 use testkit::proxy::{Act, Asked, Weather};
 use testkit::s3::S3;
 
-use super::bucket::configuration;
+use super::bucket::{behind, configuration, quick, server_behind};
 use super::suite::{SENT, content, fetch, publish};
-use crate::pace::Pace;
-use crate::transport::object::{ObjectStorage, Tuning};
 use crate::transport::parts::PART;
-use crate::transport::{Content, ContentTransport, Existing};
+use crate::transport::{ContentTransport, Existing};
 use crate::words::error::{Error, ErrorKind};
-
-fn transport(content: &Content) -> ObjectStorage {
-    let tuning = Tuning {
-        pace: Pace::QUICK,
-        ..Tuning::default()
-    };
-    ObjectStorage::tuned(content, tuning).unwrap()
-}
-
-fn behind(weather: &Weather) -> ObjectStorage {
-    transport(&configuration(&weather.endpoint(), "ckpt"))
-}
-
-fn server_behind(decide: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> (S3, Weather) {
-    let server = S3::start("ckpt");
-    let weather = Weather::before(server.address(), decide);
-    (server, weather)
-}
 
 /// The whole chain of an error, for people.
 fn told(error: &Error) -> String {
@@ -192,7 +172,7 @@ async fn a_rehearsal_sends_in_parts_and_leaves_nothing() {
     );
     let mut wrong = configuration(&server.endpoint(), "ckpt");
     wrong.access_key_secret = Some("not-the-secret".to_owned());
-    let error = transport(&wrong).rehearse().await.unwrap_err();
+    let error = quick(&wrong).rehearse().await.unwrap_err();
     assert!(!error.to_string().contains("s3:Put"), "{}", told(&error));
 }
 
@@ -244,7 +224,7 @@ async fn encryption_and_storage_class_go_out_with_what_is_written() {
     content_of.storage_class = Some("STANDARD_IA".to_owned());
     for len in [100, 2 * PART] {
         let (object, bytes) = content(1, len);
-        let sent = publish(&transport(&content_of), object, &bytes, Existing::Replace).await;
+        let sent = publish(&quick(&content_of), object, &bytes, Existing::Replace).await;
         let error = sent.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{}", told(&error));
         assert!(error.hint().unwrap().contains("content.storage_class"));

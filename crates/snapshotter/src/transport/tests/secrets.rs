@@ -5,10 +5,9 @@ use std::sync::Mutex;
 use testkit::proxy::{Act, Weather};
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
-use super::bucket::configuration;
+use super::bucket::{configuration, quick};
 use super::suite::{content, fetch, publish};
-use crate::pace::Pace;
-use crate::transport::object::{ObjectStorage, Tuning};
+use crate::transport::object::ObjectStorage;
 use crate::transport::parts::PART;
 use crate::transport::validate::require_compiled_in;
 use crate::transport::{Content, ContentProvider, ContentTransport, Existing};
@@ -32,14 +31,6 @@ impl log::Log for Recorder {
     }
 
     fn flush(&self) {}
-}
-
-fn transport(content: &Content) -> ObjectStorage {
-    let tuning = Tuning {
-        pace: Pace::QUICK,
-        ..Tuning::default()
-    };
-    ObjectStorage::tuned(content, tuning).unwrap()
 }
 
 fn with_token(endpoint: &str) -> Content {
@@ -97,7 +88,7 @@ async fn a_server_that_sends_our_keys_back_does_not_get_them_printed() {
             Act::Answer(status, "x-amz-request-id: 1\r\n", echo.into_bytes())
         });
         let content = with_token(&weather.endpoint());
-        let transport = transport(&content);
+        let transport = quick(&content);
         assert_clean(&format!("{content:?} {transport:?} {transport:#?}"));
         for error in [
             transport.check().await,
@@ -156,7 +147,7 @@ async fn child_that_logs() {
         if require_compiled_in(provider).is_err() {
             continue;
         }
-        let error = transport(&content).check().await.unwrap_err();
+        let error = quick(&content).check().await.unwrap_err();
         let log = LOG.lock().unwrap().clone();
         for secret in ["VEhFU0VDUkVUVEhFU0VDUkVU", TOKEN] {
             assert!(!log.contains(secret), "{provider}: {log}");
@@ -191,7 +182,7 @@ async fn keys_in_a_proxy_stay_there_too() {
         .endpoint()
         .replace("http://", "http://me:pr0xy-pass@");
     content.proxy = Some(proxy);
-    let transport = transport(&content);
+    let transport = quick(&content);
     let error = transport.check().await.unwrap_err();
     let text = format!("{} {content:?} {transport:?}", all_of(&error));
     assert!(!text.contains("pr0xy-pass"), "{text}");
@@ -202,7 +193,7 @@ async fn keys_in_a_proxy_stay_there_too() {
 #[ignore = "started by the next test"]
 async fn child_with_an_environment() {
     let endpoint = std::env::var("TESTKIT_S3_ENDPOINT").unwrap();
-    let transport = transport(&configuration(&endpoint, "ckpt"));
+    let transport = quick(&configuration(&endpoint, "ckpt"));
     let (object, bytes) = content(1, 100);
     publish(&transport, object, &bytes, Existing::Keep)
         .await

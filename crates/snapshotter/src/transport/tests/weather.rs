@@ -5,49 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use testkit::buckets::first;
 use testkit::proxy::{Act, Asked, Weather};
 use testkit::s3::S3;
 
-use super::bucket::configuration;
+use super::bucket::{behind, configuration, quick, server_behind};
 use super::suite::{SENT, content, fetch, publish};
 use crate::pace::Pace;
 use crate::transport::object::{ObjectStorage, Tuning};
 use crate::transport::parts::PART;
-use crate::transport::{Content, ContentTransport, Existing};
+use crate::transport::{ContentTransport, Existing};
 use crate::words::error::{Error, ErrorKind};
-
-/// Retries without waiting.
-fn transport(content: &Content) -> ObjectStorage {
-    let tuning = Tuning {
-        pace: Pace::QUICK,
-        ..Tuning::default()
-    };
-    ObjectStorage::tuned(content, tuning).unwrap()
-}
-
-fn behind(weather: &Weather) -> ObjectStorage {
-    transport(&configuration(&weather.endpoint(), "ckpt"))
-}
-
-fn server_behind(decide: impl Fn(&Asked) -> Act + Send + Sync + 'static) -> (S3, Weather) {
-    let server = S3::start("ckpt");
-    let weather = Weather::before(server.address(), decide);
-    (server, weather)
-}
 
 fn cause(error: &Error) -> String {
     std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
-}
-
-/// Misbehaves only for the first requests that `of` is true of.
-fn first(times: usize, of: fn(&Asked) -> bool, act: Act) -> impl Fn(&Asked) -> Act + Send + Sync {
-    let seen = AtomicUsize::new(0);
-    move |asked| {
-        if of(asked) && seen.fetch_add(1, Ordering::SeqCst) < times {
-            return act.clone();
-        }
-        Act::Pass
-    }
 }
 
 /// As Amazon answers for a bucket that is not there. (s3s makes a bucket of whatever is written to.)
@@ -90,7 +61,7 @@ async fn wrong_keys_are_permission_denied_with_a_hint() {
     let mut other_key = good.clone();
     other_key.access_key_id = Some("NOSUCHKEY".to_owned());
     for content_of in [other_secret, other_key] {
-        let transport = transport(&content_of);
+        let transport = quick(&content_of);
         let (object, bytes) = content(1, 100);
         let errors = [
             transport.check().await.unwrap_err(),
@@ -119,7 +90,7 @@ async fn a_server_that_is_down_is_unavailable() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", port.local_addr().unwrap());
     drop(port);
-    let transport = transport(&configuration(&endpoint, "ckpt"));
+    let transport = quick(&configuration(&endpoint, "ckpt"));
     let (object, bytes) = content(1, 100);
     let errors = [
         transport.check().await.unwrap_err(),
@@ -252,7 +223,7 @@ async fn a_server_that_says_nothing_is_unavailable() {
     let mut content_of = configuration(&weather.endpoint(), "ckpt");
     content_of.timeout = Duration::from_millis(50);
     content_of.retries = 1;
-    let transport = transport(&content_of);
+    let transport = quick(&content_of);
     let (object, bytes) = content(1, 100);
     let errors = [
         transport.check().await.unwrap_err(),
@@ -343,7 +314,7 @@ async fn requests_go_through_the_proxy_that_is_configured() {
     let mut content_of = configuration(&server.endpoint(), "ckpt");
     content_of.proxy = Some(weather.endpoint());
     let (object, bytes) = content(1, 100);
-    let transport = transport(&content_of);
+    let transport = quick(&content_of);
     publish(&transport, object, &bytes, Existing::Keep)
         .await
         .unwrap();
@@ -379,7 +350,7 @@ async fn an_upload_that_is_answered_with_200_and_is_not_there_is_unavailable() {
             });
             let mut content_of = configuration(&weather.endpoint(), "ckpt");
             content_of.retries = 2;
-            let transport = transport(&content_of);
+            let transport = quick(&content_of);
             let (object, bytes) = content(1, len);
             for existing in [Existing::Keep, Existing::Replace] {
                 let sent = publish(&transport, object, &bytes, existing).await;
@@ -455,7 +426,7 @@ async fn a_bucket_that_trickles_is_unavailable() {
     assert_eq!(weather.asked().len(), 2, "it is tried again");
     let mut patient = configuration(&weather.endpoint(), "ckpt");
     patient.min_rate = 0;
-    let fetched = fetch(&transport(&patient), object, None, u64::MAX).await;
+    let fetched = fetch(&quick(&patient), object, None, u64::MAX).await;
     assert!(fetched.unwrap() == bytes);
 }
 

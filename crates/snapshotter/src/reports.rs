@@ -9,7 +9,8 @@ use crate::inspect::{ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{
-    CopyReport, PullReport, PushReport, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
+    CollectReport, CopyReport, PullReport, PushReport, RemoteDetails, RemoteDiagnosis,
+    RemoteSnapshot,
 };
 use crate::restore::{RestorePlan, RestoreReport};
 use crate::snapshot::{SnapshotPlan, SnapshotReport};
@@ -55,7 +56,7 @@ have_warnings!(
     RebuildReport
 );
 #[cfg(feature = "registry")]
-have_warnings!(CopyReport, PushReport, PullReport);
+have_warnings!(CollectReport, CopyReport, PushReport, PullReport);
 
 have_none!(
     Vec<ChangedFile>,

@@ -13,6 +13,7 @@ mod files;
 #[cfg(feature = "_opendal")]
 mod object;
 mod parts;
+mod records;
 #[cfg(any(feature = "_opendal", feature = "dragonfly"))]
 mod said;
 mod source;
@@ -42,6 +43,7 @@ pub use dragonfly::{Dragonfly, DragonflyDiagnosis};
 #[derive(Debug)]
 pub(crate) enum Daemon {}
 
+pub(crate) use records::{Listed, Records};
 pub(crate) use source::{Pieces, Source, SourceSink};
 
 #[cfg(feature = "dragonfly")]
@@ -161,6 +163,11 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
     /// Whether a place that lacks something has lost it: an error where all of it may only be out of sight.
     fn check_sight(&self) -> Call<'_, ()> {
         self.check()
+    }
+
+    /// Records and removal, where the place itself can be reached.
+    fn records(&self) -> Option<&dyn Records> {
+        None
     }
 
     /// Objects as the files that they are here, where they are.

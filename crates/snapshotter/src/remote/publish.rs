@@ -5,7 +5,6 @@ mod known;
 mod packs;
 mod record;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -23,7 +22,7 @@ use crate::format::artifact::paged::AnyManifest;
 use crate::format::artifact::{Layer, Manifest};
 use crate::limit::Limit;
 use crate::lock::lock;
-use crate::registry::{Layers, Repository, StoredLayer};
+use crate::registry::{Layers, Repository};
 use crate::store::Store;
 use crate::transport::{ContentTransport, Presence, look_first};
 use crate::words::digest::{Checksum, Digest, Sha256};
@@ -203,26 +202,6 @@ impl Publishing<'_> {
                 build(&self.publish_blobs(&transport, contents, &known)?)
             }
         }
-    }
-
-    /// What was a layer in some registry has the same name in any.
-    fn known_layers(&self) -> Result<Layers> {
-        let id = self.snapshot.id;
-        let (blobs, known) = self.store.catalog.read(|txn| {
-            let known: HashMap<Checksum, Sha256> = txn.sha256_of_blobs(id)?.into_iter().collect();
-            Ok((txn.blobs_of_snapshot(id)?, known))
-        })?;
-        let mut layers = Layers::new();
-        for blob in &blobs {
-            if let Some(sha256) = known.get(&blob.checksum) {
-                let (sha256, size) = (*sha256, self.store.extents(blob)?.stream_size());
-                layers.insert(
-                    ObjectName::Digest(blob.digest),
-                    StoredLayer { sha256, size },
-                );
-            }
-        }
-        Ok(layers)
     }
 
     /// The rows of contents. There may be a million, so they are not read all at once.

@@ -37,11 +37,11 @@
 mod lease;
 mod list;
 mod mark;
-#[cfg(test)]
-mod model;
 mod rules;
 mod shelf;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::collections::HashSet;

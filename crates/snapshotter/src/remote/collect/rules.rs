@@ -1,4 +1,4 @@
-//! What a collector and a publisher decide, of nothing but what they read: `mod.rs` has the argument, and `model.rs` runs
+//! What a collector and a publisher decide, of nothing but what they read: `mod.rs` has the argument, and `tests.rs` runs
 //! these very functions in every order that a few of both can come in. All times are the place's clock, in nanoseconds.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Lists of page digests, one a snapshot of format v2, under `digests/` in the root: what the next capture compares with. A list
 //! is a cache. It has no row and belongs to whichever snapshot has the manifest that it is named by; without it, it is made
-//! again from the packs. What is in one is believed only where it adds up to the content ids of the snapshot's document.
+//! again from the packs, all of which are read. What is in one is believed only where it adds up to the content ids of the snapshot's document.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -44,20 +44,23 @@ impl Store {
         }
     }
 
-    /// Keeps a list, in place of that of the snapshot before it, if one is given.
+    /// Keeps the list of the newest snapshot of a name. Of those of the same name it leaves the parent's, for another capture
+    /// may start there too: so a name has two, however long its chain.
     pub(crate) fn keep_page_list(
         &self,
         manifest: &Sha256,
         mut list: Slot<'_>,
-        instead_of: Option<&Sha256>,
+        name: &str,
+        parent: Option<&Sha256>,
     ) -> Result<()> {
         let lists = self.root.dir.ensure_dir(OsStr::new(NAME), 0o700)?;
         list.rename_to(&lists, &name_of(manifest))?;
-        let Some(before) = instead_of.filter(|before| *before != manifest) else {
-            return Ok(());
-        };
-        let name = name_of(before);
-        ignore_absent(lists.unlink(&name)).at("remove", lists.path_of(&name))
+        let of_name = self.catalog.read(|txn| txn.manifests_of(name))?;
+        let stays = |one: &Sha256| one == manifest || Some(one) == parent;
+        for older in of_name.iter().filter(|one| !stays(one)).map(name_of) {
+            ignore_absent(lists.unlink(&older)).at("remove", lists.path_of(&older))?;
+        }
+        Ok(())
     }
 
     /// A snapshot has another manifest from now on.

@@ -137,14 +137,10 @@ fn end(
     };
     finish(context, pending, &kept.synced, &description)?;
     let manifest = Sha256::of(&described.manifest);
-    let same_name = |origin: &&Origin| origin.reference.name() == pending.request.name;
-    let before = origin
-        .filter(same_name)
-        .map(|origin| origin.manifest_digest);
-    if let Err(error) = context
-        .store
-        .keep_page_list(&manifest, list, before.as_ref())
-    {
+    let parent = origin.map(|origin| &origin.manifest_digest);
+    let name = &pending.request.name;
+    let kept_list = context.store.keep_page_list(&manifest, list, name, parent);
+    if let Err(error) = kept_list {
         // The next capture makes it again.
         tracing::debug!(%error, "a list of page digests was not kept");
     }

@@ -326,6 +326,11 @@ async fn a_name_has_two_lists_of_page_digests_the_newest_and_its_parents() {
     one.store.snapshot(&paged("next", &one.base)).await.unwrap();
     assert!(!first.exists());
     assert_eq!(lists(&one.place).len(), 2);
+    // Who starts there once more makes it again, once.
+    let request = paged("late", &one.base).parent(ParentChoice::Snapshot(reference("test:v1")));
+    one.store.snapshot(&request).await.unwrap();
+    assert!(first.exists());
+    assert_eq!(lists(&one.place).len(), 2);
 }
 
 #[tokio::test]

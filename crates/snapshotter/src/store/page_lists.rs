@@ -44,23 +44,25 @@ impl Store {
         }
     }
 
-    /// Keeps the list of the newest snapshot of a name. Of those of the same name it leaves the parent's, for another capture
-    /// may start there too: so a name has two, however long its chain.
-    pub(crate) fn keep_page_list(
-        &self,
-        manifest: &Sha256,
-        mut list: Slot<'_>,
-        name: &str,
-        parent: Option<&Sha256>,
-    ) -> Result<()> {
-        let lists = self.root.dir.ensure_dir(OsStr::new(NAME), 0o700)?;
-        list.rename_to(&lists, &name_of(manifest))?;
-        let of_name = self.catalog.read(|txn| txn.manifests_of(name))?;
-        let stays = |one: &Sha256| one == manifest || Some(one) == parent;
-        for older in of_name.iter().filter(|one| !stays(one)).map(name_of) {
-            ignore_absent(lists.unlink(&older)).at("remove", lists.path_of(&older))?;
+    /// Gives a list its name. What fails here costs the next capture the making of one.
+    pub(crate) fn keep_page_list(&self, manifest: &Sha256, mut list: Slot<'_>) {
+        let lists = self.root.dir.ensure_dir(OsStr::new(NAME), 0o700);
+        let kept = lists.and_then(|lists| list.rename_to(&lists, &name_of(manifest)));
+        if let Err(error) = kept {
+            tracing::debug!(%error, "a list of page digests was not kept");
         }
-        Ok(())
+    }
+
+    /// Gives up the lists of a name but for these, its newest snapshot's and that one's parent's, which another capture may
+    /// start from too: so a name has two, however long its chain.
+    pub(crate) fn drop_other_page_lists(&self, name: &str, stay: &[Sha256]) {
+        match self.catalog.read(|txn| txn.manifests_of(name)) {
+            Ok(all) => {
+                let others = all.iter().filter(|one| !stay.contains(one));
+                others.for_each(|other| self.drop_page_list(other));
+            }
+            Err(error) => tracing::debug!(%error, "lists of page digests were not removed"),
+        }
     }
 
     /// A snapshot has another manifest from now on.

@@ -233,7 +233,13 @@ impl Context<'_> {
         }
         let marked = self.mark(shelf, Some(&lease), lease.now);
         let marked = marked.inspect_err(|_| lease.give_up())?;
-        let done = self.sweep(shelf, Some(&lease), &marked, (&lease.found, lease.now))?;
+        let done = self.sweep(shelf, Some(&lease), &marked, (&lease.found, lease.now));
+        let done = done.inspect_err(|_| {
+            // Without a list nothing was removed.
+            if lease.found.lists.is_empty() {
+                lease.give_up();
+            }
+        })?;
         self.end(shelf, lease, &marked, done)
     }
 

@@ -163,7 +163,8 @@ pub(crate) fn run(
     if is_same_form {
         announcing.refuse_other(before, Sha256::of(&resolved.manifest), request.force)?;
     }
-    let watch = Watch::begin(to, &repository, activity)?;
+    let watch = Watch::new(to, &repository, activity);
+    watch.begin()?;
     let copying = Copying::new((from, to), &repository, layers, request, &watch)?.knowing(
         there.as_ref(),
         config,

@@ -79,7 +79,7 @@ pub(super) fn run(
         limit,
         remote,
         activity,
-        watch: Watch::begin(remote, &repository, activity)?,
+        watch: Watch::new(remote, &repository, activity),
         repository: repository.clone(),
         snapshot,
         force: how.force,
@@ -115,6 +115,7 @@ impl Publishing<'_> {
             let ours = Sha256::of(&manifest);
             self.announcing().refuse_other(before, ours, self.force)?;
         }
+        self.watch.begin()?;
         self.activity.tell(|| Event::Planned {
             files: contents.len() as u64,
             bytes: total(contents.iter().map(|content| content.data_size)),

@@ -24,7 +24,9 @@ const GLANCE: Duration = Duration::from_millis(500);
 
 /// A publication, as collections have to do with it.
 pub(in crate::remote) struct Watch<'a> {
-    /// None where contents are in the registry, or the records out of reach.
+    /// None where contents are in the registry.
+    transport: Option<&'a Arc<dyn ContentTransport>>,
+    /// None where the place itself is not reached.
     shelf: Option<Shelf<'a>>,
     publisher: Publisher,
     repository: Repository,
@@ -34,6 +36,8 @@ pub(in crate::remote) struct Watch<'a> {
 
 #[derive(Default)]
 struct Seen {
+    /// The keys do not reach the records.
+    is_blind: bool,
     collections: Collections,
     /// What may be going, by its key, and is sent again whatever is there.
     doomed: HashMap<Print, String>,
@@ -42,14 +46,19 @@ struct Seen {
 }
 
 impl<'a> Watch<'a> {
-    /// Says who publishes what, and looks what collections there were.
-    pub(in crate::remote) fn begin(
+    /// Asks nothing yet.
+    pub(in crate::remote) fn new(
         remote: &'a Remote,
         repository: &Repository,
         activity: &'a Activity,
-    ) -> Result<Self> {
-        let mut watch = Self {
-            shelf: None,
+    ) -> Self {
+        let transport = match &remote.content {
+            Place::Elsewhere(way) => Some(&way.transport),
+            Place::Unknown | Place::Registry => None,
+        };
+        Self {
+            transport,
+            shelf: transport.and_then(|transport| Shelf::of(transport, activity)),
             publisher: Publisher {
                 registry: remote.addresses.registry.clone(),
                 namespace: remote.namespace.clone(),
@@ -57,42 +66,43 @@ impl<'a> Watch<'a> {
             repository: repository.clone(),
             activity,
             seen: Mutex::default(),
-        };
-        let Place::Elsewhere(way) = &remote.content else {
-            return Ok(watch);
-        };
-        match watch.enter(&way.transport, activity) {
-            Ok(true) => {}
-            Ok(false) => unknown(
-                activity,
-                &*way.transport,
-                "the bucket is reached by Dragonfly alone",
-            ),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                watch.shelf = None;
-                unknown(activity, &*way.transport, &error.line());
-            }
-            Err(error) => return Err(error),
         }
-        Ok(watch)
     }
 
-    fn enter(
-        &mut self,
-        transport: &'a Arc<dyn ContentTransport>,
-        activity: &'a Activity,
-    ) -> Result<bool> {
-        let Some(shelf) = Shelf::of(transport, activity) else {
-            return Ok(false);
+    /// Says who publishes what, and looks what collections there were.
+    pub(in crate::remote) fn begin(&self) -> Result<()> {
+        let Some(transport) = self.transport else {
+            return Ok(());
         };
-        self.shelf = Some(shelf);
+        let why = match &self.shelf {
+            None => "the bucket is reached by Dragonfly alone".to_owned(),
+            Some(shelf) => match self.enter(shelf) {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => error.line(),
+                entered => return entered,
+            },
+        };
+        lock(&self.seen).is_blind = true;
+        let text = format!(
+            "no collection of {} knows of what is published from here: {why}",
+            transport.place()
+        );
+        self.activity.warn(WarningKind::Unregistered, None, text);
+        Ok(())
+    }
+
+    fn enter(&self, shelf: &Shelf<'_>) -> Result<()> {
         let name = self.publisher.key_of_name(&self.repository);
         if shelf.look(&name)?.is_none() {
             shelf.write_json(&self.publisher.key(), &self.publisher)?;
             shelf.write_json(&name, &self.publisher)?;
         }
         lock(&self.seen).collections = shelf.collections()?;
-        Ok(true)
+        Ok(())
+    }
+
+    /// What is known there, unless that is out of reach.
+    fn shelf(&self) -> Option<&Shelf<'a>> {
+        self.shelf.as_ref().filter(|_| !lock(&self.seen).is_blind)
     }
 
     /// Whether anything was collected here ever: then nothing is believed to be here that was here once.
@@ -104,7 +114,7 @@ impl<'a> Watch<'a> {
     /// A version is about to leave a manifest: who is marking may have read the one that takes it, and not yet another version
     /// that has the old one too.
     pub(in crate::remote) fn moving(&self, from: Option<Sha256>, to: Sha256) -> Result<()> {
-        let (Some(shelf), Some(from)) = (&self.shelf, from.filter(|from| *from != to)) else {
+        let (Some(shelf), Some(from)) = (self.shelf(), from.filter(|from| *from != to)) else {
             return Ok(());
         };
         let moved = Moved {
@@ -126,7 +136,7 @@ impl<'a> Watch<'a> {
         &self,
         names: impl Iterator<Item = ObjectName>,
     ) -> Result<bool> {
-        let Some(shelf) = &self.shelf else {
+        let Some(shelf) = self.shelf() else {
             return Ok(false);
         };
         let mut seen = lock(&self.seen);
@@ -187,12 +197,4 @@ fn wait_out<'k>(shelf: &Shelf<'_>, doomed: impl Iterator<Item = &'k String>) -> 
         })?;
     }
     Ok(())
-}
-
-fn unknown(activity: &Activity, transport: &dyn ContentTransport, why: &str) {
-    let text = format!(
-        "no collection of {} knows of what is published from here: {why}",
-        transport.place()
-    );
-    activity.warn(WarningKind::Unregistered, None, text);
 }

@@ -75,6 +75,7 @@ impl Publishing<'_> {
                 Equal::OtherPacks(there) => return Ok(self.publication(there)),
             },
         };
+        self.watch.begin()?;
         let packs = self.named(&document)?;
         self.activity.tell(|| Event::Planned {
             files: packs.len() as u64,

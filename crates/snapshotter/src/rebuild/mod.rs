@@ -136,7 +136,7 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<RebuildReport> {
     let started = Instant::now();
-    let root = Root::open(&config.root_dir)?;
+    let root = Root::open(&config.root_dir, config.tenant.as_deref())?;
     if root.read_only.is_some() {
         return Err(crate::catalog::is_read_only(root.dir.path()));
     }

@@ -37,8 +37,8 @@ pub(crate) use flight::Flights;
 pub(crate) use mend::{repair, repair_description};
 pub(crate) use pull::run as pull;
 pub use pull::{PullReport, PullRequest};
+pub(crate) use push::{AsV1, publish_new, run as push};
 pub use push::{PushReport, PushRequest};
-pub(crate) use push::{publish_new, run as push};
 pub(crate) use remove::run as remove;
 pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
 

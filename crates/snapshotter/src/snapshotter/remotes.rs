@@ -7,6 +7,7 @@ use super::Snapshotter;
 use super::calls::{CancelOnDrop, WaitOnDrop};
 use crate::activity;
 use crate::config::Config;
+use crate::convert;
 use crate::limit::Limits;
 use crate::metrics::Operation;
 use crate::rate::Rates;
@@ -47,11 +48,14 @@ impl Snapshotter {
                 request.content.as_ref(),
                 activity,
             )?)?;
+            let as_v1: remote::AsV1<'_> = &|operation, snapshot| {
+                convert::as_v1(store, &inner.snapshots, (operation, snapshot), activity)
+            };
             let report = remote::push(
                 store,
                 &inner.snapshots.transfers,
                 &remote,
-                &request,
+                (&request, as_v1),
                 activity,
             )?;
             let sent = report.publication.sent_bytes;

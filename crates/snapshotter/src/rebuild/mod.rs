@@ -206,7 +206,7 @@ fn require_nobody(root: &Root) -> Result<Vec<Lock>> {
         let path = || root.leases.path_of(&name);
         match lock::take_over(&root.leases, &name).at("lock", path())? {
             Some(lock) => locks.push(lock),
-            None => return Err(root.is_used()),
+            None => return Err(root.is_used(root.leases.stat(&name))),
         }
     }
     Ok(locks)

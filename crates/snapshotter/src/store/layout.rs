@@ -189,7 +189,7 @@ impl Root {
     /// `Busy` while somebody has the store for itself.
     pub(crate) fn share(&self) -> Result<Lock> {
         let shared = lock::share(&self.metadata).at("lock", self.metadata.path())?;
-        shared.ok_or_else(|| self.is_used())
+        shared.ok_or_else(|| self.is_used(Stat::of_file(&self.metadata)))
     }
 
     /// Has the store for oneself, until the lock is dropped.
@@ -198,14 +198,16 @@ impl Root {
     /// `Busy` while anybody has it open.
     pub(crate) fn exclude(&self) -> Result<Lock> {
         let own = lock::exclude(&self.metadata).at("lock", self.metadata.path())?;
-        own.ok_or_else(|| self.is_used())
+        own.ok_or_else(|| self.is_used(Stat::of_file(&self.metadata)))
     }
 
-    pub(crate) fn is_used(&self) -> Error {
+    /// The error of a store whose lock, of this file, somebody else holds.
+    pub(crate) fn is_used(&self, locked: io::Result<Stat>) -> Error {
         let path = self.dir.path();
+        let who = locked.map_or("another process".to_owned(), |locked| lock::holder(&locked));
         Error::new(
             ErrorKind::Busy,
-            format!("another process uses the store {}", path.display()),
+            format!("{who} uses the store {}", path.display()),
         )
         .with_path(path)
         .with_hint("stop what uses it, and try again")

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::opened::Contents;
 use super::walk::{Plan, PlannedFile};
-use super::{Context, SnapshotReport, SnapshotRequest, begin, check_annotations, complete};
+use super::{Context, SnapshotReport, SnapshotRequest, Until, begin, check_annotations, complete};
 use crate::activity::Activity;
 use crate::config::Durability;
 use crate::format::document::{Document, FileEntry};
@@ -78,8 +78,8 @@ pub(crate) fn from_document(
         link_mode: request.link_mode,
         durable: durability == Durability::Full,
     };
-    let ends = Some(material.operation);
-    let taken = complete(&context, snapshot, ends, request, material.plan)?;
+    let until = Until::Visible(material.operation);
+    let taken = complete(&context, snapshot, until, request, material.plan)?;
     if !context.durable {
         store.sync_later(snapshot);
     }

@@ -42,6 +42,7 @@ mod random;
 pub mod registry;
 #[cfg(feature = "s3")]
 pub mod s3;
+pub mod tls_proxy;
 pub mod tree;
 pub mod weather;
 

@@ -4,12 +4,13 @@
 mod support_a;
 
 use snapshotter::{
-    Content, ContentProvider, Error, ErrorKind, Format, PushRequest, Registry, RestoreRequest,
-    SnapshotRequest, Snapshotter, VerifyRequest,
+    Content, ContentProvider, Error, ErrorKind, Format, PullRequest, PushRequest, Registry,
+    RestoreRequest, SnapshotRequest, Snapshotter, VerifyRequest,
 };
 use std::time::Duration;
 use support_a::*;
 use testkit::compare::assert_same;
+use testkit::container_registry::{self, ContainerRegistry, PASSWORD};
 use testkit::quirks::{Quirk, Quirky};
 use testkit::registry::{Kind, RegistryServer, or_skip};
 use testkit::weather::Asked;
@@ -81,6 +82,40 @@ async fn a_registry_that_never_shows_what_it_took_is_named() {
 
 fn of<'a>(asked: &'a [Asked], method: &'a str) -> impl Iterator<Item = &'a Asked> {
     asked.iter().filter(move |asked| asked.method == method)
+}
+
+/// One that other people wrote, in another language than docker-registry: it says how to log in where Docker asks first and
+/// nowhere else, takes bytes with PATCH alone, has uploads under another path, says no length of what it sends, and knows no
+/// ranges, so that what is there cannot be told from what a cache says is there, and is sent again.
+#[tokio::test]
+async fn snapshots_travel_through_a_registry_by_other_people() {
+    let Some(server) = container_registry::or_skip(ContainerRegistry::start()) else {
+        return;
+    };
+    let registry = Registry::new(server.url(), NAMESPACE).credentials("robot", PASSWORD);
+    assert_eq!(travels(&registry).await.unwrap(), [3, 3]);
+    let here = Place::new();
+    let store = node(&here, &registry).await;
+    let (before, after) = (here.write("before", &vm(1)), here.write("after", &vm(2)));
+    for format in [Format::V1, Format::V2] {
+        let version = format.as_str();
+        let taking = |source| SnapshotRequest::new("other", version, source).format(format);
+        store.snapshot(&taking(&before)).await.unwrap();
+        store.snapshot(&taking(&after).force(true)).await.unwrap();
+        let name = reference(&format!("other:{version}"));
+        let pushing = PushRequest::new(name.clone()).verify(true);
+        assert!(store.push(&pushing).await.unwrap().verified_blobs > 0);
+        let there = Place::new();
+        let output = there.fresh();
+        let other = node(&there, &registry).await;
+        other.pull(&PullRequest::new(name.clone())).await.unwrap();
+        let restoring = RestoreRequest::new(name, &output);
+        other.restore(&restoring).await.unwrap();
+        assert_same(&after, &output);
+    }
+    let wrong = registry.credentials("robot", "wrong-horse");
+    let error = travels(&wrong).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
 }
 
 /// The first publication worked, and every later one that shared a blob failed: HEAD was believed in everything.

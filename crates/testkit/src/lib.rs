@@ -24,6 +24,7 @@
 pub mod buckets;
 pub mod child;
 pub mod compare;
+pub mod container_registry;
 #[cfg(feature = "dragonfly")]
 pub mod dragonfly;
 pub mod extents;

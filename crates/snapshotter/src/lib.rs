@@ -132,7 +132,7 @@ pub use registry::Registry;
 #[cfg(feature = "registry")]
 pub use remote::{
     CopyReport, CopyRequest, PullReport, PullRequest, PushReport, PushRequest, RemoteDetails,
-    RemoteDiagnosis, RemoteSnapshot,
+    RemoteDiagnosis, RemoteSnapshot, RemoteSummaries, RemoteSummary,
 };
 pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
 pub use snapshot::{

@@ -10,6 +10,7 @@ use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{
     CopyReport, PullReport, PushReport, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
+    RemoteSummaries,
 };
 use crate::restore::{RestorePlan, RestoreReport};
 use crate::snapshot::{SnapshotPlan, SnapshotReport};
@@ -55,7 +56,7 @@ have_warnings!(
     RebuildReport
 );
 #[cfg(feature = "registry")]
-have_warnings!(CopyReport, PushReport, PullReport);
+have_warnings!(CopyReport, PushReport, PullReport, RemoteSummaries);
 
 have_none!(
     Vec<ChangedFile>,

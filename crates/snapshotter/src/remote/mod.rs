@@ -23,6 +23,7 @@ mod resolve;
 mod runtime;
 mod send;
 mod stage;
+mod summary;
 mod survey;
 mod text;
 mod visible;
@@ -40,6 +41,7 @@ pub use pull::{PullReport, PullRequest};
 pub(crate) use push::{AsV1, publish_new, run as push};
 pub use push::{PushReport, PushRequest};
 pub(crate) use remove::run as remove;
+pub use summary::{RemoteSummaries, RemoteSummary};
 pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
 
 use crate::activity::Activity;

@@ -13,7 +13,7 @@ use crate::metrics::Operation;
 use crate::rate::Rates;
 use crate::remote::{
     self, Context, CopyReport, CopyRequest, PullReport, PullRequest, PushReport, PushRequest,
-    Remote, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
+    Remote, RemoteDetails, RemoteDiagnosis, RemoteSnapshot, RemoteSummaries,
 };
 use crate::threads;
 use crate::words::digest::Sha256;
@@ -158,6 +158,25 @@ impl Snapshotter {
         let name = name.map(str::to_owned);
         self.run(move |inner, _, activity| {
             require(inner.configured(activity))?.list(name.as_deref(), activity)
+        })
+        .await
+    }
+
+    /// What the configured registry says of snapshots in short, as a list shows it: their manifests are read, side by side,
+    /// 1000 at most. With `sizes`, lists of files that are not long are read where the manifest does not say how much it is:
+    /// that is where it is of format v1. What cannot be read is left out, with a warning.
+    ///
+    /// # Errors
+    /// `Cancelled`; `InvalidInput` without a configured registry.
+    pub async fn summarize_remote(
+        &self,
+        references: &[Reference],
+        sizes: bool,
+    ) -> Result<RemoteSummaries> {
+        let references = references.to_vec();
+        self.run(move |inner, _, activity| {
+            let remote = require(inner.configured(activity))?;
+            remote.summaries(&inner.restores.transfers, &references, sizes, activity)
         })
         .await
     }

@@ -37,10 +37,11 @@ fn and_one_in_the_registry() {
     let said = place
         .run(["tag", "--remote", "vm:v1", "vm:stable"])
         .succeeded();
-    let text = said.out.replace(place.path("").to_str().unwrap(), "/");
-    assert_eq!(
-        text,
-        "vm:v1 is vm:stable in oci-layout:/registry/team/vm too\n"
+    let end = "/registry/team/vm too\n";
+    let begin = "vm:v1 is vm:stable in oci-layout:";
+    assert!(
+        said.out.starts_with(begin) && said.out.ends_with(end),
+        "{said:#?}"
     );
     let there = place.run(["list", "--remote", "-q", "vm"]).succeeded().out;
     assert_eq!(there, "vm:stable\nvm:v1\n");

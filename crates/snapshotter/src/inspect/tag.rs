@@ -32,7 +32,9 @@ pub(crate) fn tag(
     (force, durable): (bool, bool),
     activity: &Activity,
 ) -> Result<TagReport> {
-    store.require_current()?;
+    if force {
+        store.require_current()?;
+    }
     let name = new_name(name)?;
     let operation = store.begin()?;
     let of = operation

@@ -195,9 +195,9 @@ impl Kind {
                 for part in page.chunks_mut(16) {
                     let number = random.number().to_le_bytes();
                     let opcode = [0x48, 0x8b, 0x45, 0xe8, 0x0f, 0x84, 0x00, 0x00];
-                    let turn = usize::from(number[0] % 4);
+                    let turn = usize::from(number[1] % 4);
                     for (at, byte) in part.iter_mut().enumerate() {
-                        *byte = match at % 3 {
+                        *byte = match at % 6 {
                             0 => number[at / 2],
                             _ => opcode[(at + turn) % 8],
                         };
@@ -209,19 +209,22 @@ impl Kind {
                 for part in page.chunks_mut(16) {
                     let number = random.number().to_le_bytes();
                     let pointer = [number[0] & 0xf0, number[1], number[2], 0x3a, 0x7f, 0, 0, 0];
-                    let length = [number[3] & 0x3f, 0, 0, 0, 1, 0, 0, 0];
+                    let length = [number[3] & 3, 0, 0, 0, 1, 0, 0, 0];
                     let whole = [pointer, length].concat();
                     part.copy_from_slice(&whole[..part.len()]);
                 }
             }
+            // Words, and after each fourth or so a number.
             Self::Text => {
-                let mut at = 0;
-                while at < page.len() {
-                    let word = random.pick(&WORDS).as_bytes();
-                    let end = page.len().min(at + word.len());
-                    page[at..end].copy_from_slice(&word[..end - at]);
-                    at = end;
+                let mut text = String::with_capacity(page.len() + 16);
+                while text.len() < page.len() {
+                    let word: &&str = random.pick(&WORDS);
+                    text.push_str(word);
+                    if random.below(100) < 28 {
+                        text.push_str(&format!("{:04x} ", random.below(1 << 16)));
+                    }
                 }
+                page.copy_from_slice(&text.as_bytes()[..page.len()]);
             }
         }
     }
@@ -232,6 +235,31 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    /// Code compressed 1.4 times, not 2.5: a first checkpoint seemed to store more of its data than it does.
+    #[test]
+    fn pages_compress_as_a_real_guests_do() {
+        let asked = [
+            (Kind::Code, 2.5),
+            (Kind::Heap, 4.0),
+            (Kind::Text, 3.0),
+            (Kind::Noise, 1.0),
+        ];
+        for (kind, times) in asked {
+            let mut random = Prng::new(1);
+            let (mut plain, mut stored) = (0, 0);
+            for _ in 0..64 {
+                let mut frame = vec![0; RUN as usize * PAGE];
+                for page in frame.chunks_exact_mut(PAGE) {
+                    kind.fill(&mut random, page);
+                }
+                plain += frame.len();
+                stored += zstd::bulk::compress(&frame, 1).unwrap().len();
+            }
+            let is = plain as f64 / stored as f64;
+            assert!((is / times - 1.0).abs() < 0.05, "{kind:?}: {is}");
+        }
+    }
 
     #[test]
     fn changes_are_scattered_as_in_a_real_guest() {

@@ -310,6 +310,29 @@ async fn a_wrong_list_of_page_digests_is_dropped_and_made_again() {
     assert!(verify(&one.store).await.is_sound());
 }
 
+/// The first child took its parent's list away: for each further child of the same parent all packs were read.
+#[tokio::test]
+async fn a_name_has_two_lists_of_page_digests_the_newest_and_its_parents() {
+    let one = One::new().await;
+    let [first] = &lists(&one.place)[..] else {
+        panic!()
+    };
+    for fork in ["fork-1", "fork-2", "fork-3"] {
+        let request = paged(fork, &one.base).parent(ParentChoice::Snapshot(reference("test:v1")));
+        one.store.snapshot(&request).await.unwrap();
+        assert!(first.exists(), "{fork}");
+        assert_eq!(lists(&one.place).len(), 2, "{fork}");
+    }
+    one.store.snapshot(&paged("next", &one.base)).await.unwrap();
+    assert!(!first.exists());
+    assert_eq!(lists(&one.place).len(), 2);
+    // Who starts there once more makes it again, once.
+    let request = paged("late", &one.base).parent(ParentChoice::Snapshot(reference("test:v1")));
+    one.store.snapshot(&request).await.unwrap();
+    assert!(first.exists());
+    assert_eq!(lists(&one.place).len(), 2);
+}
+
 #[tokio::test]
 async fn a_repair_takes_a_pack_where_it_is_and_moves_wrong_ones_aside() {
     let one = One::new().await;

@@ -168,6 +168,12 @@ impl Txn<'_> {
         )
     }
 
+    /// The manifests of all visible snapshots of a name.
+    pub(crate) fn manifests_of(&self, name: &str) -> Result<Vec<Sha256>> {
+        let found = self.all(visible!(" AND name = ?1"), [name], snapshot)?;
+        Ok(found.into_iter().map(|one| one.manifest_digest).collect())
+    }
+
     /// A visible snapshot with this manifest.
     pub(crate) fn of_manifest(&self, digest: &Sha256) -> Result<Option<Snapshot>> {
         let sql = visible!(" AND manifest_digest = ?1 LIMIT 1");

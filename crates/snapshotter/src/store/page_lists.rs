@@ -1,6 +1,6 @@
 //! Lists of page digests, one a snapshot of format v2, under `digests/` in the root: what the next capture compares with. A list
 //! is a cache. It has no row and belongs to whichever snapshot has the manifest that it is named by; without it, it is made
-//! again from the packs. What is in one is believed only where it adds up to the content ids of the snapshot's document.
+//! again from the packs, all of which are read. What is in one is believed only where it adds up to the content ids of the snapshot's document.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -44,20 +44,25 @@ impl Store {
         }
     }
 
-    /// Keeps a list, in place of that of the snapshot before it, if one is given.
-    pub(crate) fn keep_page_list(
-        &self,
-        manifest: &Sha256,
-        mut list: Slot<'_>,
-        instead_of: Option<&Sha256>,
-    ) -> Result<()> {
-        let lists = self.root.dir.ensure_dir(OsStr::new(NAME), 0o700)?;
-        list.rename_to(&lists, &name_of(manifest))?;
-        let Some(before) = instead_of.filter(|before| *before != manifest) else {
-            return Ok(());
-        };
-        let name = name_of(before);
-        ignore_absent(lists.unlink(&name)).at("remove", lists.path_of(&name))
+    /// Gives a list its name. What fails here costs the next capture the making of one.
+    pub(crate) fn keep_page_list(&self, manifest: &Sha256, mut list: Slot<'_>) {
+        let lists = self.root.dir.ensure_dir(OsStr::new(NAME), 0o700);
+        let kept = lists.and_then(|lists| list.rename_to(&lists, &name_of(manifest)));
+        if let Err(error) = kept {
+            tracing::debug!(%error, "a list of page digests was not kept");
+        }
+    }
+
+    /// Gives up the lists of a name but for these, its newest snapshot's and that one's parent's, which another capture may
+    /// start from too: so a name has two, however long its chain.
+    pub(crate) fn drop_other_page_lists(&self, name: &str, stay: &[Sha256]) {
+        match self.catalog.read(|txn| txn.manifests_of(name)) {
+            Ok(all) => {
+                let others = all.iter().filter(|one| !stay.contains(one));
+                others.for_each(|other| self.drop_page_list(other));
+            }
+            Err(error) => tracing::debug!(%error, "lists of page digests were not removed"),
+        }
     }
 
     /// A snapshot has another manifest from now on.

@@ -137,17 +137,11 @@ fn end(
     };
     finish(context, pending, &kept.synced, &description)?;
     let manifest = Sha256::of(&described.manifest);
-    let same_name = |origin: &&Origin| origin.reference.name() == pending.request.name;
-    let before = origin
-        .filter(same_name)
-        .map(|origin| origin.manifest_digest);
-    if let Err(error) = context
-        .store
-        .keep_page_list(&manifest, list, before.as_ref())
-    {
-        // The next capture makes it again.
-        tracing::debug!(%error, "a list of page digests was not kept");
-    }
+    context.store.keep_page_list(&manifest, list);
+    let parent = origin.map(|origin| origin.manifest_digest);
+    let stay: Vec<Sha256> = parent.into_iter().chain([manifest]).collect();
+    let name = &pending.request.name;
+    context.store.drop_other_page_lists(name, &stay);
     let mut taken = Taken::new(kept.figures, &description, &described.entries);
     taken.paged = Some(PagedReport::new(counts, packs, origin));
     Ok(taken)

@@ -20,7 +20,7 @@ use crate::format::document::paged::{PackEntry, PagedDocument, PagedFile};
 use crate::format::map::Map;
 use crate::snapshot::walk::Plan;
 use crate::snapshot::{Context, Format, ParentChoice, SnapshotRequest};
-use crate::store::{Held, PageRecords, pack_key};
+use crate::store::{Held, PageRecords, Slot, pack_key};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
@@ -289,9 +289,12 @@ fn list(
             Err(error) => tracing::debug!(%error, "a list of page digests cannot be read"),
         }
     }
-    let list = make_list(context, document, map, records)?;
+    let (slot, list) = make_list(context, document, map, records)?;
     match adds_up(list, document, map).at("read", store.root.staging.path())? {
-        Some(list) => Ok(list),
+        Some(list) => {
+            store.keep_page_list(&found.manifest_digest, slot);
+            Ok(list)
+        }
         None => Err(Error::damaged(
             "its packs do not have the contents that its document says",
         )),
@@ -323,12 +326,12 @@ fn adds_up(list: File, document: &PagedDocument, map: &Map) -> std::io::Result<O
 }
 
 /// Makes the list from the packs. All pages of all packs are read first, for their order is another one than the map's.
-fn make_list(
-    context: &Context<'_>,
+fn make_list<'s>(
+    context: &Context<'s>,
     document: &PagedDocument,
     map: &Map,
     records: &PageRecords,
-) -> Result<File> {
+) -> Result<(Slot<'s>, File)> {
     let store = context.store;
     let unobserved = context.activity.unobserved();
     let mut packs = Vec::new();
@@ -340,7 +343,7 @@ fn make_list(
         }
         packs.extend(records.pack(named.id));
     }
-    let (_slot, file) = store.create_slot()?;
+    let (slot, file) = store.create_slot()?;
     let mut list = Digests::new(file);
     let staging = store.root.staging.path();
     let mut pages = Vec::new();
@@ -358,7 +361,8 @@ fn make_list(
             }
         }
     }
-    list.into_file().at("write to", staging)
+    let list = list.into_file().at("write to", staging)?;
+    Ok((slot, list))
 }
 
 /// Pages of which records are read at once.

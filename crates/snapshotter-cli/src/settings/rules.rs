@@ -101,9 +101,6 @@ fn texts(value: &DeValue<'_>) -> Option<Vec<String>> {
 
 /// As [`parse`] reads them.
 pub fn text(rules: &[PruneRule]) -> String {
-    if rules.is_empty() {
-        return String::new();
-    }
     let rules: Vec<_> = rules.iter().map(rule_text).collect();
     format!("[{}]", rules.join(", "))
 }
@@ -147,7 +144,9 @@ mod tests {
         let rules = parse(shown).unwrap();
         assert_eq!(rules[0].keep.daily, Retention::UNLIMITED);
         assert_eq!(text(&rules), shown);
-        assert_eq!(parse("").as_deref(), Some(&[][..]));
+        for nothing in ["", "[]"] {
+            assert_eq!(parse(nothing).as_deref(), Some(&[][..]));
+        }
         for wrong in [
             "x",
             "[1]",

@@ -340,19 +340,17 @@ impl Value {
 
     /// Nothing, where there may be something.
     pub fn is_none(&self) -> bool {
-        if let Self::Rules(rules) = self {
-            return rules.is_empty();
-        }
-        matches!(
-            self,
+        match self {
+            Self::Rules(rules) => rules.is_empty(),
             Self::File(None)
-                | Self::Text(None)
-                | Self::Url(None)
-                | Self::Secret(None)
-                | Self::Bytes(None)
-                | Self::Provider(None)
-                | Self::Credentials(None)
-        )
+            | Self::Text(None)
+            | Self::Url(None)
+            | Self::Secret(None)
+            | Self::Bytes(None)
+            | Self::Provider(None)
+            | Self::Credentials(None) => true,
+            _ => false,
+        }
     }
 
     /// Whether there is something that is not shown.
@@ -371,11 +369,8 @@ impl Value {
     /// As it is written in a configuration file.
     pub fn toml(&self) -> String {
         match self {
-            Self::Rules(rules) if rules.is_empty() => "[]".to_owned(),
-            Self::Rules(_) => self.shown(),
-            Self::Count(_) | Self::Percent(_) | Self::Switch(_) | Self::FramePages(_) => {
-                self.shown()
-            }
+            Self::Rules(_) | Self::Count(_) | Self::Percent(_) => self.shown(),
+            Self::Switch(_) | Self::FramePages(_) => self.shown(),
             _ => format!("{:?}", self.shown()),
         }
     }

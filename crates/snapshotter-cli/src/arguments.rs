@@ -287,8 +287,11 @@ pub enum Command {
     Inspect(verbs::inspect::Args),
     Diff(verbs::diff::Args),
     Convert(verbs::convert::Args),
+    Tag(verbs::tag::Args),
     #[command(visible_alias = "rm")]
     Remove(verbs::remove::Args),
+    #[command(visible_alias = "forget")]
+    Prune(verbs::prune::Args),
     Verify(verbs::verify::Args),
     Df(verbs::df::Args),
     Gc(verbs::gc::Args),

@@ -5,7 +5,10 @@ use crate::activity::Report;
 use crate::convert::ConvertReport;
 use crate::diagnose::Diagnosis;
 use crate::gc::{GcReport, UsageDetails};
-use crate::inspect::{ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
+use crate::inspect::{
+    ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, TagReport, Usage,
+};
+use crate::prune::PruneReport;
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{
@@ -53,7 +56,9 @@ have_warnings!(
     RemoveReport,
     VerifyReport,
     GcReport,
-    RebuildReport
+    PruneReport,
+    RebuildReport,
+    TagReport
 );
 #[cfg(feature = "registry")]
 have_warnings!(CopyReport, PushReport, PullReport, RemoteSummaries);

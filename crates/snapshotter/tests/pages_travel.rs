@@ -630,3 +630,66 @@ async fn tenants_with_prefixes_share_nothing_in_a_bucket() {
         assert!(keys.iter().any(|key| key.starts_with(tenant)), "{keys:?}");
     }
 }
+
+/// A tag in the registry is the same manifest under another name: contents elsewhere stay where they are, layers are mounted, and
+/// only a directory, which mounts nothing, gets them again where the new name has a layout of its own.
+#[tokio::test]
+async fn a_tag_in_the_registry_moves_no_bytes_where_it_mounts() {
+    for between in Between::all() {
+        let (here, there) = (Place::new(), Place::new());
+        let mut machine = Machine::new(&here);
+        let store = between.node(&here).await;
+        take(&store, &machine, "v1").await;
+        let of_v1 = SnapshotRequest::new("old", "v1", &machine.dir);
+        store.snapshot(&of_v1).await.unwrap();
+        let mounts = !between.registry.endpoint.starts_with("oci-layout:")
+            || between.content.provider == snapshotter::ContentProvider::Fs;
+        for (name, of) in [("golden/vm", vm("v1")), ("golden/old", reference("old:v1"))] {
+            let new = reference(&format!("{name}:stable"));
+            let tagged = store.tag_remote(&of, &new, false).await.unwrap();
+            let described = store.inspect_remote(&of).await.unwrap();
+            assert_eq!(
+                tagged.publication.manifest_digest,
+                described.manifest_digest
+            );
+            assert_eq!(tagged.publication.sent_blobs == 0, mounts, "{tagged:?}");
+            let again = store.tag_remote(&of, &new, false).await.unwrap();
+            assert_eq!(again.publication.sent_blobs, 0);
+            let output = there.fresh();
+            let request = RestoreRequest::new(new, &output);
+            between.node(&there).await.restore(&request).await.unwrap();
+            assert_is(&machine, &output);
+        }
+        // Of the same name nothing is even mounted.
+        let tagged = store
+            .tag_remote(&vm("v1"), &vm("stable"), false)
+            .await
+            .unwrap();
+        assert_eq!(tagged.publication.sent_blobs, 0);
+        machine.works(&[3]);
+        let second = take(&store, &machine, "v2").await;
+        let taken = store
+            .tag_remote(&vm("v2"), &vm("stable"), false)
+            .await
+            .unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+        store
+            .tag_remote(&vm("v2"), &vm("stable"), true)
+            .await
+            .unwrap();
+        let described = store.inspect_remote(&vm("stable")).await.unwrap();
+        assert_eq!(
+            described.manifest_digest,
+            second.publication.unwrap().manifest_digest
+        );
+        let nothing = store
+            .tag_remote(&vm("v9"), &vm("v10"), false)
+            .await
+            .unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::NotFound);
+        // What was tagged here goes out without its bytes.
+        store.tag(&vm("v2"), &vm("here"), false).await.unwrap();
+        let pushed = store.push(&PushRequest::new(vm("here"))).await.unwrap();
+        assert_eq!(pushed.publication.sent_blobs, 0);
+    }
+}

@@ -151,6 +151,9 @@ mod tests {
             Shape::Parent => Value::Parent(ParentChoice::Latest),
             Shape::Compression => Value::Compression(Compression::Zstd(7)),
             Shape::FramePages => Value::FramePages(FramePages::Four),
+            Shape::Rules => Value::Rules(
+                crate::settings::rules::parse("[{ names = ['other'], keep_last = 7 }]").unwrap(),
+            ),
         }
     }
 

@@ -12,6 +12,7 @@ mod file;
 mod flags;
 mod keys;
 mod proxy;
+mod rules;
 mod snapshots;
 mod surroundings;
 mod table;
@@ -31,6 +32,7 @@ pub use draft::Draft;
 pub use env_file::Foreign;
 use file::Expected;
 pub use keys::{KEYS, Key};
+pub use rules::parse_count;
 pub use snapshots::Snapshots;
 pub use value::{Value, duration_text, parse_bytes, parse_duration};
 

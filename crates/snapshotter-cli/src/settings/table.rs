@@ -404,4 +404,10 @@ pub const KEYS: &[Key] = &[
         snapshot.index_bytes,
         "Memory for finding pages again that moved, 26 bytes a page; beyond it they are stored again."
     ),
+    key!(
+        "prune.rule",
+        Rules,
+        prune,
+        "What gc --watch prunes by, here: names, keep_last, keep_within and others, as the flags of snapshotter prune. The first that has a name counts for it."
+    ),
 ];

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 use snapshotter::{
     Compression, ContentProvider, Credentials, Durability, Format, FramePages, ParentChoice,
-    SharedWith,
+    PruneRule, SharedWith,
 };
 
+use super::rules;
 use super::snapshots::{compression_text, parent_text, parse_parent};
 use super::tenant::Isolation;
 
@@ -55,6 +56,8 @@ pub enum Shape {
     Compression,
     /// 16 or 4.
     FramePages,
+    /// What is kept of which names.
+    Rules,
 }
 
 /// A key's value. Empty text is none.
@@ -98,6 +101,8 @@ pub enum Value {
     Compression(Compression),
     /// See [`Shape::FramePages`].
     FramePages(FramePages),
+    /// See [`Shape::Rules`].
+    Rules(Vec<PruneRule>),
 }
 
 const PROVIDERS: [ContentProvider; 8] = [
@@ -131,6 +136,9 @@ impl Shape {
             Self::Parent => "\"origin\", \"latest\" or \"none\"",
             Self::Compression => "\"none\", or \"zstd:\" and a level from 1 to 19",
             Self::FramePages => "16 or 4",
+            Self::Rules => {
+                "a list of tables with names and what to keep of them, [{ names = [\"vm-*\"], keep_last = 3 }] for one"
+            }
         }
     }
 
@@ -163,6 +171,7 @@ impl Shape {
             Self::Parent => parse_parent(text).map(Value::Parent),
             Self::Compression => text.parse().ok().map(Value::Compression),
             Self::FramePages => text.parse().ok().map(Value::FramePages),
+            Self::Rules => rules::parse(text).map(Value::Rules),
         }
     }
 
@@ -333,21 +342,23 @@ impl Value {
             Self::Parent(parent) => parent_text(parent),
             Self::Compression(compression) => compression_text(*compression),
             Self::FramePages(pages) => pages.count().to_string(),
+            Self::Rules(rules) => rules::text(rules),
         }
     }
 
     /// Nothing, where there may be something.
     pub fn is_none(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            Self::Rules(rules) => rules.is_empty(),
             Self::File(None)
-                | Self::Text(None)
-                | Self::Url(None)
-                | Self::Secret(None)
-                | Self::Bytes(None)
-                | Self::Provider(None)
-                | Self::Credentials(None)
-        )
+            | Self::Text(None)
+            | Self::Url(None)
+            | Self::Secret(None)
+            | Self::Bytes(None)
+            | Self::Provider(None)
+            | Self::Credentials(None) => true,
+            _ => false,
+        }
     }
 
     /// Whether there is something that is not shown.
@@ -366,9 +377,8 @@ impl Value {
     /// As it is written in a configuration file.
     pub fn toml(&self) -> String {
         match self {
-            Self::Count(_) | Self::Percent(_) | Self::Switch(_) | Self::FramePages(_) => {
-                self.shown()
-            }
+            Self::Rules(_) | Self::Count(_) | Self::Percent(_) => self.shown(),
+            Self::Switch(_) | Self::FramePages(_) => self.shown(),
             _ => format!("{:?}", self.shown()),
         }
     }

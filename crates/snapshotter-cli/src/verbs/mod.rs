@@ -12,11 +12,13 @@ pub mod inspect;
 pub mod list;
 pub mod man;
 pub mod pin;
+pub mod prune;
 pub mod pull;
 pub mod push;
 pub mod remove;
 pub mod restore;
 pub mod snapshot;
+pub mod tag;
 pub mod verify;
 
 use crate::answer::Answer;
@@ -40,6 +42,8 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Inspect(args) => inspect::run(context, &args),
         Command::Convert(args) => convert::run(context, &args),
         Command::Diff(args) => diff::run(context, &args),
+        Command::Tag(args) => tag::run(context, &args),
+        Command::Prune(args) => prune::run(context, &args),
         Command::Remove(args) => remove::run(context, &args),
         Command::Verify(args) => verify::run(context, &args),
         Command::Df(args) => df::run(context, &args),

@@ -28,6 +28,7 @@ mod references;
 #[cfg(feature = "registry")]
 mod remote;
 mod snapshots;
+mod tags;
 mod unsynced;
 mod views;
 

@@ -25,6 +25,7 @@ mod send;
 mod stage;
 mod summary;
 mod survey;
+mod tag;
 mod text;
 mod visible;
 
@@ -43,6 +44,7 @@ pub use push::{PushReport, PushRequest};
 pub(crate) use remove::run as remove;
 pub use summary::{RemoteSummaries, RemoteSummary};
 pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
+pub(crate) use tag::run as tag;
 
 use crate::activity::Activity;
 use crate::format::artifact::paged::AnyManifest;
@@ -179,6 +181,16 @@ impl Remote {
         tracing::info!("GET manifest {reference} from {}", self.endpoint);
         wait(wanted, self.registry.manifest(&repository, &which))
             .map_err(|error| error.with_reference(reference))
+    }
+
+    /// The manifest that a reference names there, as it is, and its digest.
+    pub(crate) fn manifest(
+        &self,
+        reference: &Reference,
+        activity: &Activity,
+    ) -> Result<Option<(Sha256, Vec<u8>)>> {
+        let found = self.find(reference, activity)?;
+        Ok(found.map(|found| (found.digest, found.bytes)))
     }
 
     /// The digest a version has there.

@@ -274,9 +274,7 @@ fn finish(
     })?;
     let (doomed, manifest) = replaced;
     store.sweep_removed(&doomed, context.activity);
-    if let Some(manifest) = manifest {
-        store.drop_caches_of(&manifest);
-    }
+    store.drop_caches_of(manifest.as_slice());
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod calls;
 mod local;
 #[cfg(feature = "registry")]
 mod remotes;
+mod retention;
 mod upkeep;
 mod which_remote;
 

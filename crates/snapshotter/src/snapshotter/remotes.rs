@@ -239,7 +239,7 @@ fn open(config: &Config, which: &str) -> Result<Remote> {
     })
 }
 
-fn require(remote: Option<Remote>) -> Result<Remote> {
+pub(super) fn require(remote: Option<Remote>) -> Result<Remote> {
     remote.ok_or_else(|| {
         Error::invalid("no registry is configured")
             .with_hint("set registry.endpoint; a directory will do: oci-layout:/path")

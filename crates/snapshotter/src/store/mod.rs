@@ -13,6 +13,7 @@ mod claims;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
 mod delivery;
 mod entries;
+mod footprint;
 mod ingest;
 mod intents;
 pub(crate) mod layout;
@@ -43,6 +44,7 @@ pub(crate) use claims::SpaceClaim;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use entries::{Entry, Key, PathHash, path_hash};
+pub use footprint::DiskUsage;
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot};
 pub(crate) use layout::OwnDirectories;
 pub(crate) use operation::Operation;

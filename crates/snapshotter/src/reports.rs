@@ -12,8 +12,8 @@ use crate::prune::PruneReport;
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{
-    CopyReport, PullReport, PushReport, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
-    RemoteSummaries,
+    CollectReport, CopyReport, PullReport, PushReport, RemoteDetails, RemoteDiagnosis,
+    RemoteSnapshot, RemoteSummaries,
 };
 use crate::restore::{RestorePlan, RestoreReport};
 use crate::snapshot::{SnapshotPlan, SnapshotReport};
@@ -61,7 +61,13 @@ have_warnings!(
     TagReport
 );
 #[cfg(feature = "registry")]
-have_warnings!(CopyReport, PushReport, PullReport, RemoteSummaries);
+have_warnings!(
+    CollectReport,
+    CopyReport,
+    PushReport,
+    PullReport,
+    RemoteSummaries
+);
 
 have_none!(
     Vec<ChangedFile>,

@@ -5,6 +5,7 @@
 //! the catalog and the registry.
 
 mod announce;
+mod collect;
 mod commit;
 mod confirm;
 mod contents;
@@ -31,6 +32,8 @@ mod visible;
 
 use std::sync::Arc;
 
+pub(crate) use collect::run as collect;
+pub use collect::{CollectReport, CollectRequest};
 pub(crate) use confirm::Asked;
 pub(crate) use copy::run as copy;
 pub use copy::{CopyReport, CopyRequest};

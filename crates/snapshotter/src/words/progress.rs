@@ -90,6 +90,10 @@ pub enum WarningKind {
     Unchecked,
     /// A snapshot of format v2 could not take over what its parent has, and stored it again.
     ParentIncomplete,
+    /// What is published there is not known to collections of the place of contents: they must not run there.
+    Unregistered,
+    /// Object storage did not let an object go that nothing needs.
+    Locked,
 }
 
 impl WarningKind {
@@ -113,6 +117,8 @@ impl WarningKind {
             Self::Moved => "moved",
             Self::Unchecked => "unchecked",
             Self::ParentIncomplete => "parent_incomplete",
+            Self::Unregistered => "unregistered",
+            Self::Locked => "locked",
         }
     }
 }

@@ -4,12 +4,15 @@
 use snapshotter::{Config, Content, ContentProvider, Credentials, Dragonfly, PruneRule, Registry};
 
 use super::snapshots::Snapshots;
+use super::tenant::Isolation;
 
 /// The pieces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
     /// What has no section, and `[gc]`.
     pub config: Config,
+    /// Which snapshots share what they have.
+    pub isolation: Isolation,
     /// `[snapshot]`.
     pub snapshot: Snapshots,
     /// `[[prune.rule]]`: what `gc --watch` prunes by.
@@ -31,6 +34,7 @@ impl Draft {
     pub fn new(config: Config) -> Self {
         Self {
             config,
+            isolation: Isolation::default(),
             snapshot: Snapshots::default(),
             prune: Vec::new(),
             registry: Registry::new("", ""),

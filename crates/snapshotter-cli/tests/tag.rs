@@ -53,3 +53,24 @@ fn and_one_in_the_registry() {
 fn help() {
     assert_session!("help", Place::new().run(["tag", "--help"]).succeeded());
 }
+
+#[test]
+fn a_name_is_of_one_tenant_and_so_is_the_snapshot() {
+    let place = Place::new().set("SNAPSHOTTER_ISOLATION", "name");
+    place.run(["snapshot", "a/vm:v1", "vm"]).succeeded();
+    place.run(["tag", "a/vm:v1", "b/vm:v1"]).exited(2);
+    let said = place.run(["tag", "--tenant", "a", "a/vm:v1", "b/vm:v1"]);
+    assert!(
+        said.exited(2)
+            .err
+            .contains("is not a snapshot of the tenant a")
+    );
+    place.run(["tag", "a/vm:v1", "a/vm:v2"]).succeeded();
+    let prune = ["prune", "a/*", "--keep-last", "1", "--include-unpublished"];
+    let json = place
+        .run(prune.into_iter().chain(["--json"]))
+        .succeeded()
+        .json();
+    assert_eq!(json["removed"].as_array().unwrap().len(), 1);
+    place.run(["prune", "--all", "--keep-last", "1"]).exited(2);
+}

@@ -42,7 +42,7 @@ pub struct Args {
         required_unless_present = "all",
         conflicts_with = "all"
     )]
-    names: Vec<String>,
+    glob: Vec<String>,
     /// All names
     #[arg(long)]
     all: bool,
@@ -121,7 +121,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let names = if args.all {
         vec!["*".to_owned()]
     } else {
-        args.names.clone()
+        args.glob.clone()
     };
     let rule = PruneRule::new(names.clone(), keep).include_unpublished(args.include_unpublished);
     let request = PruneRequest::new([rule]).dry_run(args.dry_run);

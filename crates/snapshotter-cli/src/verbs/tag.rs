@@ -27,10 +27,10 @@ Examples:
 pub struct Args {
     /// The snapshot: NAME:VERSION
     #[arg(value_name = "REFERENCE")]
-    source: String,
+    reference: String,
     /// What to call it too: NAME:VERSION
     #[arg(value_name = "NEW")]
-    name: String,
+    new: String,
     /// Take the name from another snapshot that has it
     ///
     /// That is then removed, and here the bytes that nothing else needs with it.
@@ -44,15 +44,15 @@ pub struct Args {
 /// Runs it.
 pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let parse = |text: &str| hints::reference(text, "tag NAME:VERSION NAME:VERSION");
-    let source = parse(&args.source)?;
-    let name = hints::new_reference(&args.name, "tag NAME:VERSION NAME:VERSION")?;
+    let source = parse(&args.reference)?;
+    let name = hints::new_reference(&args.new, "tag NAME:VERSION NAME:VERSION")?;
     let force = args.force;
     if args.remote {
         let tagged = context.with_remote(async |store: &Snapshotter| {
             let tagged = store.tag_remote(&source, &name, force).await;
             tagged.map_err(|error| hints::there(error.into()))
         })?;
-        let answer = Answer::new(Tagged::there(&args.source, &tagged.value));
+        let answer = Answer::new(Tagged::there(&args.reference, &tagged.value));
         return Ok(answer
             .with_warnings(tagged.value.warnings.into_iter().map(Into::into))
             .with_warnings(tagged.warnings));
@@ -64,7 +64,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
             Err(error) => Err(hints::what_is_there(store, error.into()).await),
         }
     })?;
-    let answer = Answer::new(Tagged::here(&args.source, &tagged.value));
+    let answer = Answer::new(Tagged::here(&args.reference, &tagged.value));
     Ok(answer
         .with_warnings(tagged.value.warnings.into_iter().map(Into::into))
         .with_warnings(tagged.warnings))

@@ -36,6 +36,7 @@ pub(crate) fn tag(
         store.require_current()?;
     }
     let name = new_name(name)?;
+    store.root.require_own(&name)?;
     let operation = store.begin()?;
     let of = operation
         .find(source)

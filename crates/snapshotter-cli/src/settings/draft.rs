@@ -4,12 +4,15 @@
 use snapshotter::{Config, Content, ContentProvider, Credentials, Dragonfly, Registry};
 
 use super::snapshots::Snapshots;
+use super::tenant::Isolation;
 
 /// The pieces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
     /// What has no section, and `[gc]`.
     pub config: Config,
+    /// Which snapshots share what they have.
+    pub isolation: Isolation,
     /// `[snapshot]`.
     pub snapshot: Snapshots,
     /// `[registry]`; its main key is the endpoint.
@@ -29,6 +32,7 @@ impl Draft {
     pub fn new(config: Config) -> Self {
         Self {
             config,
+            isolation: Isolation::default(),
             snapshot: Snapshots::default(),
             registry: Registry::new("", ""),
             provider: None,

@@ -44,6 +44,12 @@ pub const KEYS: &[Key] = &[
         "Lets read-only restores that differ in the modification time alone share one inode."
     ),
     key!(
+        "isolation",
+        Isolation,
+        isolation,
+        "\"none\", or \"name\": snapshots whose names differ in the first component share nothing."
+    ),
+    key!(
         "limit_upload",
         Bytes,
         config.limit_upload,

@@ -12,6 +12,7 @@ use snapshotter::{
 };
 
 use super::snapshots::{compression_text, parent_text, parse_parent};
+use super::tenant::Isolation;
 
 /// What a key's values look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub enum Shape {
     Credentials,
     /// nobody, group or everyone.
     SharedWith,
+    /// none or name.
+    Isolation,
     /// v1 or v2.
     Format,
     /// origin, latest or none.
@@ -85,6 +88,8 @@ pub enum Value {
     Credentials(Option<Credentials>),
     /// See [`Shape::SharedWith`].
     SharedWith(SharedWith),
+    /// See [`Shape::Isolation`].
+    Isolation(Isolation),
     /// See [`Shape::Format`].
     Format(Format),
     /// See [`Shape::Parent`].
@@ -121,6 +126,7 @@ impl Shape {
             Self::Provider => "s3, oss, gcs, azblob, obs, cos, fs or registry",
             Self::Credentials => "\"static\" or \"ambient\"",
             Self::SharedWith => "\"nobody\", \"group\" or \"everyone\"",
+            Self::Isolation => "\"none\" or \"name\"",
             Self::Format => "\"v1\" or \"v2\"",
             Self::Parent => "\"origin\", \"latest\" or \"none\"",
             Self::Compression => "\"none\", or \"zstd:\" and a level from 1 to 19",
@@ -152,6 +158,7 @@ impl Shape {
             Self::Provider => parse_provider(text).map(Value::Provider),
             Self::Credentials => parse_credentials(text).map(Value::Credentials),
             Self::SharedWith => parse_shared_with(text).map(Value::SharedWith),
+            Self::Isolation => Isolation::parse(text).map(Value::Isolation),
             Self::Format => text.parse().ok().map(Value::Format),
             Self::Parent => parse_parent(text).map(Value::Parent),
             Self::Compression => text.parse().ok().map(Value::Compression),
@@ -321,6 +328,7 @@ impl Value {
             Self::Credentials(Some(Credentials::Ambient)) => "ambient".into(),
             Self::Credentials(Some(_)) => "static".into(),
             Self::SharedWith(others) => others.as_str().to_owned(),
+            Self::Isolation(isolation) => isolation.as_str().to_owned(),
             Self::Format(format) => format.as_str().to_owned(),
             Self::Parent(parent) => parent_text(parent),
             Self::Compression(compression) => compression_text(*compression),

@@ -31,8 +31,8 @@ pub fn run(context: &Context, _: &Args) -> Result<Answer> {
         Err(failure) if failure.kind == ErrorKind::InvalidInput => context.with_store(details)?,
         used => used?,
     };
-    let root = human::path(context.root());
-    let space = Space::new(root, Named::new(context.root()), &used.value);
+    let root = human::path(&context.root());
+    let space = Space::new(root, Named::new(&context.root()), &used.value);
     Ok(Answer::new(space).with_warnings(used.warnings))
 }
 

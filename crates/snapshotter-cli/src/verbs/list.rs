@@ -58,7 +58,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         snapshots: snapshots.map(Row).collect(),
         nothing: match &args.glob {
             Some(glob) => format!("No snapshot matches {glob}."),
-            None => format!("No snapshots in {}.", human::path(context.root())),
+            None => format!("No snapshots in {}.", human::path(&context.root())),
         },
     };
     Ok(Answer::new(list).with_warnings(listed.warnings))

@@ -26,6 +26,10 @@ use crate::failure::Result;
 
 /// Runs a verb.
 pub fn run(context: &Context, command: Command) -> Result<Answer> {
+    use Command::{Completions, Config, Man};
+    if !matches!(command, Completions(_) | Config(_) | Man(_)) {
+        context.settings.require_tenant()?;
+    }
     let answer = match command {
         Command::Snapshot(args) => snapshot::run(context, *args),
         Command::Restore(args) => restore::run(context, args),

@@ -38,8 +38,8 @@ pub(crate) use flight::Flights;
 pub(crate) use mend::{repair, repair_description};
 pub(crate) use pull::run as pull;
 pub use pull::{PullReport, PullRequest};
+pub(crate) use push::{AsV1, publish_new, run as push};
 pub use push::{PushReport, PushRequest};
-pub(crate) use push::{publish_new, run as push};
 pub(crate) use remove::run as remove;
 pub use summary::{RemoteSummaries, RemoteSummary};
 pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
@@ -48,6 +48,7 @@ use crate::activity::Activity;
 use crate::format::artifact::paged::AnyManifest;
 use crate::rate::Rates;
 use crate::registry::{self, MetadataRegistry, Pulled, Registry, Repository, TagOrDigest};
+use crate::store::require_own;
 use crate::transport::{self, Content, ContentProvider, Daemon, Way};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -59,6 +60,7 @@ use runtime::{Wanted, wait};
 pub(crate) struct Remote {
     registry: Arc<dyn MetadataRegistry>,
     namespace: String,
+    tenant: Option<String>,
     /// For reports and errors.
     endpoint: String,
     addresses: Addresses,
@@ -88,10 +90,13 @@ enum Place {
 impl Remote {
     /// Checks a configuration and opens what it describes; none where there is no registry.
     pub(crate) fn open(
+        tenant: Option<&str>,
         registry: Option<&Registry>,
         content: Option<&Content>,
         daemon: Option<&Arc<Daemon>>,
     ) -> Result<Option<Self>> {
+        let content = content.map(|content| content.of_tenant(tenant));
+        let content = content.as_ref();
         let Some(config) = registry else {
             return match content {
                 None => Ok(None),
@@ -105,6 +110,7 @@ impl Remote {
         Ok(Some(Self {
             registry: registry::open(config)?,
             namespace: config.namespace.clone(),
+            tenant: tenant.map(str::to_owned),
             endpoint: config.place(),
             addresses: Addresses {
                 registry: config.validate()?.address(),
@@ -149,6 +155,7 @@ impl Remote {
     }
 
     fn repository(&self, reference: &Reference) -> Result<Repository> {
+        require_own(self.tenant.as_deref(), reference)?;
         Repository::new(&self.namespace, reference.name())
     }
 

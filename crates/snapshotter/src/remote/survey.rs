@@ -12,7 +12,7 @@ use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
 use crate::registry::{Layers, MAX_NAMES, Repository};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::reference::Reference;
+use crate::words::reference::{Reference, tenant_of};
 
 /// A snapshot in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,9 @@ impl Remote {
             None => wait(&wanted, self.registry.repositories())?,
         };
         let mut found = Vec::new();
-        for name in names {
+        let tenant = self.tenant.as_deref();
+        let is_own = |name: &String| tenant.is_none_or(|own| own == tenant_of(name));
+        for name in names.into_iter().filter(is_own) {
             let repository = Repository::new(&self.namespace, &name)?;
             for tag in wait(&wanted, self.registry.tags(&repository))? {
                 let reference = Reference::new(&name, tag.as_str())

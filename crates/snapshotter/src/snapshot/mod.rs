@@ -53,6 +53,8 @@ pub(crate) struct Context<'a> {
     pub(crate) contents: Option<&'a dyn Contents>,
     pub(crate) link_mode: LinkMode,
     pub(crate) durable: bool,
+    /// It gets no name here.
+    pub(crate) hidden: bool,
 }
 
 /// Takes a snapshot. Blocks.
@@ -90,6 +92,7 @@ pub(crate) fn run(
         link_mode: request.link_mode,
         // What is elsewhere too need not be waited for.
         durable: durability == Durability::Full && remote.is_none(),
+        hidden: false,
     };
     let until = match remote {
         None => Until::Visible(&operation),
@@ -225,7 +228,7 @@ fn finish(
         Vec::new()
     };
     // A forced snapshot may unlink what it replaces.
-    let sync = if context.durable || request.force {
+    let sync = if context.durable || (request.force && !context.hidden) {
         Sync::Full
     } else {
         Sync::Normal
@@ -235,6 +238,7 @@ fn finish(
     let replaced = store.catalog.write(sync, |txn| {
         let mut replaced = (Doomed::default(), None);
         if request.force
+            && !context.hidden
             && let Some(old) = txn.find(&reference)?
         {
             if let Until::Published(operation) = until {
@@ -243,7 +247,11 @@ fn finish(
             txn.mark_removed(old.id)?;
             replaced = (txn.doom_abandoned(&[old.id])?, Some(old.manifest_digest));
         }
-        txn.require_new(&reference)?;
+        if context.hidden {
+            txn.mark_removed(snapshot)?;
+        } else {
+            txn.require_new(&reference)?;
+        }
         txn.mark_synced(&synced)?;
         txn.finish_snapshot(
             snapshot,

@@ -7,6 +7,7 @@ use super::Snapshotter;
 use super::calls::{CancelOnDrop, WaitOnDrop};
 use crate::activity;
 use crate::config::Config;
+use crate::convert;
 use crate::limit::Limits;
 use crate::metrics::Operation;
 use crate::rate::Rates;
@@ -47,11 +48,14 @@ impl Snapshotter {
                 request.content.as_ref(),
                 activity,
             )?)?;
+            let as_v1: remote::AsV1<'_> = &|operation, snapshot| {
+                convert::as_v1(store, &inner.snapshots, (operation, snapshot), activity)
+            };
             let report = remote::push(
                 store,
                 &inner.snapshots.transfers,
                 &remote,
-                &request,
+                (&request, as_v1),
                 activity,
             )?;
             let sent = report.publication.sent_bytes;
@@ -223,7 +227,12 @@ impl Snapshotter {
 /// One end of a copy.
 fn open(config: &Config, which: &str) -> Result<Remote> {
     let rates = Arc::new(Rates::new(config.limit_upload, config.limit_download));
-    let remote = Remote::open(config.registry.as_ref(), config.content.as_ref(), None)?;
+    let remote = Remote::open(
+        config.tenant.as_deref(),
+        config.registry.as_ref(),
+        config.content.as_ref(),
+        None,
+    )?;
     remote.map(|remote| remote.at(&rates)).ok_or_else(|| {
         Error::invalid(format!("the configuration to copy {which} has no registry"))
             .with_hint("set registry.endpoint in it; a directory will do: oci-layout:/path")

@@ -32,6 +32,7 @@ mod recover;
 mod reserve;
 mod sweep;
 mod sync;
+mod tenant;
 mod trash;
 mod unpack;
 mod views;
@@ -54,6 +55,9 @@ pub(crate) use packs::{Held, OpenPack, StagedPack};
 pub(crate) use recipient::Recipient;
 pub(crate) use recover::{NamesOfBlobs, ReadBlob, read_blob};
 pub(crate) use sweep::Strangers;
+#[cfg(feature = "registry")]
+pub(crate) use tenant::require_own;
+pub(crate) use tenant::store_dir;
 pub(crate) use trash::Swept;
 pub(crate) use views::{Existing, Linkable, NewView, Told, Wanted};
 
@@ -101,9 +105,9 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens a root, or makes one, and cleans up after dead owners.
-    pub(crate) fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
-        let root = Root::open(path)?;
+    /// Opens a root, or a tenant's in it, or makes one, and cleans up after dead owners.
+    pub(crate) fn open(path: &Path, tenant: Option<&str>, busy_timeout: Duration) -> Result<Self> {
+        let root = Root::open(path, tenant)?;
         let open = root.share()?;
         Self::open_locked(root, open, busy_timeout)
     }

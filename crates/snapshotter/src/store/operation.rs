@@ -85,6 +85,7 @@ impl Operation {
     /// Makes the pending snapshot that keeps what is taken in, leased: it goes with the operation unless it has become
     /// visible by then.
     pub(crate) fn pending(&self, txn: &Txn<'_>, reference: &Reference) -> Result<i64> {
+        self.store.root.require_own(reference)?;
         let snapshot = txn.insert_pending(reference, now())?;
         self.lease(txn, snapshot)?;
         Ok(snapshot)

@@ -79,7 +79,7 @@ impl Publishing<'_> {
         let (Some(layer), Some(of)) = (known.layers.get(&name), known.of.get(&name)) else {
             return Ok(false);
         };
-        if self.force || *of == self.repository {
+        if self.again || *of == self.repository {
             return Ok(false);
         }
         let (sha256, size) = (layer.sha256, layer.size);
@@ -108,7 +108,7 @@ impl Publishing<'_> {
         packs: &[Named],
         known: &Layers,
     ) -> Result<HashSet<Checksum>> {
-        if self.force || self.verify {
+        if self.again || self.verify {
             return Ok(HashSet::new());
         }
         let id = self.snapshot.id;

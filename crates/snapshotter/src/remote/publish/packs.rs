@@ -177,7 +177,7 @@ impl Publishing<'_> {
             } else {
                 // What this store never saw there is sent without a look, which sending it begins with: if it can be sent.
                 let is_missing = pack.row.state == BlobState::Missing;
-                let looks = is_missing || ever.contains(&pack.row.key) || self.verify;
+                let looks = is_missing || ever.contains(&pack.row.key) || self.verify || self.force;
                 self.send_pack(&transport, pack, looks)?
             };
             let layer = sent.or_else(|| known.layers.get(&pack.object().name).copied());
@@ -209,7 +209,7 @@ impl Publishing<'_> {
     ) -> Result<Option<StoredLayer>> {
         self.activity.check()?;
         let mut found = Presence::Unknown;
-        if looks && !self.force {
+        if looks && !self.again {
             found = self.presence(transport, pack)?;
         }
         if pack.is(found) {

@@ -461,7 +461,10 @@ async fn two_collectors_at_once_are_one() {
     fs::create_dir_all(lease.parent().unwrap()).unwrap();
     fs::write(&lease, "").unwrap();
     assert_eq!(kind(collect(&between, &at_once()).await), ErrorKind::Busy);
-    assert_eq!(records(&between, "collection"), [lease.clone()]);
+    assert_eq!(
+        records(&between, "collection"),
+        std::slice::from_ref(&lease)
+    );
     let long_ago = SystemTime::now() - Duration::from_secs(301);
     let file = fs::File::options().write(true).open(&lease).unwrap();
     file.set_modified(long_ago).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Parser, Subcommand, ValueEnum};
 use snapshotter::LinkMode;
 
 use crate::exit;
@@ -96,6 +96,14 @@ pub struct Global {
     /// Where snapshots are kept
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub root: Option<PathBuf>,
+    /// With isolation = "name": whose snapshots, where no snapshot is named
+    ///
+    /// The first component of their names. A command is for one tenant.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// The names that the verb was given.
+    #[arg(skip)]
+    pub names: Vec<String>,
     /// Read this configuration file instead of the usual ones
     ///
     /// The usual ones are /etc/snapshotter/config.toml and then $XDG_CONFIG_HOME/snapshotter/config.toml.
@@ -157,6 +165,24 @@ pub struct Global {
         default_value_t
     )]
     pub log_format: LogFormat,
+}
+
+/// The arguments that name snapshots, whatever the verb.
+const NAMES: [&str; 6] = ["reference", "references", "new", "from", "to", "glob"];
+
+/// What the verb was given that names snapshots.
+pub fn names(matches: &ArgMatches) -> Vec<String> {
+    let Some((_, given)) = matches.subcommand() else {
+        return Vec::new();
+    };
+    // Of some verbs they are none, or files.
+    let texts = |id| given.try_get_many::<String>(id).ok().flatten();
+    NAMES
+        .into_iter()
+        .filter_map(texts)
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 fn timeout(text: &str) -> Result<Duration, &'static str> {
@@ -261,8 +287,11 @@ pub enum Command {
     Inspect(verbs::inspect::Args),
     Diff(verbs::diff::Args),
     Convert(verbs::convert::Args),
+    Tag(verbs::tag::Args),
     #[command(visible_alias = "rm")]
     Remove(verbs::remove::Args),
+    #[command(visible_alias = "forget")]
+    Prune(verbs::prune::Args),
     Verify(verbs::verify::Args),
     Df(verbs::df::Args),
     Gc(verbs::gc::Args),

@@ -1,7 +1,7 @@
 //! What every verb works with: the flags, the settings, and the way into the store.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 use snapshotter::{Config, ErrorKind, Snapshotter};
 use tokio::runtime::Builder;
@@ -35,7 +35,7 @@ impl Context {
     }
 
     /// The root.
-    pub fn root(&self) -> &Path {
+    pub fn root(&self) -> PathBuf {
         self.settings.root()
     }
 
@@ -89,7 +89,7 @@ impl Context {
             ErrorKind::NotFound,
             format!("there is no store in {}", root.display()),
         )
-        .with_path(root)
+        .with_path(&root)
         .with_hint(format!(
             "the first `snapshotter snapshot` makes it; --root DIR looks elsewhere (this root is from: {source})"
         )))

@@ -44,7 +44,10 @@ fn parse(given: Vec<OsString>, early: &Early) -> Result<Arguments, clap::Error> 
     let mut matches = Arguments::command()
         .color(early.color.into())
         .try_get_matches_from(given)?;
-    Arguments::from_arg_matches_mut(&mut matches)
+    let names = arguments::names(&matches);
+    let mut arguments = Arguments::from_arg_matches_mut(&mut matches)?;
+    arguments.global.names = names;
+    Ok(arguments)
 }
 
 fn run(arguments: Arguments, screen: Screen) -> u8 {

@@ -56,6 +56,45 @@ fn through_a_registry_alone() {
 }
 
 #[test]
+fn each_tenant_has_a_store_of_its_own() {
+    let place = Place::new().set("SNAPSHOTTER_ISOLATION", "name");
+    for name in ["a/vm:v1", "b/vm:v1"] {
+        let taken = place
+            .run(["snapshot", name, "vm", "--json"])
+            .succeeded()
+            .json();
+        assert!(taken["storedBytes"].as_u64() > Some(0), "{taken:#?}");
+    }
+    let listed = place.run(["list", "-q", "--tenant", "a"]).succeeded();
+    assert_eq!(listed.out, "a/vm:v1\n");
+    assert_eq!(
+        place.run(["list", "-q", "b/*"]).succeeded().out,
+        "b/vm:v1\n"
+    );
+    place.run(["restore", "b/vm:v1", "out"]).succeeded();
+    testkit::compare::assert_same(&place.path("vm"), &place.path("out"));
+    for verb in ["verify", "gc", "df", "doctor"] {
+        place.run([verb, "--tenant", "b"]).succeeded();
+    }
+
+    // Where nothing says whose is meant, and where two are.
+    let said = place.run(["df"]).exited(2);
+    assert!(
+        said.err.contains("--tenant") && said.err.contains("a, b"),
+        "{}",
+        said.err
+    );
+    let said = place.run(["remove", "a/vm:v1", "b/vm:v1"]).exited(2);
+    assert!(said.err.contains("a, b"), "{}", said.err);
+    place.run(["config"]).succeeded();
+    let said = place
+        .set("SNAPSHOTTER_ISOLATION", "none")
+        .run(["df", "--tenant", "a"])
+        .exited(2);
+    assert!(said.err.contains("isolation"), "{}", said.err);
+}
+
+#[test]
 fn through_a_registry_and_s3() {
     let Some((_server, place)) = registry(Kind::default()) else {
         return;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::words::error::{Error, Result};
+use crate::words::reference::Reference;
 
 /// How a [`Snapshotter`](crate::Snapshotter) works. Field names and defaults follow the Go library where it has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +13,11 @@ pub struct Config {
     /// Where snapshots are kept. Made (0700) if it is not there. Must be on a local filesystem; on the one the
     /// snapshotted and restored files are on, read-only files are hardlinked instead of copied.
     pub root_dir: PathBuf,
+    /// Whose snapshots these are: the first component of all their names, `a` of `a/vm:v1`. A tenant has a store of its own,
+    /// `tenants/<tenant>` in the root, and a place of contents of its own in the configured one: `<prefix>/<tenant>` in a bucket,
+    /// the directory `<tenant>`, which has to be there, in a directory. So a handle neither finds nor shares what another
+    /// tenant's has stored or sent. Names of others are refused. Default `None`: one store for all names.
+    pub tenant: Option<String>,
     /// How many files all snapshot calls of a handle work on at once, on each filesystem they read; and how many files all
     /// calls that publish send at once. Default 5.
     pub snapshot_concurrency: usize,
@@ -137,6 +143,7 @@ impl Config {
     pub fn new(root_dir: impl Into<PathBuf>) -> Self {
         Self {
             root_dir: root_dir.into(),
+            tenant: None,
             snapshot_concurrency: 5,
             restore_concurrency: 5,
             durability: Durability::default(),
@@ -155,6 +162,19 @@ impl Config {
             #[cfg(feature = "dragonfly")]
             dragonfly: None,
         }
+    }
+
+    /// Sets [`tenant`](Self::tenant).
+    #[must_use]
+    pub fn tenant(mut self, tenant: Option<String>) -> Self {
+        self.tenant = tenant;
+        self
+    }
+
+    /// Where the store is: the root, or the tenant's in it.
+    #[must_use]
+    pub fn store_dir(&self) -> PathBuf {
+        crate::store::store_dir(&self.root_dir, self.tenant.as_deref())
     }
 
     /// Sets [`limit_upload`](Self::limit_upload).
@@ -271,6 +291,14 @@ impl Config {
             "root_dir",
             "must not be empty",
         )?;
+        let is_tenant = |name: &String| {
+            Reference::new(name, "v").is_ok_and(|reference| reference.tenant() == name)
+        };
+        require(
+            self.tenant.as_ref().is_none_or(is_tenant),
+            "tenant",
+            "must be the first component of a snapshot's name",
+        )?;
         positive(self.snapshot_concurrency, "snapshot_concurrency")?;
         positive(self.restore_concurrency, "restore_concurrency")?;
         require(
@@ -350,6 +378,9 @@ mod tests {
         };
         let cases = [
             (Config::new(""), "root_dir"),
+            (good().tenant(Some("a/b".to_owned())), "tenant"),
+            (good().tenant(Some("..".to_owned())), "tenant"),
+            (good().tenant(Some(String::new())), "tenant"),
             (good().snapshot_concurrency(0), "snapshot_concurrency"),
             (good().restore_concurrency(5000), "restore_concurrency"),
             (good().busy_timeout(Duration::MAX), "busy_timeout"),

@@ -58,7 +58,7 @@ pub mod restore {
         /// # Errors
         /// Those of opening it and of taking a snapshot.
         pub fn new(root: &Path, files: &Path) -> Result<Self> {
-            let store = Arc::new(Store::open(root, Duration::from_secs(5))?);
+            let store = Arc::new(Store::open(root, None, Duration::from_secs(5))?);
             let limits = Limits::new(1);
             let request = SnapshotRequest::new("base", "v1", files);
             snapshot::run(

@@ -71,6 +71,7 @@ mod pace;
 mod pass;
 #[cfg(feature = "registry")]
 mod patience;
+mod prune;
 #[cfg(feature = "registry")]
 mod rate;
 mod rebuild;
@@ -123,16 +124,19 @@ pub use gc::{
 };
 pub use inspect::{
     ChangedFile, FileDetails, PackDetails, PathDetails, PublishedAt, RemoveReport, SnapshotDetails,
-    SnapshotState, SnapshotSummary, SymlinkDetails, Usage,
+    SnapshotState, SnapshotSummary, SymlinkDetails, TagReport, Usage,
 };
 pub use metrics::{Histogram, Metrics, Operation, OperationMetrics};
+pub use prune::{
+    KeepReason, KeptSnapshot, PruneReport, PruneRequest, PruneRule, PrunedSnapshot, Retention,
+};
 pub use rebuild::{RebuildReport, RebuildRequest, RebuiltSnapshot};
 #[cfg(feature = "registry")]
 pub use registry::Registry;
 #[cfg(feature = "registry")]
 pub use remote::{
     CollectReport, CollectRequest, CopyReport, CopyRequest, PullReport, PullRequest, PushReport,
-    PushRequest, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
+    PushRequest, RemoteDetails, RemoteDiagnosis, RemoteSnapshot, RemoteSummaries, RemoteSummary,
 };
 pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
 pub use snapshot::{
@@ -140,6 +144,7 @@ pub use snapshot::{
     ParentReport, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest,
 };
 pub use snapshotter::Snapshotter;
+pub use store::DiskUsage;
 #[cfg(feature = "registry")]
 pub use transport::{Content, ContentProvider, Credentials};
 #[cfg(feature = "dragonfly")]

@@ -6,15 +6,14 @@
 //! keeps the permits of its own filesystem and no others. Waiting for a permit ends when the caller gives up.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::Builder;
 use std::time::Duration;
 
 use crate::activity::Activity;
 use crate::fs::open_files_limit;
 use crate::lock::lock;
-use crate::words::error::{Error, Result};
+use crate::pass::for_each;
+use crate::words::error::Result;
 
 /// How often a thread that waits looks whether its caller has given up.
 pub(crate) const GLANCE: Duration = Duration::from_millis(20);
@@ -140,51 +139,6 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Calls `work` with every index below `count`, on so many threads at most, of which the caller's is one. After a failure
-/// no further index is started; the failure with the lowest index is returned.
-pub(crate) fn for_each(
-    threads: usize,
-    count: usize,
-    work: impl Fn(usize) -> Result<()> + Sync,
-) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-    let stop = AtomicBool::new(false);
-    let run = || {
-        while !stop.load(Ordering::Relaxed) {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return;
-            }
-            if let Err(error) = work(index) {
-                stop.store(true, Ordering::Relaxed);
-                keep_first(&failed, index, error);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            let thread = Builder::new().name("snapshotter-file".to_owned());
-            // Out of threads: slower, and right.
-            if thread.spawn_scoped(scope, run).is_err() {
-                break;
-            }
-        }
-        run();
-    });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some((_, error)) => Err(error),
-        None => Ok(()),
-    }
-}
-
-fn keep_first(failed: &Mutex<Option<(usize, Error)>>, index: usize, error: Error) {
-    let mut failed = lock(failed);
-    if failed.as_ref().is_none_or(|(first, _)| index < *first) {
-        *failed = Some((index, error));
-    }
-}
-
 /// Waits until it is told, or for as long as nobody need know that the caller has given up.
 pub(crate) fn wait_a_moment<'a, T>(told: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     let waited = told.wait_timeout(guard, GLANCE);
@@ -193,8 +147,10 @@ pub(crate) fn wait_a_moment<'a, T>(told: &Condvar, guard: MutexGuard<'a, T>) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
     use super::*;
-    use crate::words::error::ErrorKind;
+    use crate::words::error::{Error, ErrorKind};
 
     fn activity() -> (Activity, Arc<AtomicBool>) {
         let cancelled = Arc::new(AtomicBool::new(false));

@@ -5,12 +5,15 @@ use crate::activity::Report;
 use crate::convert::ConvertReport;
 use crate::diagnose::Diagnosis;
 use crate::gc::{GcReport, UsageDetails};
-use crate::inspect::{ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, Usage};
+use crate::inspect::{
+    ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, TagReport, Usage,
+};
+use crate::prune::PruneReport;
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{
     CollectReport, CopyReport, PullReport, PushReport, RemoteDetails, RemoteDiagnosis,
-    RemoteSnapshot,
+    RemoteSnapshot, RemoteSummaries,
 };
 use crate::restore::{RestorePlan, RestoreReport};
 use crate::snapshot::{SnapshotPlan, SnapshotReport};
@@ -53,10 +56,18 @@ have_warnings!(
     RemoveReport,
     VerifyReport,
     GcReport,
-    RebuildReport
+    PruneReport,
+    RebuildReport,
+    TagReport
 );
 #[cfg(feature = "registry")]
-have_warnings!(CollectReport, CopyReport, PushReport, PullReport);
+have_warnings!(
+    CollectReport,
+    CopyReport,
+    PushReport,
+    PullReport,
+    RemoteSummaries
+);
 
 have_none!(
     Vec<ChangedFile>,

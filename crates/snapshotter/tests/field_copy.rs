@@ -172,20 +172,30 @@ async fn what_is_damaged_is_not_copied() {
     }
 }
 
+// A copy into a registry that keeps the contents found out that the version is taken when all of them were sent.
 #[tokio::test]
 async fn versions_are_immutable_there_too() {
+    for provider in [ContentProvider::Fs, ContentProvider::Registry] {
+        versions_are_immutable_in(provider).await;
+    }
+}
+
+async fn versions_are_immutable_in(provider: ContentProvider) {
     let source = Place::new();
     let (one, other) = (
         source.write("one", &Tree::new().file("state", "one")),
         source.write("other", &Tree::new().file("state", "other")),
     );
-    let (from, to) = (End::new(ContentProvider::Fs), End::new(ContentProvider::Fs));
+    let (from, to) = (End::new(ContentProvider::Fs), End::new(provider));
     let error = copy(&from, &to, false).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
     from.publish(&one).await;
     to.publish(&other).await;
+    let there = || files_below(&to.place.path("")).len();
+    let before = there();
     let error = copy(&from, &to, false).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error:?}");
+    assert_eq!(there(), before, "nothing is sent");
     to.assert_restores(&other).await;
     copy(&from, &to, true).await.unwrap();
     to.assert_restores(&one).await;

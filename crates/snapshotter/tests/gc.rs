@@ -5,15 +5,18 @@ mod support_a;
 mod support_b;
 mod support_c;
 
+use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use snapshotter::{
-    Config, Content, ContentProvider, ErrorKind, Gc, GcReport, GcRequest, GcStop, KeptFor,
-    Operation, PullRequest, RestoreRequest, SnapshotRequest, Snapshotter, VerifyRequest,
+    Config, Content, ContentProvider, ErrorKind, Format, Gc, GcReport, GcRequest, GcStop,
+    KeepReason, KeptFor, Operation, PruneReport, PruneRequest, PruneRule, PullRequest, PushRequest,
+    RestoreRequest, Retention, SnapshotRequest, Snapshotter, VerifyRequest,
 };
 use support_a::*;
 use support_b::Handle;
@@ -724,4 +727,327 @@ async fn two_agents_and_a_command_may_collect_at_once() {
     })
     .await
     .unwrap();
+}
+
+fn last(count: u64) -> PruneRule {
+    let mut keep = Retention::default();
+    keep.last = count;
+    PruneRule::new(["test"], keep)
+}
+
+fn daily(count: u64) -> PruneRule {
+    let mut keep = Retention::default();
+    keep.daily = count;
+    PruneRule::new(["test"], keep)
+}
+
+/// What went, and what stayed for which reasons.
+fn verdict(report: &PruneReport) -> (Vec<&str>, Vec<(&str, Vec<KeepReason>)>) {
+    let removed = report.removed.iter();
+    let removed = removed.map(|one| one.reference.version().unwrap());
+    let kept = report.kept.iter();
+    let kept = kept.map(|one| (one.reference.version().unwrap(), one.reasons.clone()));
+    (removed.collect(), kept.collect())
+}
+
+#[tokio::test]
+async fn pruning_removes_what_no_rule_keeps_and_nothing_that_is_pinned_or_an_only_copy() {
+    let place = Place::new();
+    let store = place.open().await;
+    for number in 1..=4 {
+        let source = place.write(&format!("v{number}"), &vm(number));
+        take(&store, &format!("v{number}"), &source).await;
+    }
+    store.pin(&reference("test:v1")).await.unwrap();
+    let nothing = store.prune(&PruneRequest::new([last(0)])).await;
+    assert_eq!(nothing.unwrap_err().kind(), ErrorKind::InvalidInput);
+
+    let careful = PruneRequest::new([last(1)]);
+    let report = store.prune(&careful).await.unwrap();
+    let only = |version| (version, vec![KeepReason::OnlyCopy]);
+    let stays = [
+        ("v4", vec![KeepReason::Last]),
+        only("v3"),
+        only("v2"),
+        ("v1", vec![KeepReason::Pinned]),
+    ];
+    assert_eq!(verdict(&report), (vec![], stays.to_vec()));
+
+    let asked = PruneRequest::new([last(1).include_unpublished(true)]);
+    let planned = store.prune(&asked.clone().dry_run(true)).await.unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 4);
+    let report = store.prune(&asked).await.unwrap();
+    let stays = vec![
+        ("v4", vec![KeepReason::Last]),
+        ("v1", vec![KeepReason::Pinned]),
+    ];
+    assert_eq!(verdict(&report), (vec!["v3", "v2"], stays));
+    assert_eq!(verdict(&planned), verdict(&report));
+    // Each has a file of its own, and one that all share.
+    assert!(
+        report
+            .removed
+            .iter()
+            .all(|one| (one.blobs_removed, one.freed_bytes) == (1, 40_000))
+    );
+    assert_eq!(planned.removed, report.removed);
+    assert_eq!(store.list().await.unwrap().len(), 2);
+    assert_sound(&store).await;
+    // Nothing is left to do.
+    assert!(store.prune(&asked).await.unwrap().removed.is_empty());
+    store.close().await.unwrap();
+    assert_at_rest(&place.root());
+}
+
+#[tokio::test]
+async fn the_first_rule_that_has_a_name_counts_and_one_version_stays() {
+    let place = Place::new();
+    let store = place.open().await;
+    let source = place.write("vm", &vm(1));
+    for name in ["test", "other", "third"] {
+        for version in ["v1", "v2"] {
+            let request = SnapshotRequest::new(name, version, &source);
+            store.snapshot(&request).await.unwrap();
+        }
+    }
+    let mut named = Retention::default();
+    named.versions = vec!["none-*".to_owned()];
+    let rules = [
+        last(2),
+        PruneRule::new(["t*", "o*"], named).include_unpublished(true),
+    ];
+    let report = store.prune(&PruneRequest::new(rules)).await.unwrap();
+    let removed: Vec<_> = report
+        .removed
+        .iter()
+        .map(|one| one.reference.to_string())
+        .collect();
+    assert_eq!(removed, ["other:v1", "third:v1"]);
+    let newest = report
+        .kept
+        .iter()
+        .filter(|one| one.reasons == [KeepReason::Newest]);
+    assert_eq!(newest.count(), 2);
+}
+
+/// A snapshot of format v2 names its parent's packs by reference: the parent goes, and what was made from it is whole, can be
+/// restored, and is a parent in its turn.
+#[tokio::test]
+async fn a_parent_may_be_pruned_before_what_was_made_from_it() {
+    let place = Place::new();
+    let store = place.open().await;
+    let source = place.write("vm", &vm(1));
+    let pages = |version: &str| all(version, &source).format(Format::V2);
+    store.snapshot(&pages("v1")).await.unwrap();
+    fs::write(source.join("own"), vec![5; 40_000]).unwrap();
+    let second = store.snapshot(&pages("v2")).await.unwrap();
+    assert!(second.paged.unwrap().parent.is_some());
+    let report = store
+        .prune(&PruneRequest::new([last(1).include_unpublished(true)]))
+        .await
+        .unwrap();
+    assert_eq!(verdict(&report).0, ["v1"]);
+    let out = place.fresh();
+    give(&store, "v2", &out).await;
+    assert_same(&source, &out);
+    assert_sound(&store).await;
+    fs::write(source.join("own"), vec![6; 40_000]).unwrap();
+    let third = store.snapshot(&pages("v3")).await.unwrap();
+    assert!(third.paged.unwrap().parent.is_some());
+    let out = place.fresh();
+    give(&store, "v3", &out).await;
+    assert_same(&source, &out);
+}
+
+/// In the registry the manifests say when each was taken; one that says nothing stays, and one that is the same manifest as one
+/// that stays. Fetched ones are as old here as they are there.
+#[tokio::test]
+async fn the_registry_is_pruned_by_what_manifests_say() {
+    let place = Place::new();
+    let registry = Layouts(place.path("layouts")).registry();
+    let content = directory(&place.path("objects"));
+    let open = async |node: &Place| {
+        let (registry, content) = (registry.clone(), content.clone());
+        node.open_with(|config| config.registry(registry).content(content))
+            .await
+    };
+    let store = open(&place).await;
+    let source = place.write("vm", &vm(1));
+    let created = "org.opencontainers.image.created";
+    for (version, day) in [("v1", 1), ("v2", 2), ("v2-again", 2), ("v3", 2), ("v4", 3)] {
+        let time = format!("2026-03-0{day}T0{}:00:00Z", &version[1..2]);
+        let request = all(version, &source).annotation(created, time);
+        store.snapshot(&request).await.unwrap();
+    }
+    take(&store, "timeless", &source).await;
+    let node = Place::new();
+    let other = open(&node).await;
+    for version in ["v1", "v2", "v3", "v4"] {
+        let request = PullRequest::new(reference(&format!("test:{version}")));
+        other.pull(&request).await.unwrap();
+    }
+
+    let request = PruneRequest::new([daily(2)]);
+    let planned = store
+        .prune_remote(&request.clone().dry_run(true))
+        .await
+        .unwrap();
+    assert_eq!(store.list_remote(Some("test")).await.unwrap().len(), 6);
+    let report = store.prune_remote(&request).await.unwrap();
+    let stays = vec![
+        ("timeless", vec![KeepReason::Undated]),
+        ("v4", vec![KeepReason::Daily]),
+        ("v3", vec![KeepReason::Daily]),
+    ];
+    assert_eq!(verdict(&report), (vec!["v2", "v2-again", "v1"], stays));
+    assert_eq!(verdict(&planned), verdict(&report));
+    let there: Vec<_> = store.list_remote(Some("test")).await.unwrap();
+    assert_eq!(there.len(), 3);
+    // Here they are only copies now, and on the other node they are as old as they are there.
+    let report = store.prune(&PruneRequest::new([last(1)])).await.unwrap();
+    let only = report
+        .kept
+        .iter()
+        .filter(|one| one.reasons == [KeepReason::OnlyCopy]);
+    assert_eq!(only.count(), 3);
+    let report = other.prune(&request).await.unwrap();
+    assert_eq!(verdict(&report).0, ["v2", "v1"]);
+
+    // The same manifest under two names: it stays with either.
+    for version in ["w1", "w2"] {
+        let request = all(version, &source).annotation(created, "2026-03-09T00:00:00Z");
+        store.snapshot(&request).await.unwrap();
+    }
+    let report = store
+        .prune_remote(&PruneRequest::new([last(1)]))
+        .await
+        .unwrap();
+    let same = report
+        .kept
+        .iter()
+        .filter(|one| one.reasons == [KeepReason::Same]);
+    assert_eq!(same.count(), 1);
+    store
+        .push(&PushRequest::new(reference("test:w1")))
+        .await
+        .unwrap();
+}
+
+/// One more name keeps what the snapshot needs, moves nothing, and is as immutable as any.
+#[tokio::test]
+async fn a_tag_is_a_snapshot_like_any_other_and_moves_no_bytes() {
+    let place = Place::new();
+    let store = place.open().await;
+    let source = place.write("vm", &vm(1));
+    let pages = |version: &str| all(version, &source).format(Format::V2);
+    let first = store.snapshot(&pages("v1")).await.unwrap();
+    let (old, stable) = (reference("test:v1"), reference("golden/vm:stable"));
+    let before = store.usage().await.unwrap();
+    let tagged = store.tag(&old, &stable, false).await.unwrap();
+    assert_eq!(
+        (tagged.manifest_digest, tagged.replaced),
+        (first.manifest_digest, None)
+    );
+    let after = store.usage().await.unwrap();
+    assert_eq!((before.snapshots, after.snapshots), (1, 2));
+    assert_eq!(
+        (before.packs, before.stored_bytes),
+        (after.packs, after.stored_bytes)
+    );
+    assert_eq!(
+        store.document(&old).await.unwrap(),
+        store.document(&stable).await.unwrap()
+    );
+    let (one, other) = (store.find(&old).await, store.find(&stable).await);
+    assert_eq!(one.unwrap().created_at, other.unwrap().created_at);
+    // Again it is the same.
+    assert_eq!(
+        store.tag(&old, &stable, false).await.unwrap().replaced,
+        None
+    );
+
+    fs::write(source.join("own"), vec![5; 40_000]).unwrap();
+    let second = store.snapshot(&pages("v2")).await.unwrap();
+    let new = reference("test:v2");
+    let taken = store.tag(&new, &stable, false).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+    let nothing = store
+        .tag(&reference("test:v9"), &stable, true)
+        .await
+        .unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::NotFound);
+    let moved = store.tag(&new, &stable, true).await.unwrap();
+    assert_eq!(moved.replaced, Some(first.manifest_digest));
+    store.remove(&new).await.unwrap();
+    store.remove(&old).await.unwrap();
+    let out = place.fresh();
+    let request = RestoreRequest::new(stable.clone(), &out);
+    let restored = store.restore(&request).await.unwrap();
+    assert_eq!(restored.manifest_digest, second.manifest_digest);
+    assert_same(&source, &out);
+    // Its list of page digests is still here: the next capture reads no pack for it.
+    assert_eq!(names(&place.root().join("digests")).len(), 1);
+    assert_sound(&store).await;
+    store.close().await.unwrap();
+    assert_at_rest(&place.root());
+}
+
+/// 300,000 files of a byte were 3 MiB by their data and 1.2 GB on the disk; and what is cloned was counted as often as it is.
+#[tokio::test]
+async fn what_is_on_the_disk_is_counted_as_the_disk_has_it() {
+    for kind in [Kind::Ext4, Kind::Xfs] {
+        let Some(mount) = or_skip(LoopMount::new(kind, 512 * MIB, &[])) else {
+            continue;
+        };
+        let store = Snapshotter::open(Config::new(mount.path().join("root")).gc(calm())).await;
+        let store = store.unwrap();
+        let nothing = store.usage_details().await.unwrap().disk;
+        assert_eq!(nothing.blob_bytes, 0);
+        assert!(
+            nothing.catalog_bytes > 0 && nothing.other_bytes > 0,
+            "{nothing:?}"
+        );
+        let source = mount.path().join("small");
+        fs::create_dir(&source).unwrap();
+        for number in 0..100 {
+            fs::write(source.join(number.to_string()), number.to_string()).unwrap();
+        }
+        let request = SnapshotRequest::new("small", "v1", &source);
+        store.snapshot(&request).await.unwrap();
+        let details = store.usage_details().await.unwrap();
+        assert_eq!(details.disk.blob_bytes, 100 * 4096);
+        assert!(details.usage.stored_bytes < 200);
+        assert!(details.disk.total() > details.disk.blob_bytes + details.disk.catalog_bytes);
+
+        // A view of it is a clone where the filesystem clones, and a copy elsewhere.
+        let source = mount.path().join("large");
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("memory"), vec![7; 16 << 20]).unwrap();
+        let request = all_read_only("v1", &source).link_mode(snapshotter::LinkMode::Copy);
+        store.snapshot(&request).await.unwrap();
+        let changed = Tree::new().file("memory", testkit::Content::Bytes(vec![7; 16 << 20]));
+        let other = mount.path().join("other");
+        changed.write_to(&other).unwrap();
+        fs::set_permissions(other.join("memory"), fs::Permissions::from_mode(0o400)).unwrap();
+        let request = all_read_only("v2", &other).link_mode(snapshotter::LinkMode::Copy);
+        store.snapshot(&request).await.unwrap();
+        for version in ["v1", "v2"] {
+            give(&store, version, &mount.path().join(version)).await;
+        }
+        let disk = store.usage_details().await.unwrap().disk;
+        let large = disk.blob_bytes - 100 * 4096;
+        let storage = mount.path().join("root/storage");
+        let files = files_below(&storage).into_iter();
+        let files = files.map(|path| fs::metadata(storage.join(path)).unwrap());
+        let files = files.filter(|file| file.len() == 16 << 20);
+        let inodes = files.map(|file| file.ino()).collect::<HashSet<_>>().len() as u64;
+        assert!(inodes > 1);
+        match kind {
+            Kind::Ext4 => assert_eq!(large, inodes * (16 << 20)),
+            _ => assert!(
+                (16 << 20..17 << 20).contains(&large),
+                "{large} of {inodes} inodes"
+            ),
+        }
+    }
 }

@@ -12,8 +12,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use snapshotter::{
-    Config, Content, ContentProvider, CopyRequest, ErrorKind, PullRequest, PushRequest, Registry,
-    RestoreRequest, SnapshotReport, SnapshotRequest, SnapshotState, Snapshotter,
+    Config, Content, ContentProvider, CopyRequest, ErrorKind, Format, PullRequest, PushRequest,
+    Registry, RestoreRequest, Sha256 as Digest, SnapshotRequest, SnapshotState, Snapshotter,
 };
 use support_a::*;
 use support_c::*;
@@ -358,13 +358,13 @@ fn blob(address: &str, repository: &str, digest: &str) -> Vec<u8> {
 }
 
 /// The manifest that a registry has, which it knows by the digest we said.
-fn manifest(address: &str, repository: &str, taken: &SnapshotReport) -> Vec<u8> {
+fn manifest(address: &str, repository: &str, digest: Digest) -> Vec<u8> {
     let target = format!("/v2/{repository}/manifests/v1");
     let headers = [("Accept", MANIFEST_TYPE)];
     let answer = http::send(address, "GET", &target, &headers, b"").unwrap();
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), Some(MANIFEST_TYPE));
-    let digest = taken.manifest_digest.to_string();
+    let digest = digest.to_string();
     assert_eq!(answer.header("docker-content-digest"), Some(&*digest));
     assert_eq!(sha256(&answer.body), digest);
     answer.body
@@ -385,8 +385,46 @@ fn digests(source: &Path) -> BTreeSet<String> {
     files.map(|name| spf1(&source.join(name)).0).into()
 }
 
+/// Publishes it in format v1, in whichever one it is kept here.
+async fn publish(store: &Snapshotter, source: &Path, format: Format) -> Digest {
+    if format == Format::V1 {
+        return store
+            .snapshot(&request(source))
+            .await
+            .unwrap()
+            .manifest_digest;
+    }
+    let taking = request(source).format(format).local(true);
+    store.snapshot(&taking).await.unwrap();
+    let push = PushRequest::new(reference("vm:v1")).format(Some(Format::V1));
+    let pushed = store.push(&push).await.unwrap().publication;
+    assert_eq!(pushed.format, Format::V1);
+    pushed.manifest_digest
+}
+
+/// When it was taken is noted of one of format v2, and stays with it.
+fn without_time(manifest: &[u8], kept: Format) -> Vec<u8> {
+    let key = r#","org.opencontainers.image.created":"#;
+    let (before, after) = match text(manifest).split_once(key) {
+        Some((before, after)) => (before, &after[r#""2020-09-13T12:26:40Z""#.len()..]),
+        None => (text(manifest), ""),
+    };
+    assert_eq!(after.is_empty(), kept == Format::V1);
+    format!("{before}{after}").into_bytes()
+}
+
 #[tokio::test]
 async fn what_we_push_to_a_registry_and_a_bucket_is_what_the_format_says() {
+    pushed_to_a_registry_and_a_bucket(Format::V1).await;
+}
+
+#[tokio::test]
+async fn pages_pushed_in_format_v1_are_what_the_format_says() {
+    pushed_to_a_registry_and_a_bucket(Format::V2).await;
+    pushed_to_a_registry_alone(Format::V2).await;
+}
+
+async fn pushed_to_a_registry_and_a_bucket(format: Format) {
     let Some(server) = or_skip(RegistryServer::start(Kind::default())) else {
         return;
     };
@@ -400,10 +438,11 @@ async fn what_we_push_to_a_registry_and_a_bucket_is_what_the_format_says() {
                 .content(bucket(&s3, s3.endpoint()))
         })
         .await;
-    let taken = store.snapshot(&request(&source)).await.unwrap();
+    let published = publish(&store, &source, format).await;
     let repository = "team/snapshots/vm";
     let document = expected_document(&source);
-    let manifest = manifest(server.address(), repository, &taken);
+    let manifest = manifest(server.address(), repository, published);
+    let manifest = without_time(&manifest, format);
     assert_eq!(
         text(&manifest),
         expected_manifest(document.as_bytes(), &empty_layer())
@@ -456,6 +495,10 @@ fn assert_layers(source: &Path, manifest: &[u8], blob: impl Fn(&str) -> Vec<u8>)
 
 #[tokio::test]
 async fn what_we_push_to_a_registry_alone_is_what_the_format_says() {
+    pushed_to_a_registry_alone(Format::V1).await;
+}
+
+async fn pushed_to_a_registry_alone(format: Format) {
     let Some(server) = or_skip(RegistryServer::start(Kind::default())) else {
         return;
     };
@@ -466,8 +509,9 @@ async fn what_we_push_to_a_registry_alone_is_what_the_format_says() {
     let store = here
         .open_with(|config| config.registry(registry).content(content))
         .await;
-    let taken = store.snapshot(&request(&source)).await.unwrap();
-    let manifest = manifest(server.address(), "snapshots/vm", &taken);
+    let published = publish(&store, &source, format).await;
+    let manifest = manifest(server.address(), "snapshots/vm", published);
+    let manifest = without_time(&manifest, format);
     let layers = assert_layers(&source, &manifest, |name| {
         blob(server.address(), "snapshots/vm", name)
     });

@@ -40,7 +40,12 @@ fn processes_of_an_older_release_are_waited_for_and_named() {
     let impatient = Config::new(&root).busy_timeout(Duration::from_millis(50));
     let error = refusal(Handle::with(impatient.clone()));
     assert_eq!(error.kind(), ErrorKind::Busy);
-    let named = format!("process {}", std::process::id());
+    let line = std::fs::read_to_string("/proc/self/cmdline").unwrap();
+    let named = format!(
+        "process {} ({}",
+        std::process::id(),
+        line.split('\0').next().unwrap()
+    );
     assert!(error.to_string().contains(&named), "{error}");
     let schema = |catalog: &Connection| -> i64 {
         catalog

@@ -51,6 +51,23 @@ async fn assert_untouched(
     assert_sound(store).await;
 }
 
+#[tokio::test]
+async fn the_store_of_another_tenant_is_no_output_either() {
+    let place = Place::new();
+    let source = place.write("source", &Tree::new().file("file", "bytes"));
+    let tenant =
+        |name: &'static str| place.open_with(move |config| config.tenant(Some(name.to_owned())));
+    let (one, _other) = (tenant("one").await, tenant("other").await);
+    one.snapshot(&SnapshotRequest::new("one", "v1", &source))
+        .await
+        .unwrap();
+    for inside in ["tenants/other/storage", "tenants/other", "tenants", "new"] {
+        let output = place.root().join(inside);
+        let request = RestoreRequest::new(reference("one:v1"), &output);
+        assert_refused(&one.restore(&request).await.unwrap_err());
+    }
+}
+
 /// A restore into a directory above the store opened what was below it without looking: a snapshot with a file
 /// `store/metadata/catalog.db` replaced the store's own catalog, and the call said that all was well.
 #[tokio::test]

@@ -8,8 +8,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use snapshotter::{
-    ErrorKind, Format, GcRequest, PullRequest, PushRequest, Registry, RestoreRequest,
-    SnapshotRequest, Snapshotter,
+    ContentProvider, ErrorKind, Format, GcRequest, ParentChoice, PullRequest, PushRequest,
+    Registry, RestoreRequest, SnapshotRequest, SnapshotState, Snapshotter,
 };
 use support_a::*;
 use testkit::proxy::{Act, Weather};
@@ -489,6 +489,93 @@ async fn the_go_library_finds_no_json_in_a_list_of_files_of_format_v2() {
     assert_eq!(document[..4], [0x28, 0xb5, 0x2f, 0xfd], "a zstd frame");
 }
 
+// For nodes with the Go library, which reads format v1 alone. The bytes that it sends are looked at in `interchange.rs`.
+#[tokio::test]
+async fn pages_are_published_in_format_v1_and_nothing_of_that_stays() {
+    for between in Between::all() {
+        let (here, there) = (Place::new(), Place::new());
+        let mut machine = Machine::new(&here);
+        let store = between.node(&here).await;
+        for (step, version) in ["v1", "v2"].into_iter().enumerate() {
+            machine.works(&[step as u64]);
+            store
+                .snapshot(&machine.request(version).local(true))
+                .await
+                .unwrap();
+        }
+        let before = files_below(&here.content());
+        let push = PushRequest::new(vm("v2"))
+            .format(Some(Format::V1))
+            .verify(true);
+        let pushed = store.push(&push).await.unwrap();
+        assert_eq!(
+            (pushed.publication.sent_blobs, pushed.verified_blobs),
+            (3, 3)
+        );
+        // It is not what is here: that is nowhere else.
+        let kept = store.list().await.unwrap();
+        let kept: Vec<_> = kept.iter().map(|one| (one.format, one.state)).collect();
+        assert_eq!(kept, [(Format::V2, SnapshotState::Unpublished); 2]);
+        assert_eq!(files_below(&here.content()), before);
+        assert_sound(&store).await;
+
+        // The same again is the same, and the other form is another snapshot.
+        let again = store.push(&push).await.unwrap().publication;
+        let published = pushed.publication.manifest_digest;
+        let in_registry = between.content.provider == ContentProvider::Registry;
+        // What layers are called that it does not have, a store does not know.
+        let sent = if in_registry { 3 } else { 0 };
+        assert_eq!((again.sent_blobs, again.manifest_digest), (sent, published));
+        let paged = PushRequest::new(vm("v2"));
+        let refused = store.push(&paged).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        let output = there.fresh();
+        let other = between.node(&there).await;
+        restore(&other, "v2", &output).await;
+        assert_is(&machine, &output);
+        assert_eq!(other.find(&vm("v2")).await.unwrap().format, Format::V1);
+
+        // And the way back; then the pages are published no more.
+        store.push(&paged.force(true)).await.unwrap();
+        let refused = store.push(&push).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        store.push(&push.clone().force(true)).await.unwrap();
+        let found = store.find(&vm("v2")).await.unwrap();
+        assert_eq!(found.state, SnapshotState::Unpublished);
+        // What is kept in format v1 is not published in pages.
+        let odd = PushRequest::new(vm("v2")).format(Some(Format::V2));
+        let refused = other.push(&odd).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+    }
+}
+
+/// A version that was replaced, `snapshot --force`, sent all of its packs, also those that are its parent's.
+#[tokio::test]
+async fn a_version_that_is_replaced_sends_what_is_new_alone() {
+    for between in Between::all() {
+        let here = Place::new();
+        let mut machine = Machine::new(&here);
+        let store = between.node(&here).await;
+        take(&store, &machine, "v1").await;
+        for seed in [1, 2] {
+            machine.works(&[seed]);
+            let parent = ParentChoice::Snapshot(vm("v1"));
+            let request = machine.request("v2").force(true).parent(parent);
+            let taken = store.snapshot(&request).await.unwrap();
+            let published = taken.publication.unwrap();
+            assert_eq!(published.sent_blobs, 1);
+            assert!(published.sent_bytes < 20 * PAGE, "{published:?}");
+        }
+        let pushed = store
+            .push(&PushRequest::new(vm("v2")).force(true))
+            .await
+            .unwrap();
+        let packs = store.inspect(&vm("v2")).await.unwrap().packs.len();
+        assert_eq!(pushed.publication.sent_blobs, packs as u64);
+        assert!(packs > 1);
+    }
+}
+
 // A fork is published under another name: its packs are in the registry already, in the repository that it came from.
 #[tokio::test]
 async fn a_fork_into_another_repository_sends_its_own_pack_alone() {
@@ -546,5 +633,68 @@ async fn tenants_with_prefixes_share_nothing_in_a_bucket() {
     assert_eq!(keys.len(), 2);
     for tenant in ["tenants/a/packs/", "tenants/b/packs/"] {
         assert!(keys.iter().any(|key| key.starts_with(tenant)), "{keys:?}");
+    }
+}
+
+/// A tag in the registry is the same manifest under another name: contents elsewhere stay where they are, layers are mounted, and
+/// only a directory, which mounts nothing, gets them again where the new name has a layout of its own.
+#[tokio::test]
+async fn a_tag_in_the_registry_moves_no_bytes_where_it_mounts() {
+    for between in Between::all() {
+        let (here, there) = (Place::new(), Place::new());
+        let mut machine = Machine::new(&here);
+        let store = between.node(&here).await;
+        take(&store, &machine, "v1").await;
+        let of_v1 = SnapshotRequest::new("old", "v1", &machine.dir);
+        store.snapshot(&of_v1).await.unwrap();
+        let mounts = !between.registry.endpoint.starts_with("oci-layout:")
+            || between.content.provider == snapshotter::ContentProvider::Fs;
+        for (name, of) in [("golden/vm", vm("v1")), ("golden/old", reference("old:v1"))] {
+            let new = reference(&format!("{name}:stable"));
+            let tagged = store.tag_remote(&of, &new, false).await.unwrap();
+            let described = store.inspect_remote(&of).await.unwrap();
+            assert_eq!(
+                tagged.publication.manifest_digest,
+                described.manifest_digest
+            );
+            assert_eq!(tagged.publication.sent_blobs == 0, mounts, "{tagged:?}");
+            let again = store.tag_remote(&of, &new, false).await.unwrap();
+            assert_eq!(again.publication.sent_blobs, 0);
+            let output = there.fresh();
+            let request = RestoreRequest::new(new, &output);
+            between.node(&there).await.restore(&request).await.unwrap();
+            assert_is(&machine, &output);
+        }
+        // Of the same name nothing is even mounted.
+        let tagged = store
+            .tag_remote(&vm("v1"), &vm("stable"), false)
+            .await
+            .unwrap();
+        assert_eq!(tagged.publication.sent_blobs, 0);
+        machine.works(&[3]);
+        let second = take(&store, &machine, "v2").await;
+        let taken = store
+            .tag_remote(&vm("v2"), &vm("stable"), false)
+            .await
+            .unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+        store
+            .tag_remote(&vm("v2"), &vm("stable"), true)
+            .await
+            .unwrap();
+        let described = store.inspect_remote(&vm("stable")).await.unwrap();
+        assert_eq!(
+            described.manifest_digest,
+            second.publication.unwrap().manifest_digest
+        );
+        let nothing = store
+            .tag_remote(&vm("v9"), &vm("v10"), false)
+            .await
+            .unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::NotFound);
+        // What was tagged here goes out without its bytes.
+        store.tag(&vm("v2"), &vm("here"), false).await.unwrap();
+        let pushed = store.push(&PushRequest::new(vm("here"))).await.unwrap();
+        assert_eq!(pushed.publication.sent_blobs, 0);
     }
 }

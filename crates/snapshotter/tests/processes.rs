@@ -775,7 +775,10 @@ fn who_only_reads_leaves_no_lease_file_and_keeps_a_rebuild_out_all_the_same() {
             .unwrap()
             .block_on(snapshotter::Snapshotter::rebuild(&config, &request))
     };
-    assert_eq!(kind(rebuilt()), ErrorKind::Busy);
+    let busy = rebuilt().unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Busy);
+    let named = format!("process {} (", std::process::id());
+    assert!(busy.to_string().contains(&named), "{busy}");
     reader.close().unwrap();
     assert_eq!(kind(rebuilt()), ErrorKind::AlreadyExists);
 }

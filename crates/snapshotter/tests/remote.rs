@@ -3,13 +3,14 @@
 
 mod support_a;
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use snapshotter::{
-    Content, ContentProvider, ErrorKind, PullRequest, PushRequest, Registry, RestoreRequest,
-    SnapshotRequest, SnapshotState, Snapshotter,
+    Content, ContentProvider, ErrorKind, Format, LinkMode, PullRequest, PushRequest, Registry,
+    RestoreRequest, SnapshotRequest, SnapshotState, Snapshotter,
 };
 use support_a::*;
 use testkit::compare::assert_same;
@@ -224,6 +225,82 @@ async fn only_what_is_new_is_sent_and_fetched() {
         .unwrap();
     assert_eq!((again.fetched_blobs, again.reused_blobs), (0, 4));
     assert_eq!(between.objects().len(), 5);
+}
+
+/// Two tenants of one node and one bucket or directory take the same files: neither has anything of the other's, and neither sees
+/// that the other has them.
+#[tokio::test]
+async fn a_tenant_finds_nothing_of_another_here_or_there() {
+    for format in [Format::V1, Format::V2] {
+        let place = Place::new();
+        let all = [
+            Some(Between::directories(&place)),
+            Between::registry_and_bucket(),
+        ];
+        for between in all.into_iter().flatten() {
+            tenants_are_apart(&between, &Place::new(), format).await;
+        }
+    }
+}
+
+async fn tenants_are_apart(between: &Between, here: &Place, format: Format) {
+    let source = here.write("source", &checkpoint());
+    let mut figures = Vec::new();
+    let mut inodes = HashSet::new();
+    for tenant in ["a", "b"] {
+        if between.content.provider == ContentProvider::Fs {
+            fs::create_dir_all(between.content.root.join(tenant)).unwrap();
+        }
+        let store = here
+            .open_with(|config| {
+                let config = config.tenant(Some(tenant.to_owned()));
+                config
+                    .registry(between.registry.clone())
+                    .content(between.content.clone())
+            })
+            .await;
+        let name = format!("{tenant}/vm");
+        // A hard link of what the caller has would be the caller's sharing.
+        let taking = SnapshotRequest::new(&name, "v1", &source).format(format);
+        let taken = store
+            .snapshot(&taking.link_mode(LinkMode::Copy))
+            .await
+            .unwrap();
+        let output = here.fresh();
+        let restore = RestoreRequest::new(reference(&format!("{name}:v1")), &output);
+        store.restore(&restore).await.unwrap();
+        let sent = taken.publication.unwrap();
+        figures.push((taken.stored_bytes, sent.sent_blobs, sent.sent_bytes));
+        let root = here.root().join("tenants").join(tenant);
+        let files = files_below(&root).into_iter().map(|file| root.join(file));
+        let restored = files_below(&output)
+            .into_iter()
+            .map(|file| output.join(file));
+        let own: HashSet<_> = files.chain(restored).map(|file| inode(&file)).collect();
+        assert!(own.is_disjoint(&inodes), "an inode is of both");
+        inodes.extend(own);
+        let listed = store.list_remote(None).await.unwrap();
+        assert_eq!(listed.len(), 1, "{listed:?}");
+
+        // Nothing of another's is named, made, looked at or fetched.
+        let of_other = reference("c/vm:v1");
+        let other = SnapshotRequest::new("c/vm", "v1", &source);
+        let refused = [
+            store.snapshot(&other.local(true)).await.unwrap_err(),
+            store
+                .pull(&PullRequest::new(of_other.clone()))
+                .await
+                .unwrap_err(),
+            store.remove_remote(&of_other).await.unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            assert!(error.to_string().contains("tenant"), "{error}");
+        }
+        store.close().await.unwrap();
+    }
+    assert_eq!(figures[0], figures[1]);
+    assert!(figures[0].0 > 0 && figures[0].1 > 0);
 }
 
 #[tokio::test]

@@ -1,17 +1,22 @@
 //! What the keys set: the library's configuration in pieces. A section is part of the configuration only when its main
 //! key is set, but its other keys can be set before or without it, and are shown all the same.
 
-use snapshotter::{Config, Content, ContentProvider, Credentials, Dragonfly, Registry};
+use snapshotter::{Config, Content, ContentProvider, Credentials, Dragonfly, PruneRule, Registry};
 
 use super::snapshots::Snapshots;
+use super::tenant::Isolation;
 
 /// The pieces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
     /// What has no section, and `[gc]`.
     pub config: Config,
+    /// Which snapshots share what they have.
+    pub isolation: Isolation,
     /// `[snapshot]`.
     pub snapshot: Snapshots,
+    /// `[[prune.rule]]`: what `gc --watch` prunes by.
+    pub prune: Vec<PruneRule>,
     /// `[registry]`; its main key is the endpoint.
     pub registry: Registry,
     /// The main key of `[content]`.
@@ -29,7 +34,9 @@ impl Draft {
     pub fn new(config: Config) -> Self {
         Self {
             config,
+            isolation: Isolation::default(),
             snapshot: Snapshots::default(),
+            prune: Vec::new(),
             registry: Registry::new("", ""),
             provider: None,
             credentials: None,

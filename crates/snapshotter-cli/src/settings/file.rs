@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::value::Shape;
-use super::{Assignment, Key, Source, Value, line_of, nearest, read_text};
+use super::{Assignment, Key, Source, Value, line_of, nearest, read_text, rules};
 use crate::failure::{Failure, Result};
 
 /// How sure it is that a file is there.
@@ -88,6 +88,12 @@ impl Place<'_> {
         value: &Spanned<DeValue<'_>>,
     ) -> Result<Assignment> {
         let parsed = match value.get_ref() {
+            DeValue::Array(array) if key.shape == Shape::Rules => {
+                let read = rules::read(array);
+                Some(Value::Rules(
+                    read.map_err(|rules::Wrong(at, why)| self.refuse(at, why))?,
+                ))
+            }
             DeValue::String(text) => key.shape.parse_string(text),
             DeValue::Integer(number) => key.shape.parse_bare(number.as_str()),
             DeValue::Float(number) => key.shape.parse_bare(number.as_str()),

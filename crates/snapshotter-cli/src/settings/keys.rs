@@ -44,11 +44,11 @@ impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];
     /// The one without which `[registry]` means nothing.
-    pub const REGISTRY: &Self = &KEYS[18];
+    pub const REGISTRY: &Self = &KEYS[19];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[32];
+    pub const CONTENT: &Self = &KEYS[33];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[53];
+    pub const DRAGONFLY: &Self = &KEYS[54];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
@@ -104,6 +104,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::settings::tenant::Isolation;
 
     fn defaults() -> Draft {
         Draft::new(Config::new("/r"))
@@ -145,10 +146,14 @@ mod tests {
             Shape::Provider => Value::Provider(Some(ContentProvider::Cos)),
             Shape::Credentials => Value::Credentials(Some(Credentials::Ambient)),
             Shape::SharedWith => Value::SharedWith(SharedWith::Group),
+            Shape::Isolation => Value::Isolation(Isolation::Name),
             Shape::Format => Value::Format(Format::V2),
             Shape::Parent => Value::Parent(ParentChoice::Latest),
             Shape::Compression => Value::Compression(Compression::Zstd(7)),
             Shape::FramePages => Value::FramePages(FramePages::Four),
+            Shape::Rules => Value::Rules(
+                crate::settings::rules::parse("[{ names = ['other'], keep_last = 7 }]").unwrap(),
+            ),
         }
     }
 

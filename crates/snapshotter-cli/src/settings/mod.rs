@@ -12,9 +12,11 @@ mod file;
 mod flags;
 mod keys;
 mod proxy;
+mod rules;
 mod snapshots;
 mod surroundings;
 mod table;
+mod tenant;
 mod value;
 mod variables;
 
@@ -30,6 +32,7 @@ pub use draft::Draft;
 pub use env_file::Foreign;
 use file::Expected;
 pub use keys::{KEYS, Key};
+pub use rules::parse_count;
 pub use snapshots::Snapshots;
 pub use value::{Value, duration_text, parse_bytes, parse_duration};
 
@@ -101,6 +104,7 @@ impl Settings {
             settings.draft.config.root_dir = default_root()?;
         }
         settings.assign(surroundings::look(&settings.draft, text_variable));
+        settings.choose_tenant(global)?;
         Ok(settings)
     }
 
@@ -112,6 +116,7 @@ impl Settings {
         settings.assign(read.unwrap_or_default());
         settings.assign(flags::assignments(global)?);
         settings.assign(surroundings::look(&settings.draft, text_variable));
+        settings.choose_tenant(global)?;
         Ok(settings)
     }
 
@@ -126,9 +131,9 @@ impl Settings {
         }
     }
 
-    /// The root.
-    pub fn root(&self) -> &Path {
-        &self.draft.config.root_dir
+    /// The root, or the tenant's in it.
+    pub fn root(&self) -> PathBuf {
+        self.draft.config.store_dir()
     }
 
     /// For what is done here: a registry that cannot be used, or is badly configured, is no obstacle.
@@ -211,7 +216,7 @@ impl Settings {
     /// Says where a value came from that the library does not like.
     pub fn explain(&self, failure: Failure) -> Failure {
         let named = |key: &&Key| failure.message.split(' ').next() == Some(key.name);
-        let about_root = failure.about.path.as_deref() == Some(self.root());
+        let about_root = failure.about.path == Some(self.root());
         let hint = match KEYS.iter().find(named) {
             Some(key) => self.way_out(key),
             None if about_root && failure.hint.is_none() => {
@@ -225,7 +230,9 @@ impl Settings {
     /// Says which setting named the directory of contents, where something is wrong with that.
     pub fn explain_contents(&self, failure: Failure) -> Failure {
         let root = &self.draft.content.root;
-        let is_about = failure.about.path.as_ref() == Some(root) && failure.hint.is_none();
+        let own = self.draft.config.tenant.as_ref().map(|own| root.join(own));
+        let is_about = [Some(root), own.as_ref()].contains(&failure.about.path.as_ref());
+        let is_about = is_about && failure.about.path.is_some() && failure.hint.is_none();
         if self.draft.provider.is_none() || !is_about {
             return failure;
         }

@@ -44,6 +44,12 @@ pub const KEYS: &[Key] = &[
         "Lets read-only restores that differ in the modification time alone share one inode."
     ),
     key!(
+        "isolation",
+        Isolation,
+        isolation,
+        "\"none\", or \"name\": snapshots whose names differ in the first component share nothing."
+    ),
+    key!(
         "limit_upload",
         Bytes,
         config.limit_upload,
@@ -397,5 +403,11 @@ pub const KEYS: &[Key] = &[
         Bytes,
         snapshot.index_bytes,
         "Memory for finding pages again that moved, 26 bytes a page; beyond it they are stored again."
+    ),
+    key!(
+        "prune.rule",
+        Rules,
+        prune,
+        "What gc --watch prunes by, here: names, keep_last, keep_within and others, as the flags of snapshotter prune. The first that has a name counts for it."
     ),
 ];

@@ -8,10 +8,12 @@ use std::time::Duration;
 use serde::Serialize;
 use snapshotter::{
     Compression, ContentProvider, Credentials, Durability, Format, FramePages, ParentChoice,
-    SharedWith,
+    PruneRule, SharedWith,
 };
 
+use super::rules;
 use super::snapshots::{compression_text, parent_text, parse_parent};
+use super::tenant::Isolation;
 
 /// What a key's values look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub enum Shape {
     Credentials,
     /// nobody, group or everyone.
     SharedWith,
+    /// none or name.
+    Isolation,
     /// v1 or v2.
     Format,
     /// origin, latest or none.
@@ -52,6 +56,8 @@ pub enum Shape {
     Compression,
     /// 16 or 4.
     FramePages,
+    /// What is kept of which names.
+    Rules,
 }
 
 /// A key's value. Empty text is none.
@@ -85,6 +91,8 @@ pub enum Value {
     Credentials(Option<Credentials>),
     /// See [`Shape::SharedWith`].
     SharedWith(SharedWith),
+    /// See [`Shape::Isolation`].
+    Isolation(Isolation),
     /// See [`Shape::Format`].
     Format(Format),
     /// See [`Shape::Parent`].
@@ -93,6 +101,8 @@ pub enum Value {
     Compression(Compression),
     /// See [`Shape::FramePages`].
     FramePages(FramePages),
+    /// See [`Shape::Rules`].
+    Rules(Vec<PruneRule>),
 }
 
 const PROVIDERS: [ContentProvider; 8] = [
@@ -121,10 +131,14 @@ impl Shape {
             Self::Provider => "s3, oss, gcs, azblob, obs, cos, fs or registry",
             Self::Credentials => "\"static\" or \"ambient\"",
             Self::SharedWith => "\"nobody\", \"group\" or \"everyone\"",
+            Self::Isolation => "\"none\" or \"name\"",
             Self::Format => "\"v1\" or \"v2\"",
             Self::Parent => "\"origin\", \"latest\" or \"none\"",
             Self::Compression => "\"none\", or \"zstd:\" and a level from 1 to 19",
             Self::FramePages => "16 or 4",
+            Self::Rules => {
+                "a list of tables with names and what to keep of them, [{ names = [\"vm-*\"], keep_last = 3 }] for one"
+            }
         }
     }
 
@@ -152,10 +166,12 @@ impl Shape {
             Self::Provider => parse_provider(text).map(Value::Provider),
             Self::Credentials => parse_credentials(text).map(Value::Credentials),
             Self::SharedWith => parse_shared_with(text).map(Value::SharedWith),
+            Self::Isolation => Isolation::parse(text).map(Value::Isolation),
             Self::Format => text.parse().ok().map(Value::Format),
             Self::Parent => parse_parent(text).map(Value::Parent),
             Self::Compression => text.parse().ok().map(Value::Compression),
             Self::FramePages => text.parse().ok().map(Value::FramePages),
+            Self::Rules => rules::parse(text).map(Value::Rules),
         }
     }
 
@@ -321,25 +337,28 @@ impl Value {
             Self::Credentials(Some(Credentials::Ambient)) => "ambient".into(),
             Self::Credentials(Some(_)) => "static".into(),
             Self::SharedWith(others) => others.as_str().to_owned(),
+            Self::Isolation(isolation) => isolation.as_str().to_owned(),
             Self::Format(format) => format.as_str().to_owned(),
             Self::Parent(parent) => parent_text(parent),
             Self::Compression(compression) => compression_text(*compression),
             Self::FramePages(pages) => pages.count().to_string(),
+            Self::Rules(rules) => rules::text(rules),
         }
     }
 
     /// Nothing, where there may be something.
     pub fn is_none(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            Self::Rules(rules) => rules.is_empty(),
             Self::File(None)
-                | Self::Text(None)
-                | Self::Url(None)
-                | Self::Secret(None)
-                | Self::Bytes(None)
-                | Self::Provider(None)
-                | Self::Credentials(None)
-        )
+            | Self::Text(None)
+            | Self::Url(None)
+            | Self::Secret(None)
+            | Self::Bytes(None)
+            | Self::Provider(None)
+            | Self::Credentials(None) => true,
+            _ => false,
+        }
     }
 
     /// Whether there is something that is not shown.
@@ -358,9 +377,8 @@ impl Value {
     /// As it is written in a configuration file.
     pub fn toml(&self) -> String {
         match self {
-            Self::Count(_) | Self::Percent(_) | Self::Switch(_) | Self::FramePages(_) => {
-                self.shown()
-            }
+            Self::Rules(_) | Self::Count(_) | Self::Percent(_) => self.shown(),
+            Self::Switch(_) | Self::FramePages(_) => self.shown(),
             _ => format!("{:?}", self.shown()),
         }
     }

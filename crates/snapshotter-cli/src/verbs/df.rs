@@ -3,7 +3,7 @@
 use std::io;
 
 use serde::Serialize;
-use snapshotter::{ErrorKind, SnapshotUsage, Snapshotter, UsageDetails};
+use snapshotter::{DiskUsage, ErrorKind, SnapshotUsage, Snapshotter, UsageDetails};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
@@ -14,6 +14,7 @@ use crate::output::{Align, Page, Table};
 
 /// Shows what the store holds, by snapshot, and what its filesystem can still take
 ///
+/// On disk is what the filesystem has allocated for the root, each inode once, and blocks that its files share once.
 /// What is shared with other snapshots comes free with the last of them. Reclaimable is what `snapshotter gc` could free:
 /// nothing of what is pinned, in use, young or only here, and nothing that has another name elsewhere.
 #[derive(Debug, clap::Args)]
@@ -31,8 +32,8 @@ pub fn run(context: &Context, _: &Args) -> Result<Answer> {
         Err(failure) if failure.kind == ErrorKind::InvalidInput => context.with_store(details)?,
         used => used?,
     };
-    let root = human::path(context.root());
-    let space = Space::new(root, Named::new(context.root()), &used.value);
+    let root = human::path(&context.root());
+    let space = Space::new(root, Named::new(&context.root()), &used.value);
     Ok(Answer::new(space).with_warnings(used.warnings))
 }
 
@@ -52,12 +53,59 @@ struct Space {
     stored_bytes: u64,
     cache_entries: u64,
     cache_bytes: u64,
+    allocated_bytes: u64,
+    allocated: Allocated,
     reclaimable_bytes: u64,
     filesystem_bytes: u64,
     available_bytes: u64,
     by_snapshot: Vec<One>,
     #[serde(skip)]
     shown_root: String,
+}
+
+/// What the root takes on the disk.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Allocated {
+    blob_bytes: u64,
+    pack_bytes: u64,
+    cache_bytes: u64,
+    page_list_bytes: u64,
+    catalog_bytes: u64,
+    quarantine_bytes: u64,
+    other_bytes: u64,
+}
+
+impl Allocated {
+    fn new(disk: &DiskUsage) -> Self {
+        Self {
+            blob_bytes: disk.blob_bytes,
+            pack_bytes: disk.pack_bytes,
+            cache_bytes: disk.cache_bytes,
+            page_list_bytes: disk.page_list_bytes,
+            catalog_bytes: disk.catalog_bytes,
+            quarantine_bytes: disk.quarantine_bytes,
+            other_bytes: disk.other_bytes,
+        }
+    }
+
+    /// For people: what there is of it.
+    fn shown(&self) -> String {
+        let parts = [
+            ("blobs", self.blob_bytes),
+            ("packs", self.pack_bytes),
+            ("cache", self.cache_bytes),
+            ("page lists", self.page_list_bytes),
+            ("catalog", self.catalog_bytes),
+            ("quarantine", self.quarantine_bytes),
+            ("other", self.other_bytes),
+        ];
+        let there = parts.into_iter().filter(|(_, part)| *part > 0);
+        let shown: Vec<_> = there
+            .map(|(name, part)| format!("{name} {}", bytes(part)))
+            .collect();
+        shown.join(", ")
+    }
 }
 
 /// What one snapshot costs.
@@ -107,6 +155,8 @@ impl Space {
             stored_bytes: usage.stored_bytes,
             cache_entries: usage.cache_entries,
             cache_bytes: usage.cache_bytes,
+            allocated_bytes: details.disk.total(),
+            allocated: Allocated::new(&details.disk),
             reclaimable_bytes: details.reclaimable_bytes,
             by_snapshot: details.snapshots.iter().map(One::new).collect(),
             filesystem_bytes: usage.filesystem_bytes,
@@ -134,6 +184,11 @@ impl Document for Space {
                     0 => format!("in {} blobs: equal bytes are kept once", self.blobs),
                     packs => format!("in {} blobs and {packs} packs", self.blobs),
                 },
+            ),
+            (
+                "on disk",
+                bytes(self.allocated_bytes),
+                self.allocated.shown(),
             ),
             (
                 "reclaimable",

@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use clap::ValueHint;
 use serde::Serialize;
-use snapshotter::{CollectRequest, GcReport, GcRequest, GcStop, KeptSnapshots, ReleasedSnapshot};
+use snapshotter::{
+    CollectRequest, GcReport, GcRequest, GcStop, KeptSnapshots, PruneReport, PrunedSnapshot,
+    ReleasedSnapshot,
+};
 
+use super::prune::Removed;
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
@@ -53,6 +57,8 @@ pub struct Args {
     include_unpublished: bool,
     /// Go on until a signal comes, looking every gc.interval
     ///
+    /// Before each look, old versions are pruned as the settings' [[prune.rule]] say, here alone.
+    ///
     /// With --json, a document a line. What goes wrong is reported, and the next look comes all the same. Ends as every
     /// command that is interrupted: with 130 or 143.
     #[arg(long)]
@@ -81,7 +87,8 @@ fn size(text: &str) -> Result<u64, &'static str> {
     parse_bytes(text).ok_or("write a number and a unit (B, KiB, MiB, GiB or TiB): 100GiB")
 }
 
-fn period(text: &str) -> Result<Duration, &'static str> {
+/// Reads an argument that is some time.
+pub fn period(text: &str) -> Result<Duration, &'static str> {
     parse_duration(text).ok_or("write a number and a unit (ms, s, m, h or d): 1h")
 }
 
@@ -96,7 +103,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     }
     context.require_store()?;
     let collected = context.with_store_and_remote(async |store| Ok(store.gc(&request).await?))?;
-    Ok(answer(&collected.value).with_warnings(collected.warnings))
+    Ok(answer(&collected.value, &PruneReport::default()).with_warnings(collected.warnings))
 }
 
 impl Args {
@@ -125,10 +132,15 @@ impl Args {
     }
 }
 
-/// What a collection did; what it could not do is a warning.
-fn answer(report: &GcReport) -> Answer {
-    let kept = report.warnings.iter().cloned().map(Warning::from);
-    Answer::new(Collected::new(report))
+/// What a collection did, and what was pruned before; what it could not do is a warning.
+fn answer(report: &GcReport, pruned: &PruneReport) -> Answer {
+    let kept = pruned
+        .warnings
+        .iter()
+        .chain(&report.warnings)
+        .cloned()
+        .map(Warning::from);
+    Answer::new(Collected::new(report, &pruned.removed))
         .with_warnings(kept)
         .with_warnings(too_little(report))
 }
@@ -193,6 +205,7 @@ fn kept(kept: KeptSnapshots) -> String {
 #[serde(rename_all = "camelCase")]
 struct Collected {
     dry_run: bool,
+    pruned: Vec<Removed>,
     wanted: Amount,
     released: Vec<Released>,
     blobs_released: u64,
@@ -253,10 +266,11 @@ impl From<snapshotter::GcAmount> for Amount {
 }
 
 impl Collected {
-    fn new(report: &GcReport) -> Self {
+    fn new(report: &GcReport, pruned: &[PrunedSnapshot]) -> Self {
         let kept = report.kept;
         Self {
             dry_run: report.dry_run,
+            pruned: pruned.iter().map(Removed::new).collect(),
             wanted: report.wanted.into(),
             released: report.released.iter().map(Released::new).collect(),
             blobs_released: report.blobs_released,
@@ -303,6 +317,9 @@ impl Document for Collected {
         } else {
             "released"
         };
+        for one in &self.pruned {
+            writeln!(page.out, "pruned {}: {}", one.reference(), one.freed())?;
+        }
         if self.cache_entries > 0 {
             let entries = count(self.cache_entries, "cached file");
             writeln!(page.out, "{verb} {entries}: {}", bytes(self.cache_bytes))?;
@@ -350,6 +367,7 @@ impl Collected {
     /// Whether a person would want to hear of it.
     fn is_news(&self) -> bool {
         !self.released.is_empty()
+            || !self.pruned.is_empty()
             || self.cache_entries > 0
             || self.swept_names > 0
             || self.shortfall.is_some()

@@ -12,11 +12,13 @@ pub mod inspect;
 pub mod list;
 pub mod man;
 pub mod pin;
+pub mod prune;
 pub mod pull;
 pub mod push;
 pub mod remove;
 pub mod restore;
 pub mod snapshot;
+pub mod tag;
 pub mod verify;
 
 use crate::answer::Answer;
@@ -26,6 +28,10 @@ use crate::failure::Result;
 
 /// Runs a verb.
 pub fn run(context: &Context, command: Command) -> Result<Answer> {
+    use Command::{Completions, Config, Man};
+    if !matches!(command, Completions(_) | Config(_) | Man(_)) {
+        context.settings.require_tenant()?;
+    }
     let answer = match command {
         Command::Snapshot(args) => snapshot::run(context, *args),
         Command::Restore(args) => restore::run(context, args),
@@ -36,6 +42,8 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Inspect(args) => inspect::run(context, &args),
         Command::Convert(args) => convert::run(context, &args),
         Command::Diff(args) => diff::run(context, &args),
+        Command::Tag(args) => tag::run(context, &args),
+        Command::Prune(args) => prune::run(context, &args),
         Command::Remove(args) => remove::run(context, &args),
         Command::Verify(args) => verify::run(context, &args),
         Command::Df(args) => df::run(context, &args),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use snapshotter::{Format, Publication, PushReport, PushRequest, Reference, Snapshotter};
 
+use super::snapshot::said;
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
@@ -26,6 +27,8 @@ Examples:
       to the configured registry and place of contents
   snapshotter push vm:v1 --verify
       reads everything back and compares it
+  snapshotter push vm:v7 --format v1
+      what Go nodes read, of a snapshot of format v2
   snapshotter list -q 'sandboxes/*' | xargs -r snapshotter push
       all below sandboxes/")]
 pub struct Args {
@@ -40,6 +43,11 @@ pub struct Args {
     /// Read everything back from there and compare it
     #[arg(long)]
     verify: bool,
+    /// Publish it in this format: v1, for Go nodes, of what is kept in v2
+    ///
+    /// Its files are made from its pages and sent; they do not stay here.
+    #[arg(long, value_name = "FORMAT", value_parser = said::<Format>)]
+    format: Option<Format>,
 }
 
 /// Runs it.
@@ -91,7 +99,8 @@ async fn push(
     let progress = context.progress(&reference.to_string());
     let request = PushRequest::new(reference)
         .force(args.force)
-        .verify(args.verify);
+        .verify(args.verify)
+        .format(args.format);
     let observed = store.observed_by(progress.observer());
     let pushed = observed.push(&request).await;
     pushed.map_err(|error| hints::on_the_way(error.into()))

@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// Replaces what differs from run to run and from machine to machine.
-const FILTERS: [(&str, &str); 13] = [
+const FILTERS: [(&str, &str); 15] = [
     (r"sha256:[0-9a-f]{64}", "sha256:[HASH]"),
     (r"blake3:[0-9a-f]{64}", "blake3:[HASH]"),
     (r"xxh3:[0-9a-f]{1,16}", "xxh3:[HASH]"),
@@ -31,6 +31,11 @@ const FILTERS: [(&str, &str); 13] = [
         r#""$1":[BYTES]"#,
     ),
     (r"(available  ).*", "$1[SPACE]"),
+    (r"(on disk      ).*", "$1[SPACE]"),
+    (
+        r#""allocatedBytes":\d+,"allocated":\{[^}]*\}"#,
+        r#""allocatedBytes":[BYTES],"allocated":{[BYTES]}"#,
+    ),
     (r#""(uid|gid)":\d+"#, r#""$1":[ID]"#),
     (r"(?m)^([-dl][rwx-]{9}  )\d+:\d+ +", "$1[OWNER]  "),
 ];

@@ -180,7 +180,7 @@ impl Txn<'_> {
     }
 
     /// SQLite's error behind one of a stream.
-    fn io_error(&self, error: io::Error) -> Error {
+    pub(super) fn io_error(&self, error: io::Error) -> Error {
         match error.downcast::<rusqlite::Error>() {
             Ok(error) => self.error(error),
             Err(error) => Error::new(

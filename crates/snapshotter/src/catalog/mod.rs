@@ -28,6 +28,7 @@ mod references;
 #[cfg(feature = "registry")]
 mod remote;
 mod snapshots;
+mod tags;
 mod unsynced;
 mod views;
 
@@ -52,6 +53,7 @@ pub(crate) use snapshots::{Finished, Snapshot, State, Totals};
 pub(crate) use unsynced::Unsynced;
 pub(crate) use views::{ViewInode, ViewKey};
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,7 +63,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::fs::counter::Counter;
 use crate::fs::hook::step;
-use crate::fs::{Dir, space};
+use crate::fs::{Dir, lock, space};
 use crate::words::error::{At, Error, ErrorKind, FREE_SOME, Result, hint_of_io};
 
 /// Whether a commit must survive a power cut.
@@ -293,6 +295,19 @@ impl Txn<'_> {
 const BACK: &str =
     "put metadata/ back from a backup, or let `rebuild` make a new one of what is there";
 
+/// The error of a catalog that somebody else holds: SQLite's locks are those of the log's index.
+fn is_held(path: &Path) -> Error {
+    let index = Dir::open(path.parent().unwrap_or(path)).ok();
+    let index = index.and_then(|dir| dir.stat(OsStr::new("catalog.db-shm")).ok());
+    let who = index.map_or("another process".to_owned(), |index| lock::holder(&index));
+    Error::new(
+        ErrorKind::Busy,
+        format!("the catalog {} failed", path.display()),
+    )
+    .with_path(path)
+    .with_hint(format!("{who} holds the catalog; try again"))
+}
+
 fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
     // What SQLite met is what the system said last on this thread.
@@ -302,10 +317,7 @@ fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked
             | ErrorCode::FileLockingProtocolFailed,
-        ) => (
-            ErrorKind::Busy,
-            Some("another process holds the catalog; try again"),
-        ),
+        ) => return is_held(path).with_source(error),
         Some(ErrorCode::DiskFull) => (ErrorKind::NoSpace, Some(FREE_SOME)),
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_for_space(&said, path) => {
             (ErrorKind::NoSpace, hint_of_io(&said))

@@ -56,16 +56,41 @@ pub(crate) fn run(
         limits,
         durability,
         operation: &operation,
+        hidden: false,
         activity,
     };
-    let snapshot = call
-        .convert(&source, request.taking())
-        .map_err(|error| match error.kind() {
-            ErrorKind::Damaged => error.with_reference(reference),
-            _ => error,
-        })?;
+    let (_, snapshot) = call.convert(&source, request.taking())?;
     let source = source.reference.with_digest(source.manifest_digest);
     Ok(ConvertReport { source, snapshot })
+}
+
+/// Makes what a snapshot of format v2 is in format v1, under its own name, for as long as the operation lasts: nobody finds it, and
+/// with the operation it goes, whichever way that ends. So what can be done with a snapshot is done with this.
+#[cfg(feature = "registry")]
+pub(crate) fn as_v1(
+    store: &Arc<Store>,
+    limits: &Limits,
+    (operation, source): (&Operation, &Snapshot),
+    activity: &Activity,
+) -> Result<Snapshot> {
+    let call = Call {
+        store,
+        limits,
+        durability: Durability::Background,
+        operation,
+        hidden: true,
+        activity,
+    };
+    let reference = source.reference.clone();
+    let version = reference.version().unwrap_or_default();
+    let request = ConvertRequest::new(reference.clone(), reference.name(), version, Format::V1);
+    let (id, taken) = call.convert(source, request.taking())?;
+    Ok(Snapshot {
+        id,
+        format: Format::V1,
+        manifest_digest: taken.manifest_digest,
+        ..source.clone()
+    })
 }
 
 struct Call<'a> {
@@ -73,23 +98,32 @@ struct Call<'a> {
     limits: &'a Limits,
     durability: Durability,
     operation: &'a Operation,
+    hidden: bool,
     activity: &'a Activity,
 }
 
 impl Call<'_> {
-    fn convert(&self, source: &Snapshot, mut taking: SnapshotRequest) -> Result<SnapshotReport> {
+    fn convert(
+        &self,
+        source: &Snapshot,
+        mut taking: SnapshotRequest,
+    ) -> Result<(i64, SnapshotReport)> {
         let manifest = self.store.catalog.read(|txn| txn.manifest(source.id))?;
         taking.annotations = Facts::callers(inspect::annotations(&manifest)?);
-        match source.format {
+        let taken = match source.format {
             Format::V2 => {
-                let (plan, pages) = Pages::open(self.store, source, self.activity)?;
-                self.take(&taking, plan, &pages)
+                let opened = Pages::open(self.store, source, self.activity);
+                opened.and_then(|(plan, pages)| self.take(&taking, plan, &pages))
             }
             _ => {
-                let (plan, blobs) = Blobs::open(self.store, source, self.activity)?;
-                self.take(&taking, plan, &blobs)
+                let opened = Blobs::open(self.store, source, self.activity);
+                opened.and_then(|(plan, blobs)| self.take(&taking, plan, &blobs))
             }
-        }
+        };
+        taken.map_err(|error| match error.kind() {
+            ErrorKind::Damaged => error.with_reference(&source.reference),
+            _ => error,
+        })
     }
 
     fn take(
@@ -97,12 +131,12 @@ impl Call<'_> {
         taking: &SnapshotRequest,
         plan: Plan,
         contents: &dyn Contents,
-    ) -> Result<SnapshotReport> {
-        let operation = self.operation;
+    ) -> Result<(i64, SnapshotReport)> {
         let material = Material {
             plan,
             contents,
-            operation,
+            operation: self.operation,
+            hidden: self.hidden,
         };
         let (store, limits) = (self.store, self.limits);
         from_document(

@@ -94,17 +94,45 @@ pub(crate) fn claim_named(dir: &Dir, name: &OsStr, file: &File) -> io::Result<bo
     lock_named(dir, name, file)
 }
 
-/// The process that holds the lock of this file, where the kernel tells (proc(5), `/proc/locks`).
-pub(crate) fn holder(file: &Stat) -> Option<u32> {
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let inode = file.ino.to_string();
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (kind, process, file) = (fields.get(1)?, fields.get(4)?, fields.get(5)?);
-        let held = *kind == "FLOCK" && file.rsplit(':').next() == Some(&inode);
-        held.then(|| process.parse().ok()).flatten()
-    })
+/// Who holds a lock of this file, for an error: the process and its command line, where the kernel tells (proc(5)).
+pub(crate) fn holder(file: &Stat) -> String {
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let Some(process) = process_of(&locks, file.ino) else {
+        return "another process".to_owned();
+    };
+    match command_line(process) {
+        Some(line) => format!("process {process} ({line})"),
+        None => format!("process {process}"),
+    }
 }
+
+/// The one that holds a lock alone, or one of those that share it.
+fn process_of(locks: &str, inode: u64) -> Option<u32> {
+    let held = locks.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, kind, _, how, process, file, ..] = fields[..] else {
+            return None;
+        };
+        // Whoever waits for one has an arrow before the kind.
+        let is_it =
+            matches!(kind, "FLOCK" | "POSIX") && file.rsplit(':').next()?.parse() == Ok(inode);
+        is_it.then(|| Some((how != "WRITE", process.parse().ok()?)))?
+    });
+    held.min().map(|(_, process)| process)
+}
+
+/// As much of it as a line of text has room for.
+fn command_line(process: u32) -> Option<String> {
+    let line = std::fs::read(format!("/proc/{process}/cmdline")).ok()?;
+    let line = String::from_utf8_lossy(&line);
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    let line: String = line.chars().map(shown).take(COMMAND_LINE).collect();
+    let line = line.trim();
+    (!line.is_empty()).then(|| line.to_owned())
+}
+
+/// Characters of a command line that are shown.
+const COMMAND_LINE: usize = 200;
 
 fn hold(dir: &Dir, name: &OsStr, file: File) -> io::Result<Option<Lock>> {
     Ok(lock_named(dir, name, &file)?.then_some(Lock { file }))
@@ -133,11 +161,23 @@ mod tests {
         let lock = create(&dir, name).unwrap().unwrap();
         assert!(take_over(&dir, name).unwrap().is_none());
         let held = dir.stat(name).unwrap();
-        assert_eq!(holder(&held), Some(std::process::id()));
+        let own = format!("process {} (", std::process::id());
+        assert!(holder(&held).starts_with(&own), "{}", holder(&held));
         drop(lock);
-        assert_eq!(holder(&held), None);
+        assert_eq!(holder(&held), "another process");
         assert!(take_over(&dir, name).unwrap().is_some());
         assert!(take_over(&dir, OsStr::new("nobody")).unwrap().is_none());
+    }
+
+    #[test]
+    fn of_several_the_one_that_writes_is_the_holder() {
+        let locks = "1: POSIX  ADVISORY  READ  11 08:01:77 123 123\n\
+            1: -> POSIX  ADVISORY  WRITE 12 08:01:77 120 120\n\
+            2: POSIX  ADVISORY  WRITE 13 08:01:77 120 120\n\
+            3: FLOCK  ADVISORY  WRITE 14 08:01:78 0 EOF\n";
+        assert_eq!(process_of(locks, 77), Some(13));
+        assert_eq!(process_of(locks, 78), Some(14));
+        assert_eq!(process_of(locks, 7), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub(crate) mod leased;
 pub(crate) mod lock;
 pub(crate) mod place;
 pub(crate) mod scan;
+pub(crate) mod shared;
 pub mod small;
 pub(crate) mod space;
 mod stat;

@@ -124,10 +124,11 @@ pub(super) fn refusal(snapshot: &Candidate, rules: &Rules) -> Option<Refusal> {
     if snapshot.leased {
         return Some(Refusal::Leased);
     }
-    if snapshot.last_accessed_at > rules.used_before {
-        return Some(Refusal::Young);
+    // What is said of it has to last: young it is for a while.
+    if snapshot.only_copy && !rules.include_unpublished {
+        return Some(Refusal::OnlyCopy);
     }
-    (snapshot.only_copy && !rules.include_unpublished).then_some(Refusal::OnlyCopy)
+    (snapshot.last_accessed_at > rules.used_before).then_some(Refusal::Young)
 }
 
 /// Chooses. The same for the same, in whatever order it is given.

@@ -317,9 +317,12 @@ pub(crate) fn usage_details(
             kept: refusal(candidate, &rules).map(Into::into),
         }
     });
+    let disk = store.disk_usage()?;
+    let frees = choose(&seen.measured, &rules).frees.disk;
     Ok(UsageDetails {
         snapshots: snapshots.collect(),
-        reclaimable_bytes: choose(&seen.measured, &rules).frees.disk,
+        reclaimable_bytes: frees.min(disk.total()),
+        disk,
         usage,
     })
 }

@@ -37,7 +37,7 @@ pub(super) fn release(
     if let Some(doomed) = &doomed {
         store.sweep_removed(doomed, activity);
         if chosen.format == Format::V2 {
-            store.drop_caches_of(&chosen.manifest_digest);
+            store.drop_caches_of(&[chosen.manifest_digest]);
         }
     }
     Ok(doomed)

@@ -193,7 +193,10 @@ impl GcStop {
 pub struct UsageDetails {
     /// The whole.
     pub usage: crate::Usage,
-    /// Bytes the filesystem would get back if everything went that garbage collection may release now.
+    /// What the root takes on the disk.
+    pub disk: crate::DiskUsage,
+    /// Bytes the filesystem would get back if everything went that garbage collection may release now: so many at most, where files
+    /// share blocks.
     pub reclaimable_bytes: u64,
     /// By name, the newest version of each name first.
     pub snapshots: Vec<SnapshotUsage>,

@@ -2,23 +2,30 @@
 
 mod compare;
 mod details;
+mod tag;
 
 pub use compare::ChangedFile;
 pub(crate) use compare::changed_pages;
 #[cfg(feature = "registry")]
 pub(crate) use details::entries;
+#[cfg(feature = "registry")]
+pub(crate) use details::system_time;
 pub use details::{
     FileDetails, PackDetails, PathDetails, PublishedAt, SnapshotDetails, SnapshotState,
     SnapshotSummary, SymlinkDetails,
 };
 pub(crate) use details::{annotations, document, inspect, time};
+pub use tag::TagReport;
+#[cfg(feature = "registry")]
+pub(crate) use tag::new_name;
+pub(crate) use tag::tag;
 
 use crate::activity::Activity;
-use crate::catalog::{Snapshot, Sync};
+use crate::catalog::{Doomed, Snapshot, Sync, Txn};
 use crate::fs::space;
 use crate::store::{CacheEntry, Store};
 use crate::words::digest::Sha256;
-use crate::words::error::{At, Result};
+use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::format::Format;
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
@@ -97,22 +104,41 @@ pub(crate) fn remove(
     reference: &Reference,
     activity: &Activity,
 ) -> Result<RemoveReport> {
+    let removed = remove_those(store, |txn| Ok(vec![txn.resolve(reference)?]), activity)?;
+    removed.into_iter().next().ok_or_else(|| {
+        let text = format!("there is no snapshot {reference}");
+        Error::new(ErrorKind::NotFound, text).with_reference(reference)
+    })
+}
+
+/// The same of all that one transaction chooses.
+pub(crate) fn remove_those(
+    store: &Store,
+    choose: impl Fn(&Txn<'_>) -> Result<Vec<Snapshot>>,
+    activity: &Activity,
+) -> Result<Vec<RemoveReport>> {
     store.require_current()?;
     store.expect_orphans();
-    let (snapshot, doomed) = store.with_reserve(|| {
+    let (removed, doomed) = store.with_reserve(|| {
         store.catalog.write(Sync::Full, |txn| {
-            let snapshot = txn.resolve(reference)?;
-            txn.mark_removed(snapshot.id)?;
-            let doomed = txn.doom_abandoned(&[snapshot.id])?;
-            Ok((snapshot, doomed))
+            let (mut removed, mut all) = (Vec::new(), Doomed::default());
+            for snapshot in choose(txn)? {
+                txn.mark_removed(snapshot.id)?;
+                let doomed = txn.doom_abandoned(&[snapshot.id])?;
+                removed.push((snapshot, doomed.objects, doomed.bytes));
+                all.add(doomed);
+            }
+            Ok((removed, all))
         })
     })?;
-    // It is removed: what is left of it now is litter.
+    // They are removed: what is left of them now is litter.
     store.sweep_removed(&doomed, activity);
-    if snapshot.format == Format::V2 {
-        store.drop_caches_of(&snapshot.manifest_digest);
-    }
-    Ok(RemoveReport::new(snapshot, doomed.objects, doomed.bytes))
+    let paged = removed.iter().filter(|(one, ..)| one.format == Format::V2);
+    let paged: Vec<_> = paged.map(|(one, ..)| one.manifest_digest).collect();
+    store.drop_caches_of(&paged);
+    let reports = removed.into_iter();
+    let reports = reports.map(|(one, objects, bytes)| RemoveReport::new(one, objects, bytes));
+    Ok(reports.collect())
 }
 
 /// Pins a snapshot or takes its pin away.

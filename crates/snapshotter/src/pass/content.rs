@@ -2,45 +2,77 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
 
-use crate::format::content::{ContentHasher, ContentId, page_digest};
+use super::each::on_all_cores;
+use super::turns::{StopOnPanic, Turns};
+use crate::format::content::{ContentHasher, ContentId, PageDigest, page_digest};
 use crate::fs::scan;
+use crate::lock::lock;
+use crate::words::error::Error;
+use crate::words::extent::ExtentMap;
 use crate::words::page::{PAGE_BYTES, pages};
 
-/// What the bytes of a file of this size are called.
+/// What the bytes of a file of this size are called. Pages are read and hashed on all cores, and told in their order.
 ///
 /// # Errors
-/// The filesystem's; `UnexpectedEof` where it is shorter; what `progress` says, which is asked at each page.
+/// The filesystem's; `UnexpectedEof` where it is shorter; what `progress` says, which is asked now and then.
 pub(crate) fn content_of(
     file: &File,
     size: u64,
-    progress: &dyn Fn() -> io::Result<()>,
+    progress: &(dyn Fn() -> io::Result<()> + Sync),
 ) -> io::Result<ContentId> {
-    let map = scan::extents(file, size)?;
-    let mut content = ContentHasher::new(size);
-    let mut next = 0;
-    let mut buffer = vec![0; TOGETHER * PAGE_BYTES];
+    let pieces = pieces(&scan::extents(file, size)?);
+    let content = Mutex::new(ContentHasher::new(size));
+    let (turns, failed) = (Turns::default(), Mutex::new(None));
+    let hash = |number: usize| {
+        let digests = progress().and_then(|()| digests(file, size, pieces[number].clone()))?;
+        let _turn = turns.wait_for(number as u64)?;
+        let mut content = lock(&content);
+        digests
+            .iter()
+            .for_each(|(index, digest)| content.page(*index, digest));
+        Ok(())
+    };
+    let all = on_all_cores(pieces.len(), |number| {
+        let _stop = StopOnPanic(&turns);
+        hash(number).map_err(|error: io::Error| {
+            // The first is why the others were stopped.
+            lock(&failed).get_or_insert(error);
+            turns.stop();
+            Error::cancelled()
+        })
+    });
+    match (all, lock(&failed).take()) {
+        (Err(_), Some(error)) => Err(error),
+        _ => Ok(lock(&content).finish()),
+    }
+}
+
+/// Pages with data, so many at once.
+fn pieces(map: &ExtentMap) -> Vec<Range<u64>> {
+    let (mut pieces, mut next) = (Vec::new(), 0);
     for extent in map.extents() {
         let first = (extent.offset / PAGE_BYTES as u64).max(next);
         next = pages(extent.end());
-        for first in (first..next).step_by(TOGETHER) {
-            progress()?;
-            let at = first * PAGE_BYTES as u64;
-            let end = (next * PAGE_BYTES as u64).min(size);
-            let length = (end - at).min(buffer.len() as u64) as usize;
-            file.read_exact_at(&mut buffer[..length], at)?;
-            buffer[length..].fill(0);
-            let (whole, _) = buffer[..length.next_multiple_of(PAGE_BYTES)].as_chunks();
-            for (index, page) in (first..).zip(whole) {
-                if let Some(digest) = page_digest(page) {
-                    content.page(index, &digest);
-                }
-            }
-        }
+        let firsts = (first..next).step_by(TOGETHER);
+        pieces.extend(firsts.map(|first| first..next.min(first + TOGETHER as u64)));
     }
-    Ok(content.finish())
+    pieces
+}
+
+fn digests(file: &File, size: u64, piece: Range<u64>) -> io::Result<Vec<(u64, PageDigest)>> {
+    let at = piece.start * PAGE_BYTES as u64;
+    let length = ((piece.end * PAGE_BYTES as u64).min(size) - at) as usize;
+    let mut buffer = vec![0; length.next_multiple_of(PAGE_BYTES)];
+    file.read_exact_at(&mut buffer[..length], at)?;
+    let (whole, _) = buffer.as_chunks();
+    let digests = piece.zip(whole);
+    let digests = digests.filter_map(|(index, page)| Some((index, page_digest(page)?)));
+    Ok(digests.collect())
 }
 
 /// Pages that are read at once.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 64;

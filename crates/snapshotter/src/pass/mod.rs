@@ -9,6 +9,7 @@
 pub(crate) mod buffers;
 mod content;
 mod copy;
+mod each;
 mod hashes;
 pub(crate) mod lanes;
 mod packed;
@@ -27,6 +28,7 @@ use std::os::unix::fs::FileExt;
 
 pub(crate) use content::content_of;
 pub(crate) use copy::Offer;
+pub(crate) use each::{for_each, on_all_cores};
 pub(crate) use hashes::{Hashers, Hashes, Hashing};
 pub(crate) use packed::{claimed_size, pass_packed};
 pub(crate) use probe::{PROBED, holes_are_zero, probe};

@@ -136,7 +136,7 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<RebuildReport> {
     let started = Instant::now();
-    let root = Root::open(&config.root_dir)?;
+    let root = Root::open(&config.root_dir, config.tenant.as_deref())?;
     if root.read_only.is_some() {
         return Err(crate::catalog::is_read_only(root.dir.path()));
     }
@@ -206,7 +206,7 @@ fn require_nobody(root: &Root) -> Result<Vec<Lock>> {
         let path = || root.leases.path_of(&name);
         match lock::take_over(&root.leases, &name).at("lock", path())? {
             Some(lock) => locks.push(lock),
-            None => return Err(root.is_used()),
+            None => return Err(root.is_used(root.leases.stat(&name))),
         }
     }
     Ok(locks)

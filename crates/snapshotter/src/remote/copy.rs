@@ -159,6 +159,14 @@ pub(crate) fn run(
         Said::Blobs(manifest, _) => (manifest.config, layers_of(manifest)),
         Said::Packs(manifest, _) => (manifest.config, layers_of_packs(manifest)),
     };
+    // Of other files it is another snapshot, however contents are named there.
+    let is_other = |there: &&Pulled| {
+        let parsed = super::parse_manifest(&there.bytes, &name);
+        !parsed.is_ok_and(|parsed| parsed.config().0 == config)
+    };
+    if let Some(other) = there.as_ref().filter(is_other).filter(|_| !request.force) {
+        return Err(to.taken(&name, other.digest));
+    }
     let is_same_form = layers.is_empty() && matches!(to.content, Place::Elsewhere(_));
     if is_same_form {
         announcing.refuse_other(before, Sha256::of(&resolved.manifest), request.force)?;

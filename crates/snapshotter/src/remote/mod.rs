@@ -24,7 +24,9 @@ mod resolve;
 mod runtime;
 mod send;
 mod stage;
+mod summary;
 mod survey;
+mod tag;
 mod text;
 mod visible;
 
@@ -40,15 +42,18 @@ pub(crate) use flight::Flights;
 pub(crate) use mend::{repair, repair_description};
 pub(crate) use pull::run as pull;
 pub use pull::{PullReport, PullRequest};
+pub(crate) use push::{AsV1, publish_new, run as push};
 pub use push::{PushReport, PushRequest};
-pub(crate) use push::{publish_new, run as push};
 pub(crate) use remove::run as remove;
+pub use summary::{RemoteSummaries, RemoteSummary};
 pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
+pub(crate) use tag::run as tag;
 
 use crate::activity::Activity;
 use crate::format::artifact::paged::AnyManifest;
 use crate::rate::Rates;
 use crate::registry::{self, MetadataRegistry, Pulled, Registry, Repository, TagOrDigest};
+use crate::store::require_own;
 use crate::transport::{self, Content, ContentProvider, Daemon, Way};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -60,6 +65,7 @@ use runtime::{Wanted, wait};
 pub(crate) struct Remote {
     registry: Arc<dyn MetadataRegistry>,
     namespace: String,
+    tenant: Option<String>,
     /// For reports and errors.
     endpoint: String,
     addresses: Addresses,
@@ -89,10 +95,13 @@ enum Place {
 impl Remote {
     /// Checks a configuration and opens what it describes; none where there is no registry.
     pub(crate) fn open(
+        tenant: Option<&str>,
         registry: Option<&Registry>,
         content: Option<&Content>,
         daemon: Option<&Arc<Daemon>>,
     ) -> Result<Option<Self>> {
+        let content = content.map(|content| content.of_tenant(tenant));
+        let content = content.as_ref();
         let Some(config) = registry else {
             return match content {
                 None => Ok(None),
@@ -106,6 +115,7 @@ impl Remote {
         Ok(Some(Self {
             registry: registry::open(config)?,
             namespace: config.namespace.clone(),
+            tenant: tenant.map(str::to_owned),
             endpoint: config.place(),
             addresses: Addresses {
                 registry: config.validate()?.address(),
@@ -150,6 +160,7 @@ impl Remote {
     }
 
     fn repository(&self, reference: &Reference) -> Result<Repository> {
+        require_own(self.tenant.as_deref(), reference)?;
         Repository::new(&self.namespace, reference.name())
     }
 
@@ -173,6 +184,16 @@ impl Remote {
         tracing::info!("GET manifest {reference} from {}", self.endpoint);
         wait(wanted, self.registry.manifest(&repository, &which))
             .map_err(|error| error.with_reference(reference))
+    }
+
+    /// The manifest that a reference names there, as it is, and its digest.
+    pub(crate) fn manifest(
+        &self,
+        reference: &Reference,
+        activity: &Activity,
+    ) -> Result<Option<(Sha256, Vec<u8>)>> {
+        let found = self.find(reference, activity)?;
+        Ok(found.map(|found| (found.digest, found.bytes)))
     }
 
     /// The digest a version has there.

@@ -5,6 +5,8 @@ mod known;
 mod packs;
 mod record;
 
+pub(super) use record::revise;
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;

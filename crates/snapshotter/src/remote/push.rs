@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 use super::contents::{layers_of, layers_of_packs};
 use super::download::{Asked, Download};
 use super::publish::{self, How};
-use super::{Remote, packs};
+use super::{Remote, packs, visible};
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
 use crate::format::artifact::paged::AnyManifest;
 use crate::limit::Limit;
 use crate::registry::Registry;
-use crate::store::Store;
+use crate::store::{Operation, Store};
 use crate::transport::Content;
-use crate::words::error::{ErrorKind, Result};
+use crate::words::digest::Sha256;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::format::Format;
 use crate::words::progress::{Event, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
@@ -39,6 +41,9 @@ pub struct PushRequest {
     pub force: bool,
     /// Reads everything back and compares it. Default `false`.
     pub verify: bool,
+    /// In which format it is published. A snapshot of format v2 can be published in format v1, which the Go library reads: its
+    /// files are made from its pages, sent, and do not stay here. Default `None`: in the one that it is kept in.
+    pub format: Option<Format>,
     /// The registry to use instead of the configured one, for this call.
     pub registry: Option<Registry>,
     /// The place of contents to use instead of the configured one, for this call.
@@ -53,6 +58,7 @@ impl PushRequest {
             reference,
             force: false,
             verify: false,
+            format: None,
             registry: None,
             content: None,
         }
@@ -69,6 +75,13 @@ impl PushRequest {
     #[must_use]
     pub fn verify(mut self, verify: bool) -> Self {
         self.verify = verify;
+        self
+    }
+
+    /// Sets [`format`](Self::format).
+    #[must_use]
+    pub fn format(mut self, format: Option<Format>) -> Self {
+        self.format = format;
         self
     }
 
@@ -103,12 +116,15 @@ pub struct PushReport {
     pub warnings: Vec<Warning>,
 }
 
+/// Makes a snapshot one of format v1, for as long as the operation lasts.
+pub(crate) type AsV1<'a> = &'a dyn Fn(&Operation, &Snapshot) -> Result<Snapshot>;
+
 /// Publishes a snapshot. Blocks.
 pub(crate) fn run(
     store: &Arc<Store>,
     limit: &Limit,
     remote: &Remote,
-    request: &PushRequest,
+    (request, as_v1): (&PushRequest, AsV1<'_>),
     activity: &Activity,
 ) -> Result<PushReport> {
     let started = Instant::now();
@@ -118,8 +134,22 @@ pub(crate) fn run(
         operation.lease(txn, snapshot.id)?;
         Ok(snapshot)
     })?;
-    let (publication, verified_blobs) = send(store, limit, remote, request, &snapshot, activity)
-        .map_err(|error| error.with_reference(&request.reference))?;
+    let sent = match request.format {
+        Some(format) if format != snapshot.format => {
+            require_v1(&snapshot, format)
+                .and_then(|()| refuse_v2_there(remote, &snapshot, request.force, activity))?;
+            let form = as_v1(&operation, &snapshot)?;
+            let sent = send(store, limit, remote, request, &form, activity);
+            sent.and_then(|sent| {
+                let there = Some(sent.0.manifest_digest);
+                publish::revise(store, remote, &snapshot, there)?;
+                Ok(sent)
+            })
+        }
+        _ => send(store, limit, remote, request, &snapshot, activity),
+    };
+    let (publication, verified_blobs) =
+        sent.map_err(|error| error.with_reference(&request.reference))?;
     drop(operation);
     Ok(PushReport {
         reference: snapshot.reference.with_digest(publication.manifest_digest),
@@ -128,6 +158,31 @@ pub(crate) fn run(
         duration: started.elapsed(),
         warnings: Vec::new(),
     })
+}
+
+fn require_v1(snapshot: &Snapshot, wanted: Format) -> Result<()> {
+    if (snapshot.format, wanted) == (Format::V2, Format::V1) {
+        return Ok(());
+    }
+    let (reference, kept) = (&snapshot.reference, snapshot.format.as_str());
+    let text = format!("{reference} is kept in format {kept}, and published in that or in v1");
+    Err(Error::invalid(text)
+        .with_reference(reference)
+        .with_hint("`convert` makes another snapshot of it, which can be published"))
+}
+
+/// Said before a file is made: what is there already in format v2 is not what would be sent.
+fn refuse_v2_there(
+    remote: &Remote,
+    snapshot: &Snapshot,
+    force: bool,
+    activity: &Activity,
+) -> Result<()> {
+    let there = remote.published(&snapshot.reference, activity)?;
+    match there.filter(|there| *there == snapshot.manifest_digest && !force) {
+        Some(there) => Err(remote.taken(&snapshot.reference, there)),
+        None => Ok(()),
+    }
 }
 
 fn send(
@@ -145,9 +200,8 @@ fn send(
     };
     let publication = publish::run(store, limit, remote, snapshot, how, activity)?;
     let is_ours = || -> Result<bool> {
-        let now = store.catalog.read(|txn| txn.snapshot(snapshot.id))?;
-        let is_ours = |now: Snapshot| now.manifest_digest == publication.manifest_digest;
-        Ok(now.is_some_and(is_ours))
+        let manifest = store.catalog.read(|txn| txn.manifest(snapshot.id))?;
+        Ok(Sha256::of(&manifest) == publication.manifest_digest)
     };
     // What is there of somebody else's making is not what is here.
     let verified = if request.verify && is_ours()? {
@@ -158,18 +212,19 @@ fn send(
     Ok((publication, verified))
 }
 
-/// Publishes a snapshot that was just taken; the caller leases it.
+/// Publishes a snapshot that was just taken, which the operation leases. Where the registry refuses it for good, the snapshot
+/// that it replaced has the name again.
 pub(crate) fn publish_new(
     store: &Arc<Store>,
     limit: &Limit,
     remote: &Remote,
-    snapshot: i64,
+    (operation, snapshot): (&Operation, i64),
     force: bool,
     activity: &Activity,
 ) -> Result<Publication> {
     let found = store.catalog.read(|txn| txn.snapshot(snapshot))?;
     let Some(snapshot) = found else {
-        return Err(crate::Error::new(
+        return Err(Error::new(
             ErrorKind::NotFound,
             "the snapshot was taken, and removed or replaced by another call before it was published",
         ));
@@ -180,11 +235,38 @@ pub(crate) fn publish_new(
         again: false,
         verify: false,
     };
-    publish::run(store, limit, remote, &snapshot, how, activity).map_err(|error| {
-        error
-            .with_reference(&snapshot.reference)
-            .with_hint("the snapshot is kept here: `push` publishes it")
+    let published = publish::run(store, limit, remote, &snapshot, how, activity);
+    published.map_err(|error| {
+        let hint = give_back(store, operation, &snapshot, &error).inspect_err(
+            |error| tracing::warn!(%error, "a name that the registry refused is not given back"),
+        );
+        let kept = || "the snapshot is kept here: `push` publishes it".to_owned();
+        let hint = hint.ok().flatten().unwrap_or_else(kept);
+        error.with_reference(&snapshot.reference).with_hint(hint)
     })
+}
+
+/// Gives the name that a refused snapshot took to the one that had it, and says what it is called itself from now on.
+fn give_back(
+    store: &Store,
+    operation: &Operation,
+    taken: &Snapshot,
+    refusal: &Error,
+) -> Result<Option<String>> {
+    let is_final = matches!(
+        refusal.kind(),
+        ErrorKind::Unsupported | ErrorKind::PermissionDenied | ErrorKind::AlreadyExists
+    );
+    if !is_final {
+        return Ok(None);
+    }
+    let called = store.catalog.write(Sync::Full, |txn| {
+        let replaced = operation.removed(txn)?.filter(|old| *old != taken.id);
+        replaced.map_or(Ok(None), |old| visible::give_back(txn, taken.id, old))
+    })?;
+    let name = &taken.reference;
+    Ok(called
+        .map(|called| format!("{name} is here what it was; what was taken is kept as {called}")))
 }
 
 /// Compares every blob as others would get it.

@@ -6,6 +6,7 @@ use super::runtime::wait;
 use super::text::Text;
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
+use crate::catalog::Totals;
 use crate::format::artifact::Manifest;
 use crate::format::artifact::paged::{AnyManifest, PagedManifest};
 use crate::format::document::paged::PagedDocument;
@@ -43,6 +44,14 @@ impl Said {
             AnyManifest::V1(manifest) => Self::Blobs(manifest, document.entries()?),
             AnyManifest::V2(manifest) => Self::Packs(manifest, document.pages()?),
         })
+    }
+
+    /// What the files amount to, as far as the document says: not their data.
+    pub(super) fn totals(&self) -> Totals {
+        match self {
+            Self::Blobs(_, document) => Totals::of(document, |_| 0),
+            Self::Packs(_, document) => Totals::of(&document.entries, |_| 0),
+        }
     }
 
     /// What the contents are called, some perhaps more than once.

@@ -6,14 +6,13 @@ use super::resolve::{Said, resolve};
 use super::runtime::wait;
 use super::{Place, Remote};
 use crate::activity::Activity;
-use crate::catalog::Totals;
 use crate::format::artifact::paged::AnyManifest;
 use crate::format::document::paged::AnyDocument;
 use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
 use crate::registry::{Layers, MAX_NAMES, Repository};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::reference::Reference;
+use crate::words::reference::{Reference, tenant_of};
 
 /// A snapshot in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +76,9 @@ impl Remote {
             None => wait(&wanted, self.registry.repositories())?,
         };
         let mut found = Vec::new();
-        for name in names {
+        let tenant = self.tenant.as_deref();
+        let is_own = |name: &String| tenant.is_none_or(|own| own == tenant_of(name));
+        for name in names.into_iter().filter(is_own) {
             let repository = Repository::new(&self.namespace, &name)?;
             for tag in wait(&wanted, self.registry.tags(&repository))? {
                 let reference = Reference::new(&name, tag.as_str())
@@ -124,15 +125,10 @@ impl Remote {
     ) -> Result<RemoteDetails> {
         let resolved = resolve(self, reference, None, activity)?;
         drop(resolved.document);
-        let (logical_bytes, annotations, entries) = match resolved.said {
-            Said::Blobs(manifest, document) => {
-                let bytes = Totals::of(&document, |_| 0).logical_bytes;
-                (bytes, manifest.annotations, entries(document))
-            }
-            Said::Packs(manifest, document) => {
-                let bytes = Totals::of(&document.entries, |_| 0).logical_bytes;
-                (bytes, manifest.annotations, entries(document.entries))
-            }
+        let logical_bytes = resolved.said.totals().logical_bytes;
+        let (annotations, entries) = match resolved.said {
+            Said::Blobs(manifest, document) => (manifest.annotations, entries(document)),
+            Said::Packs(manifest, document) => (manifest.annotations, entries(document.entries)),
         };
         Ok(RemoteDetails {
             manifest_digest: Sha256::of(&resolved.manifest),

@@ -155,7 +155,7 @@ mod tests {
         let Some(mount) = or_skip(LoopMount::new(Kind::Ext4, 128 << 20, &[])) else {
             return;
         };
-        let store = Store::open(&mount.path().join("root"), Duration::from_secs(5)).unwrap();
+        let store = Store::open(&mount.path().join("root"), None, Duration::from_secs(5)).unwrap();
         let dir = Dir::open(mount.path()).unwrap();
         let selection = Selection::new(&[]).unwrap();
         let early = EarlyFiles::new(&store, dir, selection, LinkMode::Copy, 32);

@@ -14,9 +14,8 @@ use crate::format::map::Map;
 use crate::format::pack::{FrameDecoder, PackId};
 use crate::fs::ahead::Ahead;
 use crate::fs::hook::step;
-use crate::limit::for_each;
 use crate::lock::lock;
-use crate::pass::lanes::Helpers;
+use crate::pass::on_all_cores;
 use crate::store::{PackReader, Store, frame_decoder};
 use crate::words::error::{At, Error, Result};
 use crate::words::page::{PAGE_BYTES, pages};
@@ -144,8 +143,7 @@ impl<'s> Packs<'s> {
             lock(&self.idle).push(frames);
             Ok(())
         };
-        let helpers = Helpers::hire(windows.len().saturating_sub(1));
-        for_each(helpers.count() + 1, windows.len(), work)
+        on_all_cores(windows.len(), work)
     }
 
     /// Where the data of a file are, whose first page is this one.

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::opened::Contents;
 use super::walk::{Plan, PlannedFile};
-use super::{Context, SnapshotReport, SnapshotRequest, begin, check_annotations, complete};
+use super::{Context, SnapshotReport, SnapshotRequest, Until, begin, check_annotations, complete};
 use crate::activity::Activity;
+use crate::catalog::Sync;
 use crate::config::Durability;
 use crate::format::document::{Document, FileEntry};
 use crate::limit::Limits;
@@ -20,6 +21,8 @@ pub(crate) struct Material<'a> {
     pub(crate) contents: &'a dyn Contents,
     /// What keeps the files where they are.
     pub(crate) operation: &'a Operation,
+    /// It is nobody's to find: it has no name here, and goes with the operation.
+    pub(crate) hidden: bool,
 }
 
 /// What a document lists, and those of its files that have bytes of their own. `data` says how many these are.
@@ -55,7 +58,7 @@ pub(crate) fn plan_of<C>(
     (plan, own)
 }
 
-/// Takes it. Blocks.
+/// Takes it; says which row it has. Blocks.
 pub(crate) fn from_document(
     store: &Arc<Store>,
     limits: &Limits,
@@ -63,11 +66,17 @@ pub(crate) fn from_document(
     request: &SnapshotRequest,
     material: Material<'_>,
     activity: &Activity,
-) -> Result<SnapshotReport> {
+) -> Result<(i64, SnapshotReport)> {
     let started = Instant::now();
     let reference = request.reference()?;
     check_annotations(&request.annotations)?;
-    let snapshot = begin(store, material.operation, &reference, request.force)?;
+    let (operation, hidden) = (material.operation, material.hidden);
+    let snapshot = match hidden {
+        true => store
+            .catalog
+            .write(Sync::Normal, |txn| operation.pending(txn, &reference))?,
+        false => begin(store, operation, &reference, request.force)?,
+    };
     let base = &store.root.staging;
     let context = Context {
         store,
@@ -76,12 +85,16 @@ pub(crate) fn from_document(
         base,
         contents: Some(material.contents),
         link_mode: request.link_mode,
-        durable: durability == Durability::Full,
+        durable: durability == Durability::Full && !hidden,
+        hidden,
     };
-    let ends = Some(material.operation);
-    let taken = complete(&context, snapshot, ends, request, material.plan)?;
-    if !context.durable {
+    let until = match hidden {
+        true => Until::Published(operation),
+        false => Until::Visible(operation),
+    };
+    let taken = complete(&context, snapshot, until, request, material.plan)?;
+    if !context.durable && !hidden {
         store.sync_later(snapshot);
     }
-    Ok(taken.report(reference, None, started.elapsed()))
+    Ok((snapshot, taken.report(reference, None, started.elapsed())))
 }

@@ -101,6 +101,7 @@ pub(crate) fn run(
         contents: None,
         link_mode: request.link_mode,
         durable: false,
+        hidden: false,
     };
     let plan = walk::plan(&context, request)?;
     Ok(SnapshotPlan {

@@ -8,6 +8,7 @@ mod calls;
 mod local;
 #[cfg(feature = "registry")]
 mod remotes;
+mod retention;
 mod upkeep;
 mod which_remote;
 
@@ -111,6 +112,7 @@ impl Snapshotter {
         let daemon = config.daemon()?;
         #[cfg(feature = "registry")]
         let remote = Remote::open(
+            config.tenant.as_deref(),
             config.registry.as_ref(),
             config.content.as_ref(),
             daemon.as_ref(),
@@ -127,7 +129,8 @@ impl Snapshotter {
         let store = {
             let config = config.clone();
             let opened = move || {
-                let store = Store::open(&config.root_dir, config.busy_timeout)?;
+                let (root, tenant) = (&config.root_dir, config.tenant.as_deref());
+                let store = Store::open(root, tenant, config.busy_timeout)?;
                 #[cfg(feature = "registry")]
                 which_remote::require_outside(
                     &store,

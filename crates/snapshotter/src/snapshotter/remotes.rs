@@ -7,12 +7,14 @@ use super::Snapshotter;
 use super::calls::{CancelOnDrop, WaitOnDrop};
 use crate::activity::{self, Activity, Report};
 use crate::config::Config;
+use crate::convert;
 use crate::limit::Limits;
 use crate::metrics::Operation;
 use crate::rate::Rates;
 use crate::remote::{
     self, CollectReport, CollectRequest, Context, CopyReport, CopyRequest, PullReport, PullRequest,
     PushReport, PushRequest, Remote, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
+    RemoteSummaries,
 };
 use crate::threads;
 use crate::words::digest::Sha256;
@@ -48,11 +50,14 @@ impl Snapshotter {
                 request.content.as_ref(),
                 activity,
             )?)?;
+            let as_v1: remote::AsV1<'_> = &|operation, snapshot| {
+                convert::as_v1(store, &inner.snapshots, (operation, snapshot), activity)
+            };
             let report = remote::push(
                 store,
                 &inner.snapshots.transfers,
                 &remote,
-                &request,
+                (&request, as_v1),
                 activity,
             )?;
             let sent = report.publication.sent_bytes;
@@ -182,6 +187,25 @@ impl Snapshotter {
         .await
     }
 
+    /// What the configured registry says of snapshots in short, as a list shows it: their manifests are read, side by side,
+    /// 1000 at most. With `sizes`, lists of files that are not long are read where the manifest does not say how much it is:
+    /// that is where it is of format v1. What cannot be read is left out, with a warning.
+    ///
+    /// # Errors
+    /// `Cancelled`; `InvalidInput` without a configured registry.
+    pub async fn summarize_remote(
+        &self,
+        references: &[Reference],
+        sizes: bool,
+    ) -> Result<RemoteSummaries> {
+        let references = references.to_vec();
+        self.run(move |inner, _, activity| {
+            let remote = require(inner.configured(activity))?;
+            remote.summaries(&inner.restores.transfers, &references, sizes, activity)
+        })
+        .await
+    }
+
     /// What the configured registry says of a snapshot, which need not be here.
     ///
     /// # Errors
@@ -244,14 +268,19 @@ async fn storeless<T: Report + Send + 'static>(
 /// One end of a copy.
 fn open(config: &Config, which: &str) -> Result<Remote> {
     let rates = Arc::new(Rates::new(config.limit_upload, config.limit_download));
-    let remote = Remote::open(config.registry.as_ref(), config.content.as_ref(), None)?;
+    let remote = Remote::open(
+        config.tenant.as_deref(),
+        config.registry.as_ref(),
+        config.content.as_ref(),
+        None,
+    )?;
     remote.map(|remote| remote.at(&rates)).ok_or_else(|| {
         Error::invalid(format!("the configuration to copy {which} has no registry"))
             .with_hint("set registry.endpoint in it; a directory will do: oci-layout:/path")
     })
 }
 
-fn require(remote: Option<Remote>) -> Result<Remote> {
+pub(super) fn require(remote: Option<Remote>) -> Result<Remote> {
     remote.ok_or_else(|| {
         Error::invalid("no registry is configured")
             .with_hint("set registry.endpoint; a directory will do: oci-layout:/path")

@@ -61,6 +61,7 @@ impl Inner {
         }
         require_outside(store, registry, content)?;
         let remote = Remote::open(
+            self.config.tenant.as_deref(),
             registry.or(self.config.registry.as_ref()),
             content.or(self.config.content.as_ref()),
             self.daemon.as_ref(),

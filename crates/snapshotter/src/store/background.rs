@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn many_snapshots_are_synced_by_one_thread_and_closing_does_not_wait_for_the_idle() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("root"), Duration::from_secs(5)).unwrap();
+        let store = Store::open(&dir.path().join("root"), None, Duration::from_secs(5)).unwrap();
         let store = Arc::new(store);
         for snapshot in 0..400 {
             store.sync_when_idle(snapshot);

@@ -86,8 +86,25 @@ impl Store {
         Ok((dropped, freed))
     }
 
-    /// Gives up what is cached of a snapshot that goes, but for what others have names of. What fails here later sweeps take.
-    pub(crate) fn drop_caches_of(&self, manifest: &Sha256) {
+    /// Gives up what is cached of snapshots that went, but for what others have names of, and for what is cached of snapshots
+    /// that have another name. What fails here later sweeps take.
+    pub(crate) fn drop_caches_of(&self, manifests: &[Sha256]) {
+        if manifests.is_empty() {
+            return;
+        }
+        match self.catalog.read(|txn| txn.manifests()) {
+            Ok(left) => {
+                let left: HashSet<Sha256> = left.into_iter().collect();
+                let gone = manifests
+                    .iter()
+                    .filter(|manifest| !left.contains(*manifest));
+                gone.for_each(|manifest| self.drop_caches(manifest));
+            }
+            Err(error) => tracing::debug!(%error, "what is cached of a snapshot that went stays"),
+        }
+    }
+
+    fn drop_caches(&self, manifest: &Sha256) {
         self.drop_page_list(manifest);
         let dropped = self.each_entry_of(manifest, &|dir, one| {
             if one.is_alone() {

@@ -125,7 +125,8 @@ mod tests {
             let Some(mount) = or_skip(LoopMount::new(kind, 320 << 20, &[])) else {
                 continue;
             };
-            let store = Store::open(&mount.path().join("root"), Duration::from_secs(5)).unwrap();
+            let store =
+                Store::open(&mount.path().join("root"), None, Duration::from_secs(5)).unwrap();
             let all = space::of(&store.root.dir).unwrap().available;
             let (_one, first) = store.create_slot().unwrap();
             let claim = store.claim_space(all / 10 * 6, &first).unwrap();

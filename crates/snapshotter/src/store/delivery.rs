@@ -158,7 +158,8 @@ mod tests {
     impl Scene {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(&dir.path().join("root"), Duration::from_secs(5)).unwrap();
+            let store =
+                Store::open(&dir.path().join("root"), None, Duration::from_secs(5)).unwrap();
             Self { dir, store }
         }
 

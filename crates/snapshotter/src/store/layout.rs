@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::private::in_store;
+use super::tenant::{Tenant, require_own, store_dir};
 use super::{cache, page_lists, reserve};
 use crate::catalog::{Shard, Tree};
 use crate::fs::counter::Counter;
@@ -14,6 +15,7 @@ use crate::fs::lock::{self, Lock};
 use crate::fs::space::ReadOnly;
 use crate::fs::{Dir, Stat, is_privileged, space};
 use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::reference::Reference;
 
 /// The open directories of a root.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Root {
     pub(crate) trash: Dir,
     pub(crate) leases: Dir,
     pub(crate) metadata: Dir,
+    /// Whose it is, where each tenant has its own.
+    tenant: Option<Tenant>,
     /// Where nothing can be written.
     pub(crate) read_only: Option<ReadOnly>,
     /// The device the store is on: files on another can be neither hardlinked nor reflinked.
@@ -52,12 +56,23 @@ impl Root {
     ///
     /// # Errors
     /// `Unsupported` on a network filesystem and for a Go library's root; `PermissionDenied` where it cannot be written.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let dir = Dir::create_all(path, PRIVATE).map_err(|error| in_root(error, path))?;
+    pub(crate) fn open(path: &Path, tenant: Option<&str>) -> Result<Self> {
+        let own = &store_dir(path, tenant);
+        let dir = Dir::create_all(own, PRIVATE).map_err(|error| in_root(error, own))?;
         refuse_network_filesystem(&dir)?;
-        let root = Self::open_directories(dir).map_err(|error| in_root(error, path))?;
+        let mut root = Self::open_directories(dir).map_err(|error| in_root(error, own))?;
         root.refuse_symlinks()?;
+        if let Some(name) = tenant {
+            let above = Dir::open(path)?.identity()?;
+            let name = name.to_owned();
+            root.tenant = Some(Tenant { name, above });
+        }
         Ok(root)
+    }
+
+    /// Refuses a snapshot that is another tenant's.
+    pub(crate) fn require_own(&self, reference: &Reference) -> Result<()> {
+        require_own(self.tenant.as_ref().map(|own| &*own.name), reference)
     }
 
     fn open_directories(dir: Dir) -> Result<Self> {
@@ -81,6 +96,7 @@ impl Root {
             trash: open(&dir, "trash")?,
             leases: open(&dir, "leases")?,
             metadata,
+            tenant: None,
             read_only,
             device: stat.dev,
             inode: stat.ino,
@@ -115,6 +131,8 @@ impl Root {
     /// The directories of the store that are there now, as inodes: what leads to one, such as a mount, makes no difference.
     pub(crate) fn own_directories(&self) -> Result<OwnDirectories> {
         let mut own = OwnDirectories(HashSet::from([(self.device, self.inode)]));
+        // What is in it is a store too, if another tenant's.
+        own.0.extend(self.tenant.as_ref().map(|own| own.above));
         let top = [
             &self.content,
             &self.views,
@@ -171,7 +189,7 @@ impl Root {
     /// `Busy` while somebody has the store for itself.
     pub(crate) fn share(&self) -> Result<Lock> {
         let shared = lock::share(&self.metadata).at("lock", self.metadata.path())?;
-        shared.ok_or_else(|| self.is_used())
+        shared.ok_or_else(|| self.is_used(Stat::of_file(&self.metadata)))
     }
 
     /// Has the store for oneself, until the lock is dropped.
@@ -180,14 +198,16 @@ impl Root {
     /// `Busy` while anybody has it open.
     pub(crate) fn exclude(&self) -> Result<Lock> {
         let own = lock::exclude(&self.metadata).at("lock", self.metadata.path())?;
-        own.ok_or_else(|| self.is_used())
+        own.ok_or_else(|| self.is_used(Stat::of_file(&self.metadata)))
     }
 
-    pub(crate) fn is_used(&self) -> Error {
+    /// The error of a store whose lock, of this file, somebody else holds.
+    pub(crate) fn is_used(&self, locked: io::Result<Stat>) -> Error {
         let path = self.dir.path();
+        let who = locked.map_or("another process".to_owned(), |locked| lock::holder(&locked));
         Error::new(
             ErrorKind::Busy,
-            format!("another process uses the store {}", path.display()),
+            format!("{who} uses the store {}", path.display()),
         )
         .with_path(path)
         .with_hint("stop what uses it, and try again")
@@ -384,7 +404,7 @@ mod tests {
     #[test]
     fn shards_beside_many_names_are_the_stores_own() {
         let temporary = tempfile::tempdir().unwrap();
-        let root = Root::open(temporary.path()).unwrap();
+        let root = Root::open(temporary.path(), None).unwrap();
         for number in 0..2000 {
             std::fs::write(root.content.path().join(format!("{number:064x}")), "").unwrap();
         }

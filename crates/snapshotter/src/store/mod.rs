@@ -13,6 +13,7 @@ mod claims;
 #[cfg(any(feature = "dragonfly", feature = "test-hook"))]
 mod delivery;
 mod entries;
+mod footprint;
 mod ingest;
 mod intents;
 pub(crate) mod layout;
@@ -32,6 +33,7 @@ mod recover;
 mod reserve;
 mod sweep;
 mod sync;
+mod tenant;
 mod trash;
 mod unpack;
 mod views;
@@ -42,6 +44,7 @@ pub(crate) use claims::SpaceClaim;
 #[cfg(feature = "dragonfly")]
 pub(crate) use delivery::{Delivered, Delivery};
 pub(crate) use entries::{Entry, Key, PathHash, path_hash};
+pub use footprint::DiskUsage;
 pub(crate) use ingest::{Ingest, Ingested, Payload, Slot};
 pub(crate) use layout::OwnDirectories;
 pub(crate) use operation::Operation;
@@ -54,6 +57,9 @@ pub(crate) use packs::{Held, OpenPack, StagedPack};
 pub(crate) use recipient::Recipient;
 pub(crate) use recover::{NamesOfBlobs, ReadBlob, read_blob};
 pub(crate) use sweep::Strangers;
+#[cfg(feature = "registry")]
+pub(crate) use tenant::require_own;
+pub(crate) use tenant::store_dir;
 pub(crate) use trash::Swept;
 pub(crate) use views::{Existing, Linkable, NewView, Told, Wanted};
 
@@ -101,9 +107,9 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens a root, or makes one, and cleans up after dead owners.
-    pub(crate) fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
-        let root = Root::open(path)?;
+    /// Opens a root, or a tenant's in it, or makes one, and cleans up after dead owners.
+    pub(crate) fn open(path: &Path, tenant: Option<&str>, busy_timeout: Duration) -> Result<Self> {
+        let root = Root::open(path, tenant)?;
         let open = root.share()?;
         Self::open_locked(root, open, busy_timeout)
     }

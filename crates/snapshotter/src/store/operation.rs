@@ -85,9 +85,16 @@ impl Operation {
     /// Makes the pending snapshot that keeps what is taken in, leased: it goes with the operation unless it has become
     /// visible by then.
     pub(crate) fn pending(&self, txn: &Txn<'_>, reference: &Reference) -> Result<i64> {
+        self.store.root.require_own(reference)?;
         let snapshot = txn.insert_pending(reference, now())?;
         self.lease(txn, snapshot)?;
         Ok(snapshot)
+    }
+
+    /// The snapshot that it keeps and that has lost its name.
+    #[cfg(feature = "registry")]
+    pub(crate) fn removed(&self, txn: &Txn<'_>) -> Result<Option<i64>> {
+        txn.removed_of_operation(&self.owner, self.number)
     }
 
     /// Ends the operation's leases within a call's last transaction, which saves one of its own. Those that keep something

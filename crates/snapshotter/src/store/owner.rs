@@ -201,7 +201,7 @@ impl Store {
                     return Ok(());
                 }
                 if Instant::now() >= until {
-                    return Err(in_use_by_older(root, lock::holder(&held)));
+                    return Err(in_use_by_older(root, &lock::holder(&held)));
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -228,8 +228,7 @@ impl Store {
     }
 }
 
-fn in_use_by_older(root: &Root, process: Option<u32>) -> Error {
-    let who = process.map_or("another process".to_owned(), |id| format!("process {id}"));
+fn in_use_by_older(root: &Root, who: &str) -> Error {
     let text = format!(
         "{who} uses the store {} by an older release's catalog, which this one is to bring up to date",
         root.dir.path().display()

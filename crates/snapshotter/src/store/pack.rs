@@ -25,7 +25,7 @@ use crate::words::reference::Reference;
 /// # Errors
 /// Those of the store; `Internal` when something was not stored as it should have been.
 pub fn pack(root: &Path, cache: &Path, reference: &Reference) -> Result<()> {
-    let store = Arc::new(Store::open(root, Duration::from_secs(30))?);
+    let store = Arc::new(Store::open(root, None, Duration::from_secs(30))?);
     let operation = store.begin()?;
     let (snapshot, blobs) = store.catalog.write(Sync::Normal, |txn| {
         let snapshot = txn.resolve(reference)?.id;

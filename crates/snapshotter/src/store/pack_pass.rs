@@ -15,9 +15,8 @@ use super::{PackReader, Store};
 use crate::activity::Activity;
 use crate::format::content::{PageDigest, page_digest};
 use crate::format::pack::{Frame, FrameDecoder, Kind, Layout, PackError, PackId};
-use crate::limit::for_each;
 use crate::lock::lock;
-use crate::pass::lanes::Helpers;
+use crate::pass::on_all_cores;
 use crate::words::error::{At, Error, Result};
 use crate::words::page::PAGE_BYTES;
 
@@ -229,8 +228,7 @@ fn each_group(
             Error::cancelled()
         })
     };
-    let helpers = Helpers::hire(groups.len().saturating_sub(1));
-    let result = for_each(helpers.count() + 1, groups.len(), work);
+    let result = on_all_cores(groups.len(), work);
     match lock(&bad).take() {
         Some(error) => Ok(Err(error)),
         None => result.map(Ok),

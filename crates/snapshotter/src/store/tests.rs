@@ -15,7 +15,7 @@ use crate::words::entry::Mtime;
 use crate::words::extent::{Extent, ExtentMap};
 
 pub(crate) fn open(dir: &Path) -> Arc<Store> {
-    Arc::new(Store::open(&dir.join("root"), Duration::from_secs(5)).unwrap())
+    Arc::new(Store::open(&dir.join("root"), None, Duration::from_secs(5)).unwrap())
 }
 
 /// A pending snapshot, which goes with the operation.

@@ -190,6 +190,23 @@ impl Content {
         }
     }
 
+    /// A tenant's own part of it. A registry is parted by names.
+    pub(crate) fn of_tenant(&self, tenant: Option<&str>) -> Self {
+        let mut content = self.clone();
+        if let Some(tenant) = tenant {
+            match self.provider {
+                ContentProvider::Registry => {}
+                ContentProvider::Fs => content.root.push(tenant),
+                _ => {
+                    let before = self.prefix.iter().map(String::as_str);
+                    let parts: Vec<&str> = before.chain([tenant]).collect();
+                    content.prefix = Some(parts.join("/"));
+                }
+            }
+        }
+        content
+    }
+
     /// The bucket, and the prefix in it.
     pub(crate) fn place_in_bucket(&self) -> String {
         let bucket = self.bucket.as_deref().unwrap_or_default();

@@ -86,7 +86,7 @@ pub enum WarningKind {
     Kept,
     /// The registry has another snapshot of this name by now.
     Moved,
-    /// Whether the registry has another snapshot of this name by now could not be looked up.
+    /// Whether the registry has another snapshot of this name by now, or what it says of one, could not be looked up.
     Unchecked,
     /// A snapshot of format v2 could not take over what its parent has, and stored it again.
     ParentIncomplete,

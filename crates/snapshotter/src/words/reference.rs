@@ -105,6 +105,11 @@ impl Reference {
         &self.name
     }
 
+    /// Whose it is, where each tenant has a store of its own: the first component of the name.
+    pub fn tenant(&self) -> &str {
+        tenant_of(&self.name)
+    }
+
     /// The version, where the reference has one.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
@@ -114,6 +119,11 @@ impl Reference {
     pub fn manifest_digest(&self) -> Option<Sha256> {
         self.digest
     }
+}
+
+/// The first component of a name.
+pub(crate) fn tenant_of(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(first, _)| first)
 }
 
 impl FromStr for Reference {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use snapshotter::{GcRequest, Snapshotter};
+use snapshotter::{GcRequest, PruneReport, PruneRequest, Snapshotter};
 
 use super::{Collected, answer};
 use crate::answer::Answer;
@@ -23,6 +23,7 @@ pub fn run(context: &Context, request: &GcRequest, metrics: Option<&Path>) -> Re
     };
     let rounds = Rounds {
         request,
+        prune: PruneRequest::new(context.settings.draft.prune.clone()),
         metrics,
         screen: Screen::new(&early).with(global),
         tells_all: global.json || global.verbose > 0,
@@ -41,6 +42,7 @@ pub fn run(context: &Context, request: &GcRequest, metrics: Option<&Path>) -> Re
 
 struct Rounds<'a> {
     request: &'a GcRequest,
+    prune: PruneRequest,
     metrics: Option<&'a Path>,
     screen: Screen,
     tells_all: bool,
@@ -49,10 +51,11 @@ struct Rounds<'a> {
 impl Rounds<'_> {
     /// One look. What goes wrong is told, and does not end the command.
     async fn round(&self, store: &Snapshotter) {
+        let pruned = self.prune(store).await;
         match store.gc(self.request).await {
-            Ok(report) if self.tells_all || Collected::new(&report).is_news() => {
+            Ok(report) if self.tells_all || Collected::new(&report, &pruned.removed).is_news() => {
                 // Who does not listen any more need not be told.
-                let _ = self.screen.answer(&answer(&report));
+                let _ = self.screen.answer(&answer(&report, &pruned));
             }
             Ok(_) => {}
             Err(error) => drop(self.screen.failure(&error.into())),
@@ -60,6 +63,17 @@ impl Rounds<'_> {
         if let Err(failure) = self.write_metrics(store).await {
             self.screen.failure(&failure);
         }
+    }
+
+    /// What went because the settings do not keep it.
+    async fn prune(&self, store: &Snapshotter) -> PruneReport {
+        if self.prune.rules.is_empty() {
+            return PruneReport::default();
+        }
+        store.prune(&self.prune).await.unwrap_or_else(|error| {
+            self.screen.failure(&error.into());
+            PruneReport::default()
+        })
     }
 
     async fn write_metrics(&self, store: &Snapshotter) -> Result<()> {

@@ -99,7 +99,7 @@ impl Publishing<'_> {
         let (Some(layer), Some(of)) = (known.layers.get(&name), known.of.get(&name)) else {
             return Ok(false);
         };
-        if self.force || *of == self.repository {
+        if self.again || *of == self.repository {
             return Ok(false);
         }
         let (sha256, size) = (layer.sha256, layer.size);
@@ -128,7 +128,7 @@ impl Publishing<'_> {
         packs: &[Named],
         known: &Layers,
     ) -> Result<HashSet<Checksum>> {
-        if self.force || self.verify || !self.watch.may_believe() {
+        if self.again || self.verify || !self.watch.may_believe() {
             return Ok(HashSet::new());
         }
         let id = self.snapshot.id;

@@ -183,7 +183,11 @@ impl Publishing<'_> {
             } else {
                 // What this store never saw there is sent without a look, which sending it begins with: if it can be sent.
                 let is_missing = pack.row.state == BlobState::Missing;
-                let looks = is_missing || !believes || ever.contains(&pack.row.key) || self.verify;
+                let looks = is_missing
+                    || !believes
+                    || ever.contains(&pack.row.key)
+                    || self.verify
+                    || self.force;
                 self.send_pack(&transport, pack, looks)?
             };
             let layer = sent.or_else(|| known.layers.get(&pack.object().name).copied());
@@ -218,7 +222,7 @@ impl Publishing<'_> {
         // What is missing here cannot be sent again.
         let is_missing = pack.row.state == BlobState::Missing;
         let is_doomed = !is_missing && self.watch.is_doomed(pack.object().name);
-        if looks && !self.force && !is_doomed {
+        if looks && !self.again && !is_doomed {
             found = self.presence(transport, pack)?;
         }
         if pack.is(found) {

@@ -1,11 +1,14 @@
 //! What a publication writes down: where the snapshot is now, and what turned out to be otherwise than rows say.
 
+use std::sync::Arc;
+
 use super::Publishing;
-use crate::catalog::{Address, Blob, SeenBy, Sync};
+use crate::catalog::{Address, Blob, SeenBy, Snapshot, Sync};
 use crate::lock::lock;
+use crate::remote::Remote;
 use crate::remote::places::is_named_by_digest;
 use crate::remote::text::Text;
-use crate::store::now;
+use crate::store::{Store, now};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::Result;
 
@@ -59,21 +62,7 @@ impl Publishing<'_> {
 
     /// The registry was asked what has the snapshot's name there.
     pub(super) fn revise(&self, there: Option<Sha256>) -> Result<()> {
-        let (id, catalog) = (self.snapshot.id, &self.store.catalog);
-        let reference = &self.snapshot.reference;
-        let registry = self.remote.address(reference)?;
-        let known = catalog.read(|txn| txn.publications_of(id))?;
-        let is_wrong = known.iter().any(|row| {
-            row.registry == registry
-                && there != Some(row.manifest_digest)
-                && !is_named_by_digest(reference, row.manifest_digest)
-        });
-        if !is_wrong {
-            return Ok(());
-        }
-        catalog.write(Sync::Normal, |txn| txn.forget_publication(id, &registry))?;
-        self.store.sync_later(id);
-        Ok(())
+        revise(self.store, self.remote, self.snapshot, there)
     }
 
     /// The publication failed, and may have found before that objects are not there.
@@ -98,4 +87,29 @@ impl Publishing<'_> {
         self.store.sync_later(self.snapshot.id);
         Ok(())
     }
+}
+
+/// A snapshot that another one has the name of in the registry is not published there.
+pub(in crate::remote) fn revise(
+    store: &Arc<Store>,
+    remote: &Remote,
+    snapshot: &Snapshot,
+    there: Option<Sha256>,
+) -> Result<()> {
+    let (id, reference) = (snapshot.id, &snapshot.reference);
+    let registry = remote.address(reference)?;
+    let known = store.catalog.read(|txn| txn.publications_of(id))?;
+    let is_wrong = known.iter().any(|row| {
+        row.registry == registry
+            && there != Some(row.manifest_digest)
+            && !is_named_by_digest(reference, row.manifest_digest)
+    });
+    if !is_wrong {
+        return Ok(());
+    }
+    store
+        .catalog
+        .write(Sync::Normal, |txn| txn.forget_publication(id, &registry))?;
+    store.sync_later(id);
+    Ok(())
 }

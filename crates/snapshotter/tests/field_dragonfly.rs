@@ -118,6 +118,7 @@ async fn a_bucket_is_asked_once_for_a_new_blob() {
     let asked: Vec<_> = proxy
         .asked()
         .into_iter()
+        .filter(|asked| !asked.target.contains("snapshotter/"))
         .map(|asked| asked.method)
         .collect();
     assert_eq!(asked, ["HEAD", "HEAD"]);

@@ -28,6 +28,7 @@ pub(in crate::remote) struct Watch<'a> {
     transport: Option<&'a Arc<dyn ContentTransport>>,
     /// None where the place itself is not reached.
     shelf: Option<Shelf<'a>>,
+    has_daemon: bool,
     publisher: Publisher,
     repository: Repository,
     pub(in crate::remote) activity: &'a Activity,
@@ -59,6 +60,7 @@ impl<'a> Watch<'a> {
         Self {
             transport,
             shelf: transport.and_then(|transport| Shelf::of(transport, activity)),
+            has_daemon: remote.has_daemon(),
             publisher: Publisher {
                 registry: remote.addresses.registry.clone(),
                 namespace: remote.namespace.clone(),
@@ -77,7 +79,7 @@ impl<'a> Watch<'a> {
         let why = match &self.shelf {
             None => "the bucket is reached by Dragonfly alone".to_owned(),
             Some(shelf) => match self.enter(shelf) {
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => error.line(),
+                Err(error) if self.may_do_without(error.kind()) => error.line(),
                 entered => return entered,
             },
         };
@@ -88,6 +90,12 @@ impl<'a> Watch<'a> {
         );
         self.activity.warn(WarningKind::Unregistered, None, text);
         Ok(())
+    }
+
+    /// Whoever has a daemon publishes through it where he does not reach the bucket.
+    fn may_do_without(&self, kind: ErrorKind) -> bool {
+        let is_unreached = self.has_daemon && kind == ErrorKind::Unavailable;
+        is_unreached || kind == ErrorKind::PermissionDenied
     }
 
     fn enter(&self, shelf: &Shelf<'_>) -> Result<()> {

@@ -110,7 +110,7 @@ impl Records for ObjectStorage {
     fn write(&self, key: String, bytes: Vec<u8>) -> Call<'_, ()> {
         Box::pin(async move {
             let written = self.operator.write(&key, Buffer::from(bytes)).await;
-            written.map_err(|error| self.explain.error("write a record to", None, &error))?;
+            written.map_err(|error| self.explain.error("write a record in", None, &error))?;
             Ok(())
         })
     }

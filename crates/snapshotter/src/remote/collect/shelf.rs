@@ -1,9 +1,9 @@
 //! Records at a place of contents: what they are called and what is in them.
 //!
-//!     snapshotter/publishers/<hash>.json                   registry and namespace of somebody who publishes
-//!     snapshotter/names/<namespace>/<name>/PUBLISHER-<hash>   a repository that he publishes to
-//!     snapshotter/moved/<random>.json                      the manifest that a version had before it moved
-//!     snapshotter/collection/<random>.list                 what may go (`list.rs`); <random>.lease: a collector is at work
+//! * `snapshotter/publishers/<hash>.json`: registry and namespace of somebody who publishes;
+//! * `snapshotter/names/<namespace>/<name>/PUBLISHER-<hash>`: a repository that he publishes to;
+//! * `snapshotter/moved/<random>.json`: the manifest that a version had before it moved;
+//! * `snapshotter/collection/<random>.list`: what may go (`list.rs`); `<random>.lease`: a collector is at work.
 //!
 //! A repository ends with a word that no name can have, so that `a` and `a/b` can both be there in a directory; and with the
 //! hash, so that who finds it knows that he is known too, in one look.

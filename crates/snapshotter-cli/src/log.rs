@@ -1,32 +1,62 @@
 //! The library's log on stderr: with `-v` what it does, with `-vv` each request, with `-vvv` also what the libraries below it
-//! say, through `tracing` and `log` alike. Without it nothing is installed: what people need to know is in the answer's
-//! warnings, and starting is quicker.
+//! say, through `tracing` and `log` alike. Without it one thing is told: that a server made the command wait. What else people
+//! need to know is in the answer's warnings.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::{MakeWriter, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::arguments::{Global, LogFormat};
-use crate::progress;
+use crate::arguments::{Global, LogFormat, ProgressMode};
+use crate::{output, progress};
 
 /// Starts logging, if that was asked for.
 pub fn start(global: &Global) {
     let ours = |level| Targets::new().with_target("snapshotter", level);
     let wanted = match global.verbose {
-        0 => return,
+        0 if global.quiet => return,
+        0 => Targets::new().with_target("snapshotter::waiting", LevelFilter::WARN),
         1 => ours(LevelFilter::INFO),
         2 => ours(LevelFilter::DEBUG),
         _ => Targets::new().with_default(LevelFilter::TRACE),
     };
     let log = tracing_subscriber::registry().with(wanted);
     match global.log_format {
-        LogFormat::Text => log
+        // Whoever reads progress as JSON reads nothing else.
+        LogFormat::Text if global.verbose == 0 && global.progress != ProgressMode::Json => {
+            let bare = layer().with_ansi(false).without_time();
+            let bare = bare.with_level(false).with_target(false);
+            log.with(bare.with_writer(|| Announced)).init();
+        }
+        LogFormat::Text if global.verbose > 0 => log
             .with(layer().with_ansi(false).with_writer(AroundBar))
             .init(),
-        LogFormat::Json => log.with(layer().json().with_writer(AroundBar)).init(),
+        _ => log.with(layer().json().with_writer(AroundBar)).init(),
+    }
+}
+
+/// A warning on stderr for what many threads may have to say at once: one of them in a second is enough.
+struct Announced;
+
+static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+
+impl io::Write for Announced {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+            *last = Some(Instant::now());
+            let line = String::from_utf8_lossy(line);
+            output::announce(line.trim_end());
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

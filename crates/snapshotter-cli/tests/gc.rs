@@ -212,3 +212,43 @@ fn the_codes() {
 fn help() {
     assert_session!("help", Place::new().run(["gc", "--help"]).succeeded());
 }
+
+/// An object of nobody's goes by the second call, and what somebody needs does not.
+#[test]
+fn what_nothing_names_goes_from_the_place_of_contents() {
+    let place = Place::with_registry();
+    let collect = ["gc", "--remote", "--no-other-publishers", "--grace", "0"];
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let garbage = place.path("contents/xxh3/abc");
+    let file = fs::File::create(&garbage).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let refused = place.run(["gc", "--remote"]).exited(2);
+    assert!(
+        refused.err.contains("say --no-other-publishers"),
+        "{}",
+        refused.err
+    );
+    let dry = place.run(["gc", "--remote", "--dry-run", "--json"]);
+    assert_eq!(dry.succeeded().json()["objects"], 4);
+    let first = place.run(collect.into_iter().chain(["--json"])).succeeded();
+    let first = first.json();
+    assert_eq!(
+        (&first["removed"], &first["candidates"]),
+        (&0.into(), &1.into())
+    );
+    let waiting = ["gc", "--remote", "--no-other-publishers"];
+    let waiting = place.run(waiting).succeeded();
+    assert!(waiting.out.contains("too young"), "{}", waiting.out);
+    let second = place.run(collect).succeeded();
+    assert!(
+        second.out.contains("1 object (0 B) removed"),
+        "{}",
+        second.out
+    );
+    assert!(!garbage.exists());
+    // No store was made or opened for that.
+    place.on("other", ["restore", "vm:v1", "out"]).succeeded();
+    place.run(["gc", "--grace", "1h"]).exited(2);
+    place.run(["gc", "--no-other-publishers"]).exited(2);
+    place.run(["gc", "--remote", "--max-bytes", "0"]).exited(2);
+}

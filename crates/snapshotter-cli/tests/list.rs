@@ -70,6 +70,19 @@ fn what_is_in_the_registry_needs_no_root() {
     };
     taken("vm:v2", &["memory"]);
     taken("sandboxes/a:v1", &[]);
+    taken(
+        "vm:v3",
+        &[
+            "--format",
+            "v2",
+            "--annotation",
+            "org.opencontainers.image.created=9026-01-02T03:04:05Z",
+        ],
+    );
+    let mut verbose = place.run(["list", "--remote", "-v"]).succeeded();
+    // What it does, it does side by side.
+    verbose.err.clear();
+    assert_session!("remote_verbose", verbose);
     assert_session!("remote", place.run(["list", "--remote"]).succeeded());
     let said = place.run(["list", "--remote", "--json"]).succeeded();
     said.json();
@@ -78,7 +91,7 @@ fn what_is_in_the_registry_needs_no_root() {
         let said = place.run(["list", "--remote", "-q", glob]).succeeded();
         said.out.replace('\n', " ")
     };
-    assert_eq!(names("vm"), "vm:v1 vm:v2 ");
+    assert_eq!(names("vm"), "vm:v1 vm:v2 vm:v3 ");
     assert_eq!(names("vm:v2"), "vm:v2 ");
     assert_eq!(names("vm:*1"), "vm:v1 ");
     assert_eq!(names("sandboxes/*"), "sandboxes/a:v1 ");
@@ -110,6 +123,51 @@ fn a_name_is_asked_for_by_name() {
         assert_eq!(said.out, "vm:v1\n", "{said:#?}");
     }
     place.run(["list", "--remote"]).exited(11);
+}
+
+/// A manifest that cannot be read costs its columns; a registry that is too busy is left alone, and a name alone reads none.
+#[test]
+fn what_the_registry_does_not_say_is_left_out_of_the_list() {
+    let list = |status| {
+        let tags: Vec<_> = (0..90).map(|nth| format!("v{nth}")).collect();
+        let tags = serde_json::json!({"name": "team/vm", "tags": tags}).to_string();
+        let registry = Weather::new(move |asked, _| match asked.path() {
+            "/v2/team/vm/tags/list" => Reply::ok(tags.clone()),
+            "/v2/team/vm/manifests/v1" => Reply::ok("{}"),
+            _ => Reply::status(status),
+        });
+        let place = Place::new()
+            .set("SNAPSHOTTER_REGISTRY_ENDPOINT", registry.url())
+            .set("SNAPSHOTTER_REGISTRY_NAMESPACE", "team")
+            .set("SNAPSHOTTER_REGISTRY_RETRIES", "0");
+        (registry, place)
+    };
+    for (status, least) in [(404, 90), (403, 90), (500, 3)] {
+        let (registry, place) = list(status);
+        let said = place.run(["list", "--remote", "vm", "--json"]).succeeded();
+        let said = said.json();
+        assert_eq!(said["snapshots"].as_array().unwrap().len(), 90);
+        assert_eq!(said["warnings"].as_array().unwrap().len(), 1, "{said}");
+        assert_eq!(said["warnings"][0]["kind"], "unchecked");
+        let asked = registry.asked();
+        let manifests = asked
+            .iter()
+            .filter(|asked| asked.path().contains("/manifests/"));
+        let count = manifests.count();
+        assert!(
+            (least..=90).contains(&count) && (status != 500 || count < 30),
+            "{status}: {count}"
+        );
+    }
+    let (registry, place) = list(500);
+    let said = place.run(["list", "--remote", "vm", "-q"]).succeeded();
+    assert_eq!((said.out.lines().count(), &*said.err), (90, ""));
+    let asked = registry.asked();
+    assert!(
+        !asked
+            .iter()
+            .any(|asked| asked.path().contains("/manifests/"))
+    );
 }
 
 #[test]

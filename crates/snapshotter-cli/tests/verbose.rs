@@ -96,3 +96,33 @@ fn each_level_says_more_and_none_a_secret() {
         assert_no_secret(&said.out);
     }
 }
+
+/// A server that asked to be left alone for half a minute made the command look stuck. Waiting ends with the command's time.
+#[test]
+fn that_a_server_asks_to_wait_is_said_and_the_deadline_ends_it() {
+    let registry = testkit::weather::Weather::new(|_, _| {
+        testkit::weather::Reply::status(429).with("Retry-After", "3600")
+    });
+    let place = Place::new()
+        .set("SNAPSHOTTER_REGISTRY_ENDPOINT", registry.url())
+        .set("SNAPSHOTTER_REGISTRY_NAMESPACE", "team");
+    let run = |more: &[&str]| {
+        let asking = ["list", "--remote", "vm", "--timeout", "500ms"];
+        place.run(asking.iter().chain(more)).exited(6).err
+    };
+    let says = "a server asked to wait 3600 s; retry 1 of 4 in 30.0 s: ";
+    let said = run(&[]);
+    assert!(said.starts_with(&format!("warning: {says}")), "{said}");
+    assert_eq!(said.matches(says).count(), 1, "{said}");
+    assert!(run(&["-v"]).contains(says));
+    assert!(!run(&["-q"]).contains(says));
+    let events = run(&["--progress", "json"]);
+    let first = events.lines().next().unwrap();
+    let event: serde_json::Value = serde_json::from_str(first).unwrap();
+    assert!(
+        event["fields"]["message"]
+            .as_str()
+            .unwrap()
+            .starts_with(says)
+    );
+}

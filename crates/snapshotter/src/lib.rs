@@ -135,8 +135,8 @@ pub use rebuild::{RebuildReport, RebuildRequest, RebuiltSnapshot};
 pub use registry::Registry;
 #[cfg(feature = "registry")]
 pub use remote::{
-    CopyReport, CopyRequest, PullReport, PullRequest, PushReport, PushRequest, RemoteDetails,
-    RemoteDiagnosis, RemoteSnapshot,
+    CollectReport, CollectRequest, CopyReport, CopyRequest, PullReport, PullRequest, PushReport,
+    PushRequest, RemoteDetails, RemoteDiagnosis, RemoteSnapshot, RemoteSummaries, RemoteSummary,
 };
 pub use restore::{RestorePlan, RestoreReport, RestoreRequest};
 pub use snapshot::{

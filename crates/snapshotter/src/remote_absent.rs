@@ -92,7 +92,7 @@ pub(crate) fn publish_new(
     _: &Store,
     _: &Limit,
     remote: &Remote,
-    _: i64,
+    _: (&Operation, i64),
     _: bool,
     _: &Activity,
 ) -> Result<Publication> {

@@ -12,7 +12,8 @@ use crate::prune::PruneReport;
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{
-    CopyReport, PullReport, PushReport, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
+    CollectReport, CopyReport, PullReport, PushReport, RemoteDetails, RemoteDiagnosis,
+    RemoteSnapshot, RemoteSummaries,
 };
 use crate::restore::{RestorePlan, RestoreReport};
 use crate::snapshot::{SnapshotPlan, SnapshotReport};
@@ -60,7 +61,13 @@ have_warnings!(
     TagReport
 );
 #[cfg(feature = "registry")]
-have_warnings!(CopyReport, PushReport, PullReport);
+have_warnings!(
+    CollectReport,
+    CopyReport,
+    PushReport,
+    PullReport,
+    RemoteSummaries
+);
 
 have_none!(
     Vec<ChangedFile>,

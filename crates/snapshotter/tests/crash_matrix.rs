@@ -12,10 +12,12 @@ mod support_b;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use snapshotter::hook::{self, Action};
 use snapshotter::{
-    Config, Content, ContentProvider, Error, ErrorKind, Registry, Warning, WarningKind,
+    CollectReport, CollectRequest, Config, Content, ContentProvider, Error, ErrorKind, Registry,
+    Snapshotter, Warning, WarningKind,
 };
 use support_b::children::{part, playing, start, tell, told, told_number};
 use support_b::outside::{
@@ -91,19 +93,19 @@ impl Paths {
     }
 
     fn node_at(&self, root: &Path) -> Result<Handle, Error> {
+        Handle::with(self.config(root))
+    }
+
+    fn config(&self, root: &Path) -> Config {
         let layouts = self.between().join("layouts");
         let mut content = Content::new(ContentProvider::Fs);
         content.root = self.between().join("objects");
-        Handle::with(
-            Config::new(root)
-                .snapshot_concurrency(1)
-                .restore_concurrency(1)
-                .registry(Registry::new(
-                    format!("oci-layout:{}", layouts.display()),
-                    "ns",
-                ))
-                .content(content),
-        )
+        let layouts = format!("oci-layout:{}", layouts.display());
+        Config::new(root)
+            .snapshot_concurrency(1)
+            .restore_concurrency(1)
+            .registry(Registry::new(layouts, "ns"))
+            .content(content)
     }
 }
 
@@ -283,8 +285,41 @@ fn children_start_here() {
     match part().as_deref() {
         None => {}
         Some("once") => live_once(),
+        Some("collect") => collect_once(),
         Some("full disk") => without_space_at_every_step(),
         Some(part) => panic!("nobody plays {part}"),
+    }
+}
+
+fn collect(at: &Paths) -> Result<CollectReport, Error> {
+    let config = at.config(&at.root());
+    let request = CollectRequest::new().grace(Duration::ZERO);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime
+        .expect("a runtime")
+        .block_on(Snapshotter::collect_remote(
+            &config,
+            &request.no_other_publishers(true),
+        ))
+}
+
+fn collect_once() {
+    let at = Paths { dir: told("DIR") };
+    hook::arm(Action::Abort, told_number("AT"));
+    collect(&at).unwrap();
+    fs::write(at.dir.join("count"), hook::count().to_string()).unwrap();
+    std::process::exit(0);
+}
+
+/// Ends the leases of whoever is dead: nobody waits for five minutes here.
+fn end_leases(at: &Paths) {
+    let dir = at.between().join("objects/snapshotter/collection");
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "lease") {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
     }
 }
 
@@ -380,7 +415,48 @@ fn a_restore_from_elsewhere_without_space_anywhere_says_so_and_leaves_no_partial
     fill_disk(Verb::Restore);
 }
 
+#[test]
+fn a_collection_killed_anywhere_takes_nothing_that_is_needed_and_the_next_one_ends_it() {
+    let scene = Scene::new(Verb::Push);
+    let objects = |at: &Paths| at.between().join("objects/xxh3");
+    for garbage in ["abc", "abd"] {
+        let path = objects(&scene.template()).join(garbage);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = fs::File::create(path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let first = collect(&scene.template()).unwrap();
+    assert_eq!((first.removed, first.candidates), (0, 2));
+    let child = |at: &Paths, step: u64| {
+        let mut command = playing("collect");
+        tell(&mut command, "DIR", &at.dir);
+        tell(&mut command, "AT", step.to_string());
+        start(&mut command).wait().unwrap()
+    };
+    let (_kept, at) = scene.stage();
+    assert_eq!(child(&at, NEVER), State::Exited(0));
+    let steps = fs::read_to_string(at.dir.join("count")).unwrap();
+    assert!(!objects(&at).join("abc").exists());
+    for_each_step(steps.parse().unwrap(), |step| {
+        let (_kept, at) = scene.stage();
+        let end = child(&at, step);
+        assert!(
+            matches!(end, State::Signaled(6) | State::Exited(0)),
+            "{end:?}"
+        );
+        end_leases(&at);
+        // Who publishes does not wait for the dead.
+        Verb::Push.act(&at).unwrap();
+        // The lists may be of one instant of the clock: then what they name stays for one more.
+        let left = |_: &u32| collect(&at).unwrap().candidates > 0;
+        assert!((0..9).take_while(left).count() < 9);
+        assert!(!objects(&at).join("abc").exists() && !objects(&at).join("abd").exists());
+        scene.assert_arrives_elsewhere(&at);
+    });
+}
+
 in_pages_too!(
+    a_collection_killed_anywhere_takes_nothing_that_is_needed_and_the_next_one_ends_it,
     a_push_killed_anywhere_leaves_nothing_partial_and_is_resumed,
     a_pull_killed_anywhere_is_there_whole_or_leaves_nothing,
     a_restore_from_elsewhere_without_space_anywhere_says_so_and_leaves_no_partial_file,

@@ -4,12 +4,13 @@
 mod support_a;
 
 use snapshotter::{
-    Content, ContentProvider, Error, ErrorKind, PushRequest, Registry, RestoreRequest,
-    SnapshotRequest, Snapshotter,
+    Content, ContentProvider, Error, ErrorKind, Format, PullRequest, PushRequest, Registry,
+    RestoreRequest, SnapshotRequest, Snapshotter, VerifyRequest,
 };
 use std::time::Duration;
 use support_a::*;
 use testkit::compare::assert_same;
+use testkit::container_registry::{self, ContainerRegistry, PASSWORD};
 use testkit::quirks::{Quirk, Quirky};
 use testkit::registry::{Kind, RegistryServer, or_skip};
 use testkit::weather::Asked;
@@ -81,6 +82,40 @@ async fn a_registry_that_never_shows_what_it_took_is_named() {
 
 fn of<'a>(asked: &'a [Asked], method: &'a str) -> impl Iterator<Item = &'a Asked> {
     asked.iter().filter(move |asked| asked.method == method)
+}
+
+/// One that other people wrote, in another language than docker-registry: it says how to log in where Docker asks first and
+/// nowhere else, takes bytes with PATCH alone, has uploads under another path, says no length of what it sends, and knows no
+/// ranges, so that what is there cannot be told from what a cache says is there, and is sent again.
+#[tokio::test]
+async fn snapshots_travel_through_a_registry_by_other_people() {
+    let Some(server) = container_registry::or_skip(ContainerRegistry::start()) else {
+        return;
+    };
+    let registry = Registry::new(server.url(), NAMESPACE).credentials("robot", PASSWORD);
+    assert_eq!(travels(&registry).await.unwrap(), [3, 3]);
+    let here = Place::new();
+    let store = node(&here, &registry).await;
+    let (before, after) = (here.write("before", &vm(1)), here.write("after", &vm(2)));
+    for format in [Format::V1, Format::V2] {
+        let version = format.as_str();
+        let taking = |source| SnapshotRequest::new("other", version, source).format(format);
+        store.snapshot(&taking(&before)).await.unwrap();
+        store.snapshot(&taking(&after).force(true)).await.unwrap();
+        let name = reference(&format!("other:{version}"));
+        let pushing = PushRequest::new(name.clone()).verify(true);
+        assert!(store.push(&pushing).await.unwrap().verified_blobs > 0);
+        let there = Place::new();
+        let output = there.fresh();
+        let other = node(&there, &registry).await;
+        other.pull(&PullRequest::new(name.clone())).await.unwrap();
+        let restoring = RestoreRequest::new(name, &output);
+        other.restore(&restoring).await.unwrap();
+        assert_same(&after, &output);
+    }
+    let wrong = registry.credentials("robot", "wrong-horse");
+    let error = travels(&wrong).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
 }
 
 /// The first publication worked, and every later one that shared a blob failed: HEAD was believed in everything.
@@ -161,22 +196,81 @@ async fn assert_goes_on(quirk: Quirk) {
     assert_eq!(resumed.count(), 1, "{quirk:?}");
 }
 
-/// What was published stays what the tag means, and the error is the registry's own words.
+/// What was published stays what the tag means, and the error is the registry's own words. The name was another snapshot's here
+/// from then on: what was taken is called by its digest now, and whoever restores the name gets what others get.
 #[tokio::test]
-async fn a_tag_that_may_not_move_is_said_to_be_one() {
-    let (server, registry) = quirky(Quirk::Immutable);
+async fn a_tag_that_may_not_move_is_said_to_be_one_and_the_name_stays_here_too() {
+    for format in [Format::V1, Format::V2] {
+        let (server, registry) = quirky(Quirk::Immutable);
+        let here = Place::new();
+        let store = node(&here, &registry).await;
+        let take = async |version: &str, seed| {
+            let name = format!("source-{seed}");
+            let source = match here.path(&name) {
+                there if there.exists() => there,
+                _ => here.write(&name, &vm(seed)),
+            };
+            let taking = taking(version, &source).force(true).format(format);
+            (source, store.snapshot(&taking).await)
+        };
+        let (before, taken) = take("v1", 1).await;
+        let published = server.manifest("snapshots/vm:v1");
+        let digest = taken.unwrap().manifest_digest;
+        let mut kept = Vec::new();
+        for seed in [2, 3, 2] {
+            let (after, forced) = take("v1", seed).await;
+            let error = forced.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            let says = "TAG_IMMUTABLE: the tag cannot be overwritten";
+            assert!(error.to_string().ends_with(says), "{error}");
+            assert_eq!(server.manifest("snapshots/vm:v1"), published);
+            let hint = error.hint().unwrap();
+            assert!(hint.starts_with("vm:v1 is here what it was"), "{hint}");
+            kept.push((after, reference(hint.rsplit(' ').next().unwrap())));
+        }
+        kept.push((before, reference("vm:v1")));
+        for (source, name) in kept {
+            let output = here.fresh();
+            let restoring = RestoreRequest::new(name, &output);
+            store.restore(&restoring).await.unwrap();
+            assert_same(&source, &output);
+        }
+        let listed = store.list().await.unwrap();
+        let named = listed
+            .iter()
+            .find(|one| one.reference == reference("vm:v1"));
+        assert_eq!(named.unwrap().manifest_digest, digest);
+        assert!(!named.unwrap().publications.is_empty());
+        // What was taken twice has one name, but for its time, which format v2 notes.
+        let names = if format == Format::V1 { 3 } else { 4 };
+        assert_eq!(listed.len(), names);
+        assert!(
+            store
+                .verify(&VerifyRequest::all())
+                .await
+                .unwrap()
+                .is_sound()
+        );
+    }
+}
+
+/// A snapshot that could not be sent is one that will be: it has the name, and what had it is gone.
+#[tokio::test]
+async fn a_registry_that_does_not_answer_leaves_the_name_with_what_was_taken() {
+    let (server, registry) = quirky(Quirk::None);
     let here = Place::new();
-    let store = node(&here, &registry).await;
+    let store = node(&here, &registry.retries(0)).await;
     let before = here.write("before", &vm(1));
     store.snapshot(&taking("v1", &before)).await.unwrap();
-    let published = server.manifest("snapshots/vm:v1");
+    drop(server);
     let after = here.write("after", &vm(2));
     let forced = store.snapshot(&taking("v1", &after).force(true)).await;
-    let error = forced.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-    let says = "TAG_IMMUTABLE: the tag cannot be overwritten";
-    assert!(error.to_string().ends_with(says), "{error}");
-    assert_eq!(server.manifest("snapshots/vm:v1"), published);
+    assert_eq!(forced.unwrap_err().kind(), ErrorKind::Unavailable);
+    let output = here.fresh();
+    let restoring = RestoreRequest::new(reference("vm:v1"), &output);
+    store.restore(&restoring).await.unwrap();
+    assert_same(&after, &output);
+    assert_eq!(store.list().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

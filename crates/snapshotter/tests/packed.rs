@@ -403,7 +403,7 @@ impl Between {
     }
 
     fn objects(&self) -> Vec<PathBuf> {
-        let objects = files_below(&self.1.root).into_iter();
+        let objects = objects_below(&self.1.root).into_iter();
         objects.map(|object| self.1.root.join(object)).collect()
     }
 }

@@ -330,7 +330,7 @@ async fn a_publication_asks_as_little_at_generation_forty_as_at_the_second() {
         return;
     };
     assert_eq!(sent, 1);
-    assert!(late.len() <= 12, "{late:#?}");
+    assert!(late.len() <= 15, "{late:#?}");
     assert!(late.len() <= early.len(), "{early:#?} {late:#?}");
 }
 
@@ -624,7 +624,12 @@ async fn tenants_with_prefixes_share_nothing_in_a_bucket() {
         restore(&other.open_with(config).await, "v1", &output).await;
         assert_is(&machine, &output);
     }
-    let keys = between.servers.1.as_ref().unwrap().keys();
+    let mut keys = between.servers.1.as_ref().unwrap().keys();
+    assert!(
+        keys.iter().all(|key| key.starts_with("tenants/")),
+        "{keys:?}"
+    );
+    keys.retain(|key| !key.contains("/snapshotter/"));
     assert_eq!(keys.len(), 2);
     for tenant in ["tenants/a/packs/", "tenants/b/packs/"] {
         assert!(keys.iter().any(|key| key.starts_with(tenant)), "{keys:?}");

@@ -103,7 +103,7 @@ impl Between {
     /// The files of all objects.
     fn objects(&self) -> Vec<PathBuf> {
         let root = self.place.path("objects");
-        let below = files_below(&root);
+        let below = objects_below(&root);
         below.into_iter().map(|object| root.join(object)).collect()
     }
 }

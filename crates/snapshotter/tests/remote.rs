@@ -81,7 +81,7 @@ impl Between {
     }
 
     fn objects(&self) -> Vec<PathBuf> {
-        files_below(&self.content.root)
+        objects_below(&self.content.root)
             .into_iter()
             .map(|object| self.content.root.join(object))
             .collect()
@@ -400,7 +400,7 @@ async fn a_forced_push_mends_what_is_damaged_with_the_right_size() {
     let source = here.write("source", &checkpoint());
     let store = between.node(&here).await;
     store.snapshot(&request("v1", &source)).await.unwrap();
-    let objects = files_below(&place.path("objects"));
+    let objects = objects_below(&place.path("objects"));
     let damaged = place.path("objects").join(&objects[0]);
     let right = fs::read(&damaged).unwrap();
     fs::write(&damaged, vec![0; right.len()]).unwrap();

@@ -24,6 +24,7 @@
 pub mod buckets;
 pub mod child;
 pub mod compare;
+pub mod container_registry;
 #[cfg(feature = "dragonfly")]
 pub mod dragonfly;
 pub mod extents;
@@ -42,6 +43,7 @@ mod random;
 pub mod registry;
 #[cfg(feature = "s3")]
 pub mod s3;
+pub mod tls_proxy;
 pub mod tree;
 pub mod weather;
 

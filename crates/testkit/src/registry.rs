@@ -1,9 +1,9 @@
 //! Debian's `docker-registry` as a process: open, with a password, or with TLS under a certificate authority of its own.
 //! Where it is not installed that is a [`Skip`].
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStderr, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -165,21 +165,21 @@ pub(crate) fn make_certificates(dir: &Path) -> Result<(), Skip> {
 
 /// Where it says that it listens. The rest of what it says is read too, so that it never waits for a reader.
 pub(crate) fn address(
-    stderr: ChildStderr,
+    said: impl Read + Send + 'static,
     who: &'static str,
     before: &'static str,
 ) -> Result<String, Skip> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        let mut said = String::new();
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let mut last = String::new();
+        for line in BufReader::new(said).lines().map_while(Result::ok) {
             if let Some((_, rest)) = line.split_once(before) {
                 let end = rest.find([',', '"']).unwrap_or(rest.len());
                 let _ = sender.send(Ok(rest[..end].to_owned()));
             }
-            said = line;
+            last = line;
         }
-        let _ = sender.send(Err(said));
+        let _ = sender.send(Err(last));
     });
     match receiver.recv_timeout(PATIENCE) {
         Ok(Ok(address)) => Ok(address),

@@ -20,6 +20,7 @@ use crate::answer::Answer;
 use crate::arguments::{Early, Global};
 use crate::exit;
 use crate::failure::Failure;
+use crate::progress;
 
 /// A sum of sizes, in bytes, which says no more than a file can have: as the library's own.
 pub fn total(sizes: impl IntoIterator<Item = u64>) -> u64 {
@@ -180,6 +181,13 @@ impl Screen {
         }
         write_stderr(text);
     }
+}
+
+/// Prints what deserves a look now, while there is no answer yet.
+pub fn announce(text: &str) {
+    let mut line = Vec::new();
+    let _ = writeln!(line, "{WARNING}warning:{WARNING:#} {}", visible(text));
+    progress::around_bar(|| write_stderr(line));
 }
 
 fn strictness(warnings: usize) -> Failure {

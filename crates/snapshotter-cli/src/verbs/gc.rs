@@ -1,5 +1,6 @@
 //! `snapshotter gc`: once, or again and again with `--watch`.
 
+mod remote;
 mod watch;
 
 use std::io;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use clap::ValueHint;
 use serde::Serialize;
 use snapshotter::{
-    GcReport, GcRequest, GcStop, KeptSnapshots, PruneReport, PrunedSnapshot, ReleasedSnapshot,
+    CollectRequest, GcReport, GcRequest, GcStop, KeptSnapshots, PruneReport, PrunedSnapshot,
+    ReleasedSnapshot,
 };
 
 use super::prune::Removed;
@@ -36,6 +38,8 @@ Examples:
       only show what would go
   snapshotter gc --max-bytes 0 --retention 0
       everything that may go
+  snapshotter gc --remote --no-other-publishers
+      in the bucket, for all who publish there: lists what may go, and removes it a day later
   snapshotter gc --watch --metrics-file /var/lib/node_exporter/snapshotter.prom
       every gc.interval, until a signal comes: for nodes without an agent")]
 pub struct Args {
@@ -59,6 +63,21 @@ pub struct Args {
     /// command that is interrupted: with 130 or 143.
     #[arg(long)]
     watch: bool,
+    /// Remove what no manifest names from the configured bucket or directory, and nothing here
+    ///
+    /// For all who publish there, whatever their registry and namespace. The first call lists what may go; one that comes --grace
+    /// later removes it and lists what may go next. One regular call a bucket is enough.
+    #[arg(long, conflicts_with_all = ["watch", "max_bytes", "retention", "include_unpublished"])]
+    remote: bool,
+    /// With --remote: how long what nothing needs stays after it was listed [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = period, requires = "remote")]
+    grace: Option<Duration>,
+    /// With --remote: nobody publishes there but this release and later ones
+    ///
+    /// The Go library, older releases and nodes that reach the bucket through Dragonfly alone leave no record of what they
+    /// publish: what they need would be removed. Required, but in a --dry-run.
+    #[arg(long, requires = "remote")]
+    no_other_publishers: bool,
     /// Write metrics for Prometheus to this file after each look, replacing it at once
     #[arg(long, value_name = "FILE", requires = "watch", value_hint = ValueHint::FilePath)]
     metrics_file: Option<PathBuf>,
@@ -75,6 +94,9 @@ pub fn period(text: &str) -> Result<Duration, &'static str> {
 
 /// Runs it.
 pub fn run(context: &Context, args: &Args) -> Result<Answer> {
+    if args.remote {
+        return remote::run(context, &args.remote_request());
+    }
     let request = args.request();
     if args.watch {
         return watch::run(context, &request, args.metrics_file.as_deref());
@@ -85,6 +107,16 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
 }
 
 impl Args {
+    fn remote_request(&self) -> CollectRequest {
+        let request = CollectRequest::new()
+            .dry_run(self.dry_run)
+            .no_other_publishers(self.no_other_publishers);
+        match self.grace {
+            Some(grace) => request.grace(grace),
+            None => request,
+        }
+    }
+
     fn request(&self) -> GcRequest {
         let mut request = GcRequest::new().dry_run(self.dry_run);
         if let Some(bytes) = self.max_bytes {

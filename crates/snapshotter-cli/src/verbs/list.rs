@@ -5,14 +5,14 @@ use std::io;
 
 use glob::Pattern;
 use serde::Serialize;
-use snapshotter::{PublishedAt, Reference, Sha256, SnapshotSummary};
+use snapshotter::{Format, PublishedAt, Reference, RemoteSummary, Sha256, SnapshotSummary};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::human::{self, bytes};
-use crate::output::json::{Published, Time, as_text};
+use crate::output::json::{Published, Time, Warning, as_text};
 use crate::output::{Align, Page, Table};
 
 /// Lists snapshots, the newest version of each name first
@@ -35,7 +35,8 @@ pub struct Args {
     glob: Option<String>,
     /// List what is in the configured registry
     ///
-    /// Not every registry tells the names it has; the versions of one NAME it tells.
+    /// Not every registry tells the names it has; the versions of one NAME it tells. When a snapshot was taken, and how much
+    /// it is, annotations of its manifest tell in format v2. With -v the lists of files of format v1 are read for that.
     #[arg(long)]
     remote: bool,
 }
@@ -69,15 +70,26 @@ fn remote(context: &Context, glob: Option<&str>, pattern: Option<&Pattern>) -> R
     let name = glob.and_then(literal_name);
     let listed = context.with_remote(async |store| {
         let listed = store.list_remote(name).await;
-        listed.map_err(|error| hints::there(error.into()))
+        let listed = listed.map_err(|error| hints::there(error.into()))?;
+        let references = listed.into_iter().map(|snapshot| snapshot.reference);
+        let wanted = |reference: &Reference| pattern.is_none_or(|it| matches(it, reference));
+        let references: Vec<Reference> = references.filter(wanted).collect();
+        let names_only = context.global.quiet && !context.global.json;
+        if names_only {
+            return Ok(Err(references));
+        }
+        let sizes = context.global.verbose > 0;
+        Ok(Ok(store.summarize_remote(&references, sizes).await?))
     })?;
-    let references = listed.value.into_iter().map(|snapshot| snapshot.reference);
-    let wanted = |reference: &Reference| pattern.is_none_or(|pattern| matches(pattern, reference));
+    let said = match listed.value {
+        Ok(said) => said,
+        // No manifest is read for their names.
+        Err(references) => {
+            return Ok(Answer::script(lines(&references)).with_warnings(listed.warnings));
+        }
+    };
     let list = RemoteList {
-        snapshots: references
-            .filter(wanted)
-            .map(|reference| RemoteRow { reference })
-            .collect(),
+        snapshots: said.snapshots.into_iter().map(RemoteRow).collect(),
         nothing: match glob {
             Some(glob) => format!("No snapshot matches {glob}."),
             None => format!(
@@ -86,7 +98,13 @@ fn remote(context: &Context, glob: Option<&str>, pattern: Option<&Pattern>) -> R
             ),
         },
     };
-    Ok(Answer::new(list).with_warnings(listed.warnings))
+    let unread = said.warnings.into_iter().map(Warning::from);
+    Ok(Answer::new(list).with_warnings(listed.warnings.into_iter().chain(unread)))
+}
+
+fn lines(references: &[Reference]) -> Vec<u8> {
+    let lines = references.iter().map(|reference| format!("{reference}\n"));
+    lines.collect::<String>().into_bytes()
 }
 
 /// The name in `vm` and in `vm:v*`.
@@ -113,19 +131,82 @@ struct RemoteList {
     nothing: String,
 }
 
+/// A snapshot in a list: the library's own, as below.
+struct RemoteRow(RemoteSummary);
+
 #[derive(Serialize)]
-struct RemoteRow {
+#[serde(rename_all = "camelCase")]
+struct RemoteFields<'a> {
     #[serde(serialize_with = "as_text")]
-    reference: Reference,
+    reference: &'a Reference,
+    manifest_digest: Option<String>,
+    format: Option<&'static str>,
+    created_at: Option<Time>,
+    files: Option<u64>,
+    logical_bytes: Option<u64>,
+}
+
+impl Serialize for RemoteRow {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(summary) = self;
+        let fields = RemoteFields {
+            reference: &summary.reference,
+            manifest_digest: summary.manifest_digest.map(|digest| digest.to_string()),
+            format: summary.format.map(Format::as_str),
+            created_at: summary.created_at.map(Time),
+            files: summary.files,
+            logical_bytes: summary.logical_bytes,
+        };
+        fields.serialize(serializer)
+    }
+}
+
+impl RemoteRow {
+    fn add_to(&self, table: &mut Table, page: &Page<'_>) {
+        let Self(summary) = self;
+        let files = summary.files.map(|files| files.to_string());
+        let cells: [&dyn Display; 6] = [
+            &summary.reference,
+            &or_blank(files),
+            &or_blank(summary.logical_bytes.map(bytes)),
+            &or_blank(summary.created_at.map(|time| page.time(time))),
+            &or_blank(summary.format.map(Format::as_str)),
+            &or_blank(summary.manifest_digest),
+        ];
+        if page.verbose {
+            table.row(&cells);
+        } else {
+            table.row(&[cells[0], cells[3], cells[5]]);
+        }
+    }
+}
+
+/// What the registry says, or nothing.
+fn or_blank(value: Option<impl Display>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 impl Document for RemoteList {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        if self.snapshots.is_empty() && !page.quiet {
+        if self.snapshots.is_empty() {
             return writeln!(page.out, "{}", self.nothing);
         }
-        let mut rows = self.snapshots.iter();
-        rows.try_for_each(|row| writeln!(page.out, "{}", row.reference))
+        let mut titles = vec![
+            ("SNAPSHOT", Align::Left),
+            ("FILES", Align::Right),
+            ("SIZE", Align::Right),
+            ("TAKEN", Align::Left),
+            ("FORMAT", Align::Left),
+            ("MANIFEST", Align::Left),
+        ];
+        if !page.verbose {
+            titles = vec![titles[0], titles[3], titles[5]];
+        }
+        let mut table = Table::new(titles);
+        for row in &self.snapshots {
+            row.add_to(&mut table, page);
+        }
+        table.write(page.out)
     }
 }
 

@@ -17,6 +17,17 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// A removed snapshot that an operation leases.
+    #[cfg(feature = "registry")]
+    pub(crate) fn removed_of_operation(&self, owner: &str, operation: i64) -> Result<Option<i64>> {
+        self.first(
+            "SELECT snapshot FROM leases WHERE owner = ?1 AND operation = ?2
+             AND snapshot IN (SELECT id FROM snapshots WHERE removed = 1) LIMIT 1",
+            params![owner, operation],
+            |row| row.get(0),
+        )
+    }
+
     /// Ends those leases of an operation that keep nothing alive: of snapshots that people see.
     pub(crate) fn end_harmless_leases(&self, owner: &str, operation: i64) -> Result<()> {
         self.execute(

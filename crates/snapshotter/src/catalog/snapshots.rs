@@ -252,6 +252,13 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// Gives its name back, which has to be free.
+    #[cfg(feature = "registry")]
+    pub(crate) fn mark_visible(&self, snapshot: i64) -> Result<()> {
+        self.execute("UPDATE snapshots SET removed = 0 WHERE id = ?1", [snapshot])?;
+        Ok(())
+    }
+
     pub(crate) fn delete_snapshot(&self, snapshot: i64) -> Result<()> {
         self.execute("DELETE FROM snapshots WHERE id = ?1", [snapshot])?;
         Ok(())

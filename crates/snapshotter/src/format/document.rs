@@ -8,6 +8,7 @@ mod encoded;
 mod entries;
 mod error;
 pub(crate) mod json;
+mod names;
 pub mod paged;
 mod read;
 mod validate;
@@ -23,6 +24,7 @@ use std::io::{BufReader, Read};
 pub use encoded::Encoded;
 pub use entries::{Content, DirectoryEntry, FileEntry, SymlinkEntry, WhiteoutEntry};
 pub use error::DocumentError;
+pub use names::Spelling;
 
 use crate::words::relpath::RelPath;
 

@@ -6,6 +6,22 @@ use std::time::Duration;
 use crate::pace::Pace;
 use crate::words::error::Error;
 
+/// Where the log has that a server made a call wait: whoever shows nothing else of it may want to show that.
+const WAITING: &str = "snapshotter::waiting";
+
+/// A wait that people notice.
+const LONG: Duration = Duration::from_secs(1);
+
+fn told(asked: Option<Duration>, retry: &str) {
+    match asked.filter(|asked| *asked >= LONG) {
+        Some(asked) => {
+            let asked = asked.as_secs();
+            tracing::warn!(target: WAITING, "a server asked to wait {asked} s; {retry}");
+        }
+        None => tracing::info!("{retry}"),
+    }
+}
+
 /// An attempt that failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -81,9 +97,11 @@ impl Attempts {
     /// Waits before the next one, as long as the server asked for at least, and tells why.
     pub(crate) async fn wait(&mut self, asked: Option<Duration>, why: &(dyn Display + Sync)) {
         let wait = self.pace.before(self.used, asked);
-        let seconds = wait.as_secs_f64();
-        let (attempt, allowed) = (self.used + 1, self.allowed);
-        tracing::info!("retry {attempt} of {allowed} in {seconds:.1} s: {why}");
+        let (attempt, allowed, seconds) = (self.used + 1, self.allowed, wait.as_secs_f64());
+        told(
+            asked,
+            &format!("retry {attempt} of {allowed} in {seconds:.1} s: {why}"),
+        );
         self.used = self.used.saturating_add(1);
         tokio::time::sleep(wait).await;
     }

@@ -340,7 +340,7 @@ pub(crate) fn time(nanoseconds: i64) -> SystemTime {
 }
 
 /// Documents hold the years 0 to 9999, which Linux's `SystemTime` can represent.
-fn system_time(mtime: Mtime) -> SystemTime {
+pub(crate) fn system_time(mtime: Mtime) -> SystemTime {
     let since = Duration::from_secs(mtime.seconds.unsigned_abs());
     let whole = if mtime.seconds < 0 {
         SystemTime::UNIX_EPOCH - since

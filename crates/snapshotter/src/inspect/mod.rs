@@ -8,6 +8,8 @@ pub use compare::ChangedFile;
 pub(crate) use compare::changed_pages;
 #[cfg(feature = "registry")]
 pub(crate) use details::entries;
+#[cfg(feature = "registry")]
+pub(crate) use details::system_time;
 pub use details::{
     FileDetails, PackDetails, PathDetails, PublishedAt, SnapshotDetails, SnapshotState,
     SnapshotSummary, SymlinkDetails,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::announce::Announcing;
+use super::collect::Watch;
 use super::contents::{Contents, layers_of, layers_of_any, layers_of_packs};
 use super::download::Download;
 use super::resolve::{Need, Said, by_content, needs, resolve};
@@ -125,6 +126,7 @@ struct Copying<'a> {
     known: Layers,
     /// Where they go.
     transport: Arc<dyn ContentTransport>,
+    watch: &'a Watch<'a>,
     sent_blobs: AtomicU64,
     sent_bytes: AtomicU64,
 }
@@ -169,19 +171,25 @@ pub(crate) fn run(
     if is_same_form {
         announcing.refuse_other(before, Sha256::of(&resolved.manifest), request.force)?;
     }
-    let copying = Copying::new((from, to), &repository, layers, request, activity)?.knowing(
+    let watch = Watch::begin(to, &repository, activity)?;
+    let copying = Copying::new((from, to), &repository, layers, request, &watch)?.knowing(
         there.as_ref(),
         config,
         &repository,
     );
-    let copied = match &resolved.said {
-        Said::Blobs(manifest, document) => copying.blobs(limit, manifest, document)?,
-        Said::Packs(manifest, document) => copying.packs(limit, manifest, document)?,
+    let copy = || match &resolved.said {
+        Said::Blobs(manifest, document) => copying.blobs(limit, manifest, document),
+        Said::Packs(manifest, document) => copying.packs(limit, manifest, document),
     };
+    let copied = copy()?;
     let manifest = copied.manifest.as_ref().unwrap_or(&resolved.manifest);
     let digest = Sha256::of(manifest);
     announcing.refuse_other(before, digest, request.force)?;
+    watch.moving(before, digest)?;
     announcing.send(manifest, &resolved.document, copied.has_layers, before)?;
+    while watch.has_to_look_again(resolved.said.objects())? {
+        copy()?;
+    }
     let sent_blobs = copying.sent_blobs.into_inner();
     Ok(CopyReport {
         reference: name.with_digest(digest),
@@ -204,7 +212,7 @@ impl<'a> Copying<'a> {
         repository: &Repository,
         layers: Layers,
         request: &'a CopyRequest,
-        activity: &'a Activity,
+        watch: &'a Watch<'a>,
     ) -> Result<Self> {
         let contents = from.contents(&from.repository(&request.reference)?, layers)?;
         let transport = match &to.content {
@@ -216,7 +224,8 @@ impl<'a> Copying<'a> {
         Ok(Self {
             to,
             request,
-            activity,
+            activity: watch.activity,
+            watch,
             rate: &from.rates.download,
             known: contents.layers.clone(),
             contents,
@@ -305,9 +314,13 @@ impl<'a> Copying<'a> {
         Ok(self.send(object, &read)?.map(layer))
     }
 
+    fn is_forced(&self, object: Object) -> bool {
+        self.request.force || self.watch.is_doomed(object.name)
+    }
+
     /// Whether an object of this size need not be sent.
     fn is_there(&self, object: Object, size: u64) -> Result<bool> {
-        if self.request.force {
+        if self.is_forced(object) {
             return Ok(false);
         }
         let found = look_first(&*self.transport, object);
@@ -322,7 +335,7 @@ impl<'a> Copying<'a> {
 
     /// Sends an object, and says what it is called as a layer.
     fn send(&self, object: Object, read: Reading<'_>) -> Result<Option<Sha256>> {
-        let how = (existing(self.request.force), false);
+        let how = (existing(self.is_forced(object)), false);
         let wanted = || self.activity.check();
         let rate = &self.to.rates.upload;
         let published = offer(&self.transport, object, how, rate, &wanted, read)?;

@@ -5,6 +5,7 @@
 //! the catalog and the registry.
 
 mod announce;
+mod collect;
 mod commit;
 mod confirm;
 mod contents;
@@ -23,6 +24,7 @@ mod resolve;
 mod runtime;
 mod send;
 mod stage;
+mod summary;
 mod survey;
 mod tag;
 mod text;
@@ -30,6 +32,8 @@ mod visible;
 
 use std::sync::Arc;
 
+pub(crate) use collect::run as collect;
+pub use collect::{CollectReport, CollectRequest};
 pub(crate) use confirm::Asked;
 pub(crate) use copy::run as copy;
 pub use copy::{CopyReport, CopyRequest};
@@ -41,6 +45,7 @@ pub use pull::{PullReport, PullRequest};
 pub(crate) use push::{AsV1, publish_new, run as push};
 pub use push::{PushReport, PushRequest};
 pub(crate) use remove::run as remove;
+pub use summary::{RemoteSummaries, RemoteSummary};
 pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
 pub(crate) use tag::run as tag;
 

@@ -7,24 +7,24 @@ mod record;
 
 pub(super) use record::revise;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::announce::Announcing;
+use super::collect::Watch;
 use super::runtime::wait;
 use super::send::{Sending, existing, object};
 use super::text::Text;
 use super::{Place, Remote};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Content, Snapshot, Sync};
+use crate::catalog::{Blob, BlobState, Content, Snapshot, Sync};
 use crate::format::artifact::paged::AnyManifest;
 use crate::format::artifact::{Layer, Manifest};
 use crate::limit::Limit;
 use crate::lock::lock;
-use crate::registry::{Layers, Repository, StoredLayer};
+use crate::registry::{Layers, Repository};
 use crate::store::Store;
 use crate::transport::{ContentTransport, Presence, look_first};
 use crate::words::digest::{Checksum, Digest, Sha256};
@@ -42,6 +42,8 @@ struct Publishing<'a> {
     remote: &'a Remote,
     activity: &'a Activity,
     repository: Repository,
+    /// Whether collections there know of it, and took something of it.
+    watch: Watch<'a>,
     snapshot: &'a Snapshot,
     /// Replaces the version, and objects of another size.
     force: bool,
@@ -73,12 +75,14 @@ pub(super) fn run(
     how: How,
     activity: &Activity,
 ) -> Result<Publication> {
+    let repository = remote.repository(&snapshot.reference)?;
     let publishing = Publishing {
         store,
         limit,
         remote,
         activity,
-        repository: remote.repository(&snapshot.reference)?,
+        watch: Watch::begin(remote, &repository, activity)?,
+        repository: repository.clone(),
         snapshot,
         force: how.force,
         again: how.again,
@@ -117,16 +121,23 @@ impl Publishing<'_> {
             files: contents.len() as u64,
             bytes: total(contents.iter().map(|content| content.data_size)),
         });
-        let manifest = self
-            .send_contents(contents, manifest)
-            .inspect_err(|_| self.forget_absent())?;
+        let send = |manifest| {
+            let sent = self.send_contents(contents, manifest);
+            sent.inspect_err(|_| self.forget_absent())
+        };
+        let manifest = send(manifest)?;
         let digest = Sha256::of(&manifest);
         let announcing = self.announcing();
         announcing.refuse_other(before, digest, self.force)?;
+        self.watch.moving(before, digest)?;
         // OCI has no manifest without layers: where the contents are none, an empty one stands in.
         let has_layers = matches!(self.remote.content, Place::Registry) && !contents.is_empty();
         let document = Text::kept(self.store, id)?;
         announcing.send(&manifest, &document, has_layers, before)?;
+        let names = || contents.iter().map(|one| ObjectName::Digest(one.digest));
+        while self.watch.has_to_look_again(names())? {
+            send(manifest.clone())?;
+        }
         self.record(&manifest, &document)?;
         Ok(self.publication(digest))
     }
@@ -195,26 +206,6 @@ impl Publishing<'_> {
         }
     }
 
-    /// What was a layer in some registry has the same name in any.
-    fn known_layers(&self) -> Result<Layers> {
-        let id = self.snapshot.id;
-        let (blobs, known) = self.store.catalog.read(|txn| {
-            let known: HashMap<Checksum, Sha256> = txn.sha256_of_blobs(id)?.into_iter().collect();
-            Ok((txn.blobs_of_snapshot(id)?, known))
-        })?;
-        let mut layers = Layers::new();
-        for blob in &blobs {
-            if let Some(sha256) = known.get(&blob.checksum) {
-                let (sha256, size) = (*sha256, self.store.extents(blob)?.stream_size());
-                layers.insert(
-                    ObjectName::Digest(blob.digest),
-                    StoredLayer { sha256, size },
-                );
-            }
-        }
-        Ok(layers)
-    }
-
     /// The rows of contents. There may be a million, so they are not read all at once.
     fn blobs(&self, contents: &[Content]) -> Result<Vec<Blob>> {
         let id = self.snapshot.id;
@@ -274,7 +265,10 @@ impl Publishing<'_> {
         self.activity.check()?;
         let map = self.store.extents(blob)?;
         let (object, size) = (object(blob, &map), map.stream_size());
-        let there = match self.again {
+        // What is missing here cannot be sent again.
+        let is_missing = blob.state == BlobState::Missing;
+        let is_doomed = !is_missing && self.watch.is_doomed(object.name);
+        let there = match self.again || is_doomed {
             true => Presence::Unknown,
             false => self.look(transport, object)?,
         };
@@ -293,7 +287,7 @@ impl Publishing<'_> {
             let known = known.get(&object.name);
             return Ok(known.map(|known| layer(known.sha256)));
         }
-        let existing = existing(self.force);
+        let existing = existing(self.force || is_doomed);
         let rate = &self.remote.rates.upload;
         let sending = Sending::open(self.store, blob, &map, rate, self.activity)?;
         let published = sending.publish(transport, existing, there)?;

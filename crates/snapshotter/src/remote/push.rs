@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::contents::{layers_of, layers_of_packs};
 use super::download::{Asked, Download};
 use super::publish::{self, How};
-use super::{Remote, packs};
+use super::{Remote, packs, visible};
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
 use crate::format::artifact::paged::AnyManifest;
@@ -212,12 +212,13 @@ fn send(
     Ok((publication, verified))
 }
 
-/// Publishes a snapshot that was just taken; the caller leases it.
+/// Publishes a snapshot that was just taken, which the operation leases. Where the registry refuses it for good, the snapshot
+/// that it replaced has the name again.
 pub(crate) fn publish_new(
     store: &Arc<Store>,
     limit: &Limit,
     remote: &Remote,
-    snapshot: i64,
+    (operation, snapshot): (&Operation, i64),
     force: bool,
     activity: &Activity,
 ) -> Result<Publication> {
@@ -234,11 +235,38 @@ pub(crate) fn publish_new(
         again: false,
         verify: false,
     };
-    publish::run(store, limit, remote, &snapshot, how, activity).map_err(|error| {
-        error
-            .with_reference(&snapshot.reference)
-            .with_hint("the snapshot is kept here: `push` publishes it")
+    let published = publish::run(store, limit, remote, &snapshot, how, activity);
+    published.map_err(|error| {
+        let hint = give_back(store, operation, &snapshot, &error).inspect_err(
+            |error| tracing::warn!(%error, "a name that the registry refused is not given back"),
+        );
+        let kept = || "the snapshot is kept here: `push` publishes it".to_owned();
+        let hint = hint.ok().flatten().unwrap_or_else(kept);
+        error.with_reference(&snapshot.reference).with_hint(hint)
     })
+}
+
+/// Gives the name that a refused snapshot took to the one that had it, and says what it is called itself from now on.
+fn give_back(
+    store: &Store,
+    operation: &Operation,
+    taken: &Snapshot,
+    refusal: &Error,
+) -> Result<Option<String>> {
+    let is_final = matches!(
+        refusal.kind(),
+        ErrorKind::Unsupported | ErrorKind::PermissionDenied | ErrorKind::AlreadyExists
+    );
+    if !is_final {
+        return Ok(None);
+    }
+    let called = store.catalog.write(Sync::Full, |txn| {
+        let replaced = operation.removed(txn)?.filter(|old| *old != taken.id);
+        replaced.map_or(Ok(None), |old| visible::give_back(txn, taken.id, old))
+    })?;
+    let name = &taken.reference;
+    Ok(called
+        .map(|called| format!("{name} is here what it was; what was taken is kept as {called}")))
 }
 
 /// Compares every blob as others would get it.

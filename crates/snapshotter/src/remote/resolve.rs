@@ -1,10 +1,12 @@
 //! What a snapshot is, as the registry says it: manifest and document, and the distinct contents that it names.
 
 use super::download::Asked;
+use super::packs::named_object;
 use super::runtime::wait;
 use super::text::Text;
 use super::{Remote, parse_manifest};
 use crate::activity::Activity;
+use crate::catalog::Totals;
 use crate::format::artifact::Manifest;
 use crate::format::artifact::paged::{AnyManifest, PagedManifest};
 use crate::format::document::paged::PagedDocument;
@@ -42,6 +44,28 @@ impl Said {
             AnyManifest::V1(manifest) => Self::Blobs(manifest, document.entries()?),
             AnyManifest::V2(manifest) => Self::Packs(manifest, document.pages()?),
         })
+    }
+
+    /// What the files amount to, as far as the document says: not their data.
+    pub(super) fn totals(&self) -> Totals {
+        match self {
+            Self::Blobs(_, document) => Totals::of(document, |_| 0),
+            Self::Packs(_, document) => Totals::of(&document.entries, |_| 0),
+        }
+    }
+
+    /// What the contents are called, some perhaps more than once.
+    pub(super) fn objects(&self) -> Box<dyn Iterator<Item = ObjectName> + '_> {
+        match self {
+            Self::Blobs(_, document) => {
+                let files = document.files.iter();
+                Box::new(files.map(|file| ObjectName::Digest(file.content.digest())))
+            }
+            Self::Packs(_, document) => {
+                let packs = document.packs.iter();
+                Box::new(packs.map(|pack| named_object(pack).name))
+            }
+        }
     }
 
     pub(super) fn format(&self) -> Format {

@@ -6,7 +6,6 @@ use super::resolve::{Said, resolve};
 use super::runtime::wait;
 use super::{Place, Remote};
 use crate::activity::Activity;
-use crate::catalog::Totals;
 use crate::format::artifact::paged::AnyManifest;
 use crate::format::document::paged::AnyDocument;
 use crate::inspect::{FileDetails, PathDetails, SymlinkDetails, entries};
@@ -126,15 +125,10 @@ impl Remote {
     ) -> Result<RemoteDetails> {
         let resolved = resolve(self, reference, None, activity)?;
         drop(resolved.document);
-        let (logical_bytes, annotations, entries) = match resolved.said {
-            Said::Blobs(manifest, document) => {
-                let bytes = Totals::of(&document, |_| 0).logical_bytes;
-                (bytes, manifest.annotations, entries(document))
-            }
-            Said::Packs(manifest, document) => {
-                let bytes = Totals::of(&document.entries, |_| 0).logical_bytes;
-                (bytes, manifest.annotations, entries(document.entries))
-            }
+        let logical_bytes = resolved.said.totals().logical_bytes;
+        let (annotations, entries) = match resolved.said {
+            Said::Blobs(manifest, document) => (manifest.annotations, entries(document)),
+            Said::Packs(manifest, document) => (manifest.annotations, entries(document.entries)),
         };
         Ok(RemoteDetails {
             manifest_digest: Sha256::of(&resolved.manifest),

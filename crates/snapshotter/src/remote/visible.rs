@@ -90,6 +90,22 @@ fn make_way(txn: &Txn<'_>, old: i64, reference: &Reference) -> Result<()> {
     }
 }
 
+/// Gives the name of a snapshot back to the one that it took it from, and calls it by its digest: it is nowhere else. Somebody
+/// who removed or pinned it meanwhile has decided otherwise.
+pub(super) fn give_back(txn: &Txn<'_>, taken: i64, old: i64) -> Result<Option<Reference>> {
+    let Some(taken) = txn.snapshot(taken)?.filter(|taken| !taken.pinned) else {
+        return Ok(None);
+    };
+    let name = digest_reference(taken.reference.name(), taken.manifest_digest)?;
+    match by_digest(txn, &taken)? {
+        ByDigest::Taken => return Ok(None),
+        ByDigest::Itself => txn.mark_removed(taken.id)?,
+        ByDigest::Nobody => txn.rename(taken.id, name.version().unwrap_or_default())?,
+    }
+    txn.mark_visible(old)?;
+    Ok(Some(name))
+}
+
 /// Makes the snapshot visible, or gives way to one that somebody else fetched meanwhile.
 pub(super) fn finish(
     context: &Context<'_>,

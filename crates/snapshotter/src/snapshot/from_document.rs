@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::opened::Contents;
 use super::walk::{Plan, PlannedFile};
-use super::{Context, SnapshotReport, SnapshotRequest, begin, check_annotations, complete};
+use super::{Context, SnapshotReport, SnapshotRequest, Until, begin, check_annotations, complete};
 use crate::activity::Activity;
 use crate::catalog::Sync;
 use crate::config::Durability;
@@ -88,8 +88,11 @@ pub(crate) fn from_document(
         durable: durability == Durability::Full && !hidden,
         hidden,
     };
-    let ends = Some(operation).filter(|_| !hidden);
-    let taken = complete(&context, snapshot, ends, request, material.plan)?;
+    let until = match hidden {
+        true => Until::Published(operation),
+        false => Until::Visible(operation),
+    };
+    let taken = complete(&context, snapshot, until, request, material.plan)?;
     if !context.durable && !hidden {
         store.sync_later(snapshot);
     }

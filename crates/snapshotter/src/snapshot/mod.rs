@@ -94,10 +94,12 @@ pub(crate) fn run(
         durable: durability == Durability::Full && remote.is_none(),
         hidden: false,
     };
-    // What is to be published is kept until it is.
-    let ends = remote.is_none().then_some(&operation);
+    let until = match remote {
+        None => Until::Visible(&operation),
+        Some(_) => Until::Published(&operation),
+    };
     let taken = walk::plan(&context, request)
-        .and_then(|plan| complete(&context, snapshot, ends, request, plan))
+        .and_then(|plan| complete(&context, snapshot, until, request, plan))
         .map_err(|error| error.with_reference(&reference))?;
     match remote {
         // The disk is the publication's for now.
@@ -111,7 +113,7 @@ pub(crate) fn run(
                 store,
                 &limits.transfers,
                 remote,
-                snapshot,
+                (&operation, snapshot),
                 request.force,
                 activity,
             )
@@ -143,12 +145,12 @@ fn begin(store: &Store, operation: &Operation, reference: &Reference, force: boo
 fn complete(
     context: &Context<'_>,
     snapshot: i64,
-    ends: Option<&Operation>,
+    until: Until<'_>,
     request: &SnapshotRequest,
     mut plan: Plan,
 ) -> Result<Taken> {
     if request.format == Format::V2 {
-        return pages::complete(context, snapshot, ends, request, plan);
+        return pages::complete(context, snapshot, until, request, plan);
     }
     context.activity.tell(|| Event::Planned {
         files: plan.files.len() as u64,
@@ -166,7 +168,7 @@ fn complete(
     };
     let pending = Pending {
         snapshot,
-        ends,
+        until,
         request,
     };
     finish(context, &pending, &captured.synced, &description)?;
@@ -177,10 +179,19 @@ fn complete(
     ))
 }
 
-/// The pending snapshot, and the operation that ends when it is visible.
+/// The operation of a capture, and how long it keeps what it leases.
+#[derive(Clone, Copy)]
+enum Until<'a> {
+    /// It ends when the snapshot is visible.
+    Visible(&'a Operation),
+    /// It keeps the snapshot until that is published, and what that replaces: its name may have to go back.
+    Published(&'a Operation),
+}
+
+/// The pending snapshot.
 struct Pending<'a> {
     snapshot: i64,
-    ends: Option<&'a Operation>,
+    until: Until<'a>,
     request: &'a SnapshotRequest,
 }
 
@@ -193,7 +204,7 @@ struct Description<'a> {
 }
 
 /// Makes the blobs durable (unless that is for later), then the snapshot visible in one transaction, in which the
-/// operation `ends`.
+/// operation ends unless it is to last.
 fn finish(
     context: &Context<'_>,
     pending: &Pending<'_>,
@@ -203,7 +214,7 @@ fn finish(
     let store = context.store;
     let Pending {
         snapshot,
-        ends,
+        until,
         request,
     } = *pending;
     let reference = request.reference()?;
@@ -230,6 +241,9 @@ fn finish(
             && !context.hidden
             && let Some(old) = txn.find(&reference)?
         {
+            if let Until::Published(operation) = until {
+                operation.lease(txn, old.id)?;
+            }
             txn.mark_removed(old.id)?;
             replaced = (txn.doom_abandoned(&[old.id])?, Some(old.manifest_digest));
         }
@@ -253,7 +267,7 @@ fn finish(
         if let Some(directory) = &directory {
             txn.set_origin(directory, snapshot)?;
         }
-        if let Some(operation) = ends {
+        if let Until::Visible(operation) = until {
             operation.finish(txn)?;
         }
         Ok(replaced)

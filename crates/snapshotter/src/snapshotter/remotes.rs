@@ -5,19 +5,21 @@ use std::sync::{Arc, mpsc};
 
 use super::Snapshotter;
 use super::calls::{CancelOnDrop, WaitOnDrop};
-use crate::activity;
+use crate::activity::{self, Activity, Report};
 use crate::config::Config;
 use crate::convert;
 use crate::limit::Limits;
 use crate::metrics::Operation;
 use crate::rate::Rates;
 use crate::remote::{
-    self, Context, CopyReport, CopyRequest, PullReport, PullRequest, PushReport, PushRequest,
-    Remote, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
+    self, CollectReport, CollectRequest, Context, CopyReport, CopyRequest, PullReport, PullRequest,
+    PushReport, PushRequest, Remote, RemoteDetails, RemoteDiagnosis, RemoteSnapshot,
+    RemoteSummaries,
 };
 use crate::threads;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
+use crate::words::progress::Observer;
 use crate::words::reference::Reference;
 
 impl Snapshotter {
@@ -131,20 +133,43 @@ impl Snapshotter {
     /// in the second; `PermissionDenied` and `Unavailable` as the servers say.
     #[tracing::instrument(skip_all, fields(reference = %request.reference))]
     pub async fn copy(from: &Config, to: &Config, request: &CopyRequest) -> Result<CopyReport> {
-        let (running, ended) = mpsc::channel();
-        // There is no handle to close: whoever gives up waits here.
-        let _waits = WaitOnDrop(ended);
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let _guard = CancelOnDrop(Arc::clone(&cancelled));
         let (from, to, request) = (from.clone(), to.clone(), request.clone());
-        threads::run(move || {
-            let _running: mpsc::Sender<()> = running;
+        storeless(request.observer.clone(), move |activity| {
             let limits = Limits::new(to.snapshot_concurrency);
             let (from, to) = (open(&from, "from")?, open(&to, "to")?);
-            activity::run(cancelled, request.observer.clone(), |activity| {
-                remote::copy((&from, &to), &limits.transfers, &request, activity)
-                    .map_err(|error| error.with_reference(&request.reference))
-            })
+            remote::copy((&from, &to), &limits.transfers, &request, activity)
+                .map_err(|error| error.with_reference(&request.reference))
+        })
+        .await
+    }
+
+    /// Removes what no manifest needs from the place of contents that a configuration names, for all who publish there: their
+    /// registries have to be within reach. The first call lists what may go, one that comes a grace later removes it. No store
+    /// is opened, and `root_dir` and the daemon have no meaning.
+    ///
+    /// ```no_run
+    /// # async fn example(config: snapshotter::Config) -> Result<(), snapshotter::Error> {
+    /// use snapshotter::{CollectRequest, Snapshotter};
+    ///
+    /// let request = CollectRequest::new().no_other_publishers(true);
+    /// let report = Snapshotter::collect_remote(&config, &request).await?;
+    /// println!("{} removed, {} may go later", report.removed, report.candidates);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` without a registry and contents, and where others may publish; `Unsupported` where contents are in the
+    /// registry; `NotFound` where there are contents and nobody is known to publish; `Busy` while another collection is under
+    /// way. Whatever is named there and cannot be read is an error too, of the kind that reading it had, and nothing is removed.
+    #[tracing::instrument(skip_all)]
+    pub async fn collect_remote(
+        config: &Config,
+        request: &CollectRequest,
+    ) -> Result<CollectReport> {
+        let (config, request) = (config.clone(), request.clone());
+        storeless(None, move |activity| {
+            remote::collect(&config, &request, activity)
         })
         .await
     }
@@ -158,6 +183,25 @@ impl Snapshotter {
         let name = name.map(str::to_owned);
         self.run(move |inner, _, activity| {
             require(inner.configured(activity))?.list(name.as_deref(), activity)
+        })
+        .await
+    }
+
+    /// What the configured registry says of snapshots in short, as a list shows it: their manifests are read, side by side,
+    /// 1000 at most. With `sizes`, lists of files that are not long are read where the manifest does not say how much it is:
+    /// that is where it is of format v1. What cannot be read is left out, with a warning.
+    ///
+    /// # Errors
+    /// `Cancelled`; `InvalidInput` without a configured registry.
+    pub async fn summarize_remote(
+        &self,
+        references: &[Reference],
+        sizes: bool,
+    ) -> Result<RemoteSummaries> {
+        let references = references.to_vec();
+        self.run(move |inner, _, activity| {
+            let remote = require(inner.configured(activity))?;
+            remote.summaries(&inner.restores.transfers, &references, sizes, activity)
         })
         .await
     }
@@ -203,6 +247,22 @@ impl Snapshotter {
         })
         .await
     }
+}
+
+/// Runs a call that has no handle to close: whoever gives up waits here.
+async fn storeless<T: Report + Send + 'static>(
+    observer: Option<Arc<dyn Observer>>,
+    work: impl FnOnce(&Activity) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (running, ended) = mpsc::channel();
+    let _waits = WaitOnDrop(ended);
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let _guard = CancelOnDrop(Arc::clone(&cancelled));
+    threads::run(move || {
+        let _running: mpsc::Sender<()> = running;
+        activity::run(cancelled, observer, work)
+    })
+    .await
 }
 
 /// One end of a copy.

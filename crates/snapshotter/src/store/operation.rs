@@ -91,6 +91,12 @@ impl Operation {
         Ok(snapshot)
     }
 
+    /// The snapshot that it keeps and that has lost its name.
+    #[cfg(feature = "registry")]
+    pub(crate) fn removed(&self, txn: &Txn<'_>) -> Result<Option<i64>> {
+        txn.removed_of_operation(&self.owner, self.number)
+    }
+
     /// Ends the operation's leases within a call's last transaction, which saves one of its own. Those that keep something
     /// alive are left for the drop.
     pub(crate) fn finish(&self, txn: &Txn<'_>) -> Result<()> {

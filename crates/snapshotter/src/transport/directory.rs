@@ -7,6 +7,8 @@
 //!
 //! File calls run on blocking threads; a future that is dropped stops after the piece under way.
 
+mod records;
+
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,7 +19,8 @@ use std::sync::Mutex;
 use super::budget::{self, Budget};
 use super::files::{PIECE, read_into};
 use super::{
-    Call, ContentTransport, Existing, LocalFiles, Presence, Published, Ranges, Sink, Source,
+    Call, ContentTransport, Existing, LocalFiles, Presence, Published, Ranges, Records, Sink,
+    Source,
 };
 use super::{absent, kept, wanted};
 use crate::fs::Dir;
@@ -117,6 +120,10 @@ impl ContentTransport for Directory {
 
     fn fetch(&self, object: Object, ranges: Ranges, sink: Sink) -> Call<'_, u64> {
         Box::pin(self.read(object, ranges, sink))
+    }
+
+    fn records(&self) -> Option<&dyn Records> {
+        Some(self)
     }
 
     fn local_files(&self) -> Option<&dyn LocalFiles> {

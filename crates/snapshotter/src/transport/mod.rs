@@ -13,6 +13,7 @@ mod files;
 #[cfg(feature = "_opendal")]
 mod object;
 mod parts;
+mod records;
 #[cfg(any(feature = "_opendal", feature = "dragonfly"))]
 mod said;
 mod source;
@@ -42,7 +43,10 @@ pub use dragonfly::{Dragonfly, DragonflyDiagnosis};
 #[derive(Debug)]
 pub(crate) enum Daemon {}
 
+pub(crate) use records::{Listed, Records};
 pub(crate) use source::{Pieces, Source, SourceSink};
+#[cfg(feature = "dragonfly")]
+pub(crate) use validate::require_bucket;
 
 #[cfg(feature = "dragonfly")]
 use crate::activity::Warnings;
@@ -161,6 +165,11 @@ pub(crate) trait ContentTransport: Send + Sync + std::fmt::Debug {
     /// Whether a place that lacks something has lost it: an error where all of it may only be out of sight.
     fn check_sight(&self) -> Call<'_, ()> {
         self.check()
+    }
+
+    /// Records and removal, where the place itself can be reached.
+    fn records(&self) -> Option<&dyn Records> {
+        None
     }
 
     /// Objects as the files that they are here, where they are.
@@ -294,27 +303,6 @@ pub(crate) fn way(content: &Content, daemon: Option<&Arc<Daemon>>) -> Result<Way
             Way::through(daemon, content)
         }
         _ => open(content).map(Way::straight),
-    }
-}
-
-/// Refuses a configuration in which a daemon has nothing to stand in front of: no registry, or contents that are in no
-/// bucket. A request may name a bucket where the configuration names no contents.
-#[cfg(feature = "dragonfly")]
-pub(crate) fn require_bucket(has_registry: bool, content: Option<&Content>) -> Result<()> {
-    match (has_registry, content) {
-        (true, Some(content)) if content.provider.is_bucket() => Ok(()),
-        (true, None) => Ok(()),
-        (_, Some(content)) if !content.provider.is_bucket() => Err(Error::invalid(format!(
-            "dragonfly needs content in a bucket: provider {} does not go with it",
-            content.provider
-        ))
-        .with_hint(
-            "leave dragonfly out, or set content.provider to s3, oss, gcs, azblob, obs or cos",
-        )),
-        _ => Err(
-            Error::invalid("dragonfly needs a registry and content in a bucket")
-                .with_hint("set registry.endpoint and content, or leave dragonfly out"),
-        ),
     }
 }
 

@@ -341,3 +341,23 @@ fn require(holds: bool, field: &str, rule: &str) -> Result<()> {
     }
     Err(Error::invalid(format!("content.{field} {rule}")))
 }
+/// Refuses a configuration in which a daemon has nothing to stand in front of: no registry, or contents that are in no
+/// bucket. A request may name a bucket where the configuration names no contents.
+#[cfg(feature = "dragonfly")]
+pub(crate) fn require_bucket(has_registry: bool, content: Option<&Content>) -> Result<()> {
+    match (has_registry, content) {
+        (true, Some(content)) if content.provider.is_bucket() => Ok(()),
+        (true, None) => Ok(()),
+        (_, Some(content)) if !content.provider.is_bucket() => Err(Error::invalid(format!(
+            "dragonfly needs content in a bucket: provider {} does not go with it",
+            content.provider
+        ))
+        .with_hint(
+            "leave dragonfly out, or set content.provider to s3, oss, gcs, azblob, obs or cos",
+        )),
+        _ => Err(
+            Error::invalid("dragonfly needs a registry and content in a bucket")
+                .with_hint("set registry.endpoint and content, or leave dragonfly out"),
+        ),
+    }
+}

@@ -86,10 +86,14 @@ pub enum WarningKind {
     Kept,
     /// The registry has another snapshot of this name by now.
     Moved,
-    /// Whether the registry has another snapshot of this name by now could not be looked up.
+    /// Whether the registry has another snapshot of this name by now, or what it says of one, could not be looked up.
     Unchecked,
     /// A snapshot of format v2 could not take over what its parent has, and stored it again.
     ParentIncomplete,
+    /// What is published there is not known to collections of the place of contents: they must not run there.
+    Unregistered,
+    /// Object storage did not let an object go that nothing needs.
+    Locked,
 }
 
 impl WarningKind {
@@ -113,6 +117,8 @@ impl WarningKind {
             Self::Moved => "moved",
             Self::Unchecked => "unchecked",
             Self::ParentIncomplete => "parent_incomplete",
+            Self::Unregistered => "unregistered",
+            Self::Locked => "locked",
         }
     }
 }

@@ -152,6 +152,17 @@ pub fn files_below(dir: &Path) -> Vec<PathBuf> {
     files.map(|(path, _)| path).collect()
 }
 
+/// Those of contents, without the records beside them.
+pub fn objects_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = files_below(dir);
+    found.retain(|path| {
+        !path
+            .components()
+            .any(|part| part.as_os_str() == "snapshotter")
+    });
+    found
+}
+
 pub fn reference(text: &str) -> Reference {
     text.parse().unwrap()
 }

@@ -8,6 +8,8 @@ use super::{Manifest as V1Manifest, ManifestError};
 use crate::format::pack::PackId;
 use crate::words::digest::Sha256;
 use crate::words::entry::Mtime;
+#[cfg(feature = "registry")]
+use crate::words::format::Format;
 
 /// The artifact type of a snapshot of format v2.
 pub const ARTIFACT_TYPE: &str = "application/vnd.cncf.dragonfly.snapshotter.manifest.v2+json";
@@ -199,7 +201,25 @@ impl AnyManifest {
         }
     }
 
+    /// Its format.
+    #[cfg(feature = "registry")]
+    pub(crate) fn format(&self) -> Format {
+        match self {
+            Self::V1(_) => Format::V1,
+            Self::V2(_) => Format::V2,
+        }
+    }
+
     /// What the caller has noted, and in format v2 [`Facts`].
+    #[cfg(feature = "registry")]
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        match self {
+            Self::V1(manifest) => &manifest.annotations,
+            Self::V2(manifest) => &manifest.annotations,
+        }
+    }
+
+    /// The same for its owner.
     pub fn into_annotations(self) -> BTreeMap<String, String> {
         match self {
             Self::V1(manifest) => manifest.annotations,

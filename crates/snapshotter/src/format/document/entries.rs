@@ -1,7 +1,7 @@
 //! What a document lists. A file says what its bytes are called in the way of its format: [`Content`] in format v1.
 
-use super::DocumentError;
 use super::write::{self, WriteFile};
+use super::{DocumentError, Spelling};
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Attributes;
 use crate::words::relpath::RelPath;
@@ -88,12 +88,12 @@ pub struct WhiteoutEntry {
 }
 
 impl<C: WriteFile> FileEntry<C> {
-    /// How many bytes it is in a document, its comma left out.
+    /// How many bytes it is in a document at most, its comma left out: fewer only where its name is not UTF-8.
     ///
     /// # Errors
     /// When its mtime is outside the years 0 to 9999.
     pub fn encoded_length(&self) -> Result<u64, DocumentError> {
-        write::length(self, C::write_file)
+        write::length(self, |file, out| C::write_file(file, Spelling::Long, out))
     }
 }
 

@@ -122,6 +122,12 @@ pub enum DocumentError {
         /// The path.
         path: RelPath,
     },
+    /// A file whose name is not UTF-8, and cannot be told from another one's as text.
+    #[error("the name \"{path}\" is not UTF-8, and as text it is another file's too")]
+    Spelling {
+        /// Its path.
+        path: RelPath,
+    },
     /// An entry below one that isn't a directory.
     #[error("\"{below}\" is below \"{path}\", which is not a directory")]
     NotADirectory {

@@ -406,6 +406,43 @@ fn a_lossy_name_needs_its_own_bytes() {
     assert!(matches!(parse(&climbing), Err(DocumentError::Path(_))));
 }
 
+/// Two files were one to the Go library, which knows names by their text alone: one was restored over the other.
+#[test]
+fn files_with_names_that_are_not_utf_8_have_texts_of_their_own() {
+    let texts = |names: &[&[u8]]| {
+        let mut document = files(names.iter().map(file).collect());
+        document.sort();
+        let bytes = document.encode().unwrap();
+        assert_eq!(Document::parse(&bytes).unwrap(), document);
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let files = value["files"].as_array().unwrap();
+        let text = |file: &serde_json::Value| file["relativePath"].as_str().unwrap().to_owned();
+        files.iter().map(text).collect::<Vec<_>>()
+    };
+    // As ever where nothing is the matter.
+    assert_eq!(
+        texts(&[b"a", b"b\xff", b"c\xfe"]),
+        ["a", "b\u{fffd}", "c\u{fffd}"]
+    );
+    assert_eq!(
+        texts(&[b"b\xfe", b"b\xff", b"c\xe0\xa0"]),
+        ["b\u{fffd}fe", "b\u{fffd}ff", "c\u{fffd}e0a0"]
+    );
+    let own = "b\u{fffd}".as_bytes();
+    assert_eq!(texts(&[own, b"b\xff"]), ["b\u{fffd}", "b\u{fffd}ff"]);
+    // A file is no directory.
+    assert_eq!(
+        texts(&[b"b\xfe/x", b"b\xfe-", b"b\xff"]),
+        ["b\u{fffd}fe-", "b\u{fffd}fe/x", "b\u{fffd}ff"]
+    );
+    let names: [&[u8]; 3] = [b"b\xfe", b"b\xff", "b\u{fffd}ff".as_bytes()];
+    let hopeless = files(names.iter().map(file).collect());
+    assert!(matches!(
+        hopeless.encode(),
+        Err(DocumentError::Spelling { .. })
+    ));
+}
+
 #[test]
 fn refuses_other_entries_in_a_list() {
     for (list, typeflag) in [("directories", 5), ("symlinks", 2)] {

@@ -150,7 +150,7 @@ fn sorted<C>(document: &Document<C>) -> Vec<Named<'_, C>> {
 }
 
 /// Orders as if `/` were the lowest byte: a directory's whole subtree follows it, before `dir.x` and the like.
-fn by_component(a: &[u8], b: &[u8]) -> Ordering {
+pub(super) fn by_component(a: &[u8], b: &[u8]) -> Ordering {
     let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
     match first_difference(a, b) {
         Some(at) => rank(a[at]).cmp(&rank(b[at])),

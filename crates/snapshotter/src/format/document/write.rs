@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use super::names::Spelling;
 use super::read::{CHARACTER_DEVICE, DIRECTORY, REGULAR, SYMLINK};
 use super::{
     Content, DirectoryEntry, Document, DocumentError, FileEntry, SymlinkEntry, WhiteoutEntry, json,
@@ -18,22 +19,46 @@ use crate::words::relpath::RelPath;
 
 /// How a format writes a file. The other kinds of entries are the same in all of them.
 pub trait WriteFile: Sized {
+    /// How names that are not UTF-8 are told as text.
+    ///
+    /// # Errors
+    /// When there is no way to tell them apart where that is wanted.
+    fn spelling(files: &[FileEntry<Self>]) -> Result<Spelling, DocumentError>;
+
     /// Writes the entry.
     ///
     /// # Errors
     /// When its mtime is outside the years 0 to 9999.
-    fn write_file(entry: &FileEntry<Self>, out: &mut dyn io::Write) -> Result<(), DocumentError>;
+    fn write_file(
+        entry: &FileEntry<Self>,
+        spelling: Spelling,
+        out: &mut dyn io::Write,
+    ) -> Result<(), DocumentError>;
 }
 
 impl WriteFile for Content {
-    fn write_file(entry: &FileEntry, mut out: &mut dyn io::Write) -> Result<(), DocumentError> {
-        Ok(json::write(&written_file(entry)?, &mut out)?)
+    fn spelling(files: &[FileEntry]) -> Result<Spelling, DocumentError> {
+        Spelling::of(files)
+    }
+
+    fn write_file(
+        entry: &FileEntry,
+        spelling: Spelling,
+        mut out: &mut dyn io::Write,
+    ) -> Result<(), DocumentError> {
+        Ok(json::write(&written_file(entry, spelling)?, &mut out)?)
     }
 }
 
 impl WriteFile for Option<ContentId> {
+    /// Whoever reads this format reads the bytes.
+    fn spelling(_: &[FileEntry<Self>]) -> Result<Spelling, DocumentError> {
+        Ok(Spelling::Short)
+    }
+
     fn write_file(
         entry: &FileEntry<Self>,
+        _: Spelling,
         mut out: &mut dyn io::Write,
     ) -> Result<(), DocumentError> {
         Ok(json::write(&written_paged_file(entry)?, &mut out)?)
@@ -51,7 +76,9 @@ pub(super) fn write_lists<C: WriteFile>(
     document: &Document<C>,
     out: &mut dyn io::Write,
 ) -> Result<(), DocumentError> {
-    list(&document.files, C::write_file, out)?;
+    let spelling = C::spelling(&document.files)?;
+    let write_file = |file: &_, out: &mut dyn io::Write| C::write_file(file, spelling, out);
+    list(&document.files, write_file, out)?;
     if !document.directories.is_empty() {
         out.write_all(b"],\"directories\":[")?;
         list(&document.directories, write_directory, out)?;
@@ -69,7 +96,11 @@ pub(super) fn write_lists<C: WriteFile>(
 
 type Write<E> = fn(&E, &mut dyn io::Write) -> Result<(), DocumentError>;
 
-fn list<E>(entries: &[E], write: Write<E>, out: &mut dyn io::Write) -> Result<(), DocumentError> {
+fn list<E>(
+    entries: &[E],
+    write: impl Fn(&E, &mut dyn io::Write) -> Result<(), DocumentError>,
+    out: &mut dyn io::Write,
+) -> Result<(), DocumentError> {
     for (number, entry) in entries.iter().enumerate() {
         if number > 0 {
             out.write_all(b",")?;
@@ -196,8 +227,9 @@ struct Metadata {
     typeflag: u32,
 }
 
-fn written_file(entry: &FileEntry) -> Result<WrittenFile<'_>, DocumentError> {
-    let (relative_path, relative_path_bytes) = text_and_bytes(entry.path.as_bytes());
+fn written_file(entry: &FileEntry, spelling: Spelling) -> Result<WrittenFile<'_>, DocumentError> {
+    let (_, relative_path_bytes) = text_and_bytes(entry.path.as_bytes());
+    let relative_path = spelling.text(entry.path.as_bytes());
     let (hardlink_of, hardlink_of_bytes) = written_target(entry.hardlink_of.as_ref());
     Ok(WrittenFile {
         digest: entry.content.digest().to_string(),

@@ -56,20 +56,18 @@ impl Remote {
             return Err(Error::invalid(text));
         }
         let size = bytes.len() as u64;
-        if self.http.chunk.is_some_and(|chunk| size > chunk) {
-            let found = Arc::clone(&self).find_blob(repository.clone(), sha256, size);
-            if found.await? != Presence::Size(size) {
-                self.upload(repository, Source::bytes(bytes)).await?;
-            }
-            return Ok(());
-        }
-        let mut attempts = self.http.attempts();
-        loop {
+        if self.http.chunk.is_none_or(|chunk| size <= chunk) {
             match self.try_put_blob(&repository, sha256, &bytes).await {
                 Ok(()) => return Ok(()),
-                Err(failure) => attempts.again(failure).await?,
+                Err(failure) => self.http.attempts().again(failure).await?,
             }
         }
+        // Some registries take no bytes with PUT: this is how Docker sends them.
+        let found = Arc::clone(&self).find_blob(repository.clone(), sha256, size);
+        if found.await? != Presence::Size(size) {
+            self.upload(repository, Source::bytes(bytes)).await?;
+        }
+        Ok(())
     }
 
     async fn try_put_blob(

@@ -148,14 +148,21 @@ impl Http {
         if answer.status() != StatusCode::UNAUTHORIZED || !asked_here {
             return Ok(None);
         }
-        let challenges: Vec<Challenge> = answer
-            .headers()
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(challenge::parse)
-            .collect();
+        let mut challenges = challenges(answer);
+        if challenges.is_empty() {
+            challenges = self.challenged().await?;
+        }
         self.auth.answer(&challenges, &request.scope).await
+    }
+
+    /// Some registries say how to log in only where Docker asks first.
+    async fn challenged(&self) -> Result<Vec<Challenge>, Failure> {
+        let doing = "find out how to log in".to_owned();
+        let url = self.origin.join("v2/");
+        let url = url.map_err(|error| Error::invalid(error.to_string()))?;
+        let request = Request::new(Method::GET, url, String::new(), doing);
+        let answer = self.send(&request, &request.url, None).await?;
+        Ok(challenges(&answer))
     }
 
     /// Sends a body that cannot be sent twice, with a token that is still good. Should that be refused all the same, the next
@@ -269,6 +276,13 @@ impl Http {
             self.patience,
         ))
     }
+}
+
+/// How an answer says that one could log in.
+fn challenges(answer: &Answer) -> Vec<Challenge> {
+    let values = answer.headers().get_all(WWW_AUTHENTICATE).iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    texts.flat_map(challenge::parse).collect()
 }
 
 /// A proxy without its user and password.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use testkit::registry::{Kind, RegistryServer, or_skip};
+use testkit::tls_proxy::TlsProxy;
 
 use super::*;
 
@@ -55,6 +56,20 @@ pub(super) fn private_ca() -> Option<Place> {
     server(kind, |config, server| {
         config.credentials(USER.0, USER.1).ca_file(server.ca_file())
     })
+}
+
+/// What it says of its own address is http, and not to be believed.
+pub(super) fn behind_tls() -> Option<Place> {
+    let kind = Kind {
+        user: Some(USER),
+        delete: true,
+        ..Kind::default()
+    };
+    let server = or_skip(RegistryServer::start(kind))?;
+    let proxy = or_skip(TlsProxy::before(server.address()))?;
+    let config = Registry::new(proxy.url(), "ns").ca_file(proxy.ca_file());
+    let config = config.credentials(USER.0, USER.1);
+    Some(Place::new(opened(&config), (server, proxy)))
 }
 
 pub(super) fn layout() -> Option<Place> {

@@ -12,6 +12,7 @@ macro_rules! for_every_registry {
         for_every_registry!(@ open [$($promise)*]);
         for_every_registry!(@ htpasswd [$($promise)*]);
         for_every_registry!(@ private_ca [$($promise)*]);
+        for_every_registry!(@ behind_tls [$($promise)*]);
         for_every_registry!(@ layout [$($promise)*]);
     };
     (@ $place:ident [$($promise:ident)*]) => {

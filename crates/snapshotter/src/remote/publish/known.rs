@@ -8,13 +8,13 @@ use super::Publishing;
 use super::packs::Named;
 use crate::catalog::Sync;
 use crate::format::artifact::paged::PagedManifest;
-use crate::registry::{Layers, Repository};
+use crate::registry::{Layers, Repository, StoredLayer};
 use crate::remote::Place;
 use crate::remote::contents::layers_of_packs;
 use crate::remote::runtime::wait;
 use crate::store::now;
 use crate::transport::{ContentTransport, Presence};
-use crate::words::digest::Checksum;
+use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{ErrorKind, Result};
 use crate::words::object::ObjectName;
 
@@ -30,6 +30,26 @@ pub(super) struct Known {
 }
 
 impl Publishing<'_> {
+    /// What was a layer in some registry has the same name in any.
+    pub(super) fn known_layers(&self) -> Result<Layers> {
+        let id = self.snapshot.id;
+        let (blobs, known) = self.store.catalog.read(|txn| {
+            let known: HashMap<Checksum, Sha256> = txn.sha256_of_blobs(id)?.into_iter().collect();
+            Ok((txn.blobs_of_snapshot(id)?, known))
+        })?;
+        let mut layers = Layers::new();
+        for blob in &blobs {
+            if let Some(sha256) = known.get(&blob.checksum) {
+                let (sha256, size) = (*sha256, self.store.extents(blob)?.stream_size());
+                layers.insert(
+                    ObjectName::Digest(blob.digest),
+                    StoredLayer { sha256, size },
+                );
+            }
+        }
+        Ok(layers)
+    }
+
     /// Nothing is believed to be at this place any more. Says whether anything was.
     pub(super) fn doubt(&self) -> Result<bool> {
         let place = self.remote.address_of_contents(&self.repository);
@@ -108,7 +128,7 @@ impl Publishing<'_> {
         packs: &[Named],
         known: &Layers,
     ) -> Result<HashSet<Checksum>> {
-        if self.again || self.verify {
+        if self.again || self.verify || !self.watch.may_believe() {
             return Ok(HashSet::new());
         }
         let id = self.snapshot.id;

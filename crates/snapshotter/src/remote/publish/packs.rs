@@ -88,8 +88,13 @@ impl Publishing<'_> {
             };
             let has_layers = matches!(self.remote.content, Place::Registry) && !layers.is_empty();
             let text = Text::kept(self.store, id)?;
+            self.watch.moving(before, Sha256::of(&manifest))?;
             self.announcing()
                 .send(&manifest, &text, has_layers, before)?;
+            let names = || packs.iter().map(|pack| pack.object().name);
+            while self.watch.has_to_look_again(names())? {
+                self.send_packs(&packs, false)?;
+            }
             Ok((manifest, text))
         };
         let announced = match announce(true) {
@@ -177,7 +182,11 @@ impl Publishing<'_> {
             } else {
                 // What this store never saw there is sent without a look, which sending it begins with: if it can be sent.
                 let is_missing = pack.row.state == BlobState::Missing;
-                let looks = is_missing || ever.contains(&pack.row.key) || self.verify || self.force;
+                let looks = is_missing
+                    || !believes
+                    || ever.contains(&pack.row.key)
+                    || self.verify
+                    || self.force;
                 self.send_pack(&transport, pack, looks)?
             };
             let layer = sent.or_else(|| known.layers.get(&pack.object().name).copied());
@@ -209,7 +218,10 @@ impl Publishing<'_> {
     ) -> Result<Option<StoredLayer>> {
         self.activity.check()?;
         let mut found = Presence::Unknown;
-        if looks && !self.again {
+        // What is missing here cannot be sent again.
+        let is_missing = pack.row.state == BlobState::Missing;
+        let is_doomed = !is_missing && self.watch.is_doomed(pack.object().name);
+        if looks && !self.again && !is_doomed {
             found = self.presence(transport, pack)?;
         }
         if pack.is(found) {
@@ -232,7 +244,7 @@ impl Publishing<'_> {
             Err(error) => return Err(self.store.found_bad_pack(&opened, error)?),
         }
         let path = self.store.pack_path(&opened.pack);
-        let existing = existing(self.force);
+        let existing = existing(self.force || is_doomed);
         // Nobody looks twice.
         let how = (existing, found == Presence::Absent);
         let published = self.send_file(transport, pack, how, (opened.file, path))?;

@@ -21,12 +21,14 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::walk::Plan;
-use super::{Context, Description, Figures, Format, Pending, SnapshotRequest, Taken, finish};
+use super::{
+    Context, Description, Figures, Format, Pending, SnapshotRequest, Taken, Until, finish,
+};
 use crate::catalog::Sync;
 use crate::format::document::paged::{MAX_PACKS, MapPlace};
 use crate::format::map::Map;
 use crate::format::pack::FrameEncoder;
-use crate::store::{Operation, Slot, pack_key};
+use crate::store::{Slot, pack_key};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::progress::Event;
@@ -48,7 +50,7 @@ const PACKS: u64 = 64;
 pub(super) fn complete(
     context: &Context<'_>,
     snapshot: i64,
-    ends: Option<&Operation>,
+    until: Until<'_>,
     request: &SnapshotRequest,
     mut plan: Plan,
 ) -> Result<Taken> {
@@ -84,7 +86,7 @@ pub(super) fn complete(
     context.activity.tell(|| Event::Syncing);
     let pending = Pending {
         snapshot,
-        ends,
+        until,
         request,
     };
     end(&pending, capture, plan, captured, origin.as_ref())

@@ -16,7 +16,8 @@ use super::verdict::Way;
 use super::{Failure, ThroughDaemon, line};
 use crate::activity::Warnings;
 use crate::transport::{
-    Call, ContentTransport, Existing, FileDelivery, Presence, Published, Ranges, Sink, Source, kept,
+    Call, ContentTransport, Existing, FileDelivery, Presence, Published, Ranges, Records, Sink,
+    Source, kept,
 };
 use crate::words::error::{Error, Result};
 use crate::words::object::Object;
@@ -215,6 +216,10 @@ impl ContentTransport for WithFallback {
     }
 
     /// Whether the daemon works, [`ThroughDaemon::diagnose`] says.
+    fn records(&self) -> Option<&dyn Records> {
+        self.bucket.records()
+    }
+
     fn check(&self) -> Call<'_, ()> {
         self.bucket.check()
     }

@@ -10,6 +10,7 @@ mod error;
 mod http;
 #[cfg(any(feature = "object-storage-s3", feature = "object-storage-oss"))]
 mod keys;
+mod records;
 mod rehearsal;
 mod service;
 mod upload;
@@ -21,7 +22,7 @@ use opendal::{ErrorKind, Operator};
 use self::error::Explain;
 use super::budget::{self, Budget};
 use super::config::Content;
-use super::{Call, ContentTransport, Existing, Presence, Published, Ranges, Sink, Source};
+use super::{Call, ContentTransport, Existing, Presence, Published, Ranges, Records, Sink, Source};
 use crate::pace::Pace;
 use crate::patience;
 use crate::words::digest::Digest;
@@ -129,6 +130,10 @@ impl ContentTransport for ObjectStorage {
 
     fn check(&self) -> Call<'_, ()> {
         Box::pin(self.look())
+    }
+
+    fn records(&self) -> Option<&dyn Records> {
+        Some(self)
     }
 
     fn rehearse(&self) -> Call<'_, Vec<&'static str>> {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use super::{CHARACTER_DEVICE, DIRECTORY, REGULAR, SYMLINK};
 use crate::format::content::ContentId;
 use crate::format::document::json::Object;
+use crate::format::document::names::is_text_of;
 use crate::format::document::{
     Content, DirectoryEntry, DocumentError, FileEntry, SymlinkEntry, WhiteoutEntry,
 };
@@ -264,7 +265,7 @@ fn read_bytes(
     let decoded = STANDARD
         .decode(encoded)
         .ok()
-        .filter(|bytes| String::from_utf8_lossy(bytes) == text);
+        .filter(|bytes| is_text_of(text, bytes));
     decoded.ok_or_else(|| DocumentError::Bytes {
         key,
         near: excerpt(text),

@@ -206,6 +206,23 @@ pub(crate) fn run(
     })
 }
 
+/// Looks for all contents of a snapshot that another repository of the same remote is about to name too, where they are no
+/// layers, and sends again what a collection may be removing.
+pub(super) fn look_again(
+    remote: &Remote,
+    repository: &Repository,
+    limit: &Limit,
+    request: &CopyRequest,
+    said: &Said,
+    watch: &Watch<'_>,
+) -> Result<()> {
+    let copying = Copying::new((remote, remote), repository, Layers::new(), request, watch)?;
+    match said {
+        Said::Blobs(manifest, document) => copying.blobs(limit, manifest, document).map(drop),
+        Said::Packs(manifest, document) => copying.packs(limit, manifest, document).map(drop),
+    }
+}
+
 impl<'a> Copying<'a> {
     fn new(
         (from, to): (&'a Remote, &'a Remote),

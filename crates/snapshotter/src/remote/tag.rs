@@ -11,11 +11,11 @@ use bytes::Bytes;
 
 use super::announce::Announcing;
 use super::collect::Watch;
-use super::copy::{CopyReport, CopyRequest};
+use super::copy::{CopyReport, CopyRequest, Copying};
 use super::resolve::{Said, resolve};
 use super::runtime::{stream, wait};
 use super::send::{existing, offer};
-use super::{Remote, contents, copy};
+use super::{Remote, contents};
 use crate::activity::Activity;
 use crate::inspect::new_name;
 use crate::limit::Limit;
@@ -75,7 +75,8 @@ pub(crate) fn run(
     // A tag sends only what has to be, whatever it replaces.
     let again = CopyRequest::new(request.reference.clone());
     while objects.is_empty() && watch.has_to_look_again(resolved.said.objects())? {
-        copy::look_again(remote, &to, limit, &again, &resolved.said, &watch)?;
+        let copying = Copying::new((remote, remote), &to, Layers::new(), &again, &watch)?;
+        copying.all(limit, &resolved.said)?;
     }
     let sent_blobs = sent.len() as u64;
     Ok(CopyReport {

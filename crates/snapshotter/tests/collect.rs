@@ -541,3 +541,25 @@ async fn a_copy_is_a_publication() {
         .unwrap();
     assert_eq!(records(&far, "publishers").len(), 1);
 }
+
+/// A tag relies on what another name has there: when that goes, a collection leaves what the tag needs.
+#[tokio::test]
+async fn what_a_tag_needs_stays_when_the_old_name_goes() {
+    let (between, here, there) = (Between::directories(), Place::new(), Place::new());
+    let mut machine = Machine::new(&here);
+    let store = between.node(&here).await;
+    travel::take(&store, &machine, "v1").await;
+    let (old, new) = (travel::vm("v1"), reference("golden/vm:stable"));
+    store.tag_remote(&old, &new, false).await.unwrap();
+    let output = there.fresh();
+    machine.works(&[3]);
+    travel::take(&store, &machine, "v2").await;
+    store.remove_remote(&old).await.unwrap();
+    store.remove_remote(&travel::vm("v2")).await.unwrap();
+    // The pack of v2's own page.
+    assert_eq!(collect_all(&between).await, 1);
+    let request = snapshotter::RestoreRequest::new(new, &output);
+    between.node(&there).await.restore(&request).await.unwrap();
+    assert!(output.join("memory").exists());
+    assert_sound(&between.node(&there).await).await;
+}

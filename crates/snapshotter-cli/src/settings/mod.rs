@@ -17,6 +17,7 @@ mod snapshots;
 mod surroundings;
 mod table;
 mod tenant;
+mod units;
 mod value;
 mod variables;
 
@@ -34,7 +35,8 @@ use file::Expected;
 pub use keys::{KEYS, Key};
 pub use rules::parse_count;
 pub use snapshots::Snapshots;
-pub use value::{Value, duration_text, parse_bytes, parse_duration};
+pub use units::{duration_text, parse_bytes, parse_duration};
+pub use value::Value;
 
 use crate::arguments::Global;
 use crate::failure::{Failure, Result};

@@ -106,7 +106,7 @@ pub struct CopyReport {
 }
 
 /// What came of a snapshot's contents.
-struct Copied {
+pub(super) struct Copied {
     /// How many there are.
     contents: u64,
     has_layers: bool,
@@ -115,7 +115,7 @@ struct Copied {
 }
 
 /// A copy under way.
-struct Copying<'a> {
+pub(super) struct Copying<'a> {
     to: &'a Remote,
     request: &'a CopyRequest,
     activity: &'a Activity,
@@ -178,18 +178,14 @@ pub(crate) fn run(
         config,
         &repository,
     );
-    let copy = || match &resolved.said {
-        Said::Blobs(manifest, document) => copying.blobs(limit, manifest, document),
-        Said::Packs(manifest, document) => copying.packs(limit, manifest, document),
-    };
-    let copied = copy()?;
+    let copied = copying.all(limit, &resolved.said)?;
     let manifest = copied.manifest.as_ref().unwrap_or(&resolved.manifest);
     let digest = Sha256::of(manifest);
     announcing.refuse_other(before, digest, request.force)?;
     watch.moving(before, digest)?;
     announcing.send(manifest, &resolved.document, copied.has_layers, before)?;
     while watch.has_to_look_again(resolved.said.objects())? {
-        copy()?;
+        copying.all(limit, &resolved.said)?;
     }
     let sent_blobs = copying.sent_blobs.into_inner();
     Ok(CopyReport {
@@ -208,7 +204,7 @@ pub(crate) fn run(
 }
 
 impl<'a> Copying<'a> {
-    fn new(
+    pub(super) fn new(
         (from, to): (&'a Remote, &'a Remote),
         repository: &Repository,
         layers: Layers,
@@ -246,6 +242,14 @@ impl<'a> Copying<'a> {
             self.transport = self.to.layers(at, self.known.clone());
         }
         self
+    }
+
+    /// Copies all contents.
+    pub(super) fn all(&self, limit: &Limit, said: &Said) -> Result<Copied> {
+        match said {
+            Said::Blobs(manifest, document) => self.blobs(limit, manifest, document),
+            Said::Packs(manifest, document) => self.packs(limit, manifest, document),
+        }
     }
 
     /// Copies the contents of a snapshot of format v1.

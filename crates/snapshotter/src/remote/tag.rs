@@ -1,6 +1,7 @@
 //! `tag_remote`: one more name for a snapshot that is in the registry. Its manifest is the same to the byte, and contents in a
 //! bucket or directory stay where they are. Where they are layers and the new name has another repository, the registry is asked
-//! to mount them there; a layer that it does not mount is sent, hashed on its way.
+//! to mount them there; a layer that it does not mount is sent, hashed on its way. A collection of the bucket is seen to as by
+//! whoever publishes: the new name is known to it before it is given, and what it may be removing is sent again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::announce::Announcing;
-use super::copy::{CopyReport, CopyRequest};
+use super::collect::Watch;
+use super::copy::{CopyReport, CopyRequest, Copying};
 use super::resolve::{Said, resolve};
 use super::runtime::{stream, wait};
 use super::send::{existing, offer};
@@ -36,12 +38,12 @@ pub(crate) fn run(
 ) -> Result<CopyReport> {
     let started = Instant::now();
     let name = new_name(name)?;
+    let to = remote.repository(&name)?;
+    // Before what is there is believed to stay.
+    let watch = Watch::begin(remote, &to, activity)?;
     let resolved = resolve(remote, &request.reference, None, activity)?;
     let digest = Sha256::of(&resolved.manifest);
-    let (from, to) = (
-        remote.repository(&request.reference)?,
-        remote.repository(&name)?,
-    );
+    let from = remote.repository(&request.reference)?;
     let announcing = Announcing {
         remote,
         repository: &to,
@@ -63,12 +65,19 @@ pub(crate) fn run(
         sent = bytes.into_iter().map(AtomicU64::into_inner).collect();
         sent.retain(|bytes| *bytes > 0);
     }
+    watch.moving(before, digest)?;
     announcing.send(
         &resolved.manifest,
         &resolved.document,
         !objects.is_empty(),
         before,
     )?;
+    // A tag sends only what has to be, whatever it replaces.
+    let again = CopyRequest::new(request.reference.clone());
+    while objects.is_empty() && watch.has_to_look_again(resolved.said.objects())? {
+        let copying = Copying::new((remote, remote), &to, Layers::new(), &again, &watch)?;
+        copying.all(limit, &resolved.said)?;
+    }
     let sent_blobs = sent.len() as u64;
     Ok(CopyReport {
         reference: name.with_digest(digest),

@@ -31,6 +31,8 @@ mod arguments {
     #[derive(Debug)]
     pub struct Global {
         pub root: Option<PathBuf>,
+        pub tenant: Option<String>,
+        pub names: Vec<String>,
         pub config: Option<PathBuf>,
         pub env_file: Option<PathBuf>,
         pub limit_upload: Option<String>,
@@ -69,6 +71,8 @@ fn gather(config: &[u8], env: Option<&[u8]>) {
     let env_file = env.map(|bytes| written("env", bytes));
     let global = arguments::Global {
         root: Some("/root-of-the-store".into()),
+        tenant: None,
+        names: Vec::new(),
         config: Some(config.clone()),
         env_file: env_file.clone(),
         limit_upload: None,

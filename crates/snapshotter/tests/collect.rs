@@ -292,6 +292,31 @@ async fn nothing_goes_unless_all_who_publish_are_known_and_read() {
     );
 }
 
+/// Of what was published before records were left nothing told, so the first two collections took it all, as long as somebody
+/// said that there are no other publishers.
+#[tokio::test]
+async fn a_name_that_an_older_release_published_keeps_everything() {
+    let between = Between::directories();
+    let here = Place::new();
+    let store = between.node(&here).await;
+    take(&store, &here, "v1", 1).await;
+    let source = here.write("other", &vm(2));
+    let mut other = all("v1", &source);
+    other.name = "old/vm".to_owned();
+    store.snapshot(&other).await.unwrap();
+    let [record] = &records(&between, "names/snapshots/old/vm")[..] else {
+        panic!()
+    };
+    fs::remove_file(record).unwrap();
+    let error = collect(&between, &at_once()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("snapshots/old/vm"), "{error}");
+    assert!(!error.to_string().contains("snapshots/test"), "{error}");
+    let push = PushRequest::new(reference("old/vm:v1"));
+    store.push(&push).await.unwrap();
+    assert_eq!(collect_all(&between).await, 0);
+}
+
 #[tokio::test]
 async fn what_a_version_left_is_needed_for_a_grace_more() {
     let between = Between::directories();

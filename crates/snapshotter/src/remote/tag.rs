@@ -40,7 +40,8 @@ pub(crate) fn run(
     let name = new_name(name)?;
     let to = remote.repository(&name)?;
     // Before what is there is believed to stay.
-    let watch = Watch::begin(remote, &to, activity)?;
+    let watch = Watch::new(remote, &to, activity);
+    watch.begin()?;
     let resolved = resolve(remote, &request.reference, None, activity)?;
     let digest = Sha256::of(&resolved.manifest);
     let from = remote.repository(&request.reference)?;

@@ -90,7 +90,8 @@ pub(super) fn run(
             marking.repository(&repositories[index])
         })?;
     marking.require_sight(&publishers, &repositories)?;
-    marking.moved(&registries, since)?;
+    marking.require_records(&publishers, &registries, &repositories)?;
+    marking.moved(&publishers, &registries, since)?;
     let mut marked = marking.end()?;
     marked.publishers = publishers.len() as u64;
     Ok(marked)
@@ -105,31 +106,29 @@ fn publishers(shelf: Shelf<'_>) -> Result<Vec<Publisher>> {
     Ok(publishers)
 }
 
-/// Each registry with what the configuration says of how to reach it; its own user is for its own registry.
+/// The registry of each with what the configuration says of how to reach it; its own user is for its own registry.
 fn registries(
     context: &Context<'_>,
     publishers: &[Publisher],
-) -> Result<BTreeMap<String, Arc<dyn MetadataRegistry>>> {
+) -> Result<Vec<Arc<dyn MetadataRegistry>>> {
     let own = context.registry.validate()?.address();
-    let mut registries = BTreeMap::new();
-    for publisher in publishers {
+    let open = |publisher: &Publisher| {
         let mut config = context.registry.clone();
         if publisher.registry != own {
             config.endpoint.clone_from(&publisher.registry);
             (config.username, config.password) = (None, None);
         }
         config.namespace.clone_from(&publisher.namespace);
-        let opened = registry::open(&config).map_err(|error| unread(&publisher.registry, error))?;
-        registries.insert(publisher.registry.clone(), opened);
-    }
-    Ok(registries)
+        registry::open(&config).map_err(|error| unread(&publisher.registry, error))
+    };
+    publishers.iter().map(open).collect()
 }
 
 /// What each publishes to. A name whose publisher is not known was published by somebody whose record was removed.
 fn repositories<'a>(
     shelf: Shelf<'_>,
     publishers: &'a [Publisher],
-    registries: &'a BTreeMap<String, Arc<dyn MetadataRegistry>>,
+    registries: &'a [Arc<dyn MetadataRegistry>],
 ) -> Result<Vec<Named<'a>>> {
     let by_hash = publishers.iter().enumerate();
     let by_hash: BTreeMap<String, (usize, &Publisher)> = by_hash
@@ -144,7 +143,7 @@ fn repositories<'a>(
         })?;
         Ok(Named {
             publisher: *publisher,
-            registry: &registries[&one.registry],
+            registry: &registries[*publisher],
             place: &one.registry,
             repository,
         })
@@ -263,10 +262,69 @@ impl Marking<'_> {
         )))
     }
 
+    /// What a registry lists of a publisher and has no record, a release without collections published: it is needed, and only
+    /// the operator says that there is none. So the list, which hosted registries give in part or not at all, never says what
+    /// goes; it may say that nothing does.
+    fn require_records(
+        &self,
+        publishers: &[Publisher],
+        registries: &[Arc<dyn MetadataRegistry>],
+        repositories: &[Named<'_>],
+    ) -> Result<()> {
+        let known = repositories.iter();
+        let known: HashSet<(&str, &str)> = known
+            .map(|named| (named.place, named.repository.as_str()))
+            .collect();
+        let mut unknown = Vec::new();
+        for (publisher, registry) in publishers.iter().zip(registries) {
+            let names = match self.shelf.wait(registry.repositories()) {
+                Err(error) if does_not_list(&error) => Vec::new(),
+                names => names.map_err(|error| unread(&publisher.registry, error))?,
+            };
+            for name in names {
+                let repository = Repository::new(&publisher.namespace, &name)?;
+                let place = publisher.registry.as_str();
+                if !known.contains(&(place, repository.as_str()))
+                    && self.has_snapshot(registry, &repository)?
+                {
+                    unknown.push(format!("{place}/{repository}"));
+                }
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "nothing is removed, because no record says who publishes {}",
+            some_of(&unknown)
+        );
+        Err(Error::new(ErrorKind::Unsupported, text).with_hint(
+            "an older release published them: `push` one version of each, or remove them from the registry",
+        ))
+    }
+
+    /// Whether a version of a repository is a snapshot, or may be one.
+    fn has_snapshot(
+        &self,
+        registry: &Arc<dyn MetadataRegistry>,
+        repository: &Repository,
+    ) -> Result<bool> {
+        for tag in self.shelf.wait(registry.tags(repository))? {
+            let tag = TagOrDigest::Tag(tag);
+            let found = self.shelf.wait(registry.manifest(repository, &tag))?;
+            let parsed = found.map(|found| AnyManifest::parse(&found.bytes));
+            if parsed.is_some_and(|parsed| !parsed.is_err_and(|error| is_strange(&error))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Manifests that lost their version lately. One that the registry has removed since is nobody's.
     fn moved(
         &self,
-        registries: &BTreeMap<String, Arc<dyn MetadataRegistry>>,
+        publishers: &[Publisher],
+        registries: &[Arc<dyn MetadataRegistry>],
         since: i64,
     ) -> Result<()> {
         for listed in self.shelf.all(MOVED)? {
@@ -279,7 +337,8 @@ impl Marking<'_> {
             let damaged = || Error::damaged(format!("{} is no record", listed.key));
             let digest: Sha256 = moved.manifest.parse().map_err(|_| damaged())?;
             // The publisher wrote down who he is before.
-            let Some(registry) = registries.get(&moved.registry) else {
+            let mut all = publishers.iter().zip(registries);
+            let Some((_, registry)) = all.find(|(one, _)| one.registry == moved.registry) else {
                 continue;
             };
             let named = Named {
@@ -298,24 +357,31 @@ impl Marking<'_> {
             .failed
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let names: Vec<&str> = failed
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .take(NAMED)
-            .collect();
-        let (names, more) = (names.join(", "), failed.len().saturating_sub(NAMED));
+        let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
+        let names = some_of(&names);
         if let Some((_, first)) = failed.into_iter().next() {
-            let more = match more {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            let text = format!("nothing is removed, because {names}{more} cannot be read");
+            let text = format!("nothing is removed, because {names} cannot be read");
             return Err(Error::new(first.kind(), text).with_source(first));
         }
         Ok(self
             .marked
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Hosted registries, and users who see their own repositories alone.
+fn does_not_list(error: &Error) -> bool {
+    use ErrorKind::{NotFound, PermissionDenied, Unsupported};
+    matches!(error.kind(), NotFound | PermissionDenied | Unsupported)
+}
+
+/// The first of many names, and how many more there are.
+fn some_of<T: AsRef<str>>(names: &[T]) -> String {
+    let first: Vec<&str> = names.iter().map(AsRef::as_ref).take(NAMED).collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use snapshotter::{
     CollectReport, CollectRequest, Config, Content, ContentProvider, CopyRequest, Error, ErrorKind,
-    Format, PushRequest, Registry, Snapshotter, WarningKind,
+    Format, KeepReason, PruneRequest, PruneRule, PushRequest, Registry, Retention, Snapshotter,
+    WarningKind,
 };
 use support_a::*;
 use testkit::buckets;
@@ -295,7 +296,7 @@ async fn nothing_goes_unless_all_who_publish_are_known_and_read() {
 /// Of what was published before records were left nothing told, so the first two collections took it all, as long as somebody
 /// said that there are no other publishers.
 #[tokio::test]
-async fn a_name_that_an_older_release_published_keeps_everything() {
+async fn what_an_older_release_published_stays_where_the_registry_lists_it() {
     let between = Between::directories();
     let here = Place::new();
     let store = between.node(&here).await;
@@ -308,13 +309,60 @@ async fn a_name_that_an_older_release_published_keeps_everything() {
         panic!()
     };
     fs::remove_file(record).unwrap();
-    let error = collect(&between, &at_once()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-    assert!(error.to_string().contains("snapshots/old/vm"), "{error}");
-    assert!(!error.to_string().contains("snapshots/test"), "{error}");
-    let push = PushRequest::new(reference("old/vm:v1"));
-    store.push(&push).await.unwrap();
     assert_eq!(collect_all(&between).await, 0);
+    store.remove_remote(&reference("old/vm:v1")).await.unwrap();
+    assert!(collect_all(&between).await > 0);
+}
+
+/// A collection for a tenant looked where all tenants' contents are: nothing of anybody's ever went.
+#[tokio::test]
+async fn a_collection_for_a_tenant_is_of_what_is_theirs() {
+    let between = Between::directories();
+    let config = |here: &Place, tenant: &str| {
+        let content = between.content.root.join(tenant);
+        fs::create_dir_all(content).unwrap();
+        let config = Config::new(here.root()).registry(between.registry.clone());
+        config
+            .content(between.content.clone())
+            .tenant(Some(tenant.to_owned()))
+    };
+    let here = Place::new();
+    for (seed, tenant) in ["ada", "bob"].into_iter().enumerate() {
+        let store = Snapshotter::open(config(&here, tenant)).await.unwrap();
+        for version in ["v1", "v2"] {
+            let mut request = all(
+                version,
+                &here.write(
+                    &format!("{tenant}-{version}"),
+                    &vm(2 * seed as u64 + u64::from(version == "v2")),
+                ),
+            );
+            request.name = tenant.to_owned();
+            request.annotations = [("of".to_owned(), version.to_owned())].into();
+            store.snapshot(&request).await.unwrap();
+        }
+    }
+    let of_bob = || files_below(&between.content.root.join("bob")).len();
+    let before = of_bob();
+    let ada = config(&here, "ada");
+    let store = Snapshotter::open(ada.clone()).await.unwrap();
+    let collected = Snapshotter::collect_remote(&ada, &at_once()).await.unwrap();
+    assert_eq!((collected.publishers, collected.candidates), (1, 0));
+    store.remove_remote(&reference("ada:v1")).await.unwrap();
+    let mut removed = 0;
+    for _ in 0..3 {
+        removed += Snapshotter::collect_remote(&ada, &at_once())
+            .await
+            .unwrap()
+            .removed;
+    }
+    assert!(removed > 0);
+    assert_eq!(of_bob(), before);
+    let outside = config(&here, "ada").tenant(Some("../bob".to_owned()));
+    assert_eq!(
+        kind(Snapshotter::collect_remote(&outside, &at_once()).await),
+        ErrorKind::InvalidInput
+    );
 }
 
 #[tokio::test]
@@ -587,4 +635,28 @@ async fn what_a_tag_needs_stays_when_the_old_name_goes() {
     between.node(&there).await.restore(&request).await.unwrap();
     assert!(output.join("memory").exists());
     assert_sound(&between.node(&there).await).await;
+}
+
+/// Whoever's name a tag took in the registry went on to say that it is there, and the next prune took the last copy.
+#[tokio::test]
+async fn what_loses_its_name_there_to_a_tag_is_an_only_copy_here() {
+    let (between, here) = (Between::directories(), Place::new());
+    let mut machine = Machine::new(&here);
+    let store = between.node(&here).await;
+    for version in ["v1", "v2"] {
+        machine.works(&[3]);
+        travel::take(&store, &machine, version).await;
+    }
+    let (v1, v2) = (travel::vm("v1"), travel::vm("v2"));
+    store.tag_remote(&v2, &v1, true).await.unwrap();
+    let mut keep = Retention::default();
+    keep.last = 1;
+    let prune = PruneRequest::new([PruneRule::new(vec!["*".to_owned()], keep)]);
+    let pruned = store.prune(&prune).await.unwrap();
+    assert_eq!(pruned.removed.len(), 0);
+    let reasons = pruned
+        .kept
+        .iter()
+        .find(|one| one.reference.version() == v1.version());
+    assert_eq!(reasons.unwrap().reasons, [KeepReason::OnlyCopy]);
 }

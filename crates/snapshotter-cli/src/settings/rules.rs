@@ -62,9 +62,15 @@ fn set(rule: &mut PruneRule, key: &str, value: &DeValue<'_>) -> Result<(), Strin
     let keep = &mut rule.keep;
     let bad = |rule| format!("this is no value for {key}: it should be {rule}");
     let count = || count(value).ok_or_else(|| bad(NUMBER));
-    let texts = || texts(value).ok_or_else(|| bad(TEXTS));
+    let patterns = || {
+        let texts = texts(value).ok_or_else(|| bad(TEXTS))?;
+        match texts.iter().find(|text| glob::Pattern::new(text).is_err()) {
+            Some(text) => Err(format!("{text:?} in {key} is no pattern")),
+            None => Ok(texts),
+        }
+    };
     match key {
-        "names" => rule.names = texts()?,
+        "names" => rule.names = patterns()?,
         "keep_last" => keep.last = count()?,
         "keep_hourly" => keep.hourly = count()?,
         "keep_daily" => keep.daily = count()?,
@@ -75,7 +81,7 @@ fn set(rule: &mut PruneRule, key: &str, value: &DeValue<'_>) -> Result<(), Strin
             let within = value.as_str().and_then(parse_duration);
             keep.within = within.ok_or_else(|| bad("a number and a unit, \"7d\" for one"))?;
         }
-        "keep_version" => keep.versions = texts()?,
+        "keep_version" => keep.versions = patterns()?,
         "include_unpublished" => {
             rule.include_unpublished = value.as_bool().ok_or_else(|| bad("true or false"))?;
         }
@@ -152,6 +158,7 @@ mod tests {
             "[1]",
             "[{}]",
             r#"[{ names = ["a"] }]"#,
+            r#"[{ names = ["["], keep_last = 1 }]"#,
             r#"[{ names = "a", keep_last = 1 }]"#,
             r#"[{ names = ["a"], keep_last = -2 }]"#,
             r#"[{ names = ["a"], keep_last = 0 }]"#,

@@ -48,10 +48,16 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let name = hints::new_reference(&args.new, "tag NAME:VERSION NAME:VERSION")?;
     let force = args.force;
     if args.remote {
-        let tagged = context.with_remote(async |store: &Snapshotter| {
+        let work = async |store: &Snapshotter| {
             let tagged = store.tag_remote(&source, &name, force).await;
             tagged.map_err(|error| hints::there(error.into()))
-        })?;
+        };
+        context.require_registry()?;
+        // A store here is told that what had the name is an only copy now.
+        let tagged = match context.has_store() {
+            true => context.with_store_and_remote(work)?,
+            false => context.with_remote(work)?,
+        };
         let answer = Answer::new(Tagged::there(&args.reference, &tagged.value));
         return Ok(answer
             .with_warnings(tagged.value.warnings.into_iter().map(Into::into))

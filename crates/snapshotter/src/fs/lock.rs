@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, major, minor};
 use rustix::io::Errno;
 
 use super::{Dir, Stat};
@@ -97,7 +97,8 @@ pub(crate) fn claim_named(dir: &Dir, name: &OsStr, file: &File) -> io::Result<bo
 /// Who holds a lock of this file, for an error: the process and its command line, where the kernel tells (proc(5)).
 pub(crate) fn holder(file: &Stat) -> String {
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let Some(process) = process_of(&locks, file.ino) else {
+    let device = (major(file.dev), minor(file.dev));
+    let Some(process) = process_of(&locks, device, file.ino) else {
         return "another process".to_owned();
     };
     match command_line(process) {
@@ -107,15 +108,15 @@ pub(crate) fn holder(file: &Stat) -> String {
 }
 
 /// The one that holds a lock alone, or one of those that share it.
-fn process_of(locks: &str, inode: u64) -> Option<u32> {
+fn process_of(locks: &str, (major, minor): (u32, u32), inode: u64) -> Option<u32> {
+    let wanted = format!("{major:02x}:{minor:02x}:{inode}");
     let held = locks.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, kind, _, how, process, file, ..] = fields[..] else {
             return None;
         };
         // Whoever waits for one has an arrow before the kind.
-        let is_it =
-            matches!(kind, "FLOCK" | "POSIX") && file.rsplit(':').next()?.parse() == Ok(inode);
+        let is_it = matches!(kind, "FLOCK" | "POSIX") && file == wanted;
         is_it.then(|| Some((how != "WRITE", process.parse().ok()?)))?
     });
     held.min().map(|(_, process)| process)
@@ -175,9 +176,11 @@ mod tests {
             1: -> POSIX  ADVISORY  WRITE 12 08:01:77 120 120\n\
             2: POSIX  ADVISORY  WRITE 13 08:01:77 120 120\n\
             3: FLOCK  ADVISORY  WRITE 14 08:01:78 0 EOF\n";
-        assert_eq!(process_of(locks, 77), Some(13));
-        assert_eq!(process_of(locks, 78), Some(14));
-        assert_eq!(process_of(locks, 7), None);
+        assert_eq!(process_of(locks, (8, 1), 77), Some(13));
+        assert_eq!(process_of(locks, (8, 1), 78), Some(14));
+        assert_eq!(process_of(locks, (8, 1), 7), None);
+        // An inode of the same number on another filesystem.
+        assert_eq!(process_of(locks, (8, 2), 78), None);
     }
 
     #[test]

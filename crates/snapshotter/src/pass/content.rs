@@ -46,8 +46,9 @@ pub(crate) fn content_of(
         })
     });
     match (all, lock(&failed).take()) {
+        (Ok(()), _) => Ok(lock(&content).finish()),
         (Err(_), Some(error)) => Err(error),
-        _ => Ok(lock(&content).finish()),
+        (Err(error), None) => Err(io::Error::other(error)),
     }
 }
 

@@ -2,6 +2,7 @@
 //! says, and where that says nothing, when it came.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::{Judged, KeepReason, PruneReport, PruneRequest, PrunedSnapshot, Rules, judge};
 use crate::activity::Activity;
@@ -28,7 +29,7 @@ pub(crate) fn run(
     let mut gone = if request.dry_run {
         foresee(store, &going)?
     } else {
-        remove(store, &rules, &going, activity)?
+        remove(store, &rules, (&kept, &going), activity)?
     };
     let mut removed = Vec::with_capacity(gone.len());
     for mut one in going {
@@ -139,7 +140,18 @@ fn foresee(store: &Store, going: &Snapshots) -> Result<Gone> {
 }
 
 /// Removes them, if nobody pinned them meanwhile or learnt that they are nowhere else.
-fn remove(store: &Store, rules: &Rules, going: &Snapshots, activity: &Activity) -> Result<Gone> {
+/// Nor is a name left without a version by somebody who removed what was to stay.
+fn remove(
+    store: &Store,
+    rules: &Rules,
+    (kept, going): (&Snapshots, &Snapshots),
+    activity: &Activity,
+) -> Result<Gone> {
+    let mut staying = HashMap::<&str, Vec<i64>>::new();
+    for one in kept {
+        let of_name = staying.entry(one.reference.name()).or_default();
+        of_name.push(one.snapshot.id);
+    }
     let mut removed = Gone::new();
     let mut oldest_first: Vec<_> = going.iter().collect();
     oldest_first.sort_by_key(|one| one.taken_at);
@@ -147,8 +159,14 @@ fn remove(store: &Store, rules: &Rules, going: &Snapshots, activity: &Activity) 
         activity.check()?;
         let still = |txn: &Txn<'_>| {
             let mut found = Vec::new();
+            let mut is_safe = HashMap::<&str, bool>::new();
             for one in batch {
-                if let Some(rule) = rules.of(one.reference.name())
+                let name = one.reference.name();
+                if let Entry::Vacant(vacant) = is_safe.entry(name) {
+                    vacant.insert(any_visible(txn, staying.get(name))?);
+                }
+                if is_safe[name]
+                    && let Some(rule) = rules.of(one.reference.name())
                     && let Some(now) = txn.snapshot(one.snapshot.id)?
                     && now.reference == one.reference
                     && spared(
@@ -178,6 +196,15 @@ fn remove(store: &Store, rules: &Rules, going: &Snapshots, activity: &Activity) 
         }
     }
     Ok(removed)
+}
+
+fn any_visible(txn: &Txn<'_>, ids: Option<&Vec<i64>>) -> Result<bool> {
+    for id in ids.into_iter().flatten() {
+        if txn.snapshot(*id)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn pruned(one: &Judged<Snapshot>, blobs_removed: u64, freed_bytes: u64) -> (i64, PrunedSnapshot) {

@@ -37,6 +37,7 @@ pub(crate) fn run(
         let Some(rule) = rules.of(&name) else {
             continue;
         };
+        let listed = references.iter().cloned().collect();
         let (mut all, undated) = look(remote, limit, references, activity)?;
         judge(&rule.policy, &mut all, now());
         let staying = staying(&all, &undated);
@@ -45,10 +46,13 @@ pub(crate) fn run(
             .extend(undated.into_iter().map(|(kept, _)| kept));
         let (going, kept) = part(all, &staying);
         report.kept.extend(kept.into_iter().map(Judged::into_kept));
-        if !request.dry_run {
-            remove(store, remote, &going, activity)?;
-        }
-        report.removed.extend(going.into_iter().map(pruned));
+        let (gone, left) = if request.dry_run {
+            (going, Versions::new())
+        } else {
+            remove(store, remote, going, listed, activity)?
+        };
+        report.kept.extend(left.into_iter().map(Judged::into_kept));
+        report.removed.extend(gone.into_iter().map(pruned));
     }
     Ok(report)
 }
@@ -150,26 +154,73 @@ fn part(all: Versions, staying: &HashSet<Sha256>) -> (Versions, Versions) {
     judged.partition(Judged::goes)
 }
 
-/// Deletes each manifest once: that takes all its names.
-fn remove(store: &Store, remote: &Remote, going: &Versions, activity: &Activity) -> Result<()> {
-    let mut deleted = HashSet::new();
-    for one in going
-        .iter()
-        .rev()
-        .filter(|one| deleted.insert(one.snapshot))
-    {
+/// Deletes each manifest once: that takes all its names, and so not one that has got another name since the versions were listed.
+/// Says what went and what did not.
+fn remove(
+    store: &Store,
+    remote: &Remote,
+    going: Versions,
+    mut listed: HashSet<Reference>,
+    activity: &Activity,
+) -> Result<(Versions, Versions)> {
+    let (mut deleted, mut named_anew) = (HashSet::new(), HashSet::new());
+    let (mut gone, mut left) = (Versions::new(), Versions::new());
+    for mut one in going.into_iter().rev() {
         activity.check()?;
         let exactly = one.reference.clone().with_digest(one.snapshot);
+        if deleted.contains(&one.snapshot) {
+            gone.push(one);
+            continue;
+        }
+        named_anew.extend(new_names(
+            remote,
+            one.reference.name(),
+            &mut listed,
+            activity,
+        )?);
+        if named_anew.contains(&one.snapshot) {
+            one.reasons.push(KeepReason::Same);
+            left.push(one);
+            continue;
+        }
         match remote::remove(store, remote, &exactly, activity) {
-            Ok(_) => tracing::info!(reference = %exactly, "pruned in the registry"),
+            Ok(_) => {
+                tracing::info!(reference = %exactly, "pruned in the registry");
+                deleted.insert(one.snapshot);
+                gone.push(one);
+            }
             // Somebody else removed it, or moved its name: then the name is another snapshot's.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                tracing::info!(reference = %exactly, "gone from the registry already");
+                one.reasons.push(KeepReason::Changed);
+                left.push(one);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    gone.reverse();
+    Ok((gone, left))
+}
+
+/// The manifests that versions have which were not listed before.
+fn new_names(
+    remote: &Remote,
+    name: &str,
+    listed: &mut HashSet<Reference>,
+    activity: &Activity,
+) -> Result<Vec<Sha256>> {
+    let now = match remote.list(Some(name), activity) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        now => now?,
+    };
+    let mut found = Vec::new();
+    for one in now {
+        if listed.insert(one.reference.clone())
+            && let Some((digest, _)) = remote.manifest(&one.reference, activity)?
+        {
+            found.push(digest);
+        }
+    }
+    Ok(found)
 }
 
 fn pruned(one: Judged<Sha256>) -> PrunedSnapshot {

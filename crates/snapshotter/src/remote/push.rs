@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::contents::{layers_of, layers_of_packs};
 use super::download::{Asked, Download};
 use super::publish::{self, How};
+use super::remove::give_up;
 use super::{Remote, packs, visible};
 use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
@@ -139,6 +140,11 @@ pub(crate) fn run(
             require_v1(&snapshot, format)
                 .and_then(|()| refuse_v2_there(remote, &snapshot, request.force, activity))?;
             let form = as_v1(&operation, &snapshot)?;
+            if request.force {
+                // Whatever becomes of this call, the form that is kept here may have lost the name there.
+                let digest = snapshot.manifest_digest;
+                give_up(store, remote, &snapshot.reference, digest)?;
+            }
             let sent = send(store, limit, remote, request, &form, activity);
             sent.and_then(|sent| {
                 let there = Some(sent.0.manifest_digest);
@@ -237,7 +243,8 @@ pub(crate) fn publish_new(
     };
     let published = publish::run(store, limit, remote, &snapshot, how, activity);
     published.map_err(|error| {
-        let hint = give_back(store, operation, &snapshot, &error).inspect_err(
+        let refused = (&snapshot, &error);
+        let hint = give_back(store, remote, operation, refused, activity).inspect_err(
             |error| tracing::warn!(%error, "a name that the registry refused is not given back"),
         );
         let kept = || "the snapshot is kept here: `push` publishes it".to_owned();
@@ -248,10 +255,11 @@ pub(crate) fn publish_new(
 
 /// Gives the name that a refused snapshot took to the one that had it, and says what it is called itself from now on.
 fn give_back(
-    store: &Store,
+    store: &Arc<Store>,
+    remote: &Remote,
     operation: &Operation,
-    taken: &Snapshot,
-    refusal: &Error,
+    (taken, refusal): (&Snapshot, &Error),
+    activity: &Activity,
 ) -> Result<Option<String>> {
     let is_final = matches!(
         refusal.kind(),
@@ -260,11 +268,23 @@ fn give_back(
     if !is_final {
         return Ok(None);
     }
+    let name = &taken.reference;
+    // What was refused may be what comes after the manifest.
+    let there = remote.published(name, activity).ok();
+    let own = store.catalog.read(|txn| txn.snapshot(taken.id))?;
+    let own = own.map(|own| own.manifest_digest);
+    if own.is_some() && there == Some(own) {
+        return Ok(None);
+    }
     let called = store.catalog.write(Sync::Full, |txn| {
         let replaced = operation.removed(txn)?.filter(|old| *old != taken.id);
         replaced.map_or(Ok(None), |old| visible::give_back(txn, taken.id, old))
     })?;
-    let name = &taken.reference;
+    if let (Some(there), Some(_)) = (there, &called)
+        && let Some(old) = store.catalog.read(|txn| txn.find(name))?
+    {
+        publish::revise(store, remote, &old, there)?;
+    }
     Ok(called
         .map(|called| format!("{name} is here what it was; what was taken is kept as {called}")))
 }

@@ -18,28 +18,12 @@ pub(crate) fn run(
     reference: &Reference,
     activity: &Activity,
 ) -> Result<Sha256> {
-    let registry = remote.address(reference)?;
-    let contents = remote.address_of_contents(&remote.repository(reference)?);
-    let name = reference.name();
-    let forget = |digest| {
-        store.catalog.write(Sync::Normal, |txn| {
-            // What nothing names any more may be collected there.
-            txn.doubt_objects_at(&registry)?;
-            txn.doubt_objects_at(&contents)?;
-            txn.forget_manifest(&registry, name, digest)
-        })
-    };
-    let prepare = |digest| {
-        let of_it = store
-            .catalog
-            .read(|txn| txn.snapshots_of_manifest(name, digest))?;
-        of_it.iter().try_for_each(|id| store.sync_snapshot(*id))?;
-        forget(digest)
-    };
+    let prepare = |digest| give_up(store, remote, reference, digest);
     match remote.remove(reference, prepare, activity) {
         // What was fetched or pushed meanwhile has noted that it is there.
-        Ok(digest) => forget(digest).map(|()| digest),
+        Ok(digest) => forget(store, remote, reference, digest).map(|()| digest),
         Err(error) if error.kind() == ErrorKind::NotFound => {
+            let registry = remote.address(reference)?;
             store.catalog.write(Sync::Normal, |txn| {
                 let here = txn.find(reference)?;
                 here.map_or(Ok(()), |here| txn.forget_publication(here.id, &registry))
@@ -48,4 +32,30 @@ pub(crate) fn run(
         }
         result => result,
     }
+}
+
+/// A manifest is about to lose its name there: what is here of it reaches the disk first, and is an only copy from then on.
+pub(super) fn give_up(
+    store: &Store,
+    remote: &Remote,
+    reference: &Reference,
+    digest: Sha256,
+) -> Result<()> {
+    let name = reference.name();
+    let of_it = store
+        .catalog
+        .read(|txn| txn.snapshots_of_manifest(name, digest))?;
+    of_it.iter().try_for_each(|id| store.sync_snapshot(*id))?;
+    forget(store, remote, reference, digest)
+}
+
+fn forget(store: &Store, remote: &Remote, reference: &Reference, digest: Sha256) -> Result<()> {
+    let registry = remote.address(reference)?;
+    let contents = remote.address_of_contents(&remote.repository(reference)?);
+    store.catalog.write(Sync::Normal, |txn| {
+        // What nothing names any more may be collected there.
+        txn.doubt_objects_at(&registry)?;
+        txn.doubt_objects_at(&contents)?;
+        txn.forget_manifest(&registry, reference.name(), digest)
+    })
 }

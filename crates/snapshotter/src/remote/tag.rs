@@ -12,14 +12,17 @@ use bytes::Bytes;
 use super::announce::Announcing;
 use super::collect::Watch;
 use super::copy::{CopyReport, CopyRequest, Copying};
+use super::publish::nowhere;
+use super::remove::give_up;
 use super::resolve::{Said, resolve};
 use super::runtime::{stream, wait};
 use super::send::{existing, offer};
-use super::{Remote, contents};
+use super::{Place, Remote, contents};
 use crate::activity::Activity;
 use crate::inspect::new_name;
 use crate::limit::Limit;
 use crate::registry::{Layers, Repository, StoredLayer};
+use crate::store::Store;
 use crate::transport::{ContentTransport, Presence};
 use crate::words::digest::Sha256;
 use crate::words::error::Result;
@@ -30,6 +33,7 @@ use crate::words::total::total;
 
 /// Gives it the name. Blocks.
 pub(crate) fn run(
+    store: &Store,
     remote: &Remote,
     limit: &Limit,
     request: &CopyRequest,
@@ -54,6 +58,12 @@ pub(crate) fn run(
     let before = remote.published(&name, activity)?;
     announcing.refuse_other(before, digest, request.force)?;
     let objects = objects(&resolved.said);
+    let is_elsewhere = objects.is_empty() && resolved.said.objects().next().is_some();
+    if is_elsewhere && !matches!(remote.content, Place::Elsewhere(_)) {
+        // No collection would know of the name.
+        return Err(nowhere()
+            .with_hint("its contents are in a bucket or directory: set content.provider to it"));
+    }
     let mut sent = Vec::new();
     if from != to && !objects.is_empty() {
         let moving = Moving::new(remote, &from, &to, &resolved.said, activity);
@@ -66,18 +76,27 @@ pub(crate) fn run(
         sent = bytes.into_iter().map(AtomicU64::into_inner).collect();
         sent.retain(|bytes| *bytes > 0);
     }
+    // A tag sends only what has to be, whatever it replaces.
+    let again = CopyRequest::new(request.reference.clone());
+    let look = || -> Result<()> {
+        let copying = Copying::new((remote, remote), &to, Layers::new(), &again, &watch)?;
+        copying.all(limit, &resolved.said).map(drop)
+    };
+    if is_elsewhere && !watch.may_believe() {
+        look()?;
+    }
     watch.moving(before, digest)?;
+    if let Some(before) = before.filter(|before| *before != digest) {
+        give_up(store, remote, &name, before)?;
+    }
     announcing.send(
         &resolved.manifest,
         &resolved.document,
         !objects.is_empty(),
         before,
     )?;
-    // A tag sends only what has to be, whatever it replaces.
-    let again = CopyRequest::new(request.reference.clone());
-    while objects.is_empty() && watch.has_to_look_again(resolved.said.objects())? {
-        let copying = Copying::new((remote, remote), &to, Layers::new(), &again, &watch)?;
-        copying.all(limit, &resolved.said)?;
+    while is_elsewhere && watch.has_to_look_again(resolved.said.objects())? {
+        look()?;
     }
     let sent_blobs = sent.len() as u64;
     Ok(CopyReport {

@@ -111,10 +111,10 @@ impl Snapshotter {
     ) -> Result<crate::CopyReport> {
         let request = crate::CopyRequest::new(reference.clone()).force(force);
         let name = name.clone();
-        self.run(move |inner, _, activity| {
+        self.run(move |inner, store, activity| {
             let remote = super::remotes::require(inner.configured(activity))?;
             let limit = &inner.snapshots.transfers;
-            crate::remote::tag(&remote, limit, &request, &name, activity)
+            crate::remote::tag(store, &remote, limit, &request, &name, activity)
                 .map_err(|error| error.with_reference(&request.reference))
         })
         .await

@@ -22,7 +22,9 @@ pub(super) fn require_outside(
             .require_path_outside("registry.endpoint", &path)?;
     }
     let is_directory = |content: &&crate::Content| content.provider == crate::ContentProvider::Fs;
-    if let Some(content) = content.filter(is_directory) {
+    let tenant = store.root.tenant();
+    let content = content.map(|content| content.of_tenant(tenant));
+    if let Some(content) = content.as_ref().filter(is_directory) {
         store
             .root
             .require_path_outside("content.root", &content.root)?;

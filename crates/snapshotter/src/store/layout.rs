@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::private::in_store;
-use super::tenant::{Tenant, require_own, store_dir};
+use super::tenant::{Tenant, store_dir};
 use super::{cache, page_lists, reserve};
 use crate::catalog::{Shard, Tree};
 use crate::fs::counter::Counter;
@@ -15,7 +15,6 @@ use crate::fs::lock::{self, Lock};
 use crate::fs::space::ReadOnly;
 use crate::fs::{Dir, Stat, is_privileged, space};
 use crate::words::error::{At, Error, ErrorKind, Result};
-use crate::words::reference::Reference;
 
 /// The open directories of a root.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub(crate) struct Root {
     pub(crate) leases: Dir,
     pub(crate) metadata: Dir,
     /// Whose it is, where each tenant has its own.
-    tenant: Option<Tenant>,
+    pub(super) tenant: Option<Tenant>,
     /// Where nothing can be written.
     pub(crate) read_only: Option<ReadOnly>,
     /// The device the store is on: files on another can be neither hardlinked nor reflinked.
@@ -68,11 +67,6 @@ impl Root {
             root.tenant = Some(Tenant { name, above });
         }
         Ok(root)
-    }
-
-    /// Refuses a snapshot that is another tenant's.
-    pub(crate) fn require_own(&self, reference: &Reference) -> Result<()> {
-        require_own(self.tenant.as_ref().map(|own| &*own.name), reference)
     }
 
     fn open_directories(dir: Dir) -> Result<Self> {

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::layout::Root;
 use crate::words::error::{Error, Result};
 use crate::words::reference::Reference;
 
@@ -35,5 +36,17 @@ pub(crate) fn require_own(tenant: Option<&str>, reference: &Reference) -> Result
                 .with_hint(format!("names of its snapshots begin with {own}/")))
         }
         _ => Ok(()),
+    }
+}
+
+impl Root {
+    /// Whose it is.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_ref().map(|own| &*own.name)
+    }
+
+    /// Refuses a snapshot that is another tenant's.
+    pub(crate) fn require_own(&self, reference: &Reference) -> Result<()> {
+        require_own(self.tenant(), reference)
     }
 }

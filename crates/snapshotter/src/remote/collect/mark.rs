@@ -1,5 +1,6 @@
 //! What is needed: the contents of every manifest that has a version in a repository somebody publishes to, in every registry
-//! that somebody publishes to, and of those that lost theirs within the grace. Nothing of it is guessed: whatever cannot be read
+//! that somebody publishes to, and of those that lost theirs within the grace; and in all other repositories of these
+//! namespaces, as far as registries list them. Nothing of it is guessed: whatever cannot be read
 //! ends the collection, by name, before anything is removed.
 //!
 //! A version that is read as absent was listed a moment ago: the manifest may have got another version first, so the list is
@@ -16,7 +17,6 @@ use super::Context;
 use super::lease::Lease;
 use super::list::Print;
 use super::shelf::{MOVED, Moved, PUBLISHERS, Publisher, Shelf};
-use crate::format::artifact::ManifestError;
 use crate::format::artifact::paged::AnyManifest;
 use crate::format::document::SHORT;
 use crate::lock::lock;
@@ -53,6 +53,7 @@ struct Named<'a> {
     registry: &'a Arc<dyn MetadataRegistry>,
     place: &'a str,
     repository: Repository,
+    is_recorded: bool,
 }
 
 struct Marking<'a> {
@@ -75,7 +76,9 @@ pub(super) fn run(
 ) -> Result<Marked> {
     let publishers = publishers(shelf)?;
     let registries = registries(context, &publishers)?;
-    let repositories = repositories(shelf, &publishers, &registries)?;
+    let mut repositories = repositories(shelf, &publishers, &registries)?;
+    let further = unrecorded(shelf, &publishers, &registries, &repositories)?;
+    repositories.extend(further);
     let marking = Marking {
         shelf,
         lease,
@@ -90,7 +93,6 @@ pub(super) fn run(
             marking.repository(&repositories[index])
         })?;
     marking.require_sight(&publishers, &repositories)?;
-    marking.require_records(&publishers, &registries, &repositories)?;
     marking.moved(&publishers, &registries, since)?;
     let mut marked = marking.end()?;
     marked.publishers = publishers.len() as u64;
@@ -146,9 +148,45 @@ fn repositories<'a>(
             registry: &registries[*publisher],
             place: &one.registry,
             repository,
+            is_recorded: true,
         })
     };
     shelf.names()?.into_iter().map(named).collect()
+}
+
+/// What a registry lists of a publisher's namespace and has no record: a release without collections may have published it, and
+/// then it is needed. Such a list, which hosted registries give in part or not at all, never says that something goes.
+fn unrecorded<'a>(
+    shelf: Shelf<'_>,
+    publishers: &'a [Publisher],
+    registries: &'a [Arc<dyn MetadataRegistry>],
+    recorded: &[Named<'_>],
+) -> Result<Vec<Named<'a>>> {
+    let recorded = recorded.iter();
+    let recorded: HashSet<(&str, &str)> = recorded
+        .map(|named| (named.place, named.repository.as_str()))
+        .collect();
+    let mut found = Vec::new();
+    for (number, (publisher, registry)) in publishers.iter().zip(registries).enumerate() {
+        let names = match shelf.wait(registry.repositories()) {
+            Err(error) if does_not_list(&error) => Vec::new(),
+            names => names.map_err(|error| unread(&publisher.registry, error))?,
+        };
+        for name in names {
+            let repository = Repository::new(&publisher.namespace, &name)?;
+            let place = publisher.registry.as_str();
+            if !recorded.contains(&(place, repository.as_str())) {
+                found.push(Named {
+                    publisher: number,
+                    registry,
+                    place,
+                    repository,
+                    is_recorded: false,
+                });
+            }
+        }
+    }
+    Ok(found)
 }
 
 impl Marking<'_> {
@@ -184,8 +222,13 @@ impl Marking<'_> {
                     false => is_whole = false,
                 }
             }
-            if !read.is_empty() {
+            if named.is_recorded && !read.is_empty() {
                 lock(&self.seen).insert(named.publisher);
+            }
+            if is_whole && named.is_recorded && read.is_empty() {
+                // All of it may have been removed, or be on a disk that is not mounted.
+                let sight = named.registry.check_sight(&named.repository);
+                return self.shelf.wait(sight);
             }
             if is_whole {
                 return Ok(());
@@ -206,7 +249,7 @@ impl Marking<'_> {
             return Ok(true);
         }
         let parsed = match AnyManifest::parse(&found.bytes) {
-            Err(error) if is_strange(&error) => return Ok(true),
+            Err(_) if is_strange(&found.bytes) => return Ok(true),
             parsed => parsed.map_err(|error| {
                 let text = format!("the manifest {which} cannot be used");
                 Error::new(ErrorKind::Unsupported, text).with_source(error)
@@ -262,64 +305,6 @@ impl Marking<'_> {
         )))
     }
 
-    /// What a registry lists of a publisher and has no record, a release without collections published: it is needed, and only
-    /// the operator says that there is none. So the list, which hosted registries give in part or not at all, never says what
-    /// goes; it may say that nothing does.
-    fn require_records(
-        &self,
-        publishers: &[Publisher],
-        registries: &[Arc<dyn MetadataRegistry>],
-        repositories: &[Named<'_>],
-    ) -> Result<()> {
-        let known = repositories.iter();
-        let known: HashSet<(&str, &str)> = known
-            .map(|named| (named.place, named.repository.as_str()))
-            .collect();
-        let mut unknown = Vec::new();
-        for (publisher, registry) in publishers.iter().zip(registries) {
-            let names = match self.shelf.wait(registry.repositories()) {
-                Err(error) if does_not_list(&error) => Vec::new(),
-                names => names.map_err(|error| unread(&publisher.registry, error))?,
-            };
-            for name in names {
-                let repository = Repository::new(&publisher.namespace, &name)?;
-                let place = publisher.registry.as_str();
-                if !known.contains(&(place, repository.as_str()))
-                    && self.has_snapshot(registry, &repository)?
-                {
-                    unknown.push(format!("{place}/{repository}"));
-                }
-            }
-        }
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let text = format!(
-            "nothing is removed, because no record says who publishes {}",
-            some_of(&unknown)
-        );
-        Err(Error::new(ErrorKind::Unsupported, text).with_hint(
-            "an older release published them: `push` one version of each, or remove them from the registry",
-        ))
-    }
-
-    /// Whether a version of a repository is a snapshot, or may be one.
-    fn has_snapshot(
-        &self,
-        registry: &Arc<dyn MetadataRegistry>,
-        repository: &Repository,
-    ) -> Result<bool> {
-        for tag in self.shelf.wait(registry.tags(repository))? {
-            let tag = TagOrDigest::Tag(tag);
-            let found = self.shelf.wait(registry.manifest(repository, &tag))?;
-            let parsed = found.map(|found| AnyManifest::parse(&found.bytes));
-            if parsed.is_some_and(|parsed| !parsed.is_err_and(|error| is_strange(&error))) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Manifests that lost their version lately. One that the registry has removed since is nobody's.
     fn moved(
         &self,
@@ -346,6 +331,7 @@ impl Marking<'_> {
                 registry,
                 place: &moved.registry,
                 repository: Repository::new("", &moved.repository)?,
+                is_recorded: true,
             };
             self.manifest(&named, &TagOrDigest::Digest(digest))?;
         }
@@ -386,8 +372,8 @@ fn some_of<T: AsRef<str>>(names: &[T]) -> String {
 }
 
 /// Whether it is another program's artifact. One of a release to come is ours, and needs what we cannot know.
-fn is_strange(error: &ManifestError) -> bool {
-    matches!(error, ManifestError::NotASnapshot { found, .. } if !found.contains("snapshotter"))
+fn is_strange(manifest: &[u8]) -> bool {
+    !String::from_utf8_lossy(manifest).contains("vnd.cncf.dragonfly.snapshotter")
 }
 
 fn unread(what: &str, error: Error) -> Error {

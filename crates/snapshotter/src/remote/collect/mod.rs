@@ -15,13 +15,14 @@
 //! * *They are the same, and nothing he named is on a list.* Whoever removed something between both readings would have left
 //!   another list or lease: so all that he looked for is there. A collector that is at work removes only what the lists name
 //!   that it began with, and these are the ones that were read. Any later one marks after the manifest was in, and finds it
-//!   by the publisher's records. So nothing of it goes, however long he was stopped before.
+//!   by the publisher's records. So nothing of it goes, however long he was stopped before. (A list that is gone when it is to be
+//!   read may have been one that named something: all are read anew.)
 //! * *Else* he looks for everything again, and sends what has gone. What is on a list he sends whatever is there: a collector
 //!   looks right before it removes, and passes what was written after its list. Where there is a lease, one that looked just
 //!   before may still remove: so he waits until it ends, looks once more, and then reads the lists again. That is the one wait
 //!   there is: for who needs an object that nobody needed for a grace, in the minutes in which it is being removed, and for
-//!   five minutes at most. Without conditional removal, which few places have, nobody can do without: a removal that is on its
-//!   way cannot be told from one that was never asked for.
+//!   five minutes at most, if he could send it again. Without conditional removal, which few places have, nobody can do without:
+//!   a removal that is on its way cannot be told from one that was never asked for.
 //!
 //! So what is safe depends neither on the grace nor on how long a call takes: nobody has to begin anew after half a grace. The
 //! grace is for those who read: who restores a snapshot when it is replaced or removed has so much time. It is also for what
@@ -175,7 +176,10 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<CollectReport> {
     let started = Instant::now();
-    let (registry, content) = (config.registry.as_ref(), config.content.as_ref());
+    config.validate()?;
+    let content = config.content.as_ref();
+    let content = content.map(|content| content.of_tenant(config.tenant.as_deref()));
+    let (registry, content) = (config.registry.as_ref(), content.as_ref());
     let (Some(registry), Some(content)) = (registry, content) else {
         return Err(
             Error::invalid("a collection needs a registry and a place of contents")

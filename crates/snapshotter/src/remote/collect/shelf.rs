@@ -9,6 +9,7 @@
 //! hash, so that who finds it knows that he is known too, in one look.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -35,6 +36,12 @@ const SHORT: u64 = 64 << 10;
 
 /// Objects that are taken from a list at once.
 const TAKEN: usize = 1000;
+
+/// How often what there is of collections is read anew because something of it went while it was read.
+const READINGS: usize = 40;
+
+/// How long nobody asks who waits for something to change.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// Who publishes: a registry in its one spelling, and the namespace there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -207,16 +214,39 @@ impl<'a> Shelf<'a> {
     /// What there is of collections. Names may come and go while a directory is read: if the lists that were read are still
     /// there afterwards, no collection has ended meanwhile that had begun before, and its lease would have been read.
     pub(super) fn collections(&self) -> Result<Collections> {
-        loop {
-            let found = self.read_collections()?;
-            let mut is_whole = true;
+        self.settled(|found| {
             for key in found.lists.keys() {
-                is_whole &= self.look(key)?.is_some();
+                if self.look(key)?.is_none() {
+                    return Ok(None);
+                }
             }
-            if is_whole {
-                return Ok(found);
+            Ok(Some(found.clone()))
+        })
+    }
+
+    /// What `look` makes of what there is of collections; `None`: something of it has gone meanwhile, and it is read anew.
+    pub(super) fn settled<T>(
+        &self,
+        mut look: impl FnMut(&Collections) -> Result<Option<T>>,
+    ) -> Result<T> {
+        for _ in 0..READINGS {
+            if let Some(settled) = look(&self.read_collections()?)? {
+                return Ok(settled);
             }
+            self.pause()?;
         }
+        let text = format!(
+            "{} lists objects below {COLLECTION} that it does not have",
+            self.place()
+        );
+        Err(Error::new(ErrorKind::Unavailable, text))
+    }
+
+    pub(super) fn pause(&self) -> Result<()> {
+        self.wait(async {
+            tokio::time::sleep(GLANCE).await;
+            Ok(())
+        })
     }
 
     fn read_collections(&self) -> Result<Collections> {

@@ -31,6 +31,8 @@ enum Broken {
     NoLease,
     /// Who moves a version leaves no record.
     NoRecord,
+    /// A list that went before it was read names nothing.
+    GoneIsEmpty,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,6 +62,8 @@ enum Step {
     Record,
     Put,
     Read,
+    /// What the lists name that were there.
+    Lists(Collections),
     /// Since when.
     Wait(Option<i64>),
     End,
@@ -186,9 +190,16 @@ impl Publisher {
                     _ => Step::Read,
                 }
             }
-            Step::Read => {
-                let now = &place.collections;
-                let listed: Set = place.listed.values().flatten().copied().collect();
+            Step::Read => Step::Lists(place.collections.clone()),
+            Step::Lists(now)
+                if !now.lists.keys().all(|key| place.listed.contains_key(key))
+                    && rules.broken != Broken::GoneIsEmpty =>
+            {
+                Step::Read
+            }
+            Step::Lists(now) => {
+                let of = |key| place.listed.get(key);
+                let listed: Set = now.lists.keys().filter_map(of).flatten().copied().collect();
                 let is_doomed = |id: &&Id| listed.contains(id) && !self.spared.contains(id);
                 let doomed: Set = needs.iter().filter(is_doomed).copied().collect();
                 match rules::next(&self.before, now, !doomed.is_empty()) {
@@ -596,6 +607,7 @@ fn each_part_of_the_protocol_is_needed() {
         (Broken::NoLook, "one publishes while one collects"),
         (Broken::NoLease, "two collect"),
         (Broken::NoRecord, "two versions change places"),
+        (Broken::GoneIsEmpty, "one publishes while one collects"),
     ] {
         let mut worlds = worlds().into_iter();
         let world = worlds.find_map(|(what, world)| (what == of).then_some(world));

@@ -19,9 +19,6 @@ use crate::words::error::{ErrorKind, Result};
 use crate::words::object::ObjectName;
 use crate::words::progress::WarningKind;
 
-/// How often a publisher who has to wait looks whether he still has to.
-const GLANCE: Duration = Duration::from_millis(500);
-
 /// A publication, as collections have to do with it.
 pub(in crate::remote) struct Watch<'a> {
     /// None where contents are in the registry.
@@ -41,9 +38,16 @@ struct Seen {
     is_blind: bool,
     collections: Collections,
     /// What may be going, by its key, and is sent again whatever is there.
-    doomed: HashMap<Print, String>,
+    doomed: HashMap<Print, Doomed>,
     /// What was sent again, and cannot go any more.
     spared: HashSet<Print>,
+}
+
+/// An object that lists name.
+struct Doomed {
+    key: String,
+    /// When the last of them was written.
+    listed_at: i64,
 }
 
 impl<'a> Watch<'a> {
@@ -150,13 +154,16 @@ impl<'a> Watch<'a> {
         let mut seen = lock(&self.seen);
         if !seen.doomed.is_empty() {
             // What was asked for before they were sent may still remove them: and then they are not there.
-            wait_out(shelf, seen.doomed.values())?;
+            wait_out(shelf, &seen.doomed)?;
             let doomed = std::mem::take(&mut seen.doomed);
             seen.spared.extend(doomed.into_keys());
             return Ok(true);
         }
-        let now = shelf.collections()?;
-        let doomed = doomed(shelf, &now, &seen.spared, names)?;
+        let names: Vec<String> = names.map(|name| name.key()).collect();
+        let (now, doomed) = shelf.settled(|found| {
+            let doomed = doomed(shelf, found, &seen.spared, &names)?;
+            Ok(doomed.map(|doomed| (found.clone(), doomed)))
+        })?;
         if rules::next(&seen.collections, &now, !doomed.is_empty()) == Next::Done {
             return Ok(false);
         }
@@ -166,43 +173,66 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// What of these a list names. One that has gone is in none.
+/// What of these a list names. `None`: a list has gone, and what it named may have gone before.
 fn doomed(
     shelf: &Shelf<'_>,
     now: &Collections,
     spared: &HashSet<Print>,
-    names: impl Iterator<Item = ObjectName>,
-) -> Result<HashMap<Print, String>> {
-    if now.lists.is_empty() {
-        return Ok(HashMap::new());
+    names: &[String],
+) -> Result<Option<HashMap<Print, Doomed>>> {
+    let mut doomed = HashMap::<Print, Doomed>::new();
+    for (list, written) in &now.lists {
+        let Some(listed) = list::read(shelf, list)? else {
+            return Ok(None);
+        };
+        for key in names {
+            let print = Print::of(key);
+            if listed.contains(&print) && !spared.contains(&print) {
+                let one = doomed.entry(print).or_insert_with(|| Doomed {
+                    key: key.clone(),
+                    listed_at: *written,
+                });
+                one.listed_at = one.listed_at.max(*written);
+            }
+        }
     }
-    let mut listed = HashSet::new();
-    for key in now.lists.keys() {
-        listed.extend(list::read(shelf, key)?.unwrap_or_default());
-    }
-    let prints = names.map(|name| (Print::of(&name.key()), name.key()));
-    Ok(prints
-        .filter(|(print, _)| listed.contains(print) && !spared.contains(print))
-        .collect())
+    Ok(Some(doomed))
 }
 
 /// Waits until what was asked for before the doomed were sent again has come to pass: the collector is done, or his lease had
 /// ended by then, or has by now. What was sent first tells the place's time.
-fn wait_out<'k>(shelf: &Shelf<'_>, doomed: impl Iterator<Item = &'k String>) -> Result<()> {
-    let mut sent: Option<i64> = None;
-    for key in doomed {
-        let at = shelf.look(key)?.map(|found| found.modified);
-        sent = at.map(|at| sent.map_or(at, |sent| sent.min(at))).or(sent);
-    }
-    let began = Instant::now();
-    while began.elapsed() <= Duration::from_nanos(rules::LEASE.unsigned_abs()) {
-        if !shelf.collections()?.may_still_remove(sent) {
-            break;
+///
+/// What could not be sent again, a look right before its removal does not spare: so whoever is at work now is waited for as long
+/// as he renews his lease. Whoever begins later finds the manifest.
+fn wait_out(shelf: &Shelf<'_>, doomed: &HashMap<Print, Doomed>) -> Result<()> {
+    let (mut sent, mut all_sent) = (None::<i64>, true);
+    for one in doomed.values() {
+        if let Some(found) = shelf.look(&one.key)? {
+            all_sent &= found.modified >= one.listed_at;
+            sent = Some(sent.map_or(found.modified, |sent| sent.min(found.modified)));
         }
-        shelf.wait(async {
-            tokio::time::sleep(GLANCE).await;
-            Ok(())
-        })?;
     }
-    Ok(())
+    let (began, most) = (
+        Instant::now(),
+        Duration::from_nanos(rules::LEASE.unsigned_abs()),
+    );
+    let at_work = shelf.collections()?.leases.into_iter();
+    let mut at_work: HashMap<String, (i64, Instant)> =
+        at_work.map(|(key, at)| (key, (at, began))).collect();
+    loop {
+        let now = shelf.collections()?;
+        at_work.retain(|key, (at, since)| {
+            now.leases.get(key).is_some_and(|renewed| {
+                if renewed != at {
+                    (*at, *since) = (*renewed, Instant::now());
+                }
+                since.elapsed() <= most
+            })
+        });
+        let is_over = began.elapsed() > most || !now.may_still_remove(sent);
+        if at_work.is_empty() || (all_sent && is_over) {
+            return Ok(());
+        }
+        shelf.pause()?;
+    }
 }

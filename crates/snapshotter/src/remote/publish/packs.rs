@@ -67,6 +67,7 @@ impl Publishing<'_> {
             return Err(crate::remote::formats_differ(&self.snapshot.reference));
         };
         self.revise(before)?;
+        self.watch.begin()?;
         let other = before.filter(|there| *there != Sha256::of(&manifest) && !self.force);
         let adopted = match other.map(|there| self.equal_there(there, &document)) {
             None => None,
@@ -75,7 +76,6 @@ impl Publishing<'_> {
                 Equal::OtherPacks(there) => return Ok(self.publication(there)),
             },
         };
-        self.watch.begin()?;
         let packs = self.named(&document)?;
         self.activity.tell(|| Event::Planned {
             files: packs.len() as u64,

@@ -910,6 +910,11 @@ async fn the_registry_is_pruned_by_what_manifests_say() {
         .iter()
         .filter(|one| one.reasons == [KeepReason::OnlyCopy]);
     assert_eq!(only.count(), 3);
+    // Its rows say that they are there, and were believed: what others had removed went here too.
+    let report = other.prune(&request).await.unwrap();
+    assert_eq!(verdict(&report).0, <[&str; 0]>::default());
+    assert_eq!(report.warnings.len(), 2, "{:?}", report.warnings);
+    let request = PruneRequest::new([daily(2).include_unpublished(true)]);
     let report = other.prune(&request).await.unwrap();
     assert_eq!(verdict(&report).0, ["v2", "v1"]);
 

@@ -139,7 +139,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         }
     } else {
         context.require_store()?;
-        context.with_store(async |store| Ok(store.prune(&request).await?))?
+        context.with_store_and_remote(async |store| Ok(store.prune(&request).await?))?
     };
     let pruned = Pruned::new(&closed.value, &names, args.remote);
     Ok(Answer::new(pruned)

@@ -3,12 +3,15 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
+use super::elsewhere::Elsewhere;
 use super::{Judged, KeepReason, PruneReport, PruneRequest, PrunedSnapshot, Rules, judge};
 use crate::activity::Activity;
 use crate::catalog::{PublicationRow, Snapshot, State, Txn};
 use crate::format::artifact::paged::{AnyManifest, Facts};
 use crate::inspect::{self, RemoveReport, remove_those};
+use crate::remote::Remote;
 use crate::store::{Store, now};
 use crate::words::entry::Mtime;
 use crate::words::error::Result;
@@ -19,13 +22,15 @@ const BATCH: usize = 512;
 
 /// Prunes. Blocks. A call that fails or is given up has removed what it has removed, the oldest first.
 pub(crate) fn run(
-    store: &Store,
+    store: &Arc<Store>,
+    remote: Option<&Remote>,
     request: &PruneRequest,
     activity: &Activity,
 ) -> Result<PruneReport> {
     let rules = Rules::new(&request.rules)?;
     store.require_current()?;
-    let (mut kept, going) = plan(store, &rules)?;
+    let elsewhere = Elsewhere::new(store, remote, !request.dry_run, activity);
+    let (mut kept, going) = plan(store, &rules, elsewhere)?;
     let mut gone = if request.dry_run {
         foresee(store, &going)?
     } else {
@@ -55,7 +60,11 @@ type Gone = HashMap<i64, PrunedSnapshot>;
 type Snapshots = Vec<Judged<Snapshot>>;
 
 /// What stays and what goes.
-fn plan(store: &Store, rules: &Rules) -> Result<(Snapshots, Snapshots)> {
+fn plan(
+    store: &Store,
+    rules: &Rules,
+    mut elsewhere: Elsewhere<'_>,
+) -> Result<(Snapshots, Snapshots)> {
     let (snapshots, publications) = store.catalog.read(|txn| {
         let mut found = Vec::new();
         for snapshot in txn.snapshots()? {
@@ -85,6 +94,9 @@ fn plan(store: &Store, rules: &Rules) -> Result<(Snapshots, Snapshots)> {
             if one.goes() {
                 one.reasons
                     .extend(spared(&one.snapshot, known, rule.include_unpublished));
+            }
+            if one.goes() && !rule.include_unpublished && !elsewhere.has(&one.snapshot, known)? {
+                one.reasons.push(KeepReason::OnlyCopy);
             }
             if one.goes() { &mut going } else { &mut kept }.push(one);
         }

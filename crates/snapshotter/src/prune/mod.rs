@@ -5,6 +5,7 @@
 //! too: its packs are referenced by itself, and its map leads to each page (`store/packs.rs`), so a parent may go before what
 //! was made from it.
 
+mod elsewhere;
 mod local;
 mod policy;
 #[cfg(feature = "registry")]

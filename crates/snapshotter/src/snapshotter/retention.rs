@@ -8,8 +8,9 @@ use crate::words::error::Result;
 use crate::words::reference::Reference;
 
 impl Snapshotter {
-    /// Removes the versions of each name that its rule does not keep, by restic's rules of `forget`: see [`Retention`](crate::Retention). One version of a name stays, and what is pinned, and what is nowhere else unless a rule says
-    /// otherwise. A snapshot that others were made from may go: they need it no more.
+    /// Removes the versions of each name that its rule does not keep, by restic's rules of `forget`: see
+    /// [`Retention`](crate::Retention). One version of a name stays, and what is pinned, and unless a rule says otherwise what is
+    /// nowhere else: the configured registry is asked about each, and what it does not confirm stays. A snapshot that others were made from may go: they need it no more.
     ///
     /// A call that fails or is cancelled has removed what it has removed, the oldest first.
     ///
@@ -39,8 +40,11 @@ impl Snapshotter {
     #[tracing::instrument(skip_all)]
     pub async fn prune(&self, request: &PruneRequest) -> Result<PruneReport> {
         let request = request.clone();
-        self.run(move |_, store, activity| prune::run(store, &request, activity))
-            .await
+        self.run(move |inner, store, activity| {
+            let remote = inner.configured(activity);
+            prune::run(store, remote.as_ref(), &request, activity)
+        })
+        .await
     }
 
     /// The same in the configured registry, by the time that each manifest says; what says none stays. Here nothing changes, but

@@ -23,6 +23,15 @@ pub(crate) struct Question<'a> {
     pub(crate) revises: bool,
 }
 
+/// Snapshots in a row that could not be asked for, after which a call asks about no more.
+pub(crate) const PATIENCE: usize = 3;
+
+/// Why a snapshot is kept that could not be asked for.
+pub(crate) fn could_not_be_asked(error: &Error) -> String {
+    let why = error.line();
+    format!("whether it is elsewhere could not be asked: {why}")
+}
+
 /// What the remote says.
 pub(crate) enum Answer {
     /// All of it is there.

@@ -11,15 +11,12 @@ use super::choose::{Measured, Rules, refusal};
 use super::measure::Survey;
 use crate::activity::Activity;
 use crate::catalog::{PublicationRow, Relied, Snapshot};
-use crate::confirmation::{Answer, Question};
+use crate::confirmation::{Answer, PATIENCE, Question, could_not_be_asked};
 use crate::remote::{Asked, Remote};
 use crate::store::Store;
 use crate::words::digest::Checksum;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::progress::WarningKind;
-
-/// Snapshots in a row that could not be asked for, after which nobody is asked any more in a collection.
-const PATIENCE: usize = 3;
 
 /// What a collection has asked so far.
 pub(super) struct Confirming<'a> {
@@ -135,12 +132,8 @@ impl<'a> Confirming<'a> {
                 if is_silence(&error) {
                     self.unanswered += 1;
                 }
-                let why = error.line();
-                let text = format!(
-                    "{} is kept: whether it is elsewhere could not be asked: {why}",
-                    snapshot.reference
-                );
-                self.warn(text);
+                let why = could_not_be_asked(&error);
+                self.warn(format!("{} is kept: {why}", snapshot.reference));
             }
         }
         self.kept.insert(id);

@@ -6,14 +6,11 @@ use std::sync::Arc;
 
 use crate::activity::Activity;
 use crate::catalog::{PublicationRow, Snapshot};
-use crate::confirmation::{Answer, Question};
+use crate::confirmation::{Answer, PATIENCE, Question, could_not_be_asked};
 use crate::remote::{Asked, Remote};
 use crate::store::Store;
 use crate::words::error::Result;
 use crate::words::progress::WarningKind;
-
-/// Snapshots in a row that could not be asked for, after which nobody is asked any more.
-const PATIENCE: usize = 3;
 
 /// One call's questions.
 pub(super) struct Elsewhere<'a> {
@@ -69,10 +66,7 @@ impl<'a> Elsewhere<'a> {
             Answer::Otherwise(what) => what,
             Answer::Unknown(error) => {
                 self.unanswered += 1;
-                format!(
-                    "whether it is elsewhere could not be asked: {}",
-                    error.line()
-                )
+                could_not_be_asked(&error)
             }
         };
         let text = format!("{} is kept: {why}", snapshot.reference);

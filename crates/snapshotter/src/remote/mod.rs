@@ -50,6 +50,7 @@ pub use survey::{RemoteDetails, RemoteDiagnosis, RemoteSnapshot};
 pub(crate) use tag::run as tag;
 
 use crate::activity::Activity;
+use crate::config::Config;
 use crate::format::artifact::paged::AnyManifest;
 use crate::rate::Rates;
 use crate::registry::{self, MetadataRegistry, Pulled, Registry, Repository, TagOrDigest};
@@ -93,6 +94,19 @@ enum Place {
 }
 
 impl Remote {
+    /// [`open`](Self::open) of a whole configuration.
+    pub(crate) fn configured(
+        config: &Config,
+        daemon: Option<&Arc<Daemon>>,
+    ) -> Result<Option<Self>> {
+        Self::open(
+            config.tenant.as_deref(),
+            config.registry.as_ref(),
+            config.content.as_ref(),
+            daemon,
+        )
+    }
+
     /// Checks a configuration and opens what it describes; none where there is no registry.
     pub(crate) fn open(
         tenant: Option<&str>,

@@ -111,12 +111,7 @@ impl Snapshotter {
         #[cfg(feature = "registry")]
         let daemon = config.daemon()?;
         #[cfg(feature = "registry")]
-        let remote = Remote::open(
-            config.tenant.as_deref(),
-            config.registry.as_ref(),
-            config.content.as_ref(),
-            daemon.as_ref(),
-        )?;
+        let remote = Remote::configured(&config, daemon.as_ref())?;
         #[cfg(feature = "registry")]
         let rates = Arc::new(crate::rate::Rates::new(
             config.limit_upload,

@@ -268,12 +268,7 @@ async fn storeless<T: Report + Send + 'static>(
 /// One end of a copy.
 fn open(config: &Config, which: &str) -> Result<Remote> {
     let rates = Arc::new(Rates::new(config.limit_upload, config.limit_download));
-    let remote = Remote::open(
-        config.tenant.as_deref(),
-        config.registry.as_ref(),
-        config.content.as_ref(),
-        None,
-    )?;
+    let remote = Remote::configured(config, None)?;
     remote.map(|remote| remote.at(&rates)).ok_or_else(|| {
         Error::invalid(format!("the configuration to copy {which} has no registry"))
             .with_hint("set registry.endpoint in it; a directory will do: oci-layout:/path")

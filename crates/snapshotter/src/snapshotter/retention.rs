@@ -10,7 +10,8 @@ use crate::words::reference::Reference;
 impl Snapshotter {
     /// Removes the versions of each name that its rule does not keep, by restic's rules of `forget`: see
     /// [`Retention`](crate::Retention). One version of a name stays, and what is pinned, and unless a rule says otherwise what is
-    /// nowhere else: the configured registry is asked about each, and what it does not confirm stays. A snapshot that others were made from may go: they need it no more.
+    /// nowhere else: the configured registry is asked about each, and what it does not confirm stays. A snapshot that others
+    /// were made from may go: they need it no more.
     ///
     /// A call that fails or is cancelled has removed what it has removed, the oldest first.
     ///

@@ -57,12 +57,7 @@ impl Snapshotter {
             let _running: mpsc::Sender<()> = running;
             #[cfg(feature = "registry")]
             // Of what is elsewhere, descriptions alone are read: no daemon brings those.
-            let remote = Remote::open(
-                config.tenant.as_deref(),
-                config.registry.as_ref(),
-                config.content.as_ref(),
-                None,
-            )?;
+            let remote = Remote::configured(&config, None)?;
             #[cfg(not(feature = "registry"))]
             let remote: Option<Remote> = None;
             activity::run(cancelled, request.observer.clone(), |activity| {

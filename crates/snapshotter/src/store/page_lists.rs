@@ -1,6 +1,7 @@
 //! Lists of page digests, one a snapshot of format v2, under `digests/` in the root: what the next capture compares with. A list
 //! is a cache. It has no row and belongs to whichever snapshot has the manifest that it is named by; without it, it is made
-//! again from the packs, all of which are read. What is in one is believed only where it adds up to the content ids of the snapshot's document.
+//! again from the packs, all of which are read. What is in one is believed only where it adds up to the content ids of the
+//! snapshot's document.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};

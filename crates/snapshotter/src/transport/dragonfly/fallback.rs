@@ -215,11 +215,11 @@ impl ContentTransport for WithFallback {
         Some(self)
     }
 
-    /// Whether the daemon works, [`ThroughDaemon::diagnose`] says.
     fn records(&self) -> Option<&dyn Records> {
         self.bucket.records()
     }
 
+    /// Whether the daemon works, [`ThroughDaemon::diagnose`] says.
     fn check(&self) -> Call<'_, ()> {
         self.bucket.check()
     }

@@ -372,7 +372,8 @@ fn a_restore_needs_no_cache() {
     node.restores(&handle, "v1", "one");
 }
 
-// Entries filled the disk, and a restore was refused for lack of the space that they took.
+// Entries filled the disk, and a restore was refused for lack of the space that they took; and on a busy machine again,
+// where XFS gives back what was removed a while later.
 #[test]
 fn entries_make_room_for_a_restore() {
     let Some(mut node) = Node::new(Kind::Xfs) else {

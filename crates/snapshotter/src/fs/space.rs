@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use super::Dir;
+use crate::words::error::{At, Result};
 
 /// A filesystem's size and what is left of it for this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,32 @@ pub(crate) fn of(dir: &Dir) -> io::Result<Space> {
         inodes: stat.f_files,
         available_inodes: stat.f_favail,
     })
+}
+
+/// How long is waited before a filesystem is asked again.
+const LATER: Duration = Duration::from_millis(10);
+
+/// What is free after something was removed, as soon as that is enough; after so many more questions, whatever it is. Some
+/// filesystems give back later: btrfs with its next commit, which a sync brings on, XFS when it has come to it, which asking
+/// brings on.
+///
+/// # Errors
+/// Those of asking.
+pub(crate) fn settled(dir: &Dir, questions: u32, enough: &dyn Fn(&Space) -> bool) -> Result<Space> {
+    let ask = || of(dir).at("examine", dir.path());
+    let now = ask()?;
+    if enough(&now) {
+        return Ok(now);
+    }
+    dir.sync_filesystem()?;
+    for _ in 0..questions {
+        let now = ask()?;
+        if enough(&now) {
+            return Ok(now);
+        }
+        std::thread::sleep(LATER);
+    }
+    ask()
 }
 
 /// Who cannot write to a filesystem.

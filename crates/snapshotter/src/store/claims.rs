@@ -11,6 +11,9 @@ use super::Store;
 use crate::fs::{Dir, space};
 use crate::words::error::{At, Error, ErrorKind, Result};
 
+/// How often a filesystem is asked whether it has given back what was removed.
+const QUESTIONS: u32 = 50;
+
 /// The claims of a handle.
 #[derive(Debug, Default)]
 pub(super) struct Claims(Mutex<Vec<Arc<Claim>>>);
@@ -84,12 +87,13 @@ impl Store {
     /// Refuses to start what cannot fit into a directory's filesystem. Only in the store's own does removing snapshots help.
     pub(crate) fn require_space(&self, dir: &Dir, needed: u64) -> Result<()> {
         let path = dir.path();
-        let available = space::of(dir).at("examine", path)?.available;
+        let mut available = space::of(dir).at("examine", path)?.available;
+        while needed > available && self.make_room(dir, needed - available)? {
+            let now = space::settled(dir, QUESTIONS, &|now| needed <= now.available)?;
+            available = now.available;
+        }
         if needed <= available {
             return Ok(());
-        }
-        if self.make_room(dir, needed - available)? {
-            return self.require_space(dir, needed);
         }
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let (needed, available) = (mib(needed), mib(available));

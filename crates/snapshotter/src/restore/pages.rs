@@ -233,14 +233,18 @@ impl<'s> Packs<'s> {
         let frames = &pack.layout().data_frames()[window.frames.clone()];
         // What is half done is nothing.
         into.frames = 0..0;
-        into.decoded.clear();
         pack.read_stored(self.store, frames, &mut into.stored)?;
-        let mut rest = into.stored.as_slice();
+        let length: usize = frames.iter().map(|frame| frame.length as usize).sum();
+        // It is never made shorter: what it grows by is zeroed.
+        if into.decoded.len() < length {
+            into.decoded.resize(length, 0);
+        }
+        let (mut stored, mut decoded) = (into.stored.as_slice(), into.decoded.as_mut_slice());
         for frame in frames {
-            let (stored, after) = rest.split_at(frame.stored as usize);
-            rest = after;
-            let decoded = pack.decode(self.store, frame, &mut into.decoder, stored)?;
-            into.decoded.extend_from_slice(decoded);
+            let (of_frame, here);
+            (of_frame, stored) = stored.split_at(frame.stored as usize);
+            (here, decoded) = decoded.split_at_mut(frame.length as usize);
+            pack.decode_into(self.store, frame, &mut into.decoder, of_frame, here)?;
         }
         into.pack = first.pack;
         into.frames = window.frames.clone();

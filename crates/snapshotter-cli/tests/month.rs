@@ -236,7 +236,7 @@ impl Month {
             self.run(node, &gc);
         }
         self.run(0, &[&KEEP[..], &["--remote"]].concat());
-        if self.day % 2 == 0 {
+        if self.day.is_multiple_of(2) {
             self.collect_remote();
         }
     }
@@ -356,7 +356,6 @@ impl Month {
 }
 
 fn assert_at_most(is: u64, needed: u64, what: &str) {
-    println!("{what} holds {is} bytes, {needed} are needed");
     assert!(
         needed > 0 && is * 10 <= needed * 12,
         "{what}: {is} / {needed}"

@@ -35,6 +35,7 @@ mod views;
 pub(crate) use artifacts::Stored;
 pub(crate) use contents::{Content, Contents};
 pub(crate) use gc::{Relied, StoredBlob};
+pub(crate) use leases::Leased;
 pub(crate) use names::{
     Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };

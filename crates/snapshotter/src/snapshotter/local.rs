@@ -230,8 +230,10 @@ impl Snapshotter {
         to: &Reference,
     ) -> Result<Vec<ChangedFile>> {
         let (from, to) = (from.clone(), to.clone());
-        self.run(move |_, store, activity| inspect::changed_pages(store, &from, &to, activity))
-            .await
+        self.counted(Operation::Diff, move |_, store, activity| {
+            inspect::changed_pages(store, &from, &to, activity)
+        })
+        .await
     }
 
     /// A snapshot's document, byte for byte as it is (or would be) in a registry: up to 256 MiB.

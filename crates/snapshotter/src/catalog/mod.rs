@@ -27,6 +27,7 @@ mod rebuild;
 mod references;
 #[cfg(feature = "registry")]
 mod remote;
+mod shrink;
 mod snapshots;
 mod tags;
 mod unsynced;

@@ -242,6 +242,25 @@ fn commands_add_up_and_a_single_collection_writes_what_all_have_done() {
     assert!(!text.contains("registry_last_seen"), "{text}");
 }
 
+#[test]
+fn who_is_killed_has_counted_all_calls_that_ended() {
+    let place = Place::new().set("SNAPSHOTTER_GC_INTERVAL", "1ms");
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let mut child = place
+        .command(["gc", "--watch", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.take(3).filter(Result::is_ok).count(), 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.run(["gc", "--metrics-file", "gc.prom"]).succeeded();
+    let text = fs::read_to_string(place.path("gc.prom")).unwrap();
+    let collected = "snapshotter_operations_total{operation=\"gc\",outcome=\"ok\"}";
+    assert!(metric(&text, collected) >= 4.0, "{text}");
+}
+
 // Of processes that add at once, none takes another's number back.
 #[test]
 fn commands_at_once_lose_no_count() {

@@ -215,19 +215,17 @@ impl std::ops::Deref for Lent<'_> {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        match &self.connection {
-            Some(connection) => connection,
-            None => unreachable!("it goes back when it is dropped"),
-        }
+        self.connection
+            .as_ref()
+            .unwrap_or_else(|| unreachable!("it goes back when it is dropped"))
     }
 }
 
 impl std::ops::DerefMut for Lent<'_> {
     fn deref_mut(&mut self) -> &mut Connection {
-        match &mut self.connection {
-            Some(connection) => connection,
-            None => unreachable!("it goes back when it is dropped"),
-        }
+        self.connection
+            .as_mut()
+            .unwrap_or_else(|| unreachable!("it goes back when it is dropped"))
     }
 }
 

@@ -104,6 +104,72 @@ fn globs_and_paths_choose_what_is_taken() {
 }
 
 #[test]
+fn a_pattern_that_matches_nothing_is_a_warning_that_names_the_flag() {
+    let place = Place::new();
+    place.write("list", b"# sockets\n*.sock\n");
+    let args = ["snapshot", "vm:v1", "vm", "--exclude-from", "list"];
+    let said = place.run(args).succeeded();
+    assert!(
+        said.err.contains(r#"--exclude "*.sock" matches nothing"#),
+        "{said:?}"
+    );
+    let args = ["snapshot", "vm:v2", "vm", "--read-only", "m*", "--exclude"];
+    place
+        .run([&args[..], &["*.img", "--strict"]].concat())
+        .succeeded();
+    place
+        .run([&args[..], &["x", "--strict", "--force"]].concat())
+        .exited(9);
+}
+
+#[test]
+fn what_may_not_be_read_is_left_out_where_that_is_asked_for() {
+    let place = Place::new();
+    place.chmod("", 0o777);
+    fs::create_dir_all(place.path("vm/closed/in")).unwrap();
+    place.chmod("vm/closed", 0o700);
+    place.chmod("vm/memory", 0o600);
+    if place.run_unprivileged(["snapshot", "vm:v0", "vm"]).code == Some(0) {
+        testkit::skip!("this user may read everything");
+    }
+    for format in ["v2", "v1"] {
+        let name = format!("vm:{format}");
+        let skipping = [
+            "snapshot",
+            &name,
+            "vm",
+            "--format",
+            format,
+            "--skip-unreadable",
+        ];
+        place.run_unprivileged(skipping[..5].iter()).exited(10);
+        let said = place.run_unprivileged(skipping.iter().chain(&["--json", "--strict"]));
+        let json = said.exited(9).json();
+        assert_eq!(
+            (&json["files"], &json["directories"]),
+            (&2.into(), &1.into())
+        );
+        let warnings = json["warnings"].as_array().unwrap();
+        let mut paths: Vec<_> = warnings
+            .iter()
+            .map(|warning| {
+                assert_eq!(warning["kind"], "unreadable", "{json}");
+                warning["path"].as_str().unwrap()
+            })
+            .collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["closed", "memory"]);
+        // One that is named, too.
+        let named = [
+            &skipping[..3],
+            &["memory", "--force", "--skip-unreadable", "--json"],
+        ]
+        .concat();
+        assert_eq!(place.run_unprivileged(named).succeeded().json()["files"], 0);
+    }
+}
+
+#[test]
 fn paths_come_from_a_file_or_the_standard_input() {
     let place = Place::new();
     place.write("list", b"memory\nstate.json\n");

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use snapshotter::{
-    Config, Durability, ErrorKind, File, Gc, LinkMode, Reference, RestoreRequest, SnapshotDetails,
-    SnapshotRequest, SnapshotState, Snapshotter, VerifyRequest,
+    Config, Durability, ErrorKind, File, Format, Gc, LinkMode, Reference, RestoreRequest,
+    SnapshotDetails, SnapshotRequest, SnapshotState, Snapshotter, VerifyRequest, WarningKind,
 };
 use support_a::*;
 use testkit::compare::{assert_same, assert_same_with};
+use testkit::mount::{BindMount, LoopDevice, TmpfsMount, or_skip};
 use testkit::{Content, Tree};
 
 const MIB: u64 = 1 << 20;
@@ -1282,6 +1283,132 @@ async fn excluded_paths_are_left_out_and_read_only_patterns_are_promises() {
     let wanted = [("disk.img", false), ("logs/keep", false), ("memory", true)];
     assert_eq!(found, wanted);
     assert_eq!(details.directories.len(), 1);
+}
+
+/// What patterns leave of a tree, and what is said of them.
+async fn left_by(
+    request: impl FnOnce(SnapshotRequest) -> SnapshotRequest,
+) -> (Vec<String>, Vec<String>) {
+    let place = Place::new();
+    let tree = Tree::new()
+        .file("a.log", "1")
+        .file("src/b.log", "2")
+        .file("src/keep.log", "3")
+        .file("src/log/c", "4")
+        .file("log", "5")
+        .file("#draft#", "6");
+    let base = place.write("base", &tree);
+    let store = place.open().await;
+    let taken = store.snapshot(&request(all("v1", &base))).await.unwrap();
+    let details = store.inspect(&taken.reference).await.unwrap();
+    let warnings = taken.warnings.into_iter().map(|warning| {
+        assert_eq!(warning.kind, WarningKind::Unmatched);
+        warning.message
+    });
+    (contents(&details), warnings.collect())
+}
+
+/// A pattern without a slash was matched at the top alone, which nobody who knows `.gitignore` expects.
+#[tokio::test]
+async fn patterns_are_gitignores_and_one_that_matches_nothing_is_told_of() {
+    let (left, said) = left_by(|request| {
+        let request = request.exclude("*.log").exclude("!keep.log");
+        request.exclude("log/").exclude("#*#").exclude("/b.log")
+    })
+    .await;
+    assert_eq!(left, ["log", "src/", "src/keep.log"]);
+    assert_eq!(said, [r#"exclude: "/b.log" matches nothing"#]);
+    // A promise does not spread: these are from the top.
+    let (left, said) = left_by(|request| request.read_only("*.log").read_only("src/log")).await;
+    let promised: Vec<_> = left.iter().filter(|path| path.ends_with('!')).collect();
+    assert_eq!(promised, ["a.log!", "src/log/c!"]);
+    assert_eq!(said, [""; 0]);
+    let (_, said) = left_by(|request| request.read_only("memory")).await;
+    assert_eq!(said, [r#"read_only: "memory" matches nothing"#]);
+}
+
+#[tokio::test]
+async fn patterns_come_from_files_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("list");
+    fs::write(&list, "# what nobody needs\n\n*.log\n\\#draft#\n").unwrap();
+    let (left, said) = left_by(|request| request.exclude_from(&list).exclude("!a.log")).await;
+    assert_eq!(left, ["a.log", "log", "src/", "src/log/", "src/log/c"]);
+    assert_eq!(said, [""; 0]);
+    let place = Place::new();
+    let base = place.write("base", &some());
+    let store = place.open().await;
+    for (bytes, kind) in [
+        (Some(b"a\xff".as_slice()), ErrorKind::InvalidInput),
+        (None, ErrorKind::NotFound),
+    ] {
+        let list = dir.path().join("other");
+        bytes.map(|bytes| fs::write(&list, bytes).unwrap());
+        let request = all("v1", &base).exclude_from(&list);
+        let error = store.snapshot(&request).await.unwrap_err();
+        assert_eq!((error.kind(), error.path()), (kind, Some(list.as_path())));
+        let _ = fs::remove_file(&list);
+    }
+}
+
+#[tokio::test]
+async fn one_file_system_is_not_left_but_where_a_path_is_named() {
+    let Some(other) = or_skip(TmpfsMount::new(MIB)) else {
+        return;
+    };
+    fs::create_dir(other.path().join("in")).unwrap();
+    fs::write(other.path().join("in/file"), "x").unwrap();
+    let place = Place::new();
+    let base = place.write("base", &Tree::new().file("a", "a").dir("mounted"));
+    let Some(_bound) = or_skip(BindMount::new(other.path(), &base.join("mounted"))) else {
+        return;
+    };
+    let store = place.open().await;
+    let stays = all("v1", &base).one_file_system(true);
+    let taken = store.snapshot(&stays).await.unwrap();
+    let found = contents(&store.inspect(&taken.reference).await.unwrap());
+    assert_eq!(found, ["a", "mounted/"]);
+    let named = all("v2", &base).one_file_system(true);
+    let named = named.file(File::new("mounted/in")).file(File::new("a"));
+    let taken = store.snapshot(&named).await.unwrap();
+    let found = contents(&store.inspect(&taken.reference).await.unwrap());
+    assert_eq!(found, ["a", "mounted/in/", "mounted/in/file"]);
+}
+
+#[tokio::test]
+async fn a_block_device_that_is_named_is_read_like_a_file_of_its_size() {
+    let mut bytes = vec![0; 3 * MIB as usize];
+    bytes[5000..9000].fill(7);
+    bytes[2 << 20..].fill(9);
+    let Some(device) = or_skip(LoopDevice::new(&bytes)) else {
+        return;
+    };
+    let place = Place::new();
+    let store = place.open().await;
+    let name = device.path().file_name().unwrap();
+    let named = |version: &str| all(version, Path::new("/dev")).file(File::new(name));
+    let error = store.snapshot(&named("v1")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert!(error.hint().unwrap().contains("`devices`"), "{error}");
+    for (version, format) in [("v1", Format::V1), ("v2", Format::V2)] {
+        let request = named(version).devices(true).format(format);
+        // A promise makes no link of a device's node.
+        let request = request.read_only("*").link_mode(LinkMode::Hardlink);
+        assert_eq!(
+            store.plan_snapshot(&request).await.unwrap().logical_bytes,
+            3 * MIB
+        );
+        let taken = store.snapshot(&request).await.unwrap();
+        let output = place.path(version);
+        store
+            .restore(&RestoreRequest::new(taken.reference, &output))
+            .await
+            .unwrap();
+        let restored = output.join(name);
+        assert!(fs::symlink_metadata(&restored).unwrap().is_file());
+        assert!(fs::read(&restored).unwrap() == bytes, "{format:?}");
+    }
+    assert_sound(&store).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use snapshotter::{PlacementCount, Placements, PublishedAt, Sha256};
 
 use super::{Page, human};
-use crate::failure::{Failure, with_our_verb};
+use crate::failure::{Failure, flag_for_field, with_our_verb};
 
 const SCHEMA: u32 = 1;
 
@@ -271,7 +271,10 @@ impl From<snapshotter::Warning> for Warning {
         Self {
             path,
             path_bytes: path_bytes.flatten(),
-            ..Self::new(warning.kind.as_str(), with_our_verb(&warning.message))
+            ..Self::new(
+                warning.kind.as_str(),
+                flag_for_field(with_our_verb(&warning.message)),
+            )
         }
     }
 }

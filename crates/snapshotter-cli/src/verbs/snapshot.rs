@@ -40,8 +40,8 @@ Examples:
       everything below /run/vm
   snapshotter snapshot vm:v2 /run/vm memory disk.img --read-only memory
       two files; `memory` will not be written any more and is hardlinked instead of copied
-  snapshotter snapshot vm:v3 /run/vm --exclude '*.sock' --exclude 'log/**' --annotation kernel=6.18
-      without sockets and logs; quote patterns, or the shell replaces them
+  snapshotter snapshot vm:v3 /run/vm --exclude '*.log' --exclude '/cache/' --annotation kernel=6.18
+      without any log and without ./cache; quote patterns, or the shell replaces them
   snapshotter snapshot vm:v4 /run/vm --local
       is not published, though a registry is configured
   snapshotter snapshot vm:v5 /run/vm --format v2
@@ -61,13 +61,28 @@ pub struct Args {
     paths: Vec<PathBuf>,
     /// Promise that these files will not be written any more
     ///
-    /// They are hardlinked instead of copied, in and out, and all restores of them share one page cache. `*` stays within a
-    /// directory, `**` crosses them and alone means everything; a directory means everything below it.
+    /// They are hardlinked instead of copied, in and out, and all restores of them share one page cache. A GLOB is from
+    /// BASE_DIR: `*` stays within a directory, `**` crosses them and alone means everything; a directory means everything below.
     #[arg(long, value_name = "GLOB")]
     read_only: Vec<String>,
-    /// Leave these out, in the same form
-    #[arg(long, value_name = "GLOB")]
+    /// Leave these out: patterns as in .gitignore
+    ///
+    /// Without a slash a pattern matches at any depth, with one from BASE_DIR: `*.log`, `/log`, `log/` (directories alone),
+    /// `a/**/b`. `!` takes back what an earlier pattern said, unless a whole directory is left out.
+    #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
+    /// Leave out what the patterns in this file say, one a line; blank lines and # comments are none
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    exclude_from: Vec<PathBuf>,
+    /// Take nothing of other filesystems that are mounted below BASE_DIR or a PATH; their mount points are kept
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+    /// Leave out what may not be read, with a warning each, instead of failing
+    #[arg(long)]
+    skip_unreadable: bool,
+    /// Read block devices that are PATHs, as files of their size
+    #[arg(long)]
+    devices: bool,
     /// Take the PATHs in this file too, one a line; - is the standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     files_from: Vec<PathBuf>,
@@ -218,6 +233,9 @@ impl Args {
         let files = self.files(paths)?;
         let mut request = SnapshotRequest::new(reference.name(), version, self.base_dir)
             .files(files)
+            .one_file_system(self.one_file_system)
+            .skip_unreadable(self.skip_unreadable)
+            .devices(self.devices)
             .force(self.force)
             .local(self.local)
             .format(self.format.unwrap_or(defaults.format))
@@ -228,6 +246,7 @@ impl Args {
             .link_mode(self.link_mode.into());
         request.read_only = self.read_only;
         request.exclude = self.exclude;
+        request.exclude_from = self.exclude_from;
         request.annotations = self.annotation.into_iter().collect();
         Ok(request)
     }

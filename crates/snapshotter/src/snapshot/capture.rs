@@ -362,7 +362,7 @@ impl<'a> Capture<'a> {
 
     fn attempt(&self, index: usize, how: How) -> Result<Attempt<'a>> {
         let planned = &self.files[index];
-        let mut reading = match Opened::open(self.context, &planned.path)? {
+        let mut reading = match Opened::open(self.context, planned)? {
             Ok(opened) => Reading::new(self, index, opened),
             Err(gone) => return Ok(Attempt::Gone(gone)),
         };
@@ -374,6 +374,7 @@ impl<'a> Capture<'a> {
         }
         let mode = self.context.link_mode;
         if planned.read_only
+            && !planned.is_device
             && how.hardlink
             && matches!(mode, LinkMode::Auto | LinkMode::Hardlink)
             && let Some(attempt) = reading.by_hardlink()?

@@ -85,6 +85,7 @@ pub(crate) fn from_document(
         base,
         contents: Some(material.contents),
         link_mode: request.link_mode,
+        skip_unreadable: request.skip_unreadable,
         durable: durability == Durability::Full && !hidden,
         hidden,
     };

@@ -3,7 +3,6 @@
 mod capture;
 mod describe;
 mod from_document;
-mod globs;
 mod opened;
 mod pages;
 mod plan;
@@ -23,6 +22,7 @@ pub(crate) use walk::Plan;
 pub use words::{Compression, Format, FramePages, ParentChoice};
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ use crate::limit::{Limit, Limits};
 use crate::remote::{Remote, publish_new};
 use crate::store::{Operation, Store, now};
 use crate::words::digest::{Checksum, Sha256};
-use crate::words::error::{Error, Result};
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::Event;
 use crate::words::publication::Publication;
@@ -52,9 +52,22 @@ pub(crate) struct Context<'a> {
     /// Where the files are instead.
     pub(crate) contents: Option<&'a dyn Contents>,
     pub(crate) link_mode: LinkMode,
+    /// What cannot be read is left out.
+    pub(crate) skip_unreadable: bool,
     pub(crate) durable: bool,
     /// It gets no name here.
     pub(crate) hidden: bool,
+}
+
+impl Context<'_> {
+    /// Whether an error is left out, with what it is about.
+    fn leaves_out(&self, error: &Error) -> bool {
+        self.skip_unreadable && error.kind() == ErrorKind::PermissionDenied
+    }
+
+    fn is_left_out(&self, error: &io::Error) -> bool {
+        self.skip_unreadable && ErrorKind::of_io(error) == ErrorKind::PermissionDenied
+    }
 }
 
 /// Takes a snapshot. Blocks.
@@ -90,6 +103,7 @@ pub(crate) fn run(
         base: &base,
         contents: None,
         link_mode: request.link_mode,
+        skip_unreadable: request.skip_unreadable,
         // What is elsewhere too need not be waited for.
         durable: durability == Durability::Full && remote.is_none(),
         hidden: false,
@@ -280,7 +294,7 @@ fn finish(
 
 fn open_base(store: &Store, path: &Path) -> Result<Dir> {
     let base = Dir::open(path).map_err(|error| match error.kind() {
-        crate::ErrorKind::NotFound => error.with_hint("base_dir must be an existing directory"),
+        ErrorKind::NotFound => error.with_hint("base_dir must be an existing directory"),
         _ => error,
     })?;
     store.root.require_outside("base_dir", &base)?;

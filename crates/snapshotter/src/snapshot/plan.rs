@@ -100,6 +100,7 @@ pub(crate) fn run(
         base: &base,
         contents: None,
         link_mode: request.link_mode,
+        skip_unreadable: request.skip_unreadable,
         durable: false,
         hidden: false,
     };

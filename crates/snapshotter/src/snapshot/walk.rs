@@ -9,7 +9,6 @@ use std::io;
 use std::num::NonZeroU32;
 
 use super::describe::cannot_describe;
-use super::globs::Globs;
 use super::selection::Selection;
 use super::{Context, SnapshotRequest};
 use crate::format::document::{
@@ -21,6 +20,7 @@ use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
 use crate::store::OwnDirectories;
 use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::patterns::{Patterns, Reach};
 use crate::words::progress::WarningKind;
 use crate::words::relpath::{RelPath, os_name};
 use crate::words::total::total;
@@ -49,6 +49,8 @@ pub(super) struct PlannedFile {
     pub(super) read_only: bool,
     /// Its holes are as the parent has them.
     pub(super) diff: bool,
+    /// It is read from a block device.
+    pub(super) is_device: bool,
     /// Holes included, in bytes.
     pub(super) size: u64,
     /// What it occupies on its disk, in bytes.
@@ -65,6 +67,7 @@ impl PlannedFile {
             others: Vec::new(),
             read_only: entry.read_only,
             diff: false,
+            is_device: false,
             size: entry.size,
             allocated: data,
             inode: None,
@@ -108,10 +111,12 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
     let selection = Selection::new(&request.files)?;
     let mut walk = Walk {
         context,
+        request,
         selection: &selection,
         own: context.store.root.own_directories()?,
-        read_only: Globs::new("read_only", &request.read_only)?,
-        exclude: Globs::new("exclude", &request.exclude)?,
+        read_only: Patterns::new("read_only", &request.read_only, Reach::Top)?,
+        exclude: request.excluded()?,
+        filesystem: context.base.device()?,
         plan: Plan::default(),
         pending: Vec::new(),
         inodes: HashMap::new(),
@@ -119,16 +124,20 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
     };
     for start in selection.starts() {
         walk.start(start)?;
+        while let Some(directory) = walk.pending.pop() {
+            context.activity.check()?;
+            walk.list(directory.as_ref())?;
+        }
     }
-    while let Some(directory) = walk.pending.pop() {
-        context.activity.check()?;
-        walk.list(directory.as_ref())?;
-    }
+    walk.complain();
     let mut plan = walk.plan;
     let mut inodes: Vec<_> = walk.inodes.into_iter().collect();
     inodes.sort_unstable_by_key(|(_, number)| *number);
     plan.inodes = inodes.into_iter().map(|(identity, _)| identity).collect();
-    selection.require_all_found(context.base)?;
+    match selection.require_all_found(context.base) {
+        Err(error) if context.leaves_out(&error) => {}
+        found => found?,
+    }
     plan.selection = selection;
     plan.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.directories
@@ -142,11 +151,14 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
 
 struct Walk<'a> {
     context: &'a Context<'a>,
+    request: &'a SnapshotRequest,
     selection: &'a Selection,
     /// The store's own directories: opening its catalog would drop the locks on it.
     own: OwnDirectories,
-    read_only: Globs,
-    exclude: Globs,
+    read_only: Patterns,
+    exclude: Patterns,
+    /// The device of what is walked from.
+    filesystem: u64,
     plan: Plan,
     pending: Vec<Option<RelPath>>,
     /// Inodes with several names, numbered from one.
@@ -161,7 +173,11 @@ impl Walk<'_> {
             self.pending.push(None);
             return Ok(());
         };
-        let (parent, stat) = stat_beneath(self.context.base, path)?;
+        let (parent, stat) = match stat_beneath(self.context.base, path) {
+            Err(error) if self.context.leaves_out(&error) => return self.vanished(path, error),
+            found => found?,
+        };
+        self.filesystem = stat.dev;
         if parent
             .is_within(|dir| self.own.contains(dir))
             .unwrap_or(false)
@@ -169,7 +185,7 @@ impl Walk<'_> {
             self.skip(Some(path), "it is in the store");
             return Ok(());
         }
-        if self.exclude.covers(path) {
+        if self.exclude.excludes(path, stat.kind == Kind::Directory) {
             return Ok(());
         }
         self.take(&parent, path.clone(), &stat)
@@ -180,7 +196,7 @@ impl Walk<'_> {
         let opened;
         let dir = match path {
             Some(path) => match beneath::try_open_dir(base, path) {
-                Err(error) if has_gone(&error) => {
+                Err(error) if has_gone(&error) || self.context.is_left_out(&error) => {
                     let path_of = base.path().join(path);
                     return self.vanished(path, Error::io("open the directory", &path_of, error));
                 }
@@ -206,6 +222,9 @@ impl Walk<'_> {
         };
         self.count(entry.encoded_length())?;
         self.plan.directories.push(entry);
+        if self.request.one_file_system && stat.dev != self.filesystem {
+            return Ok(());
+        }
         match self.names(dir, Some(path)) {
             Err(error) if is_removed(&error, dir) => {
                 self.forget_since(before);
@@ -248,18 +267,18 @@ impl Walk<'_> {
                 Error::invalid(error.to_string()).with_path(dir.path_of(os_name(name)))
             })?;
             // A name that is gone by now was not there when the snapshot was taken.
-            match dir
-                .stat_if_any(os_name(name))
-                .at("examine", dir.path_of(os_name(name)))?
-            {
-                Some(stat) => self.take(dir, child, &stat),
-                None => Ok(()),
+            let stat = dir.stat_if_any(os_name(name));
+            match stat.at("examine", dir.path_of(os_name(name))) {
+                Ok(Some(stat)) => self.take(dir, child, &stat),
+                Ok(None) => Ok(()),
+                Err(error) if self.context.leaves_out(&error) => self.vanished(&child, error),
+                Err(error) => Err(error),
             }
         })
     }
 
     fn take(&mut self, parent: &Dir, path: RelPath, stat: &Stat) -> Result<()> {
-        if self.exclude.matches(&path) {
+        if self.exclude.matches(&path, stat.kind == Kind::Directory) {
             return Ok(());
         }
         let plan = &self.plan;
@@ -278,14 +297,17 @@ impl Walk<'_> {
             Kind::Whiteout => self.take_whiteout(path, stat)?,
             Kind::Socket => self.skip(Some(&path), "a socket cannot be restored"),
             Kind::Fifo => self.skip(Some(&path), "a fifo holds no bytes to restore"),
-            Kind::Device => self.skip(Some(&path), "a device belongs to its host"),
+            Kind::BlockDevice if self.selection.names(&path) => self.take_device(path)?,
+            Kind::BlockDevice | Kind::Device => {
+                self.skip(Some(&path), "a device belongs to its host")
+            }
         }
         Ok(())
     }
 
     fn take_file(&mut self, path: RelPath, stat: &Stat) -> Result<()> {
         let entry = FileEntry {
-            read_only: self.selection.read_only(&path) || self.read_only.covers(&path),
+            read_only: self.selection.read_only(&path) || self.read_only.covers(&path, false),
             path,
             content: Content::SHORTEST,
             size: stat.size,
@@ -305,11 +327,32 @@ impl Walk<'_> {
             others: Vec::new(),
             read_only: entry.read_only,
             diff: false,
+            is_device: stat.kind == Kind::BlockDevice,
             size: stat.size,
             allocated: stat.allocated,
             inode,
         });
         Ok(())
+    }
+
+    /// A device that was asked for by name: how much it holds is known once it is open.
+    fn take_device(&mut self, path: RelPath) -> Result<()> {
+        let base = self.context.base;
+        let whole = base.path().join(&path);
+        if !self.request.devices {
+            let text = format!("{} is a block device", whole.display());
+            return Err(Error::invalid(text)
+                .with_path(whole)
+                .with_hint("with `devices`, one that is named is read like a file of its size"));
+        }
+        let opened = beneath::open_file(base, &path, &|| self.context.activity.advance(0));
+        match opened
+            .and_then(|file| Stat::of_file(&file))
+            .at("open", whole)
+        {
+            Err(error) if self.context.leaves_out(&error) => self.vanished(&path, error),
+            stat => self.take_file(path, &stat?),
+        }
     }
 
     /// Refuses what no document can list, before any file is read. What an entry is found to have besides comes on top.
@@ -357,6 +400,16 @@ impl Walk<'_> {
         vanished(self.context, self.selection, path, error)
     }
 
+    /// Tells of patterns that matched nothing.
+    fn complain(&self) {
+        let complaints = self.exclude.complaints().into_iter();
+        for text in complaints.chain(self.read_only.complaints()) {
+            self.context
+                .activity
+                .warn(WarningKind::Unmatched, None, text);
+        }
+    }
+
     fn skip(&self, path: Option<&RelPath>, why: &str) {
         let path = path.map(RelPath::as_path);
         self.context
@@ -365,13 +418,20 @@ impl Walk<'_> {
     }
 }
 
-/// Leaves out, with a warning, what was found and is not there any more. What was asked for by name is the error it gave.
+/// Leaves out, with a warning, what was found and is not there any more, or cannot be read. What has gone and was asked for by
+/// name is the error it gave.
 pub(super) fn vanished(
     context: &Context<'_>,
     selection: &Selection,
     path: &RelPath,
     error: Error,
 ) -> Result<()> {
+    if context.leaves_out(&error) {
+        let text = format!("left out: {}", error.line());
+        let path = Some(path.as_path());
+        context.activity.warn(WarningKind::Unreadable, path, text);
+        return Ok(());
+    }
     if selection.names(path) {
         return Err(error.with_hint("it was there when the snapshot began; take it again"));
     }

@@ -181,6 +181,7 @@ pub fn names(matches: &ArgMatches) -> Vec<String> {
         .into_iter()
         .filter_map(texts)
         .flatten()
+        .filter(|text| !verbs::diff::is_directory(text))
         .cloned()
         .collect()
 }
@@ -285,6 +286,7 @@ pub enum Command {
     #[command(visible_alias = "ls")]
     List(verbs::list::Args),
     Inspect(verbs::inspect::Args),
+    Cat(verbs::cat::Args),
     Diff(verbs::diff::Args),
     Convert(verbs::convert::Args),
     Tag(verbs::tag::Args),

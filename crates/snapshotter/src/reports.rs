@@ -9,6 +9,7 @@ use crate::inspect::{
     ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, TagReport, Usage,
 };
 use crate::prune::PruneReport;
+use crate::read::{DirectoryDetails, SnapshotFile};
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{
@@ -53,12 +54,14 @@ have_warnings!(
     SnapshotReport,
     SnapshotPlan,
     RestoreReport,
+    RestorePlan,
     RemoveReport,
     VerifyReport,
     GcReport,
     PruneReport,
     RebuildReport,
-    TagReport
+    TagReport,
+    DirectoryDetails
 );
 #[cfg(feature = "registry")]
 have_warnings!(
@@ -75,7 +78,7 @@ have_none!(
     Vec<u8>,
     SnapshotSummary,
     SnapshotDetails,
-    RestorePlan,
+    SnapshotFile,
     Diagnosis,
     Usage,
     UsageDetails

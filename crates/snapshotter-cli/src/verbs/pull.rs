@@ -61,7 +61,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     Ok(Answer::new(pulled_all).with_warnings(warnings.into_iter().chain(pulled.warnings)))
 }
 
-async fn pull(
+/// Fetches one.
+pub async fn pull(
     context: &Context,
     store: &Snapshotter,
     reference: Reference,

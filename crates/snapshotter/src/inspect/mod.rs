@@ -6,7 +6,6 @@ mod tag;
 
 pub use compare::ChangedFile;
 pub(crate) use compare::changed_pages;
-#[cfg(feature = "registry")]
 pub(crate) use details::entries;
 #[cfg(feature = "registry")]
 pub(crate) use details::system_time;

@@ -9,8 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Context;
 use super::opened::Opened;
+use super::planned::{Plan, PlannedFile};
 use super::reading::Reading;
-use super::walk::{Plan, PlannedFile, vanished};
+use super::walk::vanished;
 use crate::fs::place::Cloning;
 use crate::pass::Hashes;
 use crate::store::{Ingest, Ingested};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::opened::Contents;
-use super::walk::{Plan, PlannedFile};
+use super::planned::{Plan, PlannedFile};
 use super::{Context, SnapshotReport, SnapshotRequest, Until, begin, check_annotations, complete};
 use crate::activity::Activity;
 use crate::catalog::Sync;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::Context;
-use super::walk::PlannedFile;
+use super::planned::PlannedFile;
 use crate::fs::dir::Kind;
 use crate::fs::place::{Writers, writers};
 use crate::fs::{Stat, attributes, beneath, end};

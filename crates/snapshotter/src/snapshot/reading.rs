@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 
 use super::capture::{Attempt, Capture, LARGE, Source, Staged};
 use super::opened::Opened;
-use super::walk::PlannedFile;
+use super::planned::PlannedFile;
 use crate::fs::dir::sync_file;
 use crate::fs::place::{Writers, cannot_share, writers};
 use crate::fs::{Stat, end, is_privileged, scan};

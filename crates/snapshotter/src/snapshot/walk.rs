@@ -4,11 +4,12 @@
 //! walk stays inside it, also while somebody changes it. A tree that is in use changes all the time: what was found and is
 //! gone, or something else, a moment later is left out with a warning, unless it was asked for by name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroU32;
 
 use super::describe::cannot_describe;
+use super::planned::{self, Plan, PlannedFile};
 use super::selection::Selection;
 use super::{Context, SnapshotRequest};
 use crate::format::document::{
@@ -23,88 +24,9 @@ use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::patterns::{Patterns, Reach};
 use crate::words::progress::WarningKind;
 use crate::words::relpath::{RelPath, os_name};
-use crate::words::total::total;
 
 /// What to do about a tree that one document cannot list.
 pub(super) const IN_PARTS: &str = "take several snapshots, each of a part";
-
-/// What a snapshot consists of, each list in the byte order of its paths.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    pub(super) files: Vec<PlannedFile>,
-    pub(super) directories: Vec<DirectoryEntry>,
-    pub(super) symlinks: Vec<SymlinkEntry>,
-    pub(super) whiteouts: Vec<WhiteoutEntry>,
-    pub(super) selection: Selection,
-    /// The inodes with several names, by their numbers.
-    pub(super) inodes: Vec<(u64, u64)>,
-}
-
-/// A regular file: one inode. There may be a million of them.
-#[derive(Debug)]
-pub(super) struct PlannedFile {
-    pub(super) path: RelPath,
-    /// Its further names in the snapshot.
-    pub(super) others: Vec<RelPath>,
-    pub(super) read_only: bool,
-    /// Its holes are as the parent has them.
-    pub(super) diff: bool,
-    /// It is read from a block device.
-    pub(super) is_device: bool,
-    /// Holes included, in bytes.
-    pub(super) size: u64,
-    /// What it occupies on its disk, in bytes.
-    allocated: u64,
-    /// The number of its inode, if that has several names.
-    inode: Option<NonZeroU32>,
-}
-
-impl PlannedFile {
-    /// One that a document lists, with so many bytes of data.
-    pub(super) fn of<C>(entry: &FileEntry<C>, data: u64) -> Self {
-        Self {
-            path: entry.path.clone(),
-            others: Vec::new(),
-            read_only: entry.read_only,
-            diff: false,
-            is_device: false,
-            size: entry.size,
-            allocated: data,
-            inode: None,
-        }
-    }
-
-    /// It under its first name alone; `left` gets its other names, as a file of their own.
-    pub(super) fn only(mut self, left: &mut Vec<Self>) -> Self {
-        let mut others = std::mem::take(&mut self.others).into_iter();
-        if let Some(path) = others.next() {
-            left.push(Self {
-                path,
-                others: others.collect(),
-                ..self
-            });
-        }
-        self
-    }
-}
-
-impl Plan {
-    /// Bytes the files occupy: what there is to read, about.
-    pub(super) fn allocated(&self) -> u64 {
-        total(self.files.iter().map(|file| file.allocated.min(file.size)))
-    }
-
-    /// Which inode a file was found to be; known where it matters, which is where it has several names.
-    pub(super) fn identity(&self, file: &PlannedFile) -> Option<(u64, u64)> {
-        let number = file.inode?.get() as usize;
-        self.inodes.get(number - 1).copied()
-    }
-
-    /// How many names the files have.
-    pub(super) fn names(&self) -> usize {
-        self.files.iter().map(|file| 1 + file.others.len()).sum()
-    }
-}
 
 /// Turns a request's files into a plan.
 pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<Plan> {
@@ -144,8 +66,8 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
         .sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.symlinks.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.whiteouts.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    join_hardlinks(&mut plan.files);
-    mark_diffs(&mut plan)?;
+    planned::join_hardlinks(&mut plan.files);
+    planned::mark_diffs(&mut plan)?;
     Ok(plan)
 }
 
@@ -449,19 +371,6 @@ fn is_removed(error: &Error, dir: &Dir) -> bool {
     error.kind() == ErrorKind::NotFound && error.path() == Some(dir.path())
 }
 
-/// Says of the files that are differences that they are.
-fn mark_diffs(plan: &mut Plan) -> Result<()> {
-    for path in plan.selection.diffs() {
-        let is_it = |file: &&mut PlannedFile| file.path == *path || file.others.contains(path);
-        let Some(file) = plan.files.iter_mut().find(is_it) else {
-            let text = format!("{path} is said to be a difference, and no file of it is taken");
-            return Err(Error::invalid(text).with_path(path.as_path()));
-        };
-        file.diff = true;
-    }
-    Ok(())
-}
-
 /// What is at a path below the base directory, and its parent, opened.
 pub(super) fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
     let parent = match path.parent() {
@@ -471,25 +380,4 @@ pub(super) fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
     let name = os_name(path.file_name());
     let stat = parent.stat(name).at("examine", parent.path_of(name))?;
     Ok((parent, stat))
-}
-
-/// Makes files that are names of one inode one file with further names.
-fn join_hardlinks(files: &mut Vec<PlannedFile>) {
-    let mut seen = HashSet::new();
-    let is_further = |file: &mut PlannedFile| file.inode.is_some_and(|inode| !seen.insert(inode));
-    let further: Vec<PlannedFile> = files.extract_if(.., is_further).collect();
-    if further.is_empty() {
-        return;
-    }
-    let mut first: HashMap<NonZeroU32, &mut PlannedFile> = files
-        .iter_mut()
-        .filter_map(|file| Some((file.inode?, file)))
-        .collect();
-    for file in further {
-        if let Some(first) = file.inode.and_then(|inode| first.get_mut(&inode)) {
-            // The promise must hold for every name: the bytes are the same.
-            first.read_only &= file.read_only;
-            first.others.push(file.path);
-        }
-    }
 }

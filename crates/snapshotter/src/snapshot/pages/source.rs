@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::super::Context;
 use super::super::capture::changed;
 use super::super::opened::Opened;
-use super::super::walk::PlannedFile;
+use super::super::planned::PlannedFile;
 use super::cutter::{FilePages, Page};
 use super::diff;
 use crate::format::content::{PageDigest, page_digest};

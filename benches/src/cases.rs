@@ -2,16 +2,18 @@
 
 mod chain;
 mod large;
+mod nodes;
 mod small;
 mod travel;
 
 use std::path::Path;
 
 use testkit::compare::{Options, compare_with};
+use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
 use crate::Result;
 use crate::measure::Bench;
-use crate::operation::Operation;
+use crate::operation::{Operation, Place};
 use crate::process::timed;
 
 /// A kind of source and all comparisons with it.
@@ -23,7 +25,7 @@ pub(crate) struct Case {
 }
 
 /// All cases. Small files come first, when no other case has removed any file yet.
-pub(crate) const ALL: [Case; 6] = [
+pub(crate) const ALL: [Case; 7] = [
     Case {
         name: small::NAME,
         run: small::run,
@@ -39,6 +41,10 @@ pub(crate) const ALL: [Case; 6] = [
     Case {
         name: chain::NAME,
         run: chain::run,
+    },
+    Case {
+        name: nodes::NAME,
+        run: nodes::run,
     },
     Case {
         name: travel::NAME,
@@ -60,6 +66,17 @@ const NOT_SYNCED: &str = "not synced";
 fn take(operation: &Operation) -> Result<()> {
     timed(&mut [operation.command()?])?;
     Ok(())
+}
+
+/// A bucket as the place of contents, by this way and through this daemon.
+fn bucket(s3: &S3, endpoint: String, daemon: Option<String>) -> Place {
+    Place::S3 {
+        endpoint,
+        bucket: s3.bucket().to_owned(),
+        key: ACCESS_KEY.to_owned(),
+        secret: SECRET_KEY.to_owned(),
+        daemon,
+    }
 }
 
 /// That a restored tree has the source's files and bytes.

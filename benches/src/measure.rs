@@ -145,6 +145,11 @@ impl Bench {
             .is_none_or(|only| case.contains(only.as_str()) || only.starts_with(case))
     }
 
+    /// How often each side is measured.
+    pub(crate) fn runs(&self) -> usize {
+        self.runs
+    }
+
     /// Notes a number.
     pub(crate) fn figure(&mut self, case: &'static str, what: &'static str, value: f64, most: f64) {
         say(&format!("{case}: {what}: {value:.4}, at most {most:.4}"));

@@ -29,8 +29,8 @@ pub(crate) struct Operation {
 /// What nodes share.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Between {
-    /// The directory that is the registry.
-    pub(crate) layouts: PathBuf,
+    /// The registry's address.
+    pub(crate) registry: String,
     /// Where contents are.
     pub(crate) place: Place,
 }
@@ -56,8 +56,16 @@ pub(crate) enum Place {
 }
 
 impl Between {
+    /// With a directory as the registry.
+    pub(crate) fn layouts(layouts: &Path, place: Place) -> Self {
+        Self {
+            registry: format!("oci-layout:{}", layouts.display()),
+            place,
+        }
+    }
+
     fn registry(&self) -> Registry {
-        Registry::new(format!("oci-layout:{}", self.layouts.display()), "bench")
+        Registry::new(&self.registry, "bench")
     }
 
     fn content(&self) -> Content {

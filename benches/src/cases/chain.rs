@@ -19,7 +19,7 @@ use crate::{Result, say, settle};
 pub(crate) const NAME: &str = "chain";
 
 /// The part of the pages that change before each of the checkpoints 2 to 10.
-const STEPS: [f64; 9] = [0.04, 0.02, 0.14, 0.03, 0.002, 0.22, 0.05, 0.07, 0.04];
+pub(super) const STEPS: [f64; 9] = [0.04, 0.02, 0.14, 0.03, 0.002, 0.22, 0.05, 0.07, 0.04];
 const IDLE: usize = 4;
 const MANY: u64 = 200;
 

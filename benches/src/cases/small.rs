@@ -152,10 +152,8 @@ impl Small {
             let between = self.dir.join(format!("between {run}"));
             let objects = between.join("objects");
             std::fs::create_dir_all(&objects)?;
-            Ok(Between {
-                layouts: between.join("layouts"),
-                place: Place::Directory(objects),
-            })
+            let place = Place::Directory(objects);
+            Ok(Between::layouts(&between.join("layouts"), place))
         };
         let title = "publishing what is stored, to a directory";
         let spec = self.spec(title, FULL, Target::None);

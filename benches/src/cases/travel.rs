@@ -103,23 +103,13 @@ impl Travel {
         let between = self.dir.join(name);
         let objects = between.join("objects");
         std::fs::create_dir_all(&objects)?;
-        Ok(Between {
-            layouts: between.join("layouts"),
-            place: Place::Directory(objects),
-        })
+        let place = Place::Directory(objects);
+        Ok(Between::layouts(&between.join("layouts"), place))
     }
 
     fn bucket(&self, name: &str) -> Between {
-        Between {
-            layouts: self.dir.join(name).join("layouts"),
-            place: Place::S3 {
-                endpoint: self.s3.endpoint(),
-                bucket: self.s3.bucket().to_owned(),
-                key: ACCESS_KEY.to_owned(),
-                secret: SECRET_KEY.to_owned(),
-                daemon: None,
-            },
-        }
+        let place = super::bucket(&self.s3, self.s3.endpoint(), None);
+        Between::layouts(&self.dir.join(name).join("layouts"), place)
     }
 
     fn spec(
@@ -188,10 +178,8 @@ impl Travel {
                 Ok(())
             },
             |_| {
-                let between = Between {
-                    layouts: self.scratch().join("layouts"),
-                    place: Place::Directory(self.scratch().join("objects")),
-                };
+                let place = Place::Directory(self.scratch().join("objects"));
+                let between = Between::layouts(&self.scratch().join("layouts"), place);
                 Operation::snapshot(&self.node(), "v1", &source).between(&between)
             },
         );
@@ -292,25 +280,11 @@ impl Travel {
     }
 
     fn rclone(&self, from: &str, to: &str) -> Command {
-        let mut command = Command::new("rclone");
-        // rclone cannot use one that the environment names.
-        command.env_remove("AWS_CA_BUNDLE");
-        command.args(["copy", "--config", "/dev/null", "--s3-provider", "Other"]);
-        command.args(["--s3-access-key-id", ACCESS_KEY]);
-        command.args(["--s3-secret-access-key", SECRET_KEY]);
-        command.arg("--s3-endpoint").arg(self.s3.endpoint());
-        command.args(["--s3-force-path-style", "--s3-no-check-bucket"]);
-        command.args([from, to]);
-        command
+        rclone(&self.s3.endpoint(), from, to)
     }
 
-    /// Each file in one request: of an object that came in parts, this server reads all and computes the MD5 anew for
-    /// every part that is asked for.
     fn put_whole(&self, from: &Path, to: &str) -> Result<()> {
-        let mut copy = self.rclone(&from.to_string_lossy(), to);
-        copy.args(["--s3-upload-cutoff", "5G"]);
-        crate::process::timed(&mut [copy])?;
-        Ok(())
+        put_whole(&self.s3, from, to)
     }
 
     fn up(&self, bench: &mut Bench) -> Result<()> {
@@ -368,4 +342,27 @@ impl Travel {
         bench.compare(spec, Some(&peer), &ours)?;
         Ok(())
     }
+}
+
+/// `rclone copy`, of which one side is `:s3:BUCKET/…`.
+pub(super) fn rclone(endpoint: &str, from: &str, to: &str) -> Command {
+    let mut command = Command::new("rclone");
+    // rclone cannot use one that the environment names.
+    command.env_remove("AWS_CA_BUNDLE");
+    command.args(["copy", "--config", "/dev/null", "--s3-provider", "Other"]);
+    command.args(["--s3-access-key-id", ACCESS_KEY]);
+    command.args(["--s3-secret-access-key", SECRET_KEY]);
+    command.args(["--s3-endpoint", endpoint]);
+    command.args(["--s3-force-path-style", "--s3-no-check-bucket"]);
+    command.args([from, to]);
+    command
+}
+
+/// Each file in one request: of an object that came in parts, this server reads all and computes the MD5 anew for every
+/// part that is asked for.
+pub(super) fn put_whole(s3: &S3, from: &Path, to: &str) -> Result<()> {
+    let mut copy = rclone(&s3.endpoint(), &from.to_string_lossy(), to);
+    copy.args(["--s3-upload-cutoff", "5G"]);
+    crate::process::timed(&mut [copy])?;
+    Ok(())
 }

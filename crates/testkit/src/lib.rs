@@ -28,6 +28,7 @@ pub mod container_registry;
 #[cfg(feature = "dragonfly")]
 pub mod dragonfly;
 pub mod extents;
+pub mod far;
 pub mod fsstat;
 pub mod fuse;
 pub mod golden;

@@ -2,16 +2,27 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread::Builder;
+use std::thread::{Builder, Scope};
 
 use super::lanes::Helpers;
 use crate::lock::lock;
 use crate::words::error::{Error, Result};
 
-/// [`for_each`] on all cores that are free.
+/// [`for_each`] on all cores that are free, now or while it goes on: what another call leaves is taken up.
 pub(crate) fn on_all_cores(count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
-    let helpers = Helpers::hire(count.saturating_sub(1));
-    for_each(helpers.count() + 1, count, work)
+    let all = Each::new(count, work);
+    std::thread::scope(|scope| {
+        all.run(|| {
+            let helpers = Helpers::hire(1);
+            if helpers.count() > 0 && all.has_more() {
+                start(scope, || {
+                    let _helpers = helpers;
+                    all.run(|| ());
+                });
+            }
+        });
+    });
+    all.finish()
 }
 
 /// Calls `work` with every index below `count`, on so many threads at most, of which the caller's is one. After a failure
@@ -21,34 +32,66 @@ pub(crate) fn for_each(
     count: usize,
     work: impl Fn(usize) -> Result<()> + Sync,
 ) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-    let stop = AtomicBool::new(false);
-    let run = || {
-        while !stop.load(Ordering::Relaxed) {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
+    let all = Each::new(count, work);
+    std::thread::scope(|scope| {
+        let others = (1..threads).take_while(|_| start(scope, || all.run(|| ())));
+        others.for_each(drop);
+        all.run(|| ());
+    });
+    all.finish()
+}
+
+/// Starts a thread. Out of threads: slower, and right.
+fn start<'s>(scope: &'s Scope<'s, '_>, run: impl FnOnce() + Send + 's) -> bool {
+    let thread = Builder::new().name("snapshotter-file".to_owned());
+    thread.spawn_scoped(scope, run).is_ok()
+}
+
+/// Indices that threads take one after the other.
+struct Each<W> {
+    count: usize,
+    work: W,
+    next: AtomicUsize,
+    failed: Mutex<Option<(usize, Error)>>,
+    stop: AtomicBool,
+}
+
+impl<W: Fn(usize) -> Result<()> + Sync> Each<W> {
+    fn new(count: usize, work: W) -> Self {
+        Self {
+            count,
+            work,
+            next: AtomicUsize::new(0),
+            failed: Mutex::new(None),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Works until nothing is left, and does this before each index.
+    fn run(&self, before: impl Fn()) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= self.count {
                 return;
             }
-            if let Err(error) = work(index) {
-                stop.store(true, Ordering::Relaxed);
-                keep_first(&failed, index, error);
+            before();
+            if let Err(error) = (self.work)(index) {
+                self.stop.store(true, Ordering::Relaxed);
+                keep_first(&self.failed, index, error);
             }
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            let thread = Builder::new().name("snapshotter-file".to_owned());
-            // Out of threads: slower, and right.
-            if thread.spawn_scoped(scope, run).is_err() {
-                break;
-            }
+    }
+
+    fn has_more(&self) -> bool {
+        self.next.load(Ordering::Relaxed) < self.count
+    }
+
+    fn finish(self) -> Result<()> {
+        let failed = self.failed.into_inner();
+        match failed.unwrap_or_else(PoisonError::into_inner) {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
         }
-        run();
-    });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some((_, error)) => Err(error),
-        None => Ok(()),
     }
 }
 

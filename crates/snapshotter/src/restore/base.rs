@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 
 use super::job::Job;
 use super::pages::{Packs, Run, runs};
-use crate::activity::Activity;
 use crate::catalog::Snapshot;
 use crate::config;
 use crate::format::artifact::paged::{Facts, PagedManifest};
@@ -112,18 +111,15 @@ impl<'s> Bases<'s> {
         }))
     }
 
-    /// Makes an empty file the clone of a near one and writes into it what differs; `None`: there is none, or the filesystem
-    /// does not clone, and the file is as it was.
-    ///
-    /// # Errors
-    /// `Damaged` where a pack does not have what differs.
-    pub(super) fn fill(
+    /// Makes an empty file the clone of a near one and says what is to be written into it; `None`: there is none, or the
+    /// filesystem does not clone, and the file is as it was.
+    pub(super) fn clone_near(
         &self,
         job: &Job<'_>,
         first: u64,
         file: &File,
-        (cloning, activity): (&Cloning, &Activity),
-    ) -> Result<Option<Filled>> {
+        cloning: &Cloning,
+    ) -> Result<Option<(Filled, Vec<Run>)>> {
         let size = job.planned.size;
         let wanted = self.packs.runs(first, size);
         for (entry, relative) in self.candidates(&job.planned.path)? {
@@ -150,9 +146,7 @@ impl<'s> Bases<'s> {
                     punch(file, at, end - at).at("write to", PLACE)?;
                 }
             }
-            self.packs
-                .write_runs(file, size, &difference.write, activity)?;
-            return Ok(Some(Filled { written, extents }));
+            return Ok(Some((Filled { written, extents }, difference.write)));
         }
         Ok(None)
     }
@@ -330,7 +324,7 @@ impl Difference {
 
 impl Run {
     /// Cuts off the first pages, at most so many.
-    fn take(&mut self, pages: u64) -> Self {
+    pub(super) fn take(&mut self, pages: u64) -> Self {
         let pages = pages.min(self.pages);
         let first = Self { pages, ..*self };
         self.at += pages;

@@ -143,6 +143,13 @@ pub(super) struct Left {
     pub(super) paths: HashSet<RelPath>,
 }
 
+/// What became of a file.
+enum Placed {
+    There(Placement),
+    /// It is to be made of its pages, of which this is the first.
+    FromPages(u64),
+}
+
 pub(super) struct Placing<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) plan: &'a Plan,
@@ -213,16 +220,19 @@ impl<'a> Placing<'a> {
             }
         }
         let mut sources = self.views(&jobs)?;
+        let mut of_pages = Vec::new();
         for (job, source) in jobs.iter().zip(&mut sources) {
             self.context.activity.check()?;
             let placed = self
                 .place(&parent, job, source.take())
                 .map_err(|error| error.with_path(parent.path_of(job.name())));
             match unless_mounted(self.context, &job.planned.path, placed)? {
-                Some(placement) => self.count(job, placement),
+                Some(Placed::There(placement)) => self.count(job, placement),
+                Some(Placed::FromPages(first)) => of_pages.push((job, first)),
                 None => self.leave(job),
             }
         }
+        self.place_pages(&parent, &of_pages)?;
         Ok(None)
     }
 
@@ -298,7 +308,7 @@ impl<'a> Placing<'a> {
         attributes
     }
 
-    fn count(&self, job: &Job<'_>, placement: Placement) {
+    pub(super) fn count(&self, job: &Job<'_>, placement: Placement) {
         lock(&self.placements).count(placement, job.data_size);
         // Copies have told of their bytes while they ran.
         if placement != Placement::Copy {
@@ -310,7 +320,7 @@ impl<'a> Placing<'a> {
         });
     }
 
-    fn leave(&self, job: &Job<'_>) {
+    pub(super) fn leave(&self, job: &Job<'_>) {
         let mut left = lock(&self.left);
         left.files += 1;
         left.logical_bytes = total([left.logical_bytes, job.planned.size]);
@@ -327,24 +337,23 @@ impl<'a> Placing<'a> {
             && matches!(self.context.link_mode, LinkMode::Auto | LinkMode::Hardlink)
     }
 
-    /// Gives a file its name: linked where there is something to link to, else as it is, else made.
-    fn place(
-        &self,
-        parent: &Dir,
-        job: &Job<'_>,
-        source: Option<Linkable<'a>>,
-    ) -> Result<Placement> {
+    /// Gives a file its name: linked where there is something to link to, else as it is, else made, but for what is made of
+    /// pages.
+    fn place(&self, parent: &Dir, job: &Job<'_>, source: Option<Linkable<'a>>) -> Result<Placed> {
         if let Some(source) = source {
             if let Some(placement) = self.hardlink(parent, job, source)? {
-                return Ok(placement);
+                return Ok(Placed::There(placement));
             }
         } else if job.planned.read_only && self.context.link_mode == LinkMode::Hardlink {
             self.warn(job, self.why_not_linked(job));
         }
         if self.is_present(parent, job)? {
-            return Ok(Placement::Present);
+            return Ok(Placed::There(Placement::Present));
         }
-        self.write(parent, job)
+        match job.source {
+            Source::Pages(first) => Ok(Placed::FromPages(first)),
+            Source::Blob(_) => self.write(parent, job).map(Placed::There),
+        }
     }
 
     fn why_not_linked(&self, job: &Job<'_>) -> &'static str {

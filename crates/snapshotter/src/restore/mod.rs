@@ -10,6 +10,7 @@ mod linked;
 mod materialize;
 mod names;
 mod others;
+mod paged;
 mod pages;
 mod plan;
 mod preview;

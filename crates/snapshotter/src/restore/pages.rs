@@ -1,8 +1,10 @@
-//! Files of format v2 out of packs. What a file needs is sorted by where it is in the packs, so that each frame is read,
-//! verified and decoded once for it; frames that lie together are read at once, by several threads if there are many.
+//! Files of format v2 out of packs. What files need is sorted by where it is in the packs, so that each frame is read,
+//! verified and decoded once for all of them (a guest's memory has its disk's pages too); frames that lie together are read
+//! at once, by several threads if there are many.
 
 use std::fs::File;
 use std::io;
+use std::iter::repeat;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
@@ -19,6 +21,8 @@ use crate::pass::on_all_cores;
 use crate::store::{PackReader, Store, frame_decoder};
 use crate::words::error::{At, Error, Result};
 use crate::words::page::{PAGE_BYTES, pages};
+
+const OUTPUT: &str = "the output";
 
 /// Frames that are read at once.
 const TOGETHER: usize = 32;
@@ -53,6 +57,15 @@ pub(super) struct Run {
     /// In the file.
     pub(super) at: u64,
     pub(super) pages: u64,
+}
+
+/// A file that pages are written into, which is as long as it is to be.
+pub(super) struct Writing<'w> {
+    pub(super) file: &'w File,
+    /// In bytes.
+    pub(super) size: u64,
+    pub(super) runs: Vec<Run>,
+    pub(super) activity: &'w Activity,
 }
 
 /// Runs in frames that are read at once.
@@ -110,35 +123,59 @@ impl<'s> Packs<'s> {
         size: u64,
         activity: &Activity,
     ) -> Result<()> {
-        step("write")
-            .and_then(|()| file.set_len(size))
-            .at("write to", "the output")?;
-        let runs = self.runs(first, size);
-        ask_for_space(file, &runs, size).at("write to", "the output")?;
-        self.write_runs(file, size, &runs, activity)
+        let runs = self.expect(file, first, size)?;
+        let (all, blame) = (
+            [Writing {
+                file,
+                size,
+                runs,
+                activity,
+            }],
+            |_, error| error,
+        );
+        self.write(&all, &blame)
     }
 
-    /// Writes pages into a file, which is so long.
+    /// Makes an empty file so long and asks for the space of its data; says where they are.
+    pub(super) fn expect(&self, file: &File, first: u64, size: u64) -> Result<Vec<Run>> {
+        step("write")
+            .and_then(|()| file.set_len(size))
+            .at("write to", OUTPUT)?;
+        let runs = self.runs(first, size);
+        ask_for_space(file, &runs, size).at("write to", OUTPUT)?;
+        Ok(runs)
+    }
+
+    /// Writes pages into files, in one pass over the packs. `blame` makes an error of one of them that file's.
     ///
     /// # Errors
     /// `Damaged` where a pack does not have them; the pack is marked then.
-    pub(super) fn write_runs(
+    pub(super) fn write(
         &self,
-        file: &File,
-        size: u64,
-        runs: &[Run],
-        activity: &Activity,
+        files: &[Writing<'_>],
+        blame: &(dyn Fn(usize, Error) -> Error + Sync),
     ) -> Result<()> {
-        let mut runs = self.cut(runs);
-        runs.sort_unstable_by_key(|run| (run.pack, run.page));
+        let of_all = files.iter().enumerate();
+        let mut runs: Vec<_> = of_all
+            .flat_map(|(to, file)| {
+                file.runs
+                    .iter()
+                    .flat_map(|run| self.cut(*run))
+                    .zip(repeat(to))
+            })
+            .collect();
+        runs.sort_unstable_by_key(|(run, _)| (run.pack, run.page));
         let windows = self.windows(&runs);
         let work = |number: usize| {
             let window = &windows[number];
+            let runs = &runs[window.runs.clone()];
             let mut frames = self.take()?;
-            self.read(&runs[window.runs.start], window, &mut frames)?;
-            for run in &runs[window.runs.clone()] {
-                activity.check()?;
-                self.write(file, size, run, &frames, activity)?;
+            self.read(&runs[0].0, window, &mut frames)
+                .map_err(|error| blame(runs[0].1, error))?;
+            for (run, to) in runs {
+                files[*to].activity.check()?;
+                let written = self.write_run(&files[*to], run, &frames);
+                written.map_err(|error| blame(*to, error))?;
             }
             lock(&self.idle).push(frames);
             Ok(())
@@ -165,34 +202,26 @@ impl<'s> Packs<'s> {
         self.packs.iter().position(|pack| pack.layout().id() == id)
     }
 
-    /// Cuts long runs where a frame ends, so that each is in a window.
-    fn cut(&self, runs: &[Run]) -> Vec<Run> {
-        let mut all = Vec::with_capacity(runs.len());
-        for run in runs {
-            let per_frame = u64::from(self.packs[run.pack].layout().frame_pages().count());
-            let most = TOGETHER as u64 * per_frame;
-            let mut left = *run;
-            while left.pages > 0 {
-                let pages = left.pages.min(most - left.page % most);
-                all.push(Run { pages, ..left });
-                left.page += pages;
-                left.at += pages;
-                left.pages -= pages;
-            }
-        }
-        all
+    /// Cuts a long run where a frame ends, so that each is in a window.
+    fn cut(&self, mut run: Run) -> impl Iterator<Item = Run> {
+        let per_frame = u64::from(self.packs[run.pack].layout().frame_pages().count());
+        let most = TOGETHER as u64 * per_frame;
+        std::iter::from_fn(move || {
+            let first = run.take(most - run.page % most);
+            (first.pages > 0).then_some(first)
+        })
     }
 
     /// Groups sorted runs by frames that are read at once.
-    fn windows(&self, runs: &[Run]) -> Vec<Window> {
+    fn windows(&self, runs: &[(Run, usize)]) -> Vec<Window> {
         let mut windows: Vec<Window> = Vec::new();
-        for (number, run) in runs.iter().enumerate() {
+        for (number, (run, _)) in runs.iter().enumerate() {
             let per_frame = u64::from(self.packs[run.pack].layout().frame_pages().count());
             let first = (run.page / per_frame) as usize;
             let end = (run.page + run.pages).div_ceil(per_frame) as usize;
             match windows.last_mut() {
                 Some(last)
-                    if runs[last.runs.start].pack == run.pack
+                    if runs[last.runs.start].0.pack == run.pack
                         && first <= last.frames.end
                         && end - last.frames.start <= TOGETHER =>
                 {
@@ -233,14 +262,18 @@ impl<'s> Packs<'s> {
         let frames = &pack.layout().data_frames()[window.frames.clone()];
         // What is half done is nothing.
         into.frames = 0..0;
-        into.decoded.clear();
         pack.read_stored(self.store, frames, &mut into.stored)?;
-        let mut rest = into.stored.as_slice();
+        let length: usize = frames.iter().map(|frame| frame.length as usize).sum();
+        // It is never made shorter: what it grows by is zeroed.
+        if into.decoded.len() < length {
+            into.decoded.resize(length, 0);
+        }
+        let (mut stored, mut decoded) = (into.stored.as_slice(), into.decoded.as_mut_slice());
         for frame in frames {
-            let (stored, after) = rest.split_at(frame.stored as usize);
-            rest = after;
-            let decoded = pack.decode(self.store, frame, &mut into.decoder, stored)?;
-            into.decoded.extend_from_slice(decoded);
+            let (of_frame, here);
+            (of_frame, stored) = stored.split_at(frame.stored as usize);
+            (here, decoded) = decoded.split_at_mut(frame.length as usize);
+            pack.decode_into(self.store, frame, &mut into.decoder, of_frame, here)?;
         }
         into.pack = first.pack;
         into.frames = window.frames.clone();
@@ -248,27 +281,20 @@ impl<'s> Packs<'s> {
     }
 
     /// Writes the pages of a run, which are in these frames. What is behind the end of the file has to be zero.
-    fn write(
-        &self,
-        file: &File,
-        size: u64,
-        run: &Run,
-        frames: &Frames,
-        activity: &Activity,
-    ) -> Result<()> {
+    fn write_run(&self, to: &Writing<'_>, run: &Run, frames: &Frames) -> Result<()> {
         let bytes = self.bytes(run, frames);
         let at = run.at * PAGE_BYTES as u64;
         let length = bytes
             .len()
-            .min(usize::try_from(size - at).unwrap_or(usize::MAX));
+            .min(usize::try_from(to.size - at).unwrap_or(usize::MAX));
         let (bytes, beyond) = bytes.split_at(length);
         if beyond.iter().any(|byte| *byte != 0) {
             return Err(Error::damaged("a file's last page goes on behind its end"));
         }
-        file.write_all_at(bytes, at).at("write to", "the output")?;
-        let told = activity.advance(bytes.len() as u64);
-        activity.check()?;
-        told.at("write to", "the output")
+        to.file.write_all_at(bytes, at).at("write to", OUTPUT)?;
+        let told = to.activity.advance(bytes.len() as u64);
+        to.activity.check()?;
+        told.at("write to", OUTPUT)
     }
 
     fn bytes<'f>(&self, run: &Run, frames: &'f Frames) -> &'f [u8] {

@@ -92,7 +92,10 @@ fn length_of_group(files: &[FileEntry], together: usize) -> usize {
     let parent = files[0].path.split().0;
     let mut bytes = 0_u64;
     let fits = |file: &&FileEntry| {
-        bytes = bytes.saturating_add(file.size);
+        // What is in pages is read from its packs in one pass, whatever its size.
+        if matches!(file.content, Content::Blob { .. }) {
+            bytes = bytes.saturating_add(file.size);
+        }
         file.path.split().0 == parent && bytes <= GROUP_BYTES
     };
     files.iter().take(together).take_while(fits).count().max(1)

@@ -8,7 +8,6 @@ use super::directories::{self, published, warn_unset};
 use super::job::{Job, Source};
 use super::materialize::{Placing, blame};
 use super::plan::Link;
-use crate::activity::Activity;
 use crate::fs::dir::Kind;
 use crate::fs::place::cannot_share;
 use crate::fs::temporary::Temporary;
@@ -21,7 +20,7 @@ use crate::words::placement::{LinkMode, Placement};
 use crate::words::relpath::os_name;
 
 /// Copies of at least this many bytes are checked against the free space first.
-const LARGE: u64 = 1 << 20;
+pub(super) const LARGE: u64 = 1 << 20;
 
 impl Placing<'_> {
     /// Whether the output has the file already: equal bytes and attributes, and an inode that is nobody else's.
@@ -95,9 +94,19 @@ impl Placing<'_> {
             return Ok(Placement::Copy);
         }
         let (mut temporary, placement) = self.make(parent, job)?;
-        let result = temporary.publish(job.name(), self.context.no_clobber);
-        published(result, parent, job.planned.path.file_name())?;
+        self.publish(parent, job, &mut temporary)?;
         Ok(placement)
+    }
+
+    /// Gives a file that is complete its name.
+    pub(super) fn publish(
+        &self,
+        parent: &Dir,
+        job: &Job<'_>,
+        temporary: &mut Temporary<&Dir>,
+    ) -> Result<()> {
+        let result = temporary.publish(job.name(), self.context.no_clobber);
+        published(result, parent, job.planned.path.file_name())
     }
 
     /// Gives the name to a file that was written while its blob was fetched, if there is one.
@@ -120,7 +129,7 @@ impl Placing<'_> {
         }
     }
 
-    fn dress(&self, job: &Job<'_>, file: &File) {
+    pub(super) fn dress(&self, job: &Job<'_>, file: &File) {
         let unset = attributes::set(file, &job.wanted.attributes, self.context.privileged);
         warn_unset(self.context, &job.planned.path, unset);
     }
@@ -131,6 +140,11 @@ impl Placing<'_> {
         parent: &'d Dir,
         job: &Job<'_>,
     ) -> Result<(Temporary<&'d Dir>, Placement)> {
+        if let Source::Pages(first) = job.source {
+            let mut made = self.make_of_pages(parent, &[(job, first)])?;
+            let made = made.pop().map(|made| (made.temporary, made.placement));
+            return made.ok_or_else(|| Error::new(ErrorKind::Internal, "a file was not made"));
+        }
         let path = || parent.path_of(job.name());
         let temporary = Temporary::create(parent, 0o600).at("create", path())?;
         let placement = self.fill(parent, job, temporary.file())?;
@@ -140,10 +154,6 @@ impl Placing<'_> {
 
     fn fill(&self, parent: &Dir, job: &Job<'_>, file: &File) -> Result<Placement> {
         let context = self.context;
-        if let Source::Pages(first) = job.source {
-            let filled = self.fill_from_pages(parent, job, first, file, context.activity);
-            return filled.map_err(|error| blame(error, job.planned));
-        }
         if let Some((_, opened)) = job.blob()
             && opened.form == Form::Plain
             && context
@@ -176,64 +186,9 @@ impl Placing<'_> {
         let (store, activity) = (self.context.store, self.context.activity);
         store.copy_verified(blob, opened, output, activity, Told::Here)
     }
-
-    /// Makes an empty file what its pages say, out of packs.
-    pub(super) fn decode(
-        &self,
-        parent: &Dir,
-        job: &Job<'_>,
-        first: u64,
-        file: &File,
-        activity: &Activity,
-    ) -> Result<()> {
-        let context = self.context;
-        let Some(packs) = context.packs else {
-            return Err(Error::new(ErrorKind::Internal, "pages without packs"));
-        };
-        if job.data_size >= LARGE {
-            context.store.require_space(parent, job.data_size)?;
-        }
-        packs.fill(file, first, job.planned.size, activity)
-    }
-
-    /// Makes an empty file what its pages say: from a near one that is cached, or by decoding all of them.
-    pub(super) fn fill_from_pages(
-        &self,
-        parent: &Dir,
-        job: &Job<'_>,
-        first: u64,
-        file: &File,
-        activity: &Activity,
-    ) -> Result<Placement> {
-        let context = self.context;
-        let (cloning, mode) = (&context.cloning, context.link_mode);
-        let may_clone = job.device == context.store.root.device
-            && cloning.is_worth_it(job.device, job.data_size, mode);
-        let bases = context.bases.filter(|_| may_clone);
-        let unobserved = activity.unobserved();
-        let cloned = match bases {
-            Some(bases) => bases.fill(job, first, file, (cloning, &unobserved))?,
-            None => None,
-        };
-        if cloned.is_none() {
-            if mode == LinkMode::Reflink {
-                self.warn(job, why_copied(&job.source));
-            }
-            self.decode(parent, job, first, file, activity)?;
-        }
-        if let Some(bases) = bases.filter(|_| !job.planned.read_only) {
-            let filled = cloned.unwrap_or_else(|| bases.packs.filled(first, job.planned.size));
-            bases.keep(job, file, filled, cloning);
-        }
-        Ok(if cloned.is_some() {
-            Placement::Reflink
-        } else {
-            Placement::Copy
-        })
-    }
 }
 
-fn why_copied(source: &Source) -> &'static str {
+pub(super) fn why_copied(source: &Source) -> &'static str {
     match source {
         Source::Blob(source) if source.1.form == Form::Plain => {
             "copied: the filesystem cannot reflink it"

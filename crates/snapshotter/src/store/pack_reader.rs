@@ -64,6 +64,23 @@ impl PackReader {
             .or_else(|error| Err(self.wrong(store, error)?))
     }
 
+    /// The same into a buffer that is as long as the frame.
+    ///
+    /// # Errors
+    /// As [`PackReader::decode`].
+    pub(crate) fn decode_into(
+        &self,
+        store: &Store,
+        frame: &Frame,
+        decoder: &mut FrameDecoder,
+        stored: &[u8],
+        decoded: &mut [u8],
+    ) -> Result<()> {
+        decoder
+            .decode_into(frame, stored, decoded)
+            .or_else(|error| Err(self.wrong(store, error)?))
+    }
+
     /// Hashes and decodes the frames that are wanted, by their numbers in the table, on all cores.
     ///
     /// # Errors

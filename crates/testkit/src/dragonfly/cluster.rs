@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -21,6 +22,7 @@ struct Shared {
     dir: PathBuf,
     keys: Option<(String, String)>,
     records: Mutex<Records>,
+    downloaded: AtomicU64,
     // Removed with the last clone; a directory that was given stays.
     _own: Option<TempDir>,
 }
@@ -88,6 +90,7 @@ impl Cluster {
             dir,
             keys,
             records: Mutex::default(),
+            downloaded: AtomicU64::new(0),
             _own: own,
         }))
     }
@@ -131,6 +134,16 @@ impl Cluster {
         let records = self.records();
         let states = records.states.values();
         states.filter(|state| **state == State::Uploading).count()
+    }
+
+    /// Bytes that daemons have read from the bucket.
+    #[must_use]
+    pub fn downloaded(&self) -> u64 {
+        self.0.downloaded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_downloaded(&self, bytes: u64) {
+        self.0.downloaded.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn records(&self) -> MutexGuard<'_, Records> {

@@ -301,7 +301,10 @@ impl Stream<'_> {
         let parent = daemon.cluster.parent(&object.task_id, &daemon.id);
         let (mut bytes, from) = match parent {
             Some((id, file)) => (read(&file, offset, length)?, (PEER, Some(id))),
-            None => (read(&object.path, offset, length)?, (SOURCE, None)),
+            None => {
+                daemon.cluster.count_downloaded(length);
+                (read(&object.path, offset, length)?, (SOURCE, None))
+            }
         };
         if number == 0 && matches!(self.plan, Download::Damage) {
             bytes[0] ^= 1;

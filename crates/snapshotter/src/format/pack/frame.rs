@@ -102,12 +102,32 @@ impl FrameDecoder {
         frame: &Frame,
         stored: &'b [u8],
     ) -> Result<&'b [u8], PackError> {
-        frame.check(stored)?;
         if frame.codec == Codec::Raw {
+            frame.check(stored)?;
             return Ok(stored);
         }
-        self.decoded.resize(frame.length as usize, 0);
-        self.zstd.decode(stored, &mut self.decoded)?;
-        Ok(&self.decoded)
+        let mut decoded = std::mem::take(&mut self.decoded);
+        decoded.resize(frame.length as usize, 0);
+        let result = self.decode_into(frame, stored, &mut decoded);
+        self.decoded = decoded;
+        result.map(|()| self.decoded.as_slice())
+    }
+
+    /// The same into a buffer that is as long as the frame.
+    ///
+    /// # Errors
+    /// As [`FrameDecoder::decode`]; what is in the buffer then is nothing.
+    pub fn decode_into(
+        &mut self,
+        frame: &Frame,
+        stored: &[u8],
+        decoded: &mut [u8],
+    ) -> Result<(), PackError> {
+        frame.check(stored)?;
+        match frame.codec {
+            Codec::Raw => decoded.copy_from_slice(stored),
+            Codec::Zstd => self.zstd.decode(stored, decoded)?,
+        }
+        Ok(())
     }
 }

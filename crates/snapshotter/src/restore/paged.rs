@@ -1,0 +1,154 @@
+//! Files of pages that get an inode of their own: those of a group are filled in one pass over the packs.
+
+use std::fs::File;
+
+use super::base::Filled;
+use super::directories::unless_mounted;
+use super::job::Job;
+use super::materialize::{Placing, blame};
+use super::pages::{Packs, Run, Writing};
+use super::written::{LARGE, why_copied};
+use crate::activity::Activity;
+use crate::fs::Dir;
+use crate::fs::temporary::Temporary;
+use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::placement::{LinkMode, Placement};
+
+/// A file that has all its bytes, and no name yet.
+pub(super) struct Made<'d> {
+    pub(super) temporary: Temporary<&'d Dir>,
+    pub(super) placement: Placement,
+}
+
+/// What is to be written into a file that was begun.
+struct Begun {
+    filled: Filled,
+    runs: Vec<Run>,
+    placement: Placement,
+}
+
+impl Placing<'_> {
+    /// Makes files and gives them their names.
+    pub(super) fn place_pages(&self, parent: &Dir, jobs: &[(&Job<'_>, u64)]) -> Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let made = self.make_of_pages(parent, jobs)?;
+        for ((job, _), mut made) in jobs.iter().zip(made) {
+            self.context.activity.check()?;
+            let named = self
+                .publish(parent, job, &mut made.temporary)
+                .map_err(|error| error.with_path(parent.path_of(job.name())));
+            match unless_mounted(self.context, &job.planned.path, named)? {
+                Some(()) => self.count(job, made.placement),
+                None => self.leave(job),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes complete files without final names: each from a near one that is cached, or by decoding all of its pages, of
+    /// which the number is the first.
+    pub(super) fn make_of_pages<'d>(
+        &self,
+        parent: &'d Dir,
+        jobs: &[(&Job<'_>, u64)],
+    ) -> Result<Vec<Made<'d>>> {
+        let packs = self.packs()?;
+        let path = |job: &Job<'_>| parent.path_of(job.name());
+        let mut begun = Vec::with_capacity(jobs.len());
+        for (job, first) in jobs {
+            let temporary = Temporary::create(parent, 0o600).at("create", path(job))?;
+            let started = self.begin(parent, job, *first, temporary.file());
+            let started = started.map_err(|error| error.with_path(path(job)))?;
+            begun.push((temporary, started));
+        }
+        let unobserved = self.context.activity.unobserved();
+        let files = jobs.iter().zip(&mut begun);
+        let files: Vec<Writing<'_>> = files
+            .map(|((job, _), (temporary, begun))| Writing {
+                file: temporary.file(),
+                size: job.planned.size,
+                runs: std::mem::take(&mut begun.runs),
+                activity: match begun.placement {
+                    Placement::Copy => self.context.activity,
+                    _ => &unobserved,
+                },
+            })
+            .collect();
+        packs.write(&files, &|number, error| {
+            blame(error, jobs[number].0.planned).with_path(path(jobs[number].0))
+        })?;
+        drop(files);
+        let finished = jobs.iter().zip(begun);
+        Ok(finished
+            .map(|((job, _), (temporary, begun))| self.finish(job, temporary, &begun))
+            .collect())
+    }
+
+    /// Makes an empty file the clone of a near one, or as long as it is to be.
+    fn begin(&self, parent: &Dir, job: &Job<'_>, first: u64, file: &File) -> Result<Begun> {
+        let context = self.context;
+        let bases = context.bases.filter(|_| self.may_clone(job));
+        let cloned = bases.map(|bases| bases.clone_near(job, first, file, &context.cloning));
+        if let Some((filled, runs)) = cloned.transpose()?.flatten() {
+            return Ok(Begun {
+                filled,
+                runs,
+                placement: Placement::Reflink,
+            });
+        }
+        if context.link_mode == LinkMode::Reflink {
+            self.warn(job, why_copied(&job.source));
+        }
+        if job.data_size >= LARGE {
+            context.store.require_space(parent, job.data_size)?;
+        }
+        let packs = self.packs()?;
+        Ok(Begun {
+            runs: packs.expect(file, first, job.planned.size)?,
+            filled: packs.filled(first, job.planned.size),
+            placement: Placement::Copy,
+        })
+    }
+
+    fn finish<'d>(&self, job: &Job<'_>, temporary: Temporary<&'d Dir>, begun: &Begun) -> Made<'d> {
+        let context = self.context;
+        let bases = context.bases.filter(|_| self.may_clone(job));
+        if let Some(bases) = bases.filter(|_| !job.planned.read_only) {
+            bases.keep(job, temporary.file(), begun.filled, &context.cloning);
+        }
+        self.dress(job, temporary.file());
+        Made {
+            temporary,
+            placement: begun.placement,
+        }
+    }
+
+    fn may_clone(&self, job: &Job<'_>) -> bool {
+        let context = self.context;
+        let mode = context.link_mode;
+        job.device == context.store.root.device
+            && context.cloning.is_worth_it(job.device, job.data_size, mode)
+    }
+
+    /// Makes an empty file what its pages say, out of packs alone.
+    pub(super) fn decode(
+        &self,
+        parent: &Dir,
+        job: &Job<'_>,
+        first: u64,
+        file: &File,
+        activity: &Activity,
+    ) -> Result<()> {
+        if job.data_size >= LARGE {
+            self.context.store.require_space(parent, job.data_size)?;
+        }
+        self.packs()?.fill(file, first, job.planned.size, activity)
+    }
+
+    fn packs(&self) -> Result<&Packs<'_>> {
+        let packs = self.context.packs;
+        packs.ok_or_else(|| Error::new(ErrorKind::Internal, "pages without packs"))
+    }
+}

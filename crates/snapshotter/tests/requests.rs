@@ -1561,6 +1561,22 @@ async fn a_stream_becomes_a_file_of_a_snapshot() {
     );
 }
 
+/// A writer that writes no more and does not end kept the call, and the store open, for ever.
+#[tokio::test]
+async fn a_stream_that_nobody_writes_can_be_given_up() {
+    let place = Place::new();
+    let store = place.open().await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    let request = SnapshotRequest::new("test", "v1", "");
+    let call = store.snapshot_stream(&request, "f", reader);
+    let given_up = tokio::time::timeout(Duration::from_millis(50), call).await;
+    assert!(given_up.is_err());
+    store.close().await.unwrap();
+    drop(writer);
+    let store = place.open().await;
+    assert!(store.list().await.unwrap().is_empty());
+}
+
 /// A reader that nobody may ask.
 struct Unread;
 

@@ -42,7 +42,10 @@ pub(crate) fn copy_to_end(
         let read = match from.read(&mut part) {
             Ok(0) => return Ok(total),
             Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                progress(0)?;
+                continue;
+            }
             Err(error) => return Err(error),
         };
         step("write")?;

@@ -12,8 +12,8 @@ use crate::words::reference::Reference;
 
 impl Snapshotter {
     /// Takes a snapshot of one file, whose bytes come from a reader: a pipe, for one. `path` is what the file is called in it; of the
-    /// request, what is about directories (`base_dir`, `files`, patterns) means nothing. A call that is given up ends when the
-    /// reader next gives something.
+    /// request, what is about directories (`base_dir`, `files`, patterns) means nothing. A call that is given up leaves the
+    /// reader to a thread, which ends when that next gives something.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -20,7 +20,7 @@ use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
 use crate::output::human::{bytes, count};
-use crate::output::json::{Named, Relative, Warning};
+use crate::output::json::{Called, Named, Relative, Warning};
 use tree::{Item, Tree, items};
 
 /// Compares two snapshots, or a snapshot with a directory
@@ -144,7 +144,8 @@ struct Difference {
 #[serde(rename_all = "camelCase", untagged, rename_all_fields = "camelCase")]
 enum Side {
     Snapshot {
-        reference: String,
+        #[serde(flatten)]
+        reference: Called,
         manifest_digest: String,
         format: &'static str,
     },
@@ -255,7 +256,7 @@ impl Side {
 
     fn new(details: &SnapshotDetails) -> Self {
         Self::Snapshot {
-            reference: details.summary.reference.to_string(),
+            reference: Called::new(&details.summary.reference),
             manifest_digest: details.summary.manifest_digest.to_string(),
             format: details.summary.format.as_str(),
         }

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::{Placed, Relative, Warning};
+use crate::output::json::{Called, Placed, Relative, Warning};
 use crate::output::{FAINT, Page, STRONG};
 
 /// Restores a snapshot into OUTPUT_DIR
@@ -183,7 +183,8 @@ fn clobbers(failure: Failure) -> Failure {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Restored {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     format: &'static str,
     files: u64,
@@ -204,7 +205,7 @@ struct Restored {
 impl Restored {
     fn new(report: &RestoreReport, output_dir: &Path) -> Self {
         Self {
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             manifest_digest: report.manifest_digest.to_string(),
             format: report.format.as_str(),
             files: report.files,
@@ -267,7 +268,8 @@ impl Document for Restored {
 #[serde(rename_all = "camelCase")]
 struct Planned {
     dry_run: bool,
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     files: u64,
     directories: u64,
@@ -283,7 +285,7 @@ impl Planned {
     fn new(plan: &RestorePlan) -> Self {
         Self {
             dry_run: true,
-            reference: plan.reference.to_string(),
+            reference: Called::new(&plan.reference),
             manifest_digest: plan.manifest_digest.to_string(),
             files: plan.files,
             directories: plan.directories,

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result, with_our_verb};
 use crate::hints;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::{Named, Warning};
+use crate::output::json::{Called, Named, Warning};
 use crate::output::{GOOD, Page, STRONG};
 
 /// Reads everything that is stored and sees whether it is what it was
@@ -158,7 +158,8 @@ struct Part {
 
 #[derive(Serialize)]
 struct BadDescription {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     problem: String,
 }
 
@@ -260,7 +261,7 @@ impl Bad {
 impl BadDescription {
     fn new(bad: &BadSnapshot) -> Self {
         Self {
-            reference: bad.reference.to_string(),
+            reference: Called::new(&bad.reference),
             problem: bad.problem.clone(),
         }
     }

@@ -8,14 +8,15 @@ use snapshotter::{EntryKind, PlannedEntry, SnapshotPlan};
 use crate::answer::Document;
 use crate::output::Page;
 use crate::output::human::{bytes, count};
-use crate::output::json::Relative;
+use crate::output::json::{Called, Relative};
 
 /// What would be taken.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Planned {
     dry_run: bool,
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     exists: bool,
     files: u64,
     directories: u64,
@@ -31,7 +32,7 @@ impl Planned {
     pub fn new(plan: SnapshotPlan) -> Self {
         Self {
             dry_run: true,
-            reference: plan.reference.to_string(),
+            reference: Called::new(&plan.reference),
             exists: plan.exists,
             files: plan.files,
             directories: plan.directories,

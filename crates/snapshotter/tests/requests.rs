@@ -1345,7 +1345,9 @@ async fn patterns_come_from_files_too() {
         (None, ErrorKind::NotFound),
     ] {
         let list = dir.path().join("other");
-        bytes.map(|bytes| fs::write(&list, bytes).unwrap());
+        if let Some(bytes) = bytes {
+            fs::write(&list, bytes).unwrap();
+        }
         let request = all("v1", &base).exclude_from(&list);
         let error = store.snapshot(&request).await.unwrap_err();
         assert_eq!((error.kind(), error.path()), (kind, Some(list.as_path())));
@@ -1597,7 +1599,7 @@ impl Read for Broken {
 #[tokio::test]
 async fn a_store_is_verified_a_part_at_a_time() {
     let tree = (0..40).fold(Tree::new(), |tree, n| {
-        tree.file(&format!("f{n}"), random(n, 5000))
+        tree.file(format!("f{n}"), random(n, 5000))
     });
     let (place, _, store) = in_both_formats(&tree).await;
     let usage = store.usage().await.unwrap();

@@ -437,15 +437,15 @@ async fn nothing_is_deleted_through_a_mount_or_in_the_store() {
     let Some(_bound) = or_skip(BindMount::new(&outside, &output.join("more/mounted"))) else {
         return;
     };
-    let request = to("v1", &output)
-        .delete(true)
-        .include("/a")
-        .include("more")
-        .include("root");
+    let request = to("v1", &output).delete(true).include("/a").include("more");
     let request = request.include(place.root().file_name().unwrap().to_str().unwrap());
     let report = store.restore(&request).await.unwrap();
     assert_eq!(report.deleted, 1);
-    let kinds: Vec<_> = report.warnings.iter().map(|warning| warning.kind).collect();
+    let kinds = report.warnings.iter().map(|warning| warning.kind);
+    // The store is not even looked at, so the pattern for it matches nothing.
+    let kinds: Vec<_> = kinds
+        .filter(|kind| *kind != WarningKind::Unmatched)
+        .collect();
     assert_eq!(kinds, [WarningKind::Mounted]);
     assert!(outside.join("kept").exists() && !output.join("more/file").exists());
     assert_sound(&store).await;

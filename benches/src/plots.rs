@@ -133,7 +133,7 @@ fn verdict(row: &Row) -> String {
         .join("; ")
 }
 
-const ACROSS: (f64, f64) = (64.0, WIDTH - 190.0);
+const ACROSS: (f64, f64) = (64.0, WIDTH - 210.0);
 const DOWN: (f64, f64) = (330.0, 80.0);
 /// So many points have their numbers beside them.
 const FEW: usize = 12;
@@ -152,7 +152,10 @@ fn lines(case: &str, what: &str, series: &[&Series]) -> Plot {
     };
     let mut svg = Svg::new(&title, &format!("{}{scale}", series[0].unit));
     let count = series.iter().map(|series| series.values.len()).max();
-    let across = Axis::linear((1.0, count.unwrap_or_default() as f64), ACROSS);
+    let across = Axis::linear(
+        (1.0, count.unwrap_or_default() as f64),
+        (ACROSS.0 + 18.0, ACROSS.1),
+    );
     for tick in up.ticks(5.0) {
         let y = up.place(tick);
         svg.line(&[(ACROSS.0, y), (ACROSS.1, y)], "grid");
@@ -169,18 +172,24 @@ fn lines(case: &str, what: &str, series: &[&Series]) -> Plot {
     let mut lowest = f64::INFINITY;
     let mut order: Vec<usize> = (0..series.len()).collect();
     order.sort_by(|&a, &b| last(series[a]).total_cmp(&last(series[b])));
-    for index in order {
-        // The names do not cover one another where lines end together.
+    for (rank, index) in order.into_iter().enumerate() {
+        // Neither numbers nor names cover one another where lines come close.
+        let numbers = if rank == 0 && series.len() > 1 {
+            17.0
+        } else {
+            -8.0
+        };
+        line(&mut svg, series[index], (&across, &up), index, numbers);
         lowest = up.place(last(series[index])).min(lowest - 34.0);
-        line(&mut svg, series[index], (&across, &up), index, lowest);
+        name(&mut svg, series[index], index, lowest);
     }
     let file = format!("{}-{}.svg", slug(case), slug(what));
     let svg = svg.finish(DOWN.0 + 36.0);
     Plot { file, title, svg }
 }
 
-/// One line, with its name beside its end at this height.
-fn line(svg: &mut Svg, series: &Series, (across, up): (&Axis, &Axis), colour: usize, name: f64) {
+/// One line, with its numbers above or below its points.
+fn line(svg: &mut Svg, series: &Series, (across, up): (&Axis, &Axis), colour: usize, numbers: f64) {
     let values = series.values.iter().enumerate();
     let place =
         |(index, &value): (usize, &f64)| (across.place(index as f64 + 1.0), up.place(value));
@@ -197,14 +206,18 @@ fn line(svg: &mut Svg, series: &Series, (across, up): (&Axis, &Axis), colour: us
         );
         svg.point((x, y), radius, &format!("fill{colour}"), &words);
         if is_few {
-            svg.text((x, y - 8.0), "small middle", &number);
+            svg.text((x, y + numbers), "small middle", &number);
         }
     }
+}
+
+/// A line's name, and what it says in short, beside its end.
+fn name(svg: &mut Svg, series: &Series, colour: usize, y: f64) {
     let (least, most) = range(&series.values);
     let (x, middle) = (ACROSS.1 + 24.0, short(median(&series.values)));
-    svg.text((x, name), &format!("name fill{colour}"), &series.line);
+    svg.text((x, y), &format!("name fill{colour}"), &series.line);
     let words = format!("median {middle} ({}–{})", short(least), short(most));
-    svg.text((x, name + 15.0), "quiet", &words);
+    svg.text((x, y + 15.0), "quiet", &words);
 }
 
 fn last(series: &Series) -> f64 {

@@ -1,6 +1,7 @@
 //! What a verb hands back: a document that can be shown as text or as JSON, warnings, and perhaps a failure (a
 //! verification that finds damage has both).
 
+use std::fs::File;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -36,6 +37,8 @@ impl<D: Document> Shown for D {
 pub struct Answer {
     document: Option<Box<dyn Shown>>,
     script: Vec<u8>,
+    /// Bytes for whoever reads stdout.
+    pub file: Option<File>,
     /// What did not stop the command.
     pub warnings: Vec<Warning>,
     /// What the document says went wrong.
@@ -48,6 +51,7 @@ impl Answer {
         Self {
             document: Some(Box::new(document)),
             script: Vec::new(),
+            file: None,
             warnings: Vec::new(),
             failure: None,
         }
@@ -58,8 +62,17 @@ impl Answer {
         Self {
             document: None,
             script: bytes,
+            file: None,
             warnings: Vec::new(),
             failure: None,
+        }
+    }
+
+    /// An open file, printed byte for byte, with `--json` too.
+    pub fn file(file: File) -> Self {
+        Self {
+            file: Some(file),
+            ..Self::script(Vec::new())
         }
     }
 

@@ -172,7 +172,7 @@ const NAMES: [&str; 6] = ["reference", "references", "new", "from", "to", "glob"
 
 /// What the verb was given that names snapshots.
 pub fn names(matches: &ArgMatches) -> Vec<String> {
-    let Some((_, given)) = matches.subcommand() else {
+    let Some((verb, given)) = matches.subcommand() else {
         return Vec::new();
     };
     // Of some verbs they are none, or files.
@@ -181,6 +181,7 @@ pub fn names(matches: &ArgMatches) -> Vec<String> {
         .into_iter()
         .filter_map(texts)
         .flatten()
+        .filter(|text| verb != "diff" || !verbs::diff::is_directory(text))
         .cloned()
         .collect()
 }
@@ -189,7 +190,7 @@ fn timeout(text: &str) -> Result<Duration, &'static str> {
     match parse_duration(text) {
         Some(duration) if !duration.is_zero() => Ok(duration),
         Some(_) => Err("it should be longer than zero"),
-        None => Err("write a number and a unit (ms, s, m, h or d): 30s"),
+        None => Err("write a number and a unit (ms, s, m, h, d or w): 30s"),
     }
 }
 
@@ -285,6 +286,7 @@ pub enum Command {
     #[command(visible_alias = "ls")]
     List(verbs::list::Args),
     Inspect(verbs::inspect::Args),
+    Cat(verbs::cat::Args),
     Diff(verbs::diff::Args),
     Convert(verbs::convert::Args),
     Tag(verbs::tag::Args),

@@ -147,8 +147,13 @@ fn causes(error: &Error) -> Vec<String> {
 }
 
 /// A message that begins with a field of a request names its flag.
-fn flag_for_field(message: String) -> String {
-    [("read_only: ", "--read-only "), ("exclude: ", "--exclude ")]
+pub fn flag_for_field(message: String) -> String {
+    const FLAGS: [(&str, &str); 3] = [
+        ("read_only: ", "--read-only "),
+        ("exclude: ", "--exclude "),
+        ("include: ", "--include "),
+    ];
+    FLAGS
         .iter()
         .find_map(|(field, flag)| Some((*flag).to_owned() + message.strip_prefix(field)?))
         .unwrap_or(message)

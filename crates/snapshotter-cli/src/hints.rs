@@ -157,7 +157,7 @@ pub fn missing_path(failure: Failure, base: &Path, paths: &[PathBuf]) -> Failure
     let hint = match meant_from_here(path, base) {
         Some(meant) => format!("PATHs are relative to BASE_DIR: write {}", meant.display()),
         None if path.to_string_lossy().contains(['*', '?', '[']) => {
-            "a PATH is no pattern; leave PATHs out to take everything, and use --exclude GLOB"
+            "a PATH is no pattern; leave PATHs out to take everything, and use --exclude PATTERN"
                 .to_owned()
         }
         None => "PATHs are relative to BASE_DIR".to_owned(),

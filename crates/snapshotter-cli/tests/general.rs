@@ -237,3 +237,54 @@ fn manual_pages_are_written_for_each_command() {
     );
     place.run(["man", "nowhere"]).exited(3);
 }
+
+/// Programs took references apart themselves, and each did it in another way at `@` and at ports.
+#[test]
+fn whatever_names_a_snapshot_says_its_name_and_version_too() {
+    let place = support::Place::with_snapshot();
+    place.write("vm/state.json", b"{}");
+    let lines = [
+        "snapshot vm:v2 vm",
+        "snapshot vm:v3 vm --dry-run",
+        "list",
+        "inspect vm:v1",
+        "restore vm:v1 out",
+        "restore vm:v1 out --dry-run",
+        "diff vm:v1 vm:v2",
+        "diff vm:v1 vm",
+        "convert vm:v1 vm:paged --format v2",
+        "tag vm:v1 vm:latest",
+        "df",
+        "pin vm:v1",
+        "prune vm --keep-last 1 --dry-run",
+        "remove vm:v2 --dry-run",
+        "restore vm:none out",
+        "remove vm:v1 vm:v2",
+    ];
+    for line in lines {
+        let said = place.run(line.split(' ').chain(["--json"]));
+        assert!(named(&said.json(), line) > 0, "{line}: {said:?}");
+    }
+}
+
+/// How many objects name a snapshot.
+fn named(value: &serde_json::Value, line: &str) -> usize {
+    use serde_json::Value::{Array, Object};
+    match value {
+        Array(all) => all.iter().map(|one| named(one, line)).sum(),
+        Object(fields) => {
+            let below: usize = fields.values().map(|one| named(one, line)).sum();
+            let Some(reference) = fields.get("reference") else {
+                return below;
+            };
+            let reference = reference.as_str().unwrap();
+            let whole = reference
+                .split_once('@')
+                .map_or(reference, |(whole, _)| whole);
+            let parts = [&fields["name"], &fields["version"]].map(|part| part.as_str().unwrap());
+            assert_eq!(parts.join(":"), whole, "{line}");
+            below + 1
+        }
+        _ => 0,
+    }
+}

@@ -207,6 +207,53 @@ fn the_other_codes() {
 }
 
 #[test]
+fn patterns_and_deletion_are_shown_before_they_are_done() {
+    let place = Place::with_snapshot();
+    place.run(["restore", "vm:v1", "out"]).succeeded();
+    place.write("out/images/old", b"old");
+    place.write("out/older", b"older");
+    let args = ["restore", "vm:v1", "out", "--delete", "--exclude", "older"];
+    let dry = place.run(args.iter().chain(&["--dry-run", "--json"]));
+    let json = dry.succeeded().json();
+    assert_eq!(
+        json["toDelete"],
+        serde_json::json!([{"relativePath": "images/old"}])
+    );
+    let dry = place.run(args.iter().chain(&["--dry-run"])).succeeded();
+    assert!(
+        dry.out.contains("would be deleted: images/old\n"),
+        "{dry:?}"
+    );
+    assert!(place.path("out/images/old").exists());
+    let done = place
+        .run(args.iter().chain(&["--json", "--strict"]))
+        .succeeded()
+        .json();
+    assert_eq!(done["deleted"], 1);
+    assert!(!place.path("out/images/old").exists() && place.path("out/older").exists());
+    let args = [
+        "restore",
+        "vm:v1",
+        "part",
+        "--include",
+        "*.img",
+        "--include",
+        "x",
+        "--strict",
+    ];
+    let said = place.run(args).exited(9);
+    assert!(
+        said.err.contains(r#"--include "x" matches nothing"#),
+        "{said:?}"
+    );
+    let made: Vec<_> = fs::read_dir(place.path("part")).unwrap().collect();
+    assert!(made.len() == 1 && place.path("part/images/disk.img").exists());
+    place
+        .run(["restore", "vm:v1", "out", "--delete", "--no-clobber"])
+        .exited(2);
+}
+
+#[test]
 fn help() {
     assert_session!("help", Place::new().run(["restore", "--help"]).succeeded());
 }

@@ -104,6 +104,148 @@ fn globs_and_paths_choose_what_is_taken() {
 }
 
 #[test]
+fn a_pattern_that_matches_nothing_is_a_warning_that_names_the_flag() {
+    let place = Place::new();
+    place.write("list", b"# sockets\n*.sock\n");
+    let args = ["snapshot", "vm:v1", "vm", "--exclude-from", "list"];
+    let said = place.run(args).succeeded();
+    assert!(
+        said.err.contains(r#"--exclude "*.sock" matches nothing"#),
+        "{said:?}"
+    );
+    let args = ["snapshot", "vm:v2", "vm", "--read-only", "m*", "--exclude"];
+    place
+        .run([&args[..], &["*.img", "--strict"]].concat())
+        .succeeded();
+    place
+        .run([&args[..], &["x", "--strict", "--force"]].concat())
+        .exited(9);
+}
+
+#[test]
+fn one_file_comes_from_the_standard_input() {
+    let place = Place::new();
+    for format in ["v1", "v2"] {
+        let name = format!("dump:{format}");
+        let args = [
+            "snapshot",
+            &name,
+            "--stdin",
+            "d/all.sql",
+            "--format",
+            format,
+            "--json",
+        ];
+        let json = place.run_with_input(args, b"bytes").succeeded().json();
+        assert_eq!(
+            (&json["files"], &json["logicalBytes"]),
+            (&1.into(), &5.into())
+        );
+        let said = place.run(["cat", &name, "d/all.sql"]).succeeded();
+        assert_eq!(said.out, "bytes");
+    }
+    place
+        .run(["snapshot", "dump:v3", "vm", "--stdin", "x"])
+        .exited(2);
+    place
+        .run(["snapshot", "dump:v3", "--stdin", "x", "--exclude", "y"])
+        .exited(2);
+    place.run(["snapshot", "dump:v3"]).exited(2);
+    place
+        .run_with_input(["snapshot", "dump:v3", "--stdin", "/x"], b"")
+        .exited(2);
+    place
+        .run_with_input(["snapshot", "dump:v1", "--stdin", "x"], b"")
+        .exited(4);
+}
+
+/// Escapes were taken out of what went to a pipe: of text that is right, and of bytes it is damage.
+#[test]
+fn a_file_is_printed_byte_for_byte() {
+    let place = Place::new();
+    let bytes: Vec<u8> = [b"\x1b[31mred\x1b[0m\n".as_slice(), &[0xff, 0, 7]].concat();
+    place.write("vm/bytes", &bytes);
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let printed = place
+        .command(["cat", "vm:v1", "bytes", "--json"])
+        .output()
+        .unwrap();
+    assert!(
+        printed.status.success() && printed.stdout == bytes,
+        "{printed:?}"
+    );
+    place.run(["cat", "vm:v1", "images"]).exited(3);
+    let said = place.run(["cat", "vm:v1", "nothing"]).exited(3);
+    assert!(
+        said.err
+            .contains("`snapshotter inspect vm:v1` shows its files"),
+        "{said:?}"
+    );
+    place.run(["cat", "vm:v2", "bytes"]).exited(3);
+    // Whoever reads half of it has seen enough.
+    let said = place.run_in_shell("snapshotter cat vm:v1 memory | head -c 10 | wc -c");
+    assert_eq!((said.out.trim(), said.err.as_str()), ("10", ""));
+    fs::write(place.largest_blob(), [8; 300_000]).unwrap();
+    let said = place.run(["cat", "vm:v1", "memory"]).exited(5);
+    assert_eq!(said.out, "");
+}
+
+#[test]
+fn a_file_of_a_snapshot_that_is_not_here_is_fetched_first() {
+    let place = Place::with_published();
+    let said = place.run(["cat", "vm:v1", "state.json"]).succeeded();
+    assert_eq!(said.out, "{}\n");
+    place.run(["inspect", "vm:v1"]).succeeded();
+}
+
+#[test]
+fn what_may_not_be_read_is_left_out_where_that_is_asked_for() {
+    let place = Place::new();
+    place.chmod("", 0o777);
+    fs::create_dir_all(place.path("vm/closed/in")).unwrap();
+    place.chmod("vm/closed", 0o700);
+    place.chmod("vm/memory", 0o600);
+    if place.run_unprivileged(["snapshot", "vm:v0", "vm"]).code == Some(0) {
+        testkit::skip!("this user may read everything");
+    }
+    for format in ["v2", "v1"] {
+        let name = format!("vm:{format}");
+        let skipping = [
+            "snapshot",
+            &name,
+            "vm",
+            "--format",
+            format,
+            "--skip-unreadable",
+        ];
+        place.run_unprivileged(skipping[..5].iter()).exited(10);
+        let said = place.run_unprivileged(skipping.iter().chain(&["--json", "--strict"]));
+        let json = said.exited(9).json();
+        assert_eq!(
+            (&json["files"], &json["directories"]),
+            (&2.into(), &1.into())
+        );
+        let warnings = json["warnings"].as_array().unwrap();
+        let mut paths: Vec<_> = warnings
+            .iter()
+            .map(|warning| {
+                assert_eq!(warning["kind"], "unreadable", "{json}");
+                warning["path"].as_str().unwrap()
+            })
+            .collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["closed", "memory"]);
+        // One that is named, too.
+        let named = [
+            &skipping[..3],
+            &["memory", "--force", "--skip-unreadable", "--json"],
+        ]
+        .concat();
+        assert_eq!(place.run_unprivileged(named).succeeded().json()["files"], 0);
+    }
+}
+
+#[test]
 fn paths_come_from_a_file_or_the_standard_input() {
     let place = Place::new();
     place.write("list", b"memory\nstate.json\n");

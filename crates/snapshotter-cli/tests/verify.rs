@@ -42,6 +42,29 @@ fn a_snapshot_of_the_same_bytes_mends_it() {
 }
 
 #[test]
+fn a_part_can_be_verified_and_is_named() {
+    let place = Place::with_snapshot();
+    let said = place.run(["verify", "--subset", "2/2"]).succeeded();
+    assert!(said.out.starts_with("Part 2 of 2 is well:"), "{said:?}");
+    let parts = [1, 2].map(|part| {
+        let json = place
+            .run(["verify", "--subset", &format!("{part}/2"), "--json"])
+            .succeeded()
+            .json();
+        assert_eq!(json["subset"], serde_json::json!({"part": part, "of": 2}));
+        json["checkedBlobs"].as_u64().unwrap()
+    });
+    let all = place.run(["verify", "--json"]).succeeded().json();
+    assert_eq!(all["checkedBlobs"], parts[0] + parts[1]);
+    let chance = place
+        .run(["verify", "--subset", "5%", "--json"])
+        .succeeded()
+        .json();
+    assert_eq!(chance["subset"]["of"], 20);
+    place.run(["verify", "--subset", "5"]).exited(2);
+}
+
+#[test]
 fn the_other_codes() {
     let place = Place::with_snapshot();
     place.run(["verify", "vm"]).exited(2);

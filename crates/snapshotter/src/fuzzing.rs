@@ -65,7 +65,7 @@ pub mod restore {
                 &store,
                 &limits,
                 Durability::Background,
-                &request,
+                (&request, None),
                 None,
                 &activity(),
             )?;

@@ -93,6 +93,7 @@ mod patience;
 mod prune;
 #[cfg(feature = "registry")]
 mod rate;
+mod read;
 mod rebuild;
 #[cfg(feature = "registry")]
 mod registry;
@@ -149,6 +150,7 @@ pub use metrics::{Histogram, Metrics, Operation, OperationMetrics};
 pub use prune::{
     KeepReason, KeptSnapshot, PruneReport, PruneRequest, PruneRule, PrunedSnapshot, Retention,
 };
+pub use read::{DirectoryDetails, SnapshotFile};
 pub use rebuild::{RebuildReport, RebuildRequest, RebuiltSnapshot};
 #[cfg(feature = "registry")]
 pub use registry::Registry;
@@ -168,7 +170,7 @@ pub use store::{DiskUsage, Holder};
 pub use transport::{Content, ContentProvider, Credentials};
 #[cfg(feature = "dragonfly")]
 pub use transport::{Dragonfly, DragonflyDiagnosis};
-pub use verify::{BadBlob, BadSnapshot, VerifyReport, VerifyRequest};
+pub use verify::{BadBlob, BadSnapshot, Subset, VerifyReport, VerifyRequest};
 pub use words::capability::Capability;
 pub use words::digest::{Checksum, Digest, DigestError, Sha256};
 pub use words::error::{Error, ErrorKind, Result};

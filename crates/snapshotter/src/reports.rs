@@ -10,6 +10,7 @@ use crate::inspect::{
 };
 use crate::metrics::Metrics;
 use crate::prune::PruneReport;
+use crate::read::{DirectoryDetails, SnapshotFile};
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{
@@ -55,12 +56,14 @@ have_warnings!(
     SnapshotReport,
     SnapshotPlan,
     RestoreReport,
+    RestorePlan,
     RemoveReport,
     VerifyReport,
     GcReport,
     PruneReport,
     RebuildReport,
-    TagReport
+    TagReport,
+    DirectoryDetails
 );
 #[cfg(feature = "registry")]
 have_warnings!(
@@ -78,7 +81,7 @@ have_none!(
     Vec<u8>,
     SnapshotSummary,
     SnapshotDetails,
-    RestorePlan,
+    SnapshotFile,
     Diagnosis,
     Usage,
     UsageDetails,

@@ -3,18 +3,21 @@
 mod support_a;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use snapshotter::{
-    Config, Durability, ErrorKind, File, Gc, LinkMode, Reference, RestoreRequest, SnapshotDetails,
-    SnapshotRequest, SnapshotState, Snapshotter, VerifyRequest,
+    Config, Durability, ErrorKind, File, Format, Gc, LinkMode, ParentChoice, Reference,
+    RestoreRequest, SnapshotDetails, SnapshotRequest, SnapshotState, Snapshotter, Subset,
+    VerifyRequest, WarningKind,
 };
 use support_a::*;
 use testkit::compare::{assert_same, assert_same_with};
+use testkit::mount::{BindMount, LoopDevice, TmpfsMount, or_skip};
 use testkit::{Content, Tree};
 
 const MIB: u64 = 1 << 20;
@@ -1282,6 +1285,351 @@ async fn excluded_paths_are_left_out_and_read_only_patterns_are_promises() {
     let wanted = [("disk.img", false), ("logs/keep", false), ("memory", true)];
     assert_eq!(found, wanted);
     assert_eq!(details.directories.len(), 1);
+}
+
+/// What patterns leave of a tree, and what is said of them.
+async fn left_by(
+    request: impl FnOnce(SnapshotRequest) -> SnapshotRequest,
+) -> (Vec<String>, Vec<String>) {
+    let place = Place::new();
+    let tree = Tree::new()
+        .file("a.log", "1")
+        .file("src/b.log", "2")
+        .file("src/keep.log", "3")
+        .file("src/log/c", "4")
+        .file("log", "5")
+        .file("#draft#", "6");
+    let base = place.write("base", &tree);
+    let store = place.open().await;
+    let taken = store.snapshot(&request(all("v1", &base))).await.unwrap();
+    let details = store.inspect(&taken.reference).await.unwrap();
+    let warnings = taken.warnings.into_iter().map(|warning| {
+        assert_eq!(warning.kind, WarningKind::Unmatched);
+        warning.message
+    });
+    (contents(&details), warnings.collect())
+}
+
+/// A pattern without a slash was matched at the top alone, which nobody who knows `.gitignore` expects.
+#[tokio::test]
+async fn patterns_are_gitignores_and_one_that_matches_nothing_is_told_of() {
+    let (left, said) = left_by(|request| {
+        let request = request.exclude("*.log").exclude("!keep.log");
+        request.exclude("log/").exclude("#*#").exclude("/b.log")
+    })
+    .await;
+    assert_eq!(left, ["log", "src/", "src/keep.log"]);
+    assert_eq!(said, [r#"exclude: "/b.log" matches nothing"#]);
+    // A promise does not spread: these are from the top.
+    let (left, said) = left_by(|request| request.read_only("*.log").read_only("src/log")).await;
+    let promised: Vec<_> = left.iter().filter(|path| path.ends_with('!')).collect();
+    assert_eq!(promised, ["a.log!", "src/log/c!"]);
+    assert_eq!(said, [""; 0]);
+    let (_, said) = left_by(|request| request.read_only("memory")).await;
+    assert_eq!(said, [r#"read_only: "memory" matches nothing"#]);
+}
+
+#[tokio::test]
+async fn patterns_come_from_files_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("list");
+    fs::write(&list, "# what nobody needs\n\n*.log\n\\#draft#\n").unwrap();
+    let (left, said) = left_by(|request| request.exclude_from(&list).exclude("!a.log")).await;
+    assert_eq!(left, ["a.log", "log", "src/", "src/log/", "src/log/c"]);
+    assert_eq!(said, [""; 0]);
+    let place = Place::new();
+    let base = place.write("base", &some());
+    let store = place.open().await;
+    for (bytes, kind) in [
+        (Some(b"a\xff".as_slice()), ErrorKind::InvalidInput),
+        (None, ErrorKind::NotFound),
+    ] {
+        let list = dir.path().join("other");
+        if let Some(bytes) = bytes {
+            fs::write(&list, bytes).unwrap();
+        }
+        let request = all("v1", &base).exclude_from(&list);
+        let error = store.snapshot(&request).await.unwrap_err();
+        assert_eq!((error.kind(), error.path()), (kind, Some(list.as_path())));
+        let _ = fs::remove_file(&list);
+    }
+}
+
+#[tokio::test]
+async fn one_file_system_is_not_left_but_where_a_path_is_named() {
+    let Some(other) = or_skip(TmpfsMount::new(MIB)) else {
+        return;
+    };
+    fs::create_dir(other.path().join("in")).unwrap();
+    fs::write(other.path().join("in/file"), "x").unwrap();
+    let place = Place::new();
+    let base = place.write("base", &Tree::new().file("a", "a").dir("mounted"));
+    let Some(_bound) = or_skip(BindMount::new(other.path(), &base.join("mounted"))) else {
+        return;
+    };
+    let store = place.open().await;
+    let stays = all("v1", &base).one_file_system(true);
+    let taken = store.snapshot(&stays).await.unwrap();
+    let found = contents(&store.inspect(&taken.reference).await.unwrap());
+    assert_eq!(found, ["a", "mounted/"]);
+    let named = all("v2", &base).one_file_system(true);
+    let named = named.file(File::new("mounted/in")).file(File::new("a"));
+    let taken = store.snapshot(&named).await.unwrap();
+    let found = contents(&store.inspect(&taken.reference).await.unwrap());
+    assert_eq!(found, ["a", "mounted/in/", "mounted/in/file"]);
+}
+
+#[tokio::test]
+async fn a_block_device_that_is_named_is_read_like_a_file_of_its_size() {
+    let mut bytes = vec![0; 3 * MIB as usize];
+    bytes[5000..9000].fill(7);
+    bytes[2 << 20..].fill(9);
+    let Some(device) = or_skip(LoopDevice::new(&bytes)) else {
+        return;
+    };
+    let place = Place::new();
+    let store = place.open().await;
+    let name = device.path().file_name().unwrap();
+    let named = |version: &str| all(version, Path::new("/dev")).file(File::new(name));
+    let error = store.snapshot(&named("v1")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert!(error.hint().unwrap().contains("`devices`"), "{error}");
+    for (version, format) in [("v1", Format::V1), ("v2", Format::V2)] {
+        let request = named(version).devices(true).format(format);
+        // A promise makes no link of a device's node.
+        let request = request.read_only("*").link_mode(LinkMode::Hardlink);
+        assert_eq!(
+            store.plan_snapshot(&request).await.unwrap().logical_bytes,
+            3 * MIB
+        );
+        let taken = store.snapshot(&request).await.unwrap();
+        let output = place.path(version);
+        store
+            .restore(&RestoreRequest::new(taken.reference, &output))
+            .await
+            .unwrap();
+        let restored = output.join(name);
+        assert!(fs::symlink_metadata(&restored).unwrap().is_file());
+        assert!(fs::read(&restored).unwrap() == bytes, "{format:?}");
+    }
+    assert_sound(&store).await;
+}
+
+const FORMATS: [(&str, Format); 2] = [("v1", Format::V1), ("v2", Format::V2)];
+
+/// A store with a tree in both formats, and where that is.
+async fn in_both_formats(tree: &Tree) -> (Place, PathBuf, Snapshotter) {
+    let place = Place::new();
+    let base = place.write("base", tree);
+    let store = place.open().await;
+    for (version, format) in FORMATS {
+        let request = all(version, &base)
+            .format(format)
+            .parent(ParentChoice::None);
+        store.snapshot(&request).await.unwrap();
+    }
+    (place, base, store)
+}
+
+#[tokio::test]
+async fn a_file_is_read_without_being_restored_once_it_is_verified() {
+    let tree = some()
+        .file("d/large", random(1, 2 * MIB))
+        .hardlink("second", "d/large");
+    let (place, base, store) = in_both_formats(&tree).await;
+    for (version, _) in FORMATS {
+        let reference = reference(&format!("test:{version}"));
+        for path in ["d/large", "second", "./top"] {
+            let mut opened = store.open_file(&reference, path).await.unwrap();
+            let wanted = fs::read(base.join(path)).unwrap();
+            let mut found = Vec::new();
+            opened.file.read_to_end(&mut found).unwrap();
+            assert!(
+                found == wanted && opened.size == wanted.len() as u64,
+                "{path}"
+            );
+        }
+        for path in ["nothing", "a", "a/link"] {
+            let error = store.open_file(&reference, path).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+            assert_eq!(error.path(), Some(Path::new(path)));
+        }
+    }
+    // One byte of the large file in each format: nothing of it is handed out.
+    for object in objects_below(&place.content()) {
+        let object = place.content().join(object);
+        overwrite_secretly(&object, stat(&object).len() / 2, b"!");
+    }
+    for (version, _) in FORMATS {
+        let reference = reference(&format!("test:{version}"));
+        let error = store.open_file(&reference, "d/large").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_is_compared_with_a_snapshot_and_nothing_is_stored() {
+    let holes = Tree::new()
+        .file("same", random(1, MIB))
+        .file("zeros", vec![0; MIB as usize])
+        .file("gone", "g")
+        .file("longer", "1")
+        .file("other", random(2, MIB))
+        .hardlink("third", "same");
+    let (place, base, store) = in_both_formats(&holes).await;
+    let before = store.usage().await.unwrap();
+    fs::remove_file(base.join("gone")).unwrap();
+    fs::write(base.join("longer"), "12").unwrap();
+    overwrite(&base.join("other"), 70_000, b"!");
+    // As bytes, a hole and zeros are the same.
+    fs::remove_file(base.join("zeros")).unwrap();
+    fs::File::create(base.join("zeros"))
+        .unwrap()
+        .set_len(MIB)
+        .unwrap();
+    fs::write(base.join("new"), "n").unwrap();
+    for (version, _) in FORMATS {
+        let reference = reference(&format!("test:{version}"));
+        let found = store.compare_directory(&reference, &base).await.unwrap();
+        assert_eq!(
+            found.changed,
+            ["longer", "other"].map(PathBuf::from),
+            "{version}"
+        );
+        let paths: Vec<_> = found
+            .files
+            .iter()
+            .map(|file| file.entry.relative_path.to_str().unwrap())
+            .collect();
+        assert_eq!(paths, ["longer", "new", "other", "same", "third", "zeros"]);
+        let nowhere = store
+            .compare_directory(&reference, place.path("nowhere"))
+            .await;
+        assert_eq!(nowhere.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    let after = store.usage().await.unwrap();
+    assert_eq!((after.blobs, after.packs), (before.blobs, before.packs));
+    assert_eq!(
+        files_below(&place.root().join("staging")),
+        [""; 0].map(PathBuf::from)
+    );
+}
+
+#[tokio::test]
+async fn a_stream_becomes_a_file_of_a_snapshot() {
+    let place = Place::new();
+    let store = place.open().await;
+    let bytes: Vec<u8> = (0..3 * MIB + 5).map(|n| (n / 4096) as u8).collect();
+    for (version, format) in FORMATS {
+        let request = SnapshotRequest::new("test", version, "").format(format);
+        let reader = std::io::Cursor::new(bytes.clone());
+        let report = store
+            .snapshot_stream(&request, "d/file", reader)
+            .await
+            .unwrap();
+        assert_eq!(
+            (report.files, report.logical_bytes),
+            (1, bytes.len() as u64)
+        );
+        let output = place.fresh();
+        give(&store, version, &output).await;
+        assert!(fs::read(output.join("d/file")).unwrap() == bytes);
+        assert_eq!(
+            stat(&output.join("d/file")).permissions().mode() & 0o7777,
+            0o644
+        );
+        // Nothing is read for a name that is taken.
+        let taken = store.snapshot_stream(&request, "d/file", Unread).await;
+        assert_eq!(taken.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        let broken = SnapshotRequest::new("test", "broken", "").format(format);
+        let error = store
+            .snapshot_stream(&broken, "f", Broken)
+            .await
+            .unwrap_err();
+        assert!(
+            std::error::Error::source(&error)
+                .unwrap()
+                .to_string()
+                .contains("torn")
+        );
+        let outside = store.snapshot_stream(&broken, "../f", Unread).await;
+        assert_eq!(outside.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+    assert_eq!(store.list().await.unwrap().len(), 2);
+    assert_sound(&store).await;
+    assert_eq!(
+        files_below(&place.root().join("staging")),
+        [""; 0].map(PathBuf::from)
+    );
+}
+
+/// A writer that writes no more and does not end kept the call, and the store open, for ever.
+#[tokio::test]
+async fn a_stream_that_nobody_writes_can_be_given_up() {
+    let place = Place::new();
+    let store = place.open().await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    let request = SnapshotRequest::new("test", "v1", "");
+    let call = store.snapshot_stream(&request, "f", reader);
+    let given_up = tokio::time::timeout(Duration::from_millis(50), call).await;
+    assert!(given_up.is_err());
+    store.close().await.unwrap();
+    drop(writer);
+    let store = place.open().await;
+    assert!(store.list().await.unwrap().is_empty());
+}
+
+/// A reader that nobody may ask.
+struct Unread;
+
+impl Read for Unread {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        panic!("it was read")
+    }
+}
+
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("torn"))
+    }
+}
+
+#[tokio::test]
+async fn a_store_is_verified_a_part_at_a_time() {
+    let tree = (0..40).fold(Tree::new(), |tree, n| {
+        tree.file(format!("f{n}"), random(n, 5000))
+    });
+    let (place, _, store) = in_both_formats(&tree).await;
+    let usage = store.usage().await.unwrap();
+    let damaged = place.content().join(&objects_below(&place.content())[0]);
+    overwrite_secretly(&damaged, 7, b"!");
+    let (mut blobs, mut packs, mut found) = (0, 0, 0);
+    for part in 1..=4 {
+        let subset = Subset::new(part, 4).unwrap();
+        let report = store
+            .verify(&VerifyRequest::all().subset(subset))
+            .await
+            .unwrap();
+        assert_eq!(report.subset, Some(subset));
+        assert!(report.checked_blobs < usage.blobs && report.missing.is_empty());
+        blobs += report.checked_blobs;
+        packs += report.checked_packs;
+        found += report.damaged.len();
+    }
+    assert_eq!((blobs, packs, found), (usage.blobs, usage.packs, 1));
+    // Chance goes through all parts.
+    let parts = (0..1000).map(|_| "25%".parse::<Subset>().unwrap().part());
+    assert_eq!(
+        parts.collect::<std::collections::BTreeSet<_>>(),
+        (1..=4).collect()
+    );
+    for wrong in [
+        "0/4", "5/4", "1/0", "5", "0%", "101%", "-5%", "x%", "NaN%", "",
+    ] {
+        assert!(wrong.parse::<Subset>().is_err(), "{wrong}");
+    }
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use snapshotter::{ErrorKind, File, LinkMode, RestoreReport, Snapshotter};
+use snapshotter::{ErrorKind, File, LinkMode, RestoreReport, Snapshotter, WarningKind};
 use support_a::*;
 use testkit::compare::{Options, assert_same, assert_same_with};
+use testkit::mount::{BindMount, or_skip};
 use testkit::tree::set_mtime;
 use testkit::{Content, Tree, fsstat};
 
@@ -338,6 +339,116 @@ async fn a_part_can_be_asked_for() {
         assert_eq!(part(version, &["./a/", "a/1"]).await, below);
         assert_eq!(part(version, &["a/b"]).await, [Path::new("a/b/2")]);
     }
+}
+
+#[tokio::test]
+async fn patterns_choose_what_is_restored() {
+    let (place, _, store) = prepared().await;
+    for version in BOTH {
+        let chosen = async |include: &[&str], exclude: &[&str]| {
+            let output = place.fresh();
+            let mut request = to(version, &output);
+            request.include = include.iter().map(|&text| text.to_owned()).collect();
+            request.exclude = exclude.iter().map(|&text| text.to_owned()).collect();
+            let plan = store.plan_restore(&request).await.unwrap();
+            let report = store.restore(&request).await.unwrap();
+            assert_eq!(
+                (plan.files, &plan.warnings),
+                (report.files, &report.warnings)
+            );
+            let said = report.warnings.into_iter().map(|warning| warning.message);
+            let found = files_below(&output)
+                .into_iter()
+                .map(|path| path.display().to_string());
+            (found.collect::<Vec<_>>(), said.collect::<Vec<_>>())
+        };
+        let nothing = Vec::<String>::new();
+        let (found, said) = chosen(&["2", "/top"], &[]).await;
+        assert_eq!(
+            (found, said),
+            (vec!["a/b/2".into(), "top".into()], nothing.clone())
+        );
+        let (found, said) = chosen(&["a/"], &["1"]).await;
+        assert_eq!((found, said), (vec!["a/b/2".into()], nothing.clone()));
+        // The first name of an inode is left out, so the second one is a whole file.
+        let (found, _) = chosen(&[], &["/a", "link"]).await;
+        assert_eq!(found, ["second", "top"]);
+        let (_, said) = chosen(&["top", "b"], &["/x"]).await;
+        assert_eq!(said, [r#"exclude: "/x" matches nothing"#]);
+    }
+}
+
+/// A restore over an older tree left what that had and the snapshot has not, so that two nodes never had the same.
+#[tokio::test]
+async fn what_the_snapshot_does_not_have_is_deleted_where_that_is_asked_for() {
+    let (place, base, store) = prepared().await;
+    let outside = place.write(
+        "outside",
+        &Tree::new().file("kept", "k").file("d/kept", "k"),
+    );
+    for version in BOTH {
+        let output = restored(&place, &store, version).await;
+        fs::create_dir_all(output.join("more/deep/er")).unwrap();
+        fs::write(output.join("more/deep/file"), "x").unwrap();
+        fs::write(output.join("a/b/file"), "x").unwrap();
+        symlink(&outside, output.join("more/out")).unwrap();
+        symlink(&outside, output.join("a/out")).unwrap();
+        let request = to(version, &output).delete(true);
+        let clobbers = store
+            .restore(&request.clone().no_clobber(true))
+            .await
+            .unwrap_err();
+        assert_eq!(clobbers.kind(), ErrorKind::InvalidInput);
+        let wanted = "a/b/file a/out more more/deep more/deep/er more/deep/file more/out";
+        let plan = store.plan_restore(&request).await.unwrap();
+        let extra: Vec<_> = plan
+            .extra
+            .iter()
+            .map(|path| path.to_str().unwrap())
+            .collect();
+        assert_eq!(extra.join(" "), wanted);
+        // Of a part, only that part.
+        let part = store.restore(&request.clone().path("a/b")).await.unwrap();
+        assert_eq!(part.deleted, 1);
+        let kept = store
+            .restore(&request.clone().exclude("more").exclude("out"))
+            .await
+            .unwrap();
+        assert_eq!((kept.deleted, kept.warnings), (0, Vec::new()));
+        assert_eq!(store.restore(&request).await.unwrap().deleted, 6);
+        // Directories have their times back.
+        assert_same_with(&base, &output, &shared());
+    }
+    assert_eq!(files_below(&outside), ["d/kept", "kept"].map(PathBuf::from));
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_through_a_mount_or_in_the_store() {
+    let place = Place::new();
+    let base = place.write("base", &Tree::new().file("a", "a"));
+    let outside = place.write("outside", &Tree::new().file("kept", "k"));
+    // The store is below the output.
+    let output = place.root().parent().unwrap().to_owned();
+    let store = place.open().await;
+    take(&store, "v1", &base).await;
+    fs::create_dir_all(output.join("more/mounted")).unwrap();
+    fs::write(output.join("more/file"), "x").unwrap();
+    // On the same filesystem, which a look at devices would not tell.
+    let Some(_bound) = or_skip(BindMount::new(&outside, &output.join("more/mounted"))) else {
+        return;
+    };
+    let request = to("v1", &output).delete(true).include("/a").include("more");
+    let request = request.include(place.root().file_name().unwrap().to_str().unwrap());
+    let report = store.restore(&request).await.unwrap();
+    assert_eq!(report.deleted, 1);
+    let kinds = report.warnings.iter().map(|warning| warning.kind);
+    // The store is not even looked at, so the pattern for it matches nothing.
+    let kinds: Vec<_> = kinds
+        .filter(|kind| *kind != WarningKind::Unmatched)
+        .collect();
+    assert_eq!(kinds, [WarningKind::Mounted]);
+    assert!(outside.join("kept").exists() && !output.join("more/file").exists());
+    assert_sound(&store).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of the library, the lowest first: each may import those before it.
-const ROOMS: [&str; 34] = [
+const ROOMS: [&str; 35] = [
     "lock",
     "words",
     "format",
@@ -34,6 +34,7 @@ const ROOMS: [&str; 34] = [
     "snapshot",
     "restore",
     "convert",
+    "read",
     "rebuild",
     "verify",
     "gc",
@@ -189,12 +190,11 @@ fn a_thread_that_cannot_be_had_is_no_panic() {
 }
 
 /// Longer than a file should be, each still to be divided. This list only gets shorter.
-const LONG: [&str; 4] = [
+const LONG: [&str; 3] = [
     // A table: a key is a row.
     "snapshotter-cli/src/settings/table.rs",
     "snapshotter/src/fs/dir.rs",
     "snapshotter/src/snapshot/capture.rs",
-    "snapshotter/src/snapshot/walk.rs",
 ];
 
 #[test]

@@ -211,6 +211,45 @@ impl LoopMount {
     }
 }
 
+/// A block device with these bytes, until this is dropped.
+#[derive(Debug)]
+pub struct LoopDevice {
+    path: PathBuf,
+    _home: TempDir,
+}
+
+impl LoopDevice {
+    /// Makes one; of an odd end, whole sectors are there.
+    ///
+    /// # Errors
+    /// If this machine can't: says why.
+    pub fn new(bytes: &[u8]) -> Result<Self, Skip> {
+        need_root()?;
+        let home = TempDir::with_prefix("testkit-device-").map_err(skip_of("a directory"))?;
+        let image = home.path().join("image");
+        std::fs::write(&image, bytes).map_err(skip_of("the image"))?;
+        let mut losetup = Command::new("losetup");
+        losetup.args(["--find", "--show"]).arg(&image);
+        let output = losetup.output().map_err(skip_of("losetup"))?;
+        if !output.status.success() {
+            return Err(failure("losetup".as_ref(), &output));
+        }
+        let path = String::from_utf8_lossy(&output.stdout).trim().into();
+        Ok(Self { path, _home: home })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = run(Command::new("losetup").arg("--detach").arg(&self.path));
+    }
+}
+
 /// Changes a byte of each block that begins with these, and says how many there are.
 fn spoil(image: &Path, bytes: &[u8]) -> std::io::Result<usize> {
     let file = File::options().read(true).write(true).open(image)?;

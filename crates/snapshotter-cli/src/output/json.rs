@@ -1,7 +1,9 @@
 //! What `--json` prints: the parts that several documents share. `docs/json.md` is the promise; fields are added, never
 //! renamed or removed, as long as `schema` is 1.
 
+use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::SystemTime;
@@ -10,10 +12,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::error::{ContextKind, ContextValue};
 use serde::Serialize;
-use snapshotter::{PlacementCount, Placements, PublishedAt, Sha256};
+use snapshotter::{PlacementCount, Placements, PublishedAt, Reference, Sha256};
 
 use super::{Page, human};
-use crate::failure::{Failure, with_our_verb};
+use crate::failure::{Failure, flag_for_field, with_our_verb};
 
 const SCHEMA: u32 = 1;
 
@@ -58,8 +60,8 @@ struct ErrorFields<'a> {
     hint: Option<&'a str>,
     #[serde(flatten)]
     path: Option<Named>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reference: Option<String>,
+    #[serde(flatten)]
+    reference: Option<Called>,
 }
 
 impl<'a> ErrorFields<'a> {
@@ -70,8 +72,41 @@ impl<'a> ErrorFields<'a> {
             causes: &failure.causes,
             hint: failure.hint.as_deref(),
             path: failure.about.path.as_deref().map(Named::new),
-            reference: failure.about.reference.as_ref().map(ToString::to_string),
+            reference: failure.about.reference.as_ref().map(Called::new),
         }
+    }
+}
+
+/// A snapshot's name: whole, and in its parts.
+#[derive(Clone, Debug, Serialize)]
+pub struct Called {
+    reference: String,
+    name: String,
+    version: Option<String>,
+}
+
+impl Called {
+    /// Of a reference.
+    pub fn new(reference: &Reference) -> Self {
+        Self {
+            reference: reference.to_string(),
+            name: reference.name().to_owned(),
+            version: reference.version().map(str::to_owned),
+        }
+    }
+}
+
+impl Deref for Called {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.reference
+    }
+}
+
+impl fmt::Display for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
     }
 }
 
@@ -271,7 +306,10 @@ impl From<snapshotter::Warning> for Warning {
         Self {
             path,
             path_bytes: path_bytes.flatten(),
-            ..Self::new(warning.kind.as_str(), with_our_verb(&warning.message))
+            ..Self::new(
+                warning.kind.as_str(),
+                flag_for_field(with_our_verb(&warning.message)),
+            )
         }
     }
 }

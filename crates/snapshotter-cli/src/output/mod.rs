@@ -120,9 +120,15 @@ impl Screen {
     /// Prints an answer and says what to exit with.
     pub fn answer(&self, answer: &Answer) -> io::Result<u8> {
         let code = answer.code(self.strict);
+        if let Some(file) = &answer.file {
+            // Not through what takes escapes out of text.
+            let mut out = io::stdout().lock();
+            io::copy(&mut &*file, &mut out)?;
+            out.flush()?;
+        }
         // An answer may be longer than what there is memory for, so it goes out as it is made.
         let mut out = Stream::new(io::stdout());
-        if self.json {
+        if self.json && answer.file.is_none() {
             answer.write_json(&mut out, io::stdout().is_terminal())?;
             return out.flush().map(|()| code);
         }

@@ -15,7 +15,7 @@ use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
 use crate::output::human;
-use crate::output::json::Warning;
+use crate::output::json::{Called, Warning};
 use crate::settings::Settings;
 
 /// Copies snapshots from one registry and place of contents to others
@@ -91,7 +91,8 @@ struct Copied {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct One {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     #[serde(flatten)]
     published: Published,
     reused_blobs: u64,
@@ -101,7 +102,7 @@ struct One {
 impl One {
     fn new(report: &CopyReport) -> Self {
         Self {
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             published: Published::new(&report.publication),
             reused_blobs: report.reused_blobs,
             duration_seconds: report.duration.as_secs_f64(),

@@ -9,7 +9,7 @@ use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
 use crate::output::human::{self, bytes};
-use crate::output::json::Named;
+use crate::output::json::{Called, Named};
 use crate::output::{Align, Page, Table};
 
 /// Shows what the store holds, by snapshot, and what its filesystem can still take
@@ -112,7 +112,8 @@ impl Allocated {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct One {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     logical_bytes: u64,
     shared_bytes: u64,
     exclusive_bytes: u64,
@@ -122,7 +123,7 @@ struct One {
 impl One {
     fn new(usage: &SnapshotUsage) -> Self {
         Self {
-            reference: usage.reference.to_string(),
+            reference: Called::new(&usage.reference),
             logical_bytes: usage.logical_bytes,
             shared_bytes: usage.shared_bytes,
             exclusive_bytes: usage.exclusive_bytes,

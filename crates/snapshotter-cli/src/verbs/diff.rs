@@ -1,6 +1,8 @@
-//! `snapshotter diff`: what one snapshot has that another has not. Of format v1 it is read from the two documents alone, because
+//! `snapshotter diff`: what one snapshot, or a directory, has that another has not. Of format v1 it is read from the two documents alone, because
 //! equal checksums are equal bytes; of format v2 the pages that the two do not share are counted. A snapshot of the one and one
 //! of the other have no names of contents in common, so only sizes are compared, and that is said.
+
+mod tree;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -8,8 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anstyle::AnsiColor;
+use clap::ValueHint;
 use serde::Serialize;
-use snapshotter::{FileDetails, Format, PathDetails, Reference, SnapshotDetails, Snapshotter};
+use snapshotter::{Format, Reference, SnapshotDetails, Snapshotter};
 
 use crate::answer::{Answer, Document};
 use crate::context::Context;
@@ -17,30 +20,43 @@ use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
 use crate::output::human::{bytes, count};
-use crate::output::json::Relative;
+use crate::output::json::{Called, Named, Relative, Warning};
+use tree::{Item, Tree, items};
 
-/// Compares two snapshots
+/// Compares two snapshots, or a snapshot with a directory
 ///
-/// Exits with 0 whether they differ or not; `--json` has the lists.
+/// Of a directory, files are read that the snapshot has in the same size. Exits with 0 whether they differ or not; `--json` has the lists.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   snapshotter diff vm:v1 vm:v2
       + is only in vm:v2, - only in vm:v1, ~ is in both and differs in what is named
+  snapshotter diff vm:v1 /run/vm
+      what has changed in /run/vm since; write ./NAME for a directory that is called as a snapshot
   snapshotter diff vm:v1 vm:v2 --json | jq '.changed | length'")]
 pub struct Args {
     /// The older snapshot: NAME:VERSION
     #[arg(value_name = "REFERENCE")]
     from: String,
-    /// The newer snapshot: NAME:VERSION
-    #[arg(value_name = "REFERENCE")]
+    /// The newer snapshot, NAME:VERSION, or a directory
+    #[arg(value_name = "REFERENCE|DIR", value_hint = ValueHint::DirPath)]
     to: String,
+}
+
+/// Whether an argument that may be either is a directory and no snapshot.
+pub fn is_directory(text: &str) -> bool {
+    let path = Path::new(text);
+    let is_path = path.is_absolute() || text.starts_with('.');
+    is_path || (text.parse::<Reference>().is_err() && path.is_dir())
 }
 
 /// Runs it.
 pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     let command = "diff NAME:VERSION NAME:VERSION";
     let from = hints::reference(&args.from, command)?;
+    if is_directory(&args.to) {
+        return with_directory(context, &from, Path::new(&args.to));
+    }
     let to = hints::reference(&args.to, command)?;
     context.require_store()?;
     let seen = context.with_store(async |store| {
@@ -49,9 +65,38 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         Ok((from, to, pages))
     })?;
     let (from, to, pages) = seen.value;
-    let difference = Difference::between(&sorted(from), &sorted(to), &pages);
+    let sides = [Side::new(&from), Side::new(&to)];
+    let pages = pages.into_iter().map(|(path, pages)| (path, Some(pages)));
+    let difference = Difference::between(sides, &Tree::of(from), &Tree::of(to), &pages.collect());
     Ok(Answer::new(difference).with_warnings(seen.warnings))
 }
+
+fn with_directory(context: &Context, from: &Reference, directory: &Path) -> Result<Answer> {
+    context.require_store()?;
+    let seen = context.with_store(async |store| {
+        let progress = context.progress("diff");
+        let details = inspect(store, from).await?;
+        let observed = store.observed_by(progress.observer());
+        let found = observed.compare_directory(from, directory).await?;
+        Ok((details, found))
+    })?;
+    let (from, found) = seen.value;
+    let sides = [Side::new(&from), Side::directory(directory)];
+    let changed = found.changed.iter().map(|path| (path.clone(), None));
+    let warnings: Vec<_> = found.warnings.iter().cloned().map(Warning::from).collect();
+    let changed = changed.collect();
+    let found = Tree {
+        files: found.files,
+        directories: found.directories,
+        symlinks: found.symlinks,
+        whiteouts: found.whiteouts,
+    };
+    let difference = Difference::between(sides, &Tree::of(from), &found.sorted(), &changed);
+    Ok(Answer::new(difference).with_warnings(warnings.into_iter().chain(seen.warnings)))
+}
+
+/// Files with other bytes, and how many of their pages differ where that was counted.
+type Changed = BTreeMap<PathBuf, Option<u64>>;
 
 /// How many pages of which files differ, where both have pages.
 async fn pages(
@@ -96,11 +141,18 @@ struct Difference {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Side {
-    reference: String,
-    manifest_digest: String,
-    format: &'static str,
+#[serde(rename_all = "camelCase", untagged, rename_all_fields = "camelCase")]
+enum Side {
+    Snapshot {
+        #[serde(flatten)]
+        reference: Called,
+        manifest_digest: String,
+        format: &'static str,
+    },
+    Directory {
+        #[serde(flatten)]
+        directory: Named,
+    },
 }
 
 #[derive(Serialize)]
@@ -125,34 +177,30 @@ struct Change {
     changed_pages: Option<u64>,
 }
 
-/// A path of a snapshot, of whatever kind.
-struct Item<'a> {
-    details: &'a PathDetails,
-    body: Body<'a>,
-}
-
-enum Body<'a> {
-    File(&'a FileDetails),
-    Directory,
-    Symlink(&'a Path),
-    Whiteout,
+impl Line {
+    fn of(item: &Item<'_>) -> Self {
+        Self {
+            path: Relative::new(item.path()),
+            kind: item.kind(),
+            size_bytes: item.size(),
+        }
+    }
 }
 
 impl Difference {
-    fn between(
-        from: &SnapshotDetails,
-        to: &SnapshotDetails,
-        pages: &BTreeMap<PathBuf, u64>,
-    ) -> Self {
-        let (mut old, mut new) = (items(from).peekable(), items(to).peekable());
+    fn between([from, to]: [Side; 2], old: &Tree, new: &Tree, changed: &Changed) -> Self {
+        let (mut old, mut new) = (items(old).peekable(), items(new).peekable());
         let mut difference = Self {
-            from: Side::new(from),
-            to: Side::new(to),
+            contents_compared: match (from.format(), to.format()) {
+                (Some(from), Some(to)) => from == to,
+                _ => true,
+            },
+            from,
+            to,
             added: Vec::new(),
             removed: Vec::new(),
             changed: Vec::new(),
             unchanged: 0,
-            contents_compared: from.summary.format == to.summary.format,
         };
         loop {
             let order = match (old.peek(), new.peek()) {
@@ -165,150 +213,53 @@ impl Difference {
             let new = new.next_if(|_| order.is_ge());
             match (&old, &new) {
                 (Some(old), Some(new)) => {
-                    difference.compare(old, new, pages.get(new.path()).copied());
+                    difference.compare(old, new, changed.get(new.path()).copied());
                 }
                 (old, new) => {
-                    difference.removed.extend(old.as_ref().map(Item::line));
-                    difference.added.extend(new.as_ref().map(Item::line));
+                    difference.removed.extend(old.as_ref().map(Line::of));
+                    difference.added.extend(new.as_ref().map(Line::of));
                 }
             }
         }
     }
 
-    fn compare(&mut self, old: &Item<'_>, new: &Item<'_>, changed_pages: Option<u64>) {
-        let what = old.differences(new, changed_pages);
+    fn compare(&mut self, old: &Item<'_>, new: &Item<'_>, changed: Option<Option<u64>>) {
+        let what = old.differences(new, changed.is_some());
         if what.is_empty() {
             self.unchanged += 1;
             return;
         }
         self.changed.push(Change {
-            path: Relative::new(&old.details.relative_path),
+            path: Relative::new(old.path()),
             kind: new.kind(),
             what,
             from_size_bytes: old.size(),
             to_size_bytes: new.size(),
-            changed_pages,
+            changed_pages: changed.flatten(),
         });
     }
 }
 
 impl Side {
+    fn directory(path: &Path) -> Self {
+        Self::Directory {
+            directory: Named::new(path),
+        }
+    }
+
+    fn format(&self) -> Option<&'static str> {
+        match self {
+            Self::Snapshot { format, .. } => Some(format),
+            Self::Directory { .. } => None,
+        }
+    }
+
     fn new(details: &SnapshotDetails) -> Self {
-        Self {
-            reference: details.summary.reference.to_string(),
+        Self::Snapshot {
+            reference: Called::new(&details.summary.reference),
             manifest_digest: details.summary.manifest_digest.to_string(),
             format: details.summary.format.as_str(),
         }
-    }
-}
-
-/// Two documents may list a million paths each, so their lists are sorted where they are.
-fn sorted(mut snapshot: SnapshotDetails) -> SnapshotDetails {
-    let by_path = |a: &PathDetails, b: &PathDetails| a.relative_path.cmp(&b.relative_path);
-    let (files, symlinks) = (&mut snapshot.files, &mut snapshot.symlinks);
-    files.sort_unstable_by(|a, b| by_path(&a.entry, &b.entry));
-    symlinks.sort_unstable_by(|a, b| by_path(&a.entry, &b.entry));
-    snapshot.directories.sort_unstable_by(by_path);
-    snapshot.whiteouts.sort_unstable_by(by_path);
-    snapshot
-}
-
-/// What is in a sorted snapshot, by path.
-fn items(snapshot: &SnapshotDetails) -> impl Iterator<Item = Item<'_>> {
-    let files = snapshot.files.iter().map(|file| Item {
-        details: &file.entry,
-        body: Body::File(file),
-    });
-    let directories = snapshot.directories.iter().map(|details| Item {
-        details,
-        body: Body::Directory,
-    });
-    let whiteouts = snapshot.whiteouts.iter().map(|details| Item {
-        details,
-        body: Body::Whiteout,
-    });
-    let symlinks = snapshot.symlinks.iter().map(|symlink| Item {
-        details: &symlink.entry,
-        body: Body::Symlink(&symlink.target),
-    });
-    merged(merged(files, directories), merged(symlinks, whiteouts))
-}
-
-fn merged<'a>(
-    one: impl Iterator<Item = Item<'a>>,
-    other: impl Iterator<Item = Item<'a>>,
-) -> impl Iterator<Item = Item<'a>> {
-    let (mut one, mut other) = (one.peekable(), other.peekable());
-    std::iter::from_fn(move || match (one.peek(), other.peek()) {
-        (Some(first), Some(second)) if first.path() > second.path() => other.next(),
-        (None, _) => other.next(),
-        _ => one.next(),
-    })
-}
-
-impl Item<'_> {
-    fn path(&self) -> &Path {
-        &self.details.relative_path
-    }
-
-    fn kind(&self) -> &'static str {
-        match self.body {
-            Body::File(_) => "file",
-            Body::Directory => "directory",
-            Body::Symlink(_) => "symlink",
-            Body::Whiteout => "whiteout",
-        }
-    }
-
-    fn size(&self) -> u64 {
-        match self.body {
-            Body::File(file) => file.size,
-            _ => 0,
-        }
-    }
-
-    fn line(&self) -> Line {
-        Line {
-            path: Relative::new(&self.details.relative_path),
-            kind: self.kind(),
-            size_bytes: self.size(),
-        }
-    }
-
-    /// What two entries of one path differ in; of different kinds, that alone.
-    fn differences(&self, other: &Self, changed_pages: Option<u64>) -> Vec<&'static str> {
-        let mut found = Vec::new();
-        match (&self.body, &other.body) {
-            (Body::File(old), Body::File(new)) => {
-                let is_same = changed_pages.is_none() && same_bytes(old, new);
-                found.extend((!is_same).then_some("content"));
-                found.extend((old.read_only != new.read_only).then_some("readOnly"));
-                found.extend((old.hardlink_of != new.hardlink_of).then_some("hardlinkOf"));
-            }
-            (Body::Symlink(old), Body::Symlink(new)) => {
-                found.extend((old != new).then_some("target"));
-            }
-            (Body::Directory, Body::Directory) | (Body::Whiteout, Body::Whiteout) => {}
-            _ => return vec!["kind"],
-        }
-        let (old, new) = (self.details, other.details);
-        found.extend((old.mode != new.mode).then_some("mode"));
-        found.extend(((old.uid, old.gid) != (new.uid, new.gid)).then_some("owner"));
-        found.extend((old.modified != new.modified).then_some("modifiedAt"));
-        found.extend((old.xattrs != new.xattrs).then_some("xattrs"));
-        found
-    }
-}
-
-/// As far as names of contents say: the digest alone where a snapshot of the Go library has no checksum, and the size where the
-/// two have no names in common, or pages were counted.
-fn same_bytes(old: &FileDetails, new: &FileDetails) -> bool {
-    match (old.checksum, new.checksum, old.digest, new.digest) {
-        (Some(old), Some(new), ..) => old == new,
-        (.., Some(old_digest), Some(new_digest)) => {
-            old.size == new.size && old_digest == new_digest
-        }
-        _ => old.size == new.size,
     }
 }
 
@@ -340,11 +291,12 @@ impl Document for Difference {
             self.changed.len(),
             self.unchanged
         )?;
-        if !self.contents_compared {
+        if let (false, Some(from), Some(to)) =
+            (self.contents_compared, self.from.format(), self.to.format())
+        {
             writeln!(
                 page.out,
-                "one is of format {}, the other of format {}: of their contents only the sizes were compared",
-                self.from.format, self.to.format
+                "one is of format {from}, the other of format {to}: of their contents only the sizes were compared"
             )?;
         }
         Ok(())

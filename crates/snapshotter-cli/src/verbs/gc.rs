@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::failure::Result;
 use crate::output::Page;
 use crate::output::human::{bytes, count};
-use crate::output::json::{Time, Warning};
+use crate::output::json::{Called, Time, Warning};
 use crate::settings::{parse_bytes, parse_duration};
 
 /// Frees space where the disk or the store is too full
@@ -87,12 +87,12 @@ pub struct Args {
 }
 
 fn size(text: &str) -> Result<u64, &'static str> {
-    parse_bytes(text).ok_or("write a number and a unit (B, KiB, MiB, GiB or TiB): 100GiB")
+    parse_bytes(text).ok_or("write a number and a unit: 100GiB, 1.5TiB or 10GB")
 }
 
 /// Reads an argument that is some time.
 pub fn period(text: &str) -> Result<Duration, &'static str> {
-    parse_duration(text).ok_or("write a number and a unit (ms, s, m, h or d): 1h")
+    parse_duration(text).ok_or("write a number and a unit (ms, s, m, h, d or w): 1h")
 }
 
 /// Runs it.
@@ -240,7 +240,8 @@ struct Amount {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Released {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     last_accessed_at: Time,
     blobs: u64,
@@ -308,7 +309,7 @@ impl Collected {
 impl Released {
     fn new(released: &ReleasedSnapshot) -> Self {
         Self {
-            reference: released.reference.to_string(),
+            reference: Called::new(&released.reference),
             manifest_digest: released.manifest_digest.to_string(),
             last_accessed_at: Time(released.last_accessed_at),
             blobs: released.blobs,

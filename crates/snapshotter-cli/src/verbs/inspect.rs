@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::failure;
 use crate::hints;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::{Published, Relative, Time, base64, text_and_bytes};
+use crate::output::json::{Called, Published, Relative, Time, base64, text_and_bytes};
 use crate::output::{Align, Page, Row, Table, Times};
 
 /// Shows everything a snapshot says of itself
@@ -60,7 +60,8 @@ fn remote(context: &Context, reference: &Reference) -> failure::Result<Answer> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Inspected {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     format: &'static str,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -157,7 +158,7 @@ impl Inspected {
     fn new(details: SnapshotDetails) -> Self {
         let summary = details.summary;
         Self {
-            reference: summary.reference.to_string(),
+            reference: Called::new(&summary.reference),
             manifest_digest: summary.manifest_digest.to_string(),
             format: summary.format.as_str(),
             here: Some(Here {
@@ -181,7 +182,7 @@ impl Inspected {
 
     fn of_remote(details: RemoteDetails) -> Self {
         Self {
-            reference: details.reference.to_string(),
+            reference: Called::new(&details.reference),
             manifest_digest: details.manifest_digest.to_string(),
             format: Format::V1.as_str(),
             here: None,

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::human::{self, bytes};
-use crate::output::json::{Published, Time, Warning, as_text};
+use crate::output::json::{Called, Published, Time, Warning, as_text};
 use crate::output::{Align, Page, Table};
 
 /// Lists snapshots, the newest version of each name first
@@ -136,9 +136,9 @@ struct RemoteRow(RemoteSummary);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RemoteFields<'a> {
-    #[serde(serialize_with = "as_text")]
-    reference: &'a Reference,
+struct RemoteFields {
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: Option<String>,
     format: Option<&'static str>,
     created_at: Option<Time>,
@@ -150,7 +150,7 @@ impl Serialize for RemoteRow {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(summary) = self;
         let fields = RemoteFields {
-            reference: &summary.reference,
+            reference: Called::new(&summary.reference),
             manifest_digest: summary.manifest_digest.map(|digest| digest.to_string()),
             format: summary.format.map(Format::as_str),
             created_at: summary.created_at.map(Time),
@@ -222,9 +222,9 @@ struct Row(SnapshotSummary);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields<'a> {
-    #[serde(serialize_with = "as_text")]
-    reference: &'a Reference,
+struct Fields {
+    #[serde(flatten)]
+    reference: Called,
     #[serde(serialize_with = "as_text")]
     manifest_digest: Sha256,
     format: &'static str,
@@ -242,7 +242,7 @@ impl Serialize for Row {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(summary) = self;
         let fields = Fields {
-            reference: &summary.reference,
+            reference: Called::new(&summary.reference),
             manifest_digest: summary.manifest_digest,
             format: summary.format.as_str(),
             state: summary.state.as_str(),

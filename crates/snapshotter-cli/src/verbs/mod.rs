@@ -1,5 +1,6 @@
 //! One file a verb: its arguments, what it does, what it answers.
 
+pub mod cat;
 pub mod completions;
 pub mod config;
 pub mod convert;
@@ -40,6 +41,7 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Pull(args) => pull::run(context, &args),
         Command::Copy(args) => copy::run(context, &args),
         Command::List(args) => list::run(context, &args),
+        Command::Cat(args) => cat::run(context, &args),
         Command::Inspect(args) => inspect::run(context, &args),
         Command::Convert(args) => convert::run(context, &args),
         Command::Diff(args) => diff::run(context, &args),

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
+use crate::output::json::Called;
 
 /// Keeps snapshots from garbage collection, whatever it is told to include
 ///
@@ -93,7 +94,8 @@ struct Pins {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Pin {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     pinned: bool,
 }
@@ -101,7 +103,7 @@ struct Pin {
 impl Pin {
     fn new(summary: &SnapshotSummary) -> Self {
         Self {
-            reference: summary.reference.to_string(),
+            reference: Called::new(&summary.reference),
             manifest_digest: summary.manifest_digest.to_string(),
             pinned: summary.pinned,
         }

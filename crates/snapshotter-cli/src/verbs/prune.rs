@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::Time;
+use crate::output::json::{Called, Time};
 use crate::output::{Align, Page, Table, total};
 use crate::settings::parse_count;
 
@@ -165,7 +165,8 @@ struct Pruned {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Kept {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     taken_at: Option<Time>,
     reasons: Vec<&'static str>,
 }
@@ -174,7 +175,8 @@ struct Kept {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removed {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     taken_at: Time,
     blobs_removed: u64,
@@ -185,7 +187,7 @@ impl Removed {
     /// From the library's report.
     pub fn new(one: &PrunedSnapshot) -> Self {
         Self {
-            reference: one.reference.to_string(),
+            reference: Called::new(&one.reference),
             manifest_digest: one.manifest_digest.to_string(),
             taken_at: Time(one.taken_at),
             blobs_removed: one.blobs_removed,
@@ -208,7 +210,7 @@ impl Removed {
 impl Kept {
     fn new(one: &KeptSnapshot) -> Self {
         Self {
-            reference: one.reference.to_string(),
+            reference: Called::new(&one.reference),
             taken_at: one.taken_at.map(Time),
             reasons: one.reasons.iter().map(|reason| reason.as_str()).collect(),
         }

@@ -13,7 +13,7 @@ use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::Warning;
+use crate::output::json::{Called, Warning};
 
 /// Fetches snapshots and makes no files of them
 ///
@@ -61,7 +61,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     Ok(Answer::new(pulled_all).with_warnings(warnings.into_iter().chain(pulled.warnings)))
 }
 
-async fn pull(
+/// Fetches one.
+pub async fn pull(
     context: &Context,
     store: &Snapshotter,
     reference: Reference,
@@ -83,7 +84,8 @@ struct Pulled {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct One {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     replaced: Option<String>,
     kept_as: Option<String>,
@@ -100,7 +102,7 @@ struct One {
 impl One {
     fn new(report: &PullReport) -> Self {
         Self {
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             manifest_digest: report.manifest_digest.to_string(),
             replaced: report.replaced.map(|digest| digest.to_string()),
             kept_as: report.kept_as.as_ref().map(Reference::to_string),

@@ -14,7 +14,7 @@ use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::Warning;
+use crate::output::json::{Called, Warning};
 
 /// Publishes snapshots that are here
 ///
@@ -162,7 +162,8 @@ struct Pushed {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct One {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     #[serde(flatten)]
     published: Published,
     verified_blobs: u64,
@@ -172,7 +173,7 @@ struct One {
 impl One {
     fn new(report: &PushReport) -> Self {
         Self {
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             published: Published::new(&report.publication),
             verified_blobs: report.verified_blobs,
             duration_seconds: report.duration.as_secs_f64(),

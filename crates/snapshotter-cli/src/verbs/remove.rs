@@ -15,7 +15,7 @@ use crate::context::{Closed, Context};
 use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::human::{bytes, count};
-use crate::output::json::{self, Warning};
+use crate::output::json::{self, Called, Warning};
 use crate::output::{Page, total};
 
 /// Removes snapshots, and the bytes nothing else needs
@@ -121,7 +121,8 @@ struct Removed {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct One {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     blobs_removed: u64,
     freed_bytes: u64,
@@ -142,7 +143,7 @@ impl Removed {
 impl One {
     fn new(report: &RemoveReport) -> Self {
         Self {
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             manifest_digest: report.manifest_digest.to_string(),
             blobs_removed: report.blobs_removed,
             freed_bytes: report.freed_bytes,

@@ -15,13 +15,13 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::{Placed, Relative, Warning};
+use crate::output::json::{Called, Placed, Relative, Warning};
 use crate::output::{FAINT, Page, STRONG};
 
 /// Restores a snapshot into OUTPUT_DIR
 ///
 /// Files appear under their names whole or not at all. What is there already is replaced, each file at once, unless it is
-/// right; nothing that is not part of the snapshot is touched.
+/// right; nothing that is not part of the snapshot is touched, but with --delete.
 ///
 /// Where a registry is configured, what is not here is fetched first, and stays here; --dry-run only asks for its description.
 #[derive(Debug, clap::Args)]
@@ -33,8 +33,10 @@ Examples:
       two files
   snapshotter restore vm:v1 /run/vm-2 --no-clobber
       only if nothing would be replaced
-  snapshotter restore vm:v1 /run/vm-2 --dry-run
-      only show what would happen")]
+  snapshotter restore vm:v1 /run/vm-2 --include '*.json' --exclude /cache/
+      all JSON files but those in cache
+  snapshotter restore vm:v1 /run/vm-2 --delete --dry-run
+      only show what would happen: what would be replaced, and what would be deleted")]
 pub struct Args {
     /// The snapshot: NAME:VERSION
     reference: String,
@@ -44,6 +46,18 @@ pub struct Args {
     /// What to restore; a directory means everything below it [default: everything]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Restore only what these match, and what is below: patterns as in .gitignore
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave these out, in the same form
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Delete what is in OUTPUT_DIR and not in the snapshot
+    ///
+    /// With PATHs or --include only of what they name, and nothing that --exclude matches. No symlink is followed, and what is
+    /// mounted below OUTPUT_DIR stays. Try it with --dry-run first.
+    #[arg(long, conflicts_with = "no_clobber")]
+    delete: bool,
     /// Refuse to replace anything, before anything is written
     #[arg(long)]
     no_clobber: bool,
@@ -105,8 +119,9 @@ fn plan(context: &Context, request: &RestoreRequest) -> Result<Answer> {
         let what = format!("{} already exists", first.display());
         clobbers(Failure::new(ErrorKind::AlreadyExists, what).with_path(first))
     });
+    let warnings = plan.warnings.iter().cloned().map(Warning::from);
     Ok(Answer::new(Planned::new(&plan))
-        .with_warnings(planned.warnings)
+        .with_warnings(warnings.chain(planned.warnings))
         .with_failure(refused))
 }
 
@@ -130,7 +145,10 @@ impl Args {
         let mut request = RestoreRequest::new(reference, self.output_dir)
             .link_mode(self.link_mode.into())
             .no_clobber(self.no_clobber)
+            .delete(self.delete)
             .setid(self.setid);
+        request.include = self.include;
+        request.exclude = self.exclude;
         for path in &self.paths {
             let path = hints::relative(path, &request.output_dir, "OUTPUT_DIR")?;
             // The base itself is everything, which the library says by naming nothing.
@@ -165,13 +183,15 @@ fn clobbers(failure: Failure) -> Failure {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Restored {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     format: &'static str,
     files: u64,
     directories: u64,
     symlinks: u64,
     whiteouts: u64,
+    deleted: u64,
     logical_bytes: u64,
     data_bytes: u64,
     placements: Placed,
@@ -185,13 +205,14 @@ struct Restored {
 impl Restored {
     fn new(report: &RestoreReport, output_dir: &Path) -> Self {
         Self {
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             manifest_digest: report.manifest_digest.to_string(),
             format: report.format.as_str(),
             files: report.files,
             directories: report.directories,
             symlinks: report.symlinks,
             whiteouts: report.whiteouts,
+            deleted: report.deleted,
             logical_bytes: report.logical_bytes,
             data_bytes: report.data_bytes,
             placements: report.placements.into(),
@@ -224,6 +245,13 @@ impl Document for Restored {
         if self.files > 0 {
             writeln!(page.out, "  {}", self.placements.shown())?;
         }
+        if self.deleted > 0 {
+            let names = count(self.deleted, "name");
+            writeln!(
+                page.out,
+                "  {names} that the snapshot does not have deleted"
+            )?;
+        }
         if self.fetched_blobs > 0 {
             let packs = count(self.fetched_blobs, object(self.format));
             writeln!(
@@ -240,7 +268,8 @@ impl Document for Restored {
 #[serde(rename_all = "camelCase")]
 struct Planned {
     dry_run: bool,
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     files: u64,
     directories: u64,
@@ -249,13 +278,14 @@ struct Planned {
     logical_bytes: u64,
     entries: Vec<Entry>,
     existing: Vec<Relative>,
+    to_delete: Vec<Relative>,
 }
 
 impl Planned {
     fn new(plan: &RestorePlan) -> Self {
         Self {
             dry_run: true,
-            reference: plan.reference.to_string(),
+            reference: Called::new(&plan.reference),
             manifest_digest: plan.manifest_digest.to_string(),
             files: plan.files,
             directories: plan.directories,
@@ -263,13 +293,14 @@ impl Planned {
             whiteouts: plan.whiteouts,
             logical_bytes: plan.logical_bytes,
             entries: plan.entries.iter().map(Entry::new).collect(),
-            existing: plan
-                .existing
-                .iter()
-                .map(|path| Relative::new(path))
-                .collect(),
+            existing: relative(&plan.existing),
+            to_delete: relative(&plan.extra),
         }
     }
+}
+
+fn relative(paths: &[PathBuf]) -> Vec<Relative> {
+    paths.iter().map(|path| Relative::new(path)).collect()
 }
 
 impl Document for Planned {
@@ -277,6 +308,9 @@ impl Document for Planned {
         write_entries(page, &self.entries)?;
         for path in &self.existing {
             writeln!(page.out, "there already: {}", path.shown())?;
+        }
+        for path in &self.to_delete {
+            writeln!(page.out, "would be deleted: {}", path.shown())?;
         }
         writeln!(
             page.out,

@@ -1,5 +1,6 @@
 //! `snapshotter snapshot`.
 
+mod planned;
 mod taken;
 
 use std::ffi::OsStr;
@@ -9,21 +10,19 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::ValueHint;
-use serde::Serialize;
 use snapshotter::{
-    Compression, EntryKind, ErrorKind, File, Format, ParentChoice, PlannedEntry, SnapshotPlan,
-    SnapshotRequest, Snapshotter, small,
+    Compression, ErrorKind, File, Format, ParentChoice, SnapshotRequest, Snapshotter, small,
 };
 
-use crate::answer::{Answer, Document};
+use crate::answer::Answer;
 use crate::arguments::Link;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
-use crate::output::Page;
-use crate::output::human::{bytes, count};
-use crate::output::json::{Relative, Warning};
+use crate::output::json::Warning;
 use crate::settings::Snapshots;
+use planned::Planned;
+pub use planned::{Entry, write_entries};
 pub use taken::Taken;
 
 /// Takes a snapshot of files and calls it NAME:VERSION
@@ -40,40 +39,65 @@ Examples:
       everything below /run/vm
   snapshotter snapshot vm:v2 /run/vm memory disk.img --read-only memory
       two files; `memory` will not be written any more and is hardlinked instead of copied
-  snapshotter snapshot vm:v3 /run/vm --exclude '*.sock' --exclude 'log/**' --annotation kernel=6.18
-      without sockets and logs; quote patterns, or the shell replaces them
+  snapshotter snapshot vm:v3 /run/vm --exclude '*.log' --exclude '/cache/' --annotation kernel=6.18
+      without any log and without ./cache; quote patterns, or the shell replaces them
   snapshotter snapshot vm:v4 /run/vm --local
       is not published, though a registry is configured
   snapshotter snapshot vm:v5 /run/vm --format v2
       stores only the pages that changed since /run/vm was restored or taken in this format
   snapshotter snapshot vm:v6 /run/vm --format v2 --parent vm:v5@sha256:… --diff memory
       `memory` has the pages that changed since vm:v5, as a virtual machine's monitor writes them
+  pg_dump all | snapshotter snapshot db:v1 --stdin all.sql
+      one file, whose bytes another program writes
   find . -name '*.img' -print0 | snapshotter snapshot images:v1 . --files-from0 -
       what another program found")]
 pub struct Args {
     /// What to call it: NAME:VERSION
     reference: String,
     /// The directory that PATHs and GLOBs are relative to
-    #[arg(value_hint = ValueHint::DirPath)]
-    base_dir: PathBuf,
+    #[arg(value_hint = ValueHint::DirPath, required_unless_present = "stdin")]
+    base_dir: Option<PathBuf>,
     /// What to take; a directory means everything below it [default: everything]
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
     /// Promise that these files will not be written any more
     ///
-    /// They are hardlinked instead of copied, in and out, and all restores of them share one page cache. `*` stays within a
-    /// directory, `**` crosses them and alone means everything; a directory means everything below it.
+    /// They are hardlinked instead of copied, in and out, and all restores of them share one page cache. A GLOB is from
+    /// BASE_DIR: `*` stays within a directory, `**` crosses them and alone means everything; a directory means everything below.
     #[arg(long, value_name = "GLOB")]
     read_only: Vec<String>,
-    /// Leave these out, in the same form
-    #[arg(long, value_name = "GLOB")]
+    /// Leave these out: patterns as in .gitignore
+    ///
+    /// Without a slash a pattern matches at any depth, with one from BASE_DIR: `*.log`, `/log`, `log/` (directories alone),
+    /// `a/**/b`. `!` takes back what an earlier pattern said, unless a whole directory is left out.
+    #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
+    /// Leave out what the patterns in this file say, one a line; blank lines and # comments are none
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    exclude_from: Vec<PathBuf>,
+    /// Take nothing of other filesystems that are mounted below BASE_DIR or a PATH; their mount points are kept
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+    /// Leave out what may not be read, with a warning each, instead of failing
+    #[arg(long)]
+    skip_unreadable: bool,
+    /// Read block devices that are PATHs, as files of their size
+    #[arg(long)]
+    devices: bool,
     /// Take the PATHs in this file too, one a line; - is the standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     files_from: Vec<PathBuf>,
     /// The same with a NUL after each PATH, as `find -print0` writes them
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     files_from0: Vec<PathBuf>,
+    /// Take one file, PATH, whose bytes come from the standard input
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with_all = ["base_dir", "paths", "files_from", "files_from0", "read_only", "exclude", "exclude_from",
+            "one_file_system", "skip_unreadable", "devices", "diff", "dry_run"]
+    )]
+    stdin: Option<PathBuf>,
     /// Keep a note with the snapshot
     #[arg(long, value_name = "KEY=VALUE", value_parser = annotation)]
     annotation: Vec<(String, String)>,
@@ -127,7 +151,8 @@ fn annotation(text: &str) -> Result<(String, String), &'static str> {
 /// Runs it.
 pub fn run(context: &Context, args: Args) -> Result<Answer> {
     let dry_run = args.dry_run;
-    let base = args.base_dir.clone();
+    let base = args.base().to_owned();
+    let stdin = args.stdin.clone();
     let paths = args.all_paths()?;
     let request = args.request(&paths, &context.settings.draft.snapshot)?;
     let explain = |error: snapshotter::Error| explain(error.into(), &base, &paths);
@@ -138,7 +163,11 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
     let take = async |store: &Snapshotter| {
         let progress = context.progress(&title);
         let store = store.observed_by(progress.observer());
-        store.snapshot(&request).await.map_err(explain)
+        let taken = match stdin {
+            Some(path) => store.snapshot_stream(&request, path, io::stdin()).await,
+            None => store.snapshot(&request).await,
+        };
+        taken.map_err(explain)
     };
     let taken = if request.local {
         context.with_store(take)?
@@ -177,10 +206,14 @@ fn plan(
 }
 
 impl Args {
+    fn base(&self) -> &Path {
+        self.base_dir.as_deref().unwrap_or(Path::new("."))
+    }
+
     fn all_paths(&self) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         for path in &self.paths {
-            paths.push(hints::relative(path, &self.base_dir, "BASE_DIR")?);
+            paths.push(hints::relative(path, self.base(), "BASE_DIR")?);
         }
         let lists = (self.files_from.iter().map(|list| (list, b'\n')))
             .chain(self.files_from0.iter().map(|list| (list, b'\0')));
@@ -188,7 +221,7 @@ impl Args {
         for (list, end) in lists {
             listed = true;
             for path in read_list(list, end)? {
-                paths.push(hints::relative(&path, &self.base_dir, "BASE_DIR")?);
+                paths.push(hints::relative(&path, self.base(), "BASE_DIR")?);
             }
         }
         if listed && paths.is_empty() {
@@ -200,7 +233,7 @@ impl Args {
 
     /// All that is taken; differences are a part of what is taken else.
     fn files(&self, paths: &[PathBuf]) -> Result<Vec<File>> {
-        let diff = |path: &PathBuf| hints::relative(path, &self.base_dir, "BASE_DIR");
+        let diff = |path: &PathBuf| hints::relative(path, self.base(), "BASE_DIR");
         let diffs: Vec<_> = self.diff.iter().map(diff).collect::<Result<_>>()?;
         let whole = paths.iter().filter(|path| !diffs.contains(path));
         let mut files: Vec<_> = whole.map(File::new).collect();
@@ -216,8 +249,11 @@ impl Args {
         let reference = hints::new_reference(&self.reference, command)?;
         let version = reference.version().unwrap_or_default();
         let files = self.files(paths)?;
-        let mut request = SnapshotRequest::new(reference.name(), version, self.base_dir)
+        let mut request = SnapshotRequest::new(reference.name(), version, self.base())
             .files(files)
+            .one_file_system(self.one_file_system)
+            .skip_unreadable(self.skip_unreadable)
+            .devices(self.devices)
             .force(self.force)
             .local(self.local)
             .format(self.format.unwrap_or(defaults.format))
@@ -228,6 +264,7 @@ impl Args {
             .link_mode(self.link_mode.into());
         request.read_only = self.read_only;
         request.exclude = self.exclude;
+        request.exclude_from = self.exclude_from;
         request.annotations = self.annotation.into_iter().collect();
         Ok(request)
     }
@@ -270,95 +307,4 @@ fn one_file(file: &Path) -> String {
 /// Says what to do where a version is there already.
 pub fn exists(failure: Failure) -> Failure {
     failure.with_hint("choose another version, or replace this one with --force")
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Planned {
-    dry_run: bool,
-    reference: String,
-    exists: bool,
-    files: u64,
-    directories: u64,
-    symlinks: u64,
-    whiteouts: u64,
-    logical_bytes: u64,
-    data_bytes: u64,
-    entries: Vec<Entry>,
-}
-
-impl Planned {
-    fn new(plan: SnapshotPlan) -> Self {
-        Self {
-            dry_run: true,
-            reference: plan.reference.to_string(),
-            exists: plan.exists,
-            files: plan.files,
-            directories: plan.directories,
-            symlinks: plan.symlinks,
-            whiteouts: plan.whiteouts,
-            logical_bytes: plan.logical_bytes,
-            data_bytes: plan.data_bytes,
-            entries: plan.entries.iter().map(Entry::new).collect(),
-        }
-    }
-}
-
-impl Document for Planned {
-    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        write_entries(page, &self.entries)?;
-        writeln!(
-            page.out,
-            "{} would have {}, about {} of data. Nothing was taken.",
-            self.reference,
-            count(self.files, "file"),
-            bytes(self.data_bytes)
-        )
-    }
-}
-
-/// A path of a plan.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Entry {
-    #[serde(flatten)]
-    path: Relative,
-    kind: &'static str,
-    read_only: bool,
-    size_bytes: u64,
-}
-
-impl Entry {
-    /// From the library's.
-    pub fn new(entry: &PlannedEntry) -> Self {
-        Self {
-            path: Relative::new(&entry.path),
-            kind: match entry.kind {
-                EntryKind::Directory => "directory",
-                EntryKind::Symlink => "symlink",
-                EntryKind::Whiteout => "whiteout",
-                _ => "file",
-            },
-            read_only: entry.read_only,
-            size_bytes: entry.size,
-        }
-    }
-}
-
-/// Writes a plan's paths, one a line.
-pub fn write_entries(page: &mut Page<'_>, entries: &[Entry]) -> io::Result<()> {
-    for entry in entries {
-        let size = if entry.kind == "file" {
-            bytes(entry.size_bytes)
-        } else {
-            entry.kind.to_owned()
-        };
-        let read_only = if entry.read_only { "read-only" } else { "" };
-        writeln!(
-            page.out,
-            "{size:>10}  {read_only:<9}  {}",
-            entry.path.shown()
-        )?;
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@ use crate::failure::Result;
 use crate::hints;
 use crate::output::Page;
 use crate::output::human::{bytes, count, visible, without_digest};
+use crate::output::json::Called;
 
 /// Gives a snapshot one more name
 ///
@@ -80,7 +81,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
 #[serde(rename_all = "camelCase")]
 struct Tagged {
     source: String,
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     /// Where that is.
     place: Option<String>,
@@ -93,7 +95,7 @@ impl Tagged {
     fn here(source: &str, report: &TagReport) -> Self {
         Self {
             source: source.to_owned(),
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             manifest_digest: report.manifest_digest.to_string(),
             place: None,
             replaced: report.replaced.map(|digest| digest.to_string()),
@@ -106,7 +108,7 @@ impl Tagged {
         let publication = &report.publication;
         Self {
             source: source.to_owned(),
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             manifest_digest: publication.manifest_digest.to_string(),
             place: Some(publication.place.clone()),
             replaced: None,

@@ -111,16 +111,8 @@ impl Call<'_> {
     ) -> Result<(i64, SnapshotReport)> {
         let manifest = self.store.catalog.read(|txn| txn.manifest(source.id))?;
         taking.annotations = Facts::callers(inspect::annotations(&manifest)?);
-        let taken = match source.format {
-            Format::V2 => {
-                let opened = Pages::open(self.store, source, self.activity);
-                opened.and_then(|(plan, pages)| self.take(&taking, plan, &pages))
-            }
-            _ => {
-                let opened = Blobs::open(self.store, source, self.activity);
-                opened.and_then(|(plan, blobs)| self.take(&taking, plan, &blobs))
-            }
-        };
+        let opened = contents(self.store, source, self.activity);
+        let taken = opened.and_then(|(plan, contents)| self.take(&taking, plan, &*contents));
         taken.map_err(|error| match error.kind() {
             ErrorKind::Damaged => error.with_reference(&source.reference),
             _ => error,
@@ -151,12 +143,30 @@ impl Call<'_> {
     }
 }
 
+/// What a snapshot lists, and its files, each verified when it is opened.
+pub(crate) fn contents<'s>(
+    store: &'s Store,
+    source: &Snapshot,
+    activity: &'s Activity,
+) -> Result<(Plan, Box<dyn Contents + 's>)> {
+    Ok(match source.format {
+        Format::V2 => {
+            let (plan, pages) = Pages::open(store, source, activity)?;
+            (plan, Box::new(pages))
+        }
+        Format::V1 => {
+            let (plan, blobs) = Blobs::open(store, source, activity)?;
+            (plan, Box::new(blobs))
+        }
+    })
+}
+
 /// An error about a blob or a pack is an error about the file that needs it.
 fn blame(error: Error, path: &RelPath) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
     }
-    Error::damaged(format!("{path} cannot be converted"))
+    Error::damaged(format!("{path} cannot be read out of the snapshot"))
         .with_path(path.as_path())
         .with_hint(error.hint().unwrap_or_default().to_owned())
         .with_source(error)
@@ -165,6 +175,6 @@ fn blame(error: Error, path: &RelPath) -> Error {
 fn not_listed(path: &RelPath) -> Error {
     Error::new(
         ErrorKind::Internal,
-        format!("{path} is not in the snapshot that is converted"),
+        format!("{path} is not a file of the snapshot"),
     )
 }

@@ -32,7 +32,7 @@ pub(crate) fn goes_beyond(file: &File, size: u64) -> io::Result<bool> {
 /// Copies all that reading a file gives, which was opened a moment ago, and says how many bytes that were. `progress`
 /// hears of them and can stop it.
 pub(crate) fn copy_to_end(
-    mut from: &File,
+    mut from: impl Read,
     mut to: &File,
     progress: &dyn Fn(u64) -> io::Result<()>,
 ) -> io::Result<u64> {
@@ -42,7 +42,10 @@ pub(crate) fn copy_to_end(
         let read = match from.read(&mut part) {
             Ok(0) => return Ok(total),
             Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                progress(0)?;
+                continue;
+            }
             Err(error) => return Err(error),
         };
         step("write")?;

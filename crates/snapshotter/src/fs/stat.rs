@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, SeekFrom};
 
 use crate::words::entry::Mtime;
 
@@ -34,6 +34,7 @@ pub(crate) enum Kind {
     Fifo,
     /// A character device 0/0: overlayfs has them where a name of a lower layer was removed.
     Whiteout,
+    BlockDevice,
     Device,
 }
 
@@ -45,6 +46,7 @@ impl Kind {
             FileType::Symlink => Self::Symlink,
             FileType::Socket => Self::Socket,
             FileType::Fifo => Self::Fifo,
+            FileType::BlockDevice => Self::BlockDevice,
             _ => Self::Device,
         }
     }
@@ -74,9 +76,15 @@ impl Stat {
         }
     }
 
-    /// Reads an open file's.
+    /// Reads an open file's. What an open block device holds is its size, of which its inode does not tell.
     pub(crate) fn of_file(file: impl AsFd) -> io::Result<Self> {
-        Ok(Self::of(&rustix::fs::fstat(file)?))
+        let mut stat = Self::of(&rustix::fs::fstat(&file)?);
+        if stat.kind == Kind::BlockDevice {
+            stat.size = rustix::fs::seek(&file, SeekFrom::End(0))?;
+            stat.allocated = stat.size;
+            rustix::fs::seek(&file, SeekFrom::Start(0))?;
+        }
+        Ok(stat)
     }
 
     /// When an open file's inode was made, in nanoseconds since 1970; `None` where the filesystem does not tell.

@@ -8,7 +8,6 @@ use std::time::SystemTime;
 
 pub use compare::ChangedFile;
 pub(crate) use compare::changed_pages;
-#[cfg(feature = "registry")]
 pub(crate) use details::entries;
 #[cfg(feature = "registry")]
 pub(crate) use details::system_time;

@@ -89,13 +89,16 @@ pub enum Operation {
     Prune,
     /// [`Snapshotter::tag`](crate::Snapshotter::tag), in the registry too.
     Tag,
-    /// [`Snapshotter::changed_pages`](crate::Snapshotter::changed_pages)
+    /// [`Snapshotter::changed_pages`](crate::Snapshotter::changed_pages) and
+    /// [`Snapshotter::compare_directory`](crate::Snapshotter::compare_directory)
     Diff,
+    /// [`Snapshotter::open_file`](crate::Snapshotter::open_file)
+    Read,
 }
 
 impl Operation {
     /// All of them. What is written into a root goes by their places, so new ones come last.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Snapshot,
         Self::Restore,
         Self::Push,
@@ -107,6 +110,7 @@ impl Operation {
         Self::Prune,
         Self::Tag,
         Self::Diff,
+        Self::Read,
     ];
 
     /// The operation as scripts know it: `snake_case`, stable.
@@ -124,6 +128,7 @@ impl Operation {
             Self::Prune => "prune",
             Self::Tag => "tag",
             Self::Diff => "diff",
+            Self::Read => "read",
         }
     }
 }

@@ -57,6 +57,11 @@ impl<'a> OutputDir<'a> {
         Ok(dir)
     }
 
+    /// Whether a directory is one of the store's own.
+    pub(super) fn is_own(&self, stat: &Stat) -> bool {
+        self.own.contains(stat)
+    }
+
     /// The same, or `None` where there is none.
     pub(super) fn open_if_any(&self, path: Option<&RelPath>) -> Result<Option<Dir>> {
         match self.open(path) {
@@ -222,7 +227,7 @@ fn is_mounted(context: &Context<'_>, path: &RelPath) -> Result<bool> {
     parent.is_mount(name).at("examine", parent.path_of(name))
 }
 
-fn is_busy(error: &Error) -> bool {
+pub(super) fn is_busy(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     source.and_then(io::Error::raw_os_error) == Some(libc::EBUSY)
 }

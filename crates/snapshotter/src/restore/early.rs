@@ -81,7 +81,7 @@ impl EarlyFiles {
         let linked = file.read_only && matches!(mode, LinkMode::Auto | LinkMode::Hardlink);
         let is_wanted = file.size >= WORTH_IT
             && file.hardlink_of.is_none()
-            && self.selection.contains(&file.path);
+            && self.selection.contains(&file.path, false);
         is_wanted && !linked && (packed || mode == LinkMode::Copy || !self.can_clone())
     }
 
@@ -157,7 +157,8 @@ mod tests {
         };
         let store = Store::open(&mount.path().join("root"), None, Duration::from_secs(5)).unwrap();
         let dir = Dir::open(mount.path()).unwrap();
-        let selection = Selection::new(&[]).unwrap();
+        let request = crate::RestoreRequest::new("vm:v1".parse().unwrap(), mount.path());
+        let selection = Selection::new(&request).unwrap();
         let early = EarlyFiles::new(&store, dir, selection, LinkMode::Copy, 32);
         let early = early.unwrap().unwrap();
         let free = space::of(&store.root.dir).unwrap().available;

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::content::{Content, FileEntry};
+use super::delete;
 use super::directories::{self, unless_mounted};
 use super::job::{Job, Source};
 use super::plan::Plan;
@@ -78,7 +79,11 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, mut plan: Plan) -> Resul
             restored.symlinks -= 1;
         }
     }
+    restored.deleted = delete::extra(context, plan)?;
     directories::finish(context, plan, &made)?;
+    for text in plan.selection.complaints() {
+        context.activity.warn(WarningKind::Unmatched, None, text);
+    }
     let left = placing.left.into_inner();
     let left = left.unwrap_or_else(PoisonError::into_inner);
     restored.files -= left.files;

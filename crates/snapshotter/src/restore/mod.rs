@@ -2,6 +2,7 @@
 
 mod base;
 mod content;
+mod delete;
 mod directories;
 mod early;
 mod job;
@@ -131,6 +132,7 @@ pub(crate) fn run(
         directories: restored.directories,
         symlinks: restored.symlinks,
         whiteouts: restored.whiteouts,
+        deleted: restored.deleted,
         logical_bytes: restored.logical_bytes,
         data_bytes: restored.data_bytes,
         placements: restored.placements,
@@ -179,7 +181,7 @@ impl Call<'_> {
 
     /// What is taken of the output from now on has come from this snapshot. Best effort: without it a capture has no parent.
     fn note_origin(&self, snapshot: &Snapshot) {
-        if self.operation.is_none() || !self.request.paths.is_empty() {
+        if self.operation.is_none() || !self.request.is_whole() {
             return;
         }
         let noted = Dir::open(&self.request.output_dir).and_then(|output| {
@@ -217,7 +219,7 @@ impl Call<'_> {
     }
 
     fn plan_of(&self, document: Document<Content>) -> Result<Plan> {
-        let mut plan = plan::plan(document, &self.request.paths, self.limits.files())?;
+        let mut plan = plan::plan(document, self.request, self.limits.files())?;
         self.leave_out_setid(&mut plan);
         Ok(plan)
     }
@@ -291,7 +293,7 @@ impl Call<'_> {
         };
         match (operation.find(&self.request.reference), &self.remote) {
             (Err(error), Some(remote)) if error.kind() == ErrorKind::NotFound => {
-                let selection = Selection::new(&self.request.paths)?;
+                let selection = Selection::new(self.request)?;
                 let mode = self.request.link_mode;
                 let early =
                     EarlyFiles::new(self.store, near, selection, mode, self.limits.files())?;
@@ -359,6 +361,7 @@ struct Restored {
     directories: u64,
     symlinks: u64,
     whiteouts: u64,
+    deleted: u64,
     logical_bytes: u64,
     data_bytes: u64,
     placements: Placements,

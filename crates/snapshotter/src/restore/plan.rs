@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
+use super::RestoreRequest;
 use super::content::{Content, FileEntry};
 use crate::format::document::{Document, SymlinkEntry, WhiteoutEntry};
 use crate::words::entry::{Attributes, SETID_BITS};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::patterns::{Patterns, Reach};
 use crate::words::relpath::{RelPath, is_base};
 
 /// What is to be made. The document has been validated: paths are unique, relative and normal, and nothing that is not
 /// a directory has entries below it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Plan {
     /// Every directory there has to be, parents first.
     pub(super) directories: Vec<PlannedDirectory>,
@@ -23,6 +25,9 @@ pub(super) struct Plan {
     pub(super) links: Vec<Link>,
     pub(super) symlinks: Vec<SymlinkEntry>,
     pub(super) whiteouts: Vec<WhiteoutEntry>,
+    pub(super) selection: Selection,
+    /// What the snapshot has, asked for or not; only where the rest is to be deleted.
+    pub(super) all: Option<Listed>,
 }
 
 impl Plan {
@@ -115,24 +120,30 @@ pub(super) struct Link {
 /// Files of a group hold at most this many bytes, unless it is one file.
 const GROUP_BYTES: u64 = 4 << 20;
 
-/// Works out what to make of a document, or of the part below `paths`, in groups of so many files at most.
+/// Works out what to make of a document, or of the part that is asked for, in groups of so many files at most.
 pub(super) fn plan(
     document: Document<Content>,
-    paths: &[PathBuf],
+    request: &RestoreRequest,
     together: usize,
 ) -> Result<Plan> {
-    let selection = Selection::new(paths)?;
-    selection.require_all_found(&document)?;
+    if request.delete && request.no_clobber {
+        return Err(Error::invalid("delete and no_clobber exclude each other"));
+    }
+    let selection = Selection::new(request)?;
+    let listed = (request.delete || !selection.asked.is_empty()).then(|| Listed::of(&document));
+    if let Some(listed) = &listed {
+        selection.require_all_found(listed)?;
+    }
     let mut directories = Directories::default();
     for entry in document.directories {
-        let selected = selection.contains(&entry.path);
+        let selected = selection.contains(&entry.path, true);
         directories.know(entry.path, entry.attributes, selected);
     }
     let (mut files, mut symlinks) = (document.files, document.symlinks);
     let mut whiteouts = document.whiteouts;
-    files.retain(|entry| selection.contains(&entry.path));
-    symlinks.retain(|entry| selection.contains(&entry.path));
-    whiteouts.retain(|entry| selection.contains(&entry.path));
+    files.retain(|entry| selection.contains(&entry.path, false));
+    symlinks.retain(|entry| selection.contains(&entry.path, false));
+    whiteouts.retain(|entry| selection.contains(&entry.path, false));
     for path in files
         .iter()
         .map(|file| &file.path)
@@ -150,21 +161,55 @@ pub(super) fn plan(
         links,
         symlinks,
         whiteouts,
+        selection,
+        all: listed.filter(|_| request.delete),
     })
 }
 
-/// The paths asked for; none means all. Paths are compared with a slash at their end, because in byte order what is below
-/// a directory then follows it, and nothing else comes between.
+/// The paths of a document with a slash at their end, in byte order: what is below a directory follows it there, and nothing else
+/// comes between.
+#[derive(Debug)]
+pub(super) struct Listed(Vec<Vec<u8>>);
+
+impl Listed {
+    fn of<C>(document: &Document<C>) -> Self {
+        let files = document.files.iter().map(|entry| &entry.path);
+        let directories = document.directories.iter().map(|entry| &entry.path);
+        let symlinks = document.symlinks.iter().map(|entry| &entry.path);
+        let whiteouts = document.whiteouts.iter().map(|entry| &entry.path);
+        let paths = files.chain(directories).chain(symlinks).chain(whiteouts);
+        let mut paths: Vec<Vec<u8>> = paths.map(with_slash).collect();
+        paths.sort_unstable();
+        Self(paths)
+    }
+
+    /// Whether it is listed, or anything below it.
+    pub(super) fn has(&self, path: &RelPath) -> bool {
+        self.has_below(&with_slash(path))
+    }
+
+    fn has_below(&self, path: &[u8]) -> bool {
+        let first = self.0.partition_point(|listed| listed.as_slice() < path);
+        let next = self.0.get(first);
+        next.is_some_and(|next| next.starts_with(path))
+    }
+}
+
+/// What is asked for: paths, of which none means all, and patterns. Paths are compared with a slash at their end, as
+/// [`Listed`] has them.
+#[derive(Debug)]
 pub(super) struct Selection {
     asked: Vec<(Vec<u8>, PathBuf)>,
     /// Those that are below no other, in byte order: the last one that is not after a path is the one it is in, or none is.
     tops: Vec<Vec<u8>>,
+    include: Patterns,
+    exclude: Patterns,
 }
 
 impl Selection {
-    pub(super) fn new(paths: &[PathBuf]) -> Result<Self> {
-        let all = paths.iter().any(|given| is_base(given));
-        let paths = if all { &[] } else { paths };
+    pub(super) fn new(request: &RestoreRequest) -> Result<Self> {
+        let all = request.paths.iter().any(|given| is_base(given));
+        let paths = if all { &[] } else { request.paths.as_slice() };
         let asked = paths.iter().map(|given| {
             let path = RelPath::normalize(given).map_err(|error| {
                 Error::invalid(format!("paths: {error}"))
@@ -177,10 +222,27 @@ impl Selection {
         let mut tops: Vec<Vec<u8>> = asked.iter().map(|(path, _)| path.clone()).collect();
         tops.sort_unstable();
         tops.dedup_by(|path, top| path.starts_with(top));
-        Ok(Self { asked, tops })
+        Ok(Self {
+            asked,
+            tops,
+            include: Patterns::new("include", &request.include, Reach::Anywhere)?,
+            exclude: Patterns::new("exclude", &request.exclude, Reach::Anywhere)?,
+        })
     }
 
-    pub(super) fn contains(&self, path: &RelPath) -> bool {
+    pub(super) fn contains(&self, path: &RelPath, is_dir: bool) -> bool {
+        self.is_in_paths(path)
+            && (self.include.is_empty() || self.include.covers(path, is_dir))
+            && !self.exclude.excludes(path, is_dir)
+    }
+
+    /// What there is to say of patterns that matched nothing.
+    pub(super) fn complaints(&self) -> impl Iterator<Item = String> {
+        let complaints = self.include.complaints().into_iter();
+        complaints.chain(self.exclude.complaints())
+    }
+
+    fn is_in_paths(&self, path: &RelPath) -> bool {
         if self.tops.is_empty() {
             return true;
         }
@@ -189,28 +251,16 @@ impl Selection {
         after > 0 && path.starts_with(&self.tops[after - 1])
     }
 
-    fn require_all_found<C>(&self, document: &Document<C>) -> Result<()> {
-        if self.asked.is_empty() {
+    fn require_all_found(&self, listed: &Listed) -> Result<()> {
+        let absent = self
+            .asked
+            .iter()
+            .find(|(asked, _)| !listed.has_below(asked));
+        let Some((_, given)) = absent else {
             return Ok(());
-        }
-        let files = document.files.iter().map(|entry| &entry.path);
-        let directories = document.directories.iter().map(|entry| &entry.path);
-        let symlinks = document.symlinks.iter().map(|entry| &entry.path);
-        let whiteouts = document.whiteouts.iter().map(|entry| &entry.path);
-        let paths = files.chain(directories).chain(symlinks).chain(whiteouts);
-        let mut paths: Vec<Vec<u8>> = paths.map(with_slash).collect();
-        paths.sort_unstable();
-        for (asked, given) in &self.asked {
-            let first = paths.partition_point(|path| path < asked);
-            if !paths.get(first).is_some_and(|path| path.starts_with(asked)) {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("the snapshot has no {}", given.display()),
-                )
-                .with_path(given));
-            }
-        }
-        Ok(())
+        };
+        let text = format!("the snapshot has no {}", given.display());
+        Err(Error::new(ErrorKind::NotFound, text).with_path(given))
     }
 }
 
@@ -286,7 +336,7 @@ fn split_links(files: &mut Vec<FileEntry>, selection: &Selection) -> Vec<Link> {
             continue;
         };
         let path = entry.path.clone();
-        if selection.contains(&of) {
+        if selection.contains(&of, false) {
             links.push(Link { path, of });
         } else if let Some(of) = instead.get(&of).cloned() {
             links.push(Link { path, of });
@@ -317,18 +367,23 @@ mod tests {
         }
     }
 
+    fn selected(paths: impl IntoIterator<Item = String>) -> Selection {
+        let request = RestoreRequest::new("vm:v1".parse().unwrap(), "output");
+        Selection::new(&request.paths(paths)).unwrap()
+    }
+
     // Each path of the document was compared with each that was asked for: a restore of a part by 20,000 paths made ten
     // thousand million steps before it made a file.
     #[test]
     fn twenty_thousand_paths_of_twenty_thousand_entries_are_looked_up() {
         let name = |number: u32| format!("directory-{number}/memory");
-        let paths: Vec<PathBuf> = (0..20_000).map(|number| name(number).into()).collect();
+        let paths = (0..20_000).map(name);
         let entries = (0..20_000).map(|number| RelPath::from_bytes(name(number)).unwrap());
-        let selection = Selection::new(&paths).unwrap();
+        let selection = selected(paths);
         let document = directories(entries);
-        selection.require_all_found(&document).unwrap();
-        let found = document.directories.iter();
-        assert!(found.clone().all(|entry| selection.contains(&entry.path)));
+        selection.require_all_found(&Listed::of(&document)).unwrap();
+        let mut found = document.directories.iter();
+        assert!(found.all(|entry| selection.contains(&entry.path, true)));
         // What is compared does not grow with what is asked for.
         assert_eq!(selection.tops.len(), 20_000);
     }
@@ -340,15 +395,14 @@ mod tests {
             path in "[ab-]{1,2}(/[ab-]{1,2}){0,4}",
         ) {
             let path = RelPath::from_bytes(path).unwrap();
-            let paths: Vec<PathBuf> = asked.iter().map(PathBuf::from).collect();
+            let selection = selected(asked.clone());
             let asked = asked.into_iter().map(|one| RelPath::from_bytes(one).unwrap());
             let asked: Vec<RelPath> = asked.collect();
-            let selection = Selection::new(&paths).unwrap();
             let is_in = asked.iter().any(|one| path.starts_with(one));
-            prop_assert_eq!(selection.contains(&path), is_in);
+            prop_assert_eq!(selection.contains(&path, true), is_in);
             let all_found = asked.iter().all(|one| path.starts_with(one));
-            let document = directories([path]);
-            prop_assert_eq!(selection.require_all_found(&document).is_ok(), all_found);
+            let listed = Listed::of(&directories([path]));
+            prop_assert_eq!(selection.require_all_found(&listed).is_ok(), all_found);
         }
     }
 }

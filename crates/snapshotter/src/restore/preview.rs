@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::content::{Content, of_blobs, of_pages};
+use super::delete;
 use super::directories::OutputDir;
 use super::plan::{Plan, plan};
 use super::{RestoreRequest, near_output};
@@ -17,6 +18,7 @@ use crate::store::Store;
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Result};
 use crate::words::format::Format;
+use crate::words::progress::{Warning, WarningKind};
 use crate::words::reference::Reference;
 use crate::words::relpath::{RelPath, os_name};
 use crate::words::total::total;
@@ -34,6 +36,8 @@ pub struct RestorePlan {
     /// Files, symbolic links and whiteouts that are in the output already: replaced unless they are right, or refused by
     /// `no_clobber`.
     pub existing: Vec<PathBuf>,
+    /// What `delete` would delete, directories too.
+    pub extra: Vec<PathBuf>,
     /// Regular files, second names of one inode included.
     pub files: u64,
     /// Directories.
@@ -44,6 +48,8 @@ pub struct RestorePlan {
     pub whiteouts: u64,
     /// Sizes of the files, holes included, each inode once, in bytes.
     pub logical_bytes: u64,
+    /// What the caller may care about.
+    pub warnings: Vec<Warning>,
 }
 
 /// Plans and reports. Of what is not here the registry is asked, and nothing is fetched but the description. Blocks.
@@ -64,17 +70,31 @@ pub(crate) fn run(
         }
         (here, _) => here?,
     };
-    let plan = plan(document, &request.paths, usize::MAX)?;
+    let plan = plan(document, request, usize::MAX)?;
+    let (existing, extra) = match output_if_any(store, request)? {
+        None => (Vec::new(), Vec::new()),
+        Some(output) => {
+            output.require_foreign(&plan)?;
+            let extra = delete::find(&output, &plan, activity)?;
+            let extra = extra.into_iter().map(|(path, _)| path.into()).collect();
+            (existing(&output, &plan)?, extra)
+        }
+    };
+    for text in plan.selection.complaints() {
+        activity.warn(WarningKind::Unmatched, None, text);
+    }
     Ok(RestorePlan {
         reference: reference.with_digest(manifest_digest),
         manifest_digest,
-        existing: existing(store, request, &plan)?,
+        existing,
+        extra,
         files: (plan.files.len() + plan.links.len()) as u64,
         directories: plan.directories.len() as u64,
         symlinks: plan.symlinks.len() as u64,
         whiteouts: plan.whiteouts.len() as u64,
         logical_bytes: total(plan.files.iter().map(|file| file.size)),
         entries: entries(&plan),
+        warnings: Vec::new(),
     })
 }
 
@@ -93,16 +113,18 @@ fn described_here(
     Ok((snapshot.reference, snapshot.manifest_digest, document))
 }
 
-fn existing(store: &Store, request: &RestoreRequest, plan: &Plan) -> Result<Vec<PathBuf>> {
+fn output_if_any<'a>(store: &'a Store, request: &RestoreRequest) -> Result<Option<OutputDir<'a>>> {
     near_output(store, &request.output_dir)?;
-    let output = match Dir::open(&request.output_dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        result => OutputDir::new(store, result?)?,
-    };
-    output.require_foreign(plan)?;
+    match Dir::open(&request.output_dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        result => OutputDir::new(store, result?).map(Some),
+    }
+}
+
+fn existing(output: &OutputDir<'_>, plan: &Plan) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in plan.names() {
-        if exists(&output, path)? {
+        if exists(output, path)? {
             found.push(path.as_path().to_owned());
         }
     }

@@ -29,6 +29,14 @@ pub struct RestoreRequest {
     pub output_dir: PathBuf,
     /// What to restore, relative to `output_dir`; a directory stands for all its descendants. Empty: everything.
     pub paths: Vec<PathBuf>,
+    /// Patterns by gitignore's rules; of what is asked for, only what they match is restored, and what is below a directory that
+    /// they match. Empty: all of it.
+    pub include: Vec<String>,
+    /// Patterns of what is not restored, though it is asked for, and not deleted either.
+    pub exclude: Vec<String>,
+    /// Deletes what is in the output and not in the snapshot: of what is asked for (`paths`, `include`), and nothing of what
+    /// `exclude` matches. No symlink is followed, and what is mounted there is left, with a warning. Default `false`.
+    pub delete: bool,
     /// How bytes get out of the store.
     pub link_mode: LinkMode,
     /// Refuses to replace anything that exists, before anything is written. Default `false`: files are replaced, each
@@ -46,6 +54,11 @@ pub struct RestoreRequest {
 }
 
 impl RestoreRequest {
+    /// Whether all of the snapshot is asked for.
+    pub(super) fn is_whole(&self) -> bool {
+        self.paths.is_empty() && self.include.is_empty() && self.exclude.is_empty()
+    }
+
     /// A restore of everything in a snapshot.
     #[must_use]
     pub fn new(reference: Reference, output_dir: impl Into<PathBuf>) -> Self {
@@ -53,6 +66,9 @@ impl RestoreRequest {
             reference,
             output_dir: output_dir.into(),
             paths: Vec::new(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            delete: false,
             link_mode: LinkMode::default(),
             no_clobber: false,
             setid: false,
@@ -74,6 +90,27 @@ impl RestoreRequest {
     #[must_use]
     pub fn paths<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.paths.extend(paths.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a pattern to [`include`](Self::include).
+    #[must_use]
+    pub fn include(mut self, pattern: impl Into<String>) -> Self {
+        self.include.push(pattern.into());
+        self
+    }
+
+    /// Adds a pattern to [`exclude`](Self::exclude).
+    #[must_use]
+    pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
+        self.exclude.push(pattern.into());
+        self
+    }
+
+    /// Sets [`delete`](Self::delete).
+    #[must_use]
+    pub fn delete(mut self, delete: bool) -> Self {
+        self.delete = delete;
         self
     }
 
@@ -133,6 +170,8 @@ pub struct RestoreReport {
     pub symlinks: u64,
     /// Whiteouts of overlayfs restored.
     pub whiteouts: u64,
+    /// Names in the output, directories too, that were not in the snapshot and were deleted.
+    pub deleted: u64,
     /// Sizes of the files, holes included, each inode once, in bytes.
     pub logical_bytes: u64,
     /// Bytes of data in them, holes excluded, each inode once.

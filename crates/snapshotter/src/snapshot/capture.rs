@@ -9,8 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Context;
 use super::opened::Opened;
+use super::planned::{Plan, PlannedFile};
 use super::reading::Reading;
-use super::walk::{Plan, PlannedFile, vanished};
+use super::walk::vanished;
 use crate::fs::place::Cloning;
 use crate::pass::Hashes;
 use crate::store::{Ingest, Ingested};
@@ -362,7 +363,7 @@ impl<'a> Capture<'a> {
 
     fn attempt(&self, index: usize, how: How) -> Result<Attempt<'a>> {
         let planned = &self.files[index];
-        let mut reading = match Opened::open(self.context, &planned.path)? {
+        let mut reading = match Opened::open(self.context, planned)? {
             Ok(opened) => Reading::new(self, index, opened),
             Err(gone) => return Ok(Attempt::Gone(gone)),
         };
@@ -374,6 +375,7 @@ impl<'a> Capture<'a> {
         }
         let mode = self.context.link_mode;
         if planned.read_only
+            && !planned.is_device
             && how.hardlink
             && matches!(mode, LinkMode::Auto | LinkMode::Hardlink)
             && let Some(attempt) = reading.by_hardlink()?

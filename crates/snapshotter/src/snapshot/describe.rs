@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::capture::CapturedFile;
-use super::walk::{IN_PARTS, Plan, PlannedFile};
+use super::planned::{Plan, PlannedFile};
+use super::walk::IN_PARTS;
 use crate::catalog::Totals;
 use crate::format::artifact::Manifest;
 use crate::format::document::{Content, Document, DocumentError, Encoded, FileEntry};

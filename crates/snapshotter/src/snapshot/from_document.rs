@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::opened::Contents;
-use super::walk::{Plan, PlannedFile};
+use super::planned::{Plan, PlannedFile};
 use super::{Context, SnapshotReport, SnapshotRequest, Until, begin, check_annotations, complete};
 use crate::activity::Activity;
 use crate::catalog::Sync;
@@ -85,6 +85,7 @@ pub(crate) fn from_document(
         base,
         contents: Some(material.contents),
         link_mode: request.link_mode,
+        skip_unreadable: request.skip_unreadable,
         durable: durability == Durability::Full && !hidden,
         hidden,
     };

@@ -3,46 +3,51 @@
 mod capture;
 mod describe;
 mod from_document;
-mod globs;
+mod listed;
 mod opened;
 mod pages;
 mod plan;
+mod planned;
 mod reading;
 mod request;
 mod selection;
+mod streamed;
+mod taken;
 mod walk;
 mod words;
 
 pub(crate) use from_document::{Material, from_document, plan_of};
+pub(crate) use listed::listed;
 pub(crate) use opened::{Contents, Given};
 pub use pages::{PagedReport, ParentChosen, ParentReport};
 pub(crate) use plan::run as plan;
 pub use plan::{EntryKind, PlannedEntry, SnapshotPlan};
+pub(crate) use planned::Plan;
 pub use request::{File, SnapshotReport, SnapshotRequest};
-pub(crate) use walk::Plan;
 pub use words::{Compression, Format, FramePages, ParentChoice};
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::activity::Activity;
 use crate::catalog::{DirectoryId, Doomed, Finished, State, Stored, Sync, Totals};
 use crate::config::Durability;
-use crate::format::document::Document;
 use crate::fs::Dir;
 use crate::limit::{Limit, Limits};
 use crate::metrics::Operation as Verb;
 use crate::remote::{Remote, publish_new};
 use crate::store::{Operation, Store, now};
-use crate::words::digest::{Checksum, Sha256};
-use crate::words::error::{Error, Result};
-use crate::words::placement::{LinkMode, Placements};
+use crate::words::digest::Checksum;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::placement::LinkMode;
 use crate::words::progress::Event;
-use crate::words::publication::Publication;
 use crate::words::reference::Reference;
-use crate::words::total::total;
+use crate::words::relpath::{RelPath, RelPathError};
+use streamed::Streamed;
+use taken::{Figures, Taken};
 
 /// What a capture works with.
 pub(crate) struct Context<'a> {
@@ -53,17 +58,33 @@ pub(crate) struct Context<'a> {
     /// Where the files are instead.
     pub(crate) contents: Option<&'a dyn Contents>,
     pub(crate) link_mode: LinkMode,
+    /// What cannot be read is left out.
+    pub(crate) skip_unreadable: bool,
     pub(crate) durable: bool,
     /// It gets no name here.
     pub(crate) hidden: bool,
 }
 
-/// Takes a snapshot. Blocks.
+impl Context<'_> {
+    /// Whether an error is left out, with what it is about.
+    fn leaves_out(&self, error: &Error) -> bool {
+        self.skip_unreadable && error.kind() == ErrorKind::PermissionDenied
+    }
+
+    fn is_left_out(&self, error: &io::Error) -> bool {
+        self.skip_unreadable && ErrorKind::of_io(error) == ErrorKind::PermissionDenied
+    }
+}
+
+/// A file that comes by a pipe, and what it is to be called.
+pub(crate) type Stream = (PathBuf, Box<dyn Read + Send>);
+
+/// Takes a snapshot: of a directory, or of a stream alone. Blocks.
 pub(crate) fn run(
     store: &Arc<Store>,
     limits: &Limits,
     durability: Durability,
-    request: &SnapshotRequest,
+    (request, stream): (&SnapshotRequest, Option<Stream>),
     remote: Option<&Remote>,
     activity: &Activity,
 ) -> Result<SnapshotReport> {
@@ -80,7 +101,12 @@ pub(crate) fn run(
             )
         })?;
     }
-    let base = open_base(store, &request.base_dir)?;
+    let streamed = stream.map(|stream| streamed(store, &reference, request, stream, activity));
+    let streamed = streamed.transpose()?;
+    let base = match &streamed {
+        Some(_) => store.root.staging.reopen()?,
+        None => open_base(store, &request.base_dir)?,
+    };
     let limit = limits.of_device(base.device()?);
     let operation = store.begin(Verb::Snapshot)?;
     let snapshot = begin(store, &operation, &reference, request.force)?;
@@ -89,8 +115,9 @@ pub(crate) fn run(
         limit: &limit,
         activity,
         base: &base,
-        contents: None,
+        contents: streamed.as_ref().map(|streamed| streamed as &dyn Contents),
         link_mode: request.link_mode,
+        skip_unreadable: request.skip_unreadable,
         // What is elsewhere too need not be waited for.
         durable: durability == Durability::Full && remote.is_none(),
         hidden: false,
@@ -99,7 +126,11 @@ pub(crate) fn run(
         None => Until::Visible(&operation),
         Some(_) => Until::Published(&operation),
     };
-    let taken = walk::plan(&context, request)
+    let plan = match &streamed {
+        Some(streamed) => Ok(streamed.plan()),
+        None => walk::plan(&context, request),
+    };
+    let taken = plan
         .and_then(|plan| complete(&context, snapshot, until, request, plan))
         .map_err(|error| error.with_reference(&reference))?;
     match remote {
@@ -127,6 +158,22 @@ pub(crate) fn run(
     drop(operation);
     let publication = published.map_err(|error| error.with_reference(&reference))?;
     Ok(taken.report(reference, publication, started.elapsed()))
+}
+
+/// Refused before anything is read of it, where the name is taken.
+fn streamed<'s>(
+    store: &'s Store,
+    reference: &Reference,
+    request: &SnapshotRequest,
+    (path, from): Stream,
+    activity: &Activity,
+) -> Result<Streamed<'s>> {
+    let invalid = |error: RelPathError| Error::invalid(format!("stdin: {error}")).with_path(&path);
+    let relative = RelPath::normalize(&path).map_err(invalid)?;
+    if !request.force {
+        store.catalog.read(|txn| txn.require_new(reference))?;
+    }
+    Streamed::receive(store, relative, from, activity)
 }
 
 /// Registers the pending snapshot that keeps the blobs until it is finished, leased by this call.
@@ -281,7 +328,7 @@ fn finish(
 
 fn open_base(store: &Store, path: &Path) -> Result<Dir> {
     let base = Dir::open(path).map_err(|error| match error.kind() {
-        crate::ErrorKind::NotFound => error.with_hint("base_dir must be an existing directory"),
+        ErrorKind::NotFound => error.with_hint("base_dir must be an existing directory"),
         _ => error,
     })?;
     store.root.require_outside("base_dir", &base)?;
@@ -293,90 +340,4 @@ fn check_annotations(annotations: &BTreeMap<String, String>) -> Result<()> {
         return Err(Error::invalid("annotations must not have an empty key"));
     }
     Ok(())
-}
-
-/// What becomes of the captured files, in figures.
-#[derive(Default)]
-struct Figures {
-    stored_bytes: u64,
-    blobs_stored: u64,
-    blobs_reused: u64,
-    placements: Placements,
-}
-
-impl Figures {
-    fn of(files: &[capture::CapturedFile]) -> Self {
-        let mut figures = Self::default();
-        let mut blobs = Vec::with_capacity(files.len());
-        for file in files {
-            figures.placements.count(file.placement, file.data_size);
-            if file.stored {
-                figures.stored_bytes = total([figures.stored_bytes, file.data_size]);
-            }
-            blobs.push((&file.hashes.checksum, !file.stored));
-        }
-        // Of the files with one blob, one that brought it comes first.
-        blobs.sort_unstable();
-        blobs.dedup_by_key(|(checksum, _)| *checksum);
-        let reused = blobs.iter().filter(|(_, reused)| *reused).count();
-        figures.blobs_reused = reused as u64;
-        figures.blobs_stored = (blobs.len() - reused) as u64;
-        figures
-    }
-}
-
-/// The figures of a report.
-struct Taken {
-    manifest_digest: Sha256,
-    totals: Totals,
-    directories: u64,
-    symlinks: u64,
-    whiteouts: u64,
-    figures: Figures,
-    paged: Option<PagedReport>,
-}
-
-impl Taken {
-    fn new<C>(figures: Figures, described: &Description<'_>, document: &Document<C>) -> Self {
-        Self {
-            paged: None,
-            manifest_digest: Sha256::of(described.manifest),
-            totals: described.totals,
-            directories: document.directories.len() as u64,
-            symlinks: document.symlinks.len() as u64,
-            whiteouts: document.whiteouts.len() as u64,
-            figures,
-        }
-    }
-
-    fn report(
-        self,
-        reference: Reference,
-        publication: Option<Publication>,
-        duration: Duration,
-    ) -> SnapshotReport {
-        let digest = publication
-            .as_ref()
-            .map_or(self.manifest_digest, |publication| {
-                publication.manifest_digest
-            });
-        SnapshotReport {
-            reference: reference.with_digest(digest),
-            manifest_digest: digest,
-            files: self.totals.files,
-            directories: self.directories,
-            symlinks: self.symlinks,
-            whiteouts: self.whiteouts,
-            logical_bytes: self.totals.logical_bytes,
-            data_bytes: self.totals.data_bytes,
-            stored_bytes: self.figures.stored_bytes,
-            blobs_stored: self.figures.blobs_stored,
-            blobs_reused: self.figures.blobs_reused,
-            placements: self.figures.placements,
-            paged: self.paged,
-            publication,
-            duration,
-            warnings: Vec::new(),
-        }
-    }
 }

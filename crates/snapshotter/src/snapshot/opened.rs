@@ -5,7 +5,9 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::Context;
+use super::planned::PlannedFile;
 use crate::fs::dir::Kind;
+use crate::fs::place::{Writers, writers};
 use crate::fs::{Stat, attributes, beneath, end};
 use crate::store::Slot;
 use crate::words::entry::Attributes;
@@ -52,8 +54,10 @@ pub(super) enum Looks {
 }
 
 impl<'s> Opened<'s> {
-    /// Opens it and takes the first look; an error inside says that it is not there any more, or no regular file.
-    pub(super) fn open(context: &Context<'s>, path: &RelPath) -> Result<Result<Self>> {
+    /// Opens it and takes the first look; an error inside says that it is not there any more, or
+    /// something else, or is to be left out.
+    pub(super) fn open(context: &Context<'s>, planned: &PlannedFile) -> Result<Result<Self>> {
+        let path = &planned.path;
         if let Some(contents) = context.contents {
             return Self::given(contents.open(path)?, path).map(Ok);
         }
@@ -63,14 +67,18 @@ impl<'s> Opened<'s> {
         activity.check()?;
         let path = context.base.path().join(path);
         let file = match opened {
-            Err(error) if beneath::has_gone(&error) => {
+            Err(error) if beneath::has_gone(&error) || context.is_left_out(&error) => {
                 return Ok(Err(Error::io("open", &path, error)));
             }
             result => result.at("open", &path)?,
         };
         let before = Stat::of_file(&file).at("examine", &path)?;
-        if before.kind != Kind::File {
-            let error = format!("{} is no longer a regular file", path.display());
+        let kind = match planned.is_device {
+            true => Kind::BlockDevice,
+            false => Kind::File,
+        };
+        if before.kind != kind {
+            let error = format!("{} is no longer what it was", path.display());
             return Ok(Err(Error::new(ErrorKind::Busy, error).with_path(path)));
         }
         let attributes = attributes::of_file(&file, &before).at("read the attributes of", &path)?;
@@ -98,6 +106,11 @@ impl<'s> Opened<'s> {
     pub(super) fn goes_beyond(&self) -> Result<bool> {
         let size = self.before.size;
         Ok(end::goes_beyond(&self.file, size).at("read", &self.path)? && self.look()?.size == size)
+    }
+
+    /// Whether somebody could change its bytes without its times telling: through a mapping, or as a device.
+    pub(super) fn is_open_for_writing(&self) -> bool {
+        self.before.kind == Kind::BlockDevice || writers(&self.file) == Writers::Some
     }
 
     pub(super) fn look(&self) -> Result<Stat> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Context, SnapshotRequest, open_base, pages, walk};
+use super::{Context, SnapshotRequest, open_base, pages, planned, walk};
 use crate::activity::Activity;
 use crate::limit::Limits;
 use crate::store::Store;
@@ -91,19 +91,8 @@ pub(crate) fn run(
 ) -> Result<SnapshotPlan> {
     let reference = request.reference()?;
     pages::check_request(request)?;
-    let base = open_base(store, &request.base_dir)?;
     let exists = store.catalog.read(|txn| txn.find(&reference))?.is_some();
-    let context = Context {
-        store,
-        limit: &limits.of_device(base.device()?),
-        activity,
-        base: &base,
-        contents: None,
-        link_mode: request.link_mode,
-        durable: false,
-        hidden: false,
-    };
-    let plan = walk::plan(&context, request)?;
+    let plan = walked(store, limits, request, activity, |_, plan| Ok(plan))?;
     Ok(SnapshotPlan {
         reference,
         exists,
@@ -118,7 +107,31 @@ pub(crate) fn run(
     })
 }
 
-fn entries(plan: &walk::Plan) -> Vec<PlannedEntry> {
+/// Walks, and does something with what was found, of which nothing is stored.
+pub(super) fn walked<T>(
+    store: &Store,
+    limits: &Limits,
+    request: &SnapshotRequest,
+    activity: &Activity,
+    work: impl FnOnce(&Context<'_>, planned::Plan) -> Result<T>,
+) -> Result<T> {
+    let base = open_base(store, &request.base_dir)?;
+    let context = Context {
+        store,
+        limit: &limits.of_device(base.device()?),
+        activity,
+        base: &base,
+        contents: None,
+        link_mode: request.link_mode,
+        skip_unreadable: request.skip_unreadable,
+        durable: false,
+        hidden: false,
+    };
+    let plan = walk::plan(&context, request)?;
+    work(&context, plan)
+}
+
+fn entries(plan: &planned::Plan) -> Vec<PlannedEntry> {
     let mut entries = Vec::new();
     for file in &plan.files {
         for path in std::iter::once(&file.path).chain(&file.others) {

@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 
 use super::capture::{Attempt, Capture, LARGE, Source, Staged};
 use super::opened::Opened;
-use super::walk::PlannedFile;
+use super::planned::PlannedFile;
 use crate::fs::dir::sync_file;
 use crate::fs::place::{Writers, cannot_share, writers};
 use crate::fs::{Stat, end, is_privileged, scan};
@@ -226,7 +226,7 @@ impl<'c, 'a> Reading<'c, 'a> {
             file: &copy,
             sync_soon: self.capture.context.durable,
         };
-        let written = self.is_open_for_writing();
+        let written = self.opened.is_open_for_writing();
         let Some(hashes) = self.read(&map, output)? else {
             return self.short();
         };
@@ -256,12 +256,6 @@ impl<'c, 'a> Reading<'c, 'a> {
         };
         let staged = self.staged(ingest, Placement::Copy, false);
         Ok(judge(staged, &self.opened.before, &after).or_torn(torn))
-    }
-
-    /// Whether somebody could change its bytes through a mapping without its time moving. A clone is made at one moment,
-    /// what looks like a stored file has bytes that were one file's before; what is copied is not so lucky.
-    fn is_open_for_writing(&self) -> bool {
-        writers(&self.opened.file) == Writers::Some
     }
 
     fn gives_again(&self, bytes: &[u8]) -> io::Result<bool> {

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::pages::PagedReport;
 use super::words::{Compression, Format, FramePages, ParentChoice};
+use crate::fs::small;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
+use crate::words::patterns::{self, Patterns, Reach};
 use crate::words::placement::{LinkMode, Placements};
 use crate::words::progress::Warning;
 use crate::words::publication::Publication;
@@ -15,6 +17,9 @@ use crate::words::reference::Reference;
 
 /// What [`SnapshotRequest::index_bytes`] is where nobody says it.
 const INDEX_BYTES: u64 = 256 << 20;
+
+/// What a file of patterns may have, in bytes.
+const MAX_PATTERNS_BYTES: u64 = 1 << 20;
 
 /// What to take a snapshot of, and what to call it.
 ///
@@ -39,11 +44,22 @@ pub struct SnapshotRequest {
     pub base_dir: PathBuf,
     /// What to take. Empty: everything below `base_dir`, writable.
     pub files: Vec<File>,
-    /// Patterns of paths to treat as read-only too: `*` stays within a component, `**` crosses them, and a directory
-    /// means everything below it.
+    /// Patterns of paths to treat as read-only too, each from the top: `*` stays within a component, `**` crosses them, a
+    /// directory means everything below it, and `!` takes back what an earlier one said.
     pub read_only: Vec<String>,
-    /// Patterns of paths to leave out, in the same form.
+    /// Patterns of paths to leave out, by gitignore's rules: without a slash at any depth, else from the top; `**`, `dir/` and
+    /// `!` are as there.
     pub exclude: Vec<String>,
+    /// Files of such patterns, one a line; blank lines and comments are as in `.gitignore`. They come before those of
+    /// [`exclude`](Self::exclude).
+    pub exclude_from: Vec<PathBuf>,
+    /// Stays on the filesystem of each directory that is asked for: where another one is mounted, the directory is taken and
+    /// nothing in it. Default `false`.
+    pub one_file_system: bool,
+    /// Leaves out, with a warning each, what permissions keep from being read. Default `false`: it is the error.
+    pub skip_unreadable: bool,
+    /// Reads block devices among [`files`](Self::files), as files of their size. Default `false`: such a path is the error.
+    pub devices: bool,
     /// Replaces the version if it exists. Default `false`: versions are immutable.
     pub force: bool,
     /// How files get into the store.
@@ -132,6 +148,10 @@ impl SnapshotRequest {
             files: Vec::new(),
             read_only: Vec::new(),
             exclude: Vec::new(),
+            exclude_from: Vec::new(),
+            one_file_system: false,
+            skip_unreadable: false,
+            devices: false,
             force: false,
             link_mode: LinkMode::default(),
             format: Format::default(),
@@ -174,6 +194,34 @@ impl SnapshotRequest {
     #[must_use]
     pub fn exclude(mut self, glob: impl Into<String>) -> Self {
         self.exclude.push(glob.into());
+        self
+    }
+
+    /// Adds a file of patterns to [`exclude_from`](Self::exclude_from).
+    #[must_use]
+    pub fn exclude_from(mut self, file: impl Into<PathBuf>) -> Self {
+        self.exclude_from.push(file.into());
+        self
+    }
+
+    /// Sets [`one_file_system`](Self::one_file_system).
+    #[must_use]
+    pub fn one_file_system(mut self, one_file_system: bool) -> Self {
+        self.one_file_system = one_file_system;
+        self
+    }
+
+    /// Sets [`skip_unreadable`](Self::skip_unreadable).
+    #[must_use]
+    pub fn skip_unreadable(mut self, skip_unreadable: bool) -> Self {
+        self.skip_unreadable = skip_unreadable;
+        self
+    }
+
+    /// Sets [`devices`](Self::devices).
+    #[must_use]
+    pub fn devices(mut self, devices: bool) -> Self {
+        self.devices = devices;
         self
     }
 
@@ -261,6 +309,20 @@ impl SnapshotRequest {
 impl SnapshotRequest {
     pub(super) fn reference(&self) -> Result<Reference> {
         Reference::new(&self.name, &self.version).map_err(|error| Error::invalid(error.to_string()))
+    }
+
+    /// All patterns of what to leave out.
+    pub(super) fn excluded(&self) -> Result<Patterns> {
+        let mut all = Vec::new();
+        for file in &self.exclude_from {
+            let what = "the file of patterns";
+            let text = String::from_utf8(small::read(what, file, MAX_PATTERNS_BYTES)?);
+            let text =
+                text.map_err(|_| Error::invalid(format!("{what} is no UTF-8")).with_path(file))?;
+            all.extend(patterns::of_lines(&text));
+        }
+        all.extend_from_slice(&self.exclude);
+        Patterns::new("exclude", &all, Reach::Anywhere)
     }
 }
 

@@ -4,12 +4,12 @@
 //! walk stays inside it, also while somebody changes it. A tree that is in use changes all the time: what was found and is
 //! gone, or something else, a moment later is left out with a warning, unless it was asked for by name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroU32;
 
 use super::describe::cannot_describe;
-use super::globs::Globs;
+use super::planned::{self, Plan, PlannedFile};
 use super::selection::Selection;
 use super::{Context, SnapshotRequest};
 use crate::format::document::{
@@ -21,97 +21,24 @@ use crate::fs::dir::Kind;
 use crate::fs::{Dir, Stat, attributes, beneath};
 use crate::store::OwnDirectories;
 use crate::words::error::{At, Error, ErrorKind, Result};
+use crate::words::patterns::{Patterns, Reach};
 use crate::words::progress::WarningKind;
 use crate::words::relpath::{RelPath, os_name};
-use crate::words::total::total;
 
 /// What to do about a tree that one document cannot list.
 pub(super) const IN_PARTS: &str = "take several snapshots, each of a part";
-
-/// What a snapshot consists of, each list in the byte order of its paths.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    pub(super) files: Vec<PlannedFile>,
-    pub(super) directories: Vec<DirectoryEntry>,
-    pub(super) symlinks: Vec<SymlinkEntry>,
-    pub(super) whiteouts: Vec<WhiteoutEntry>,
-    pub(super) selection: Selection,
-    /// The inodes with several names, by their numbers.
-    pub(super) inodes: Vec<(u64, u64)>,
-}
-
-/// A regular file: one inode. There may be a million of them.
-#[derive(Debug)]
-pub(super) struct PlannedFile {
-    pub(super) path: RelPath,
-    /// Its further names in the snapshot.
-    pub(super) others: Vec<RelPath>,
-    pub(super) read_only: bool,
-    /// Its holes are as the parent has them.
-    pub(super) diff: bool,
-    /// Holes included, in bytes.
-    pub(super) size: u64,
-    /// What it occupies on its disk, in bytes.
-    allocated: u64,
-    /// The number of its inode, if that has several names.
-    inode: Option<NonZeroU32>,
-}
-
-impl PlannedFile {
-    /// One that a document lists, with so many bytes of data.
-    pub(super) fn of<C>(entry: &FileEntry<C>, data: u64) -> Self {
-        Self {
-            path: entry.path.clone(),
-            others: Vec::new(),
-            read_only: entry.read_only,
-            diff: false,
-            size: entry.size,
-            allocated: data,
-            inode: None,
-        }
-    }
-
-    /// It under its first name alone; `left` gets its other names, as a file of their own.
-    pub(super) fn only(mut self, left: &mut Vec<Self>) -> Self {
-        let mut others = std::mem::take(&mut self.others).into_iter();
-        if let Some(path) = others.next() {
-            left.push(Self {
-                path,
-                others: others.collect(),
-                ..self
-            });
-        }
-        self
-    }
-}
-
-impl Plan {
-    /// Bytes the files occupy: what there is to read, about.
-    pub(super) fn allocated(&self) -> u64 {
-        total(self.files.iter().map(|file| file.allocated.min(file.size)))
-    }
-
-    /// Which inode a file was found to be; known where it matters, which is where it has several names.
-    pub(super) fn identity(&self, file: &PlannedFile) -> Option<(u64, u64)> {
-        let number = file.inode?.get() as usize;
-        self.inodes.get(number - 1).copied()
-    }
-
-    /// How many names the files have.
-    pub(super) fn names(&self) -> usize {
-        self.files.iter().map(|file| 1 + file.others.len()).sum()
-    }
-}
 
 /// Turns a request's files into a plan.
 pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<Plan> {
     let selection = Selection::new(&request.files)?;
     let mut walk = Walk {
         context,
+        request,
         selection: &selection,
         own: context.store.root.own_directories()?,
-        read_only: Globs::new("read_only", &request.read_only)?,
-        exclude: Globs::new("exclude", &request.exclude)?,
+        read_only: Patterns::new("read_only", &request.read_only, Reach::Top)?,
+        exclude: request.excluded()?,
+        filesystem: context.base.device()?,
         plan: Plan::default(),
         pending: Vec::new(),
         inodes: HashMap::new(),
@@ -119,34 +46,41 @@ pub(super) fn plan(context: &Context<'_>, request: &SnapshotRequest) -> Result<P
     };
     for start in selection.starts() {
         walk.start(start)?;
+        while let Some(directory) = walk.pending.pop() {
+            context.activity.check()?;
+            walk.list(directory.as_ref())?;
+        }
     }
-    while let Some(directory) = walk.pending.pop() {
-        context.activity.check()?;
-        walk.list(directory.as_ref())?;
-    }
+    walk.complain();
     let mut plan = walk.plan;
     let mut inodes: Vec<_> = walk.inodes.into_iter().collect();
     inodes.sort_unstable_by_key(|(_, number)| *number);
     plan.inodes = inodes.into_iter().map(|(identity, _)| identity).collect();
-    selection.require_all_found(context.base)?;
+    match selection.require_all_found(context.base) {
+        Err(error) if context.leaves_out(&error) => {}
+        found => found?,
+    }
     plan.selection = selection;
     plan.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.directories
         .sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.symlinks.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     plan.whiteouts.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    join_hardlinks(&mut plan.files);
-    mark_diffs(&mut plan)?;
+    planned::join_hardlinks(&mut plan.files);
+    planned::mark_diffs(&mut plan)?;
     Ok(plan)
 }
 
 struct Walk<'a> {
     context: &'a Context<'a>,
+    request: &'a SnapshotRequest,
     selection: &'a Selection,
     /// The store's own directories: opening its catalog would drop the locks on it.
     own: OwnDirectories,
-    read_only: Globs,
-    exclude: Globs,
+    read_only: Patterns,
+    exclude: Patterns,
+    /// The device of what is walked from.
+    filesystem: u64,
     plan: Plan,
     pending: Vec<Option<RelPath>>,
     /// Inodes with several names, numbered from one.
@@ -161,7 +95,11 @@ impl Walk<'_> {
             self.pending.push(None);
             return Ok(());
         };
-        let (parent, stat) = stat_beneath(self.context.base, path)?;
+        let (parent, stat) = match stat_beneath(self.context.base, path) {
+            Err(error) if self.context.leaves_out(&error) => return self.vanished(path, error),
+            found => found?,
+        };
+        self.filesystem = stat.dev;
         if parent
             .is_within(|dir| self.own.contains(dir))
             .unwrap_or(false)
@@ -169,7 +107,7 @@ impl Walk<'_> {
             self.skip(Some(path), "it is in the store");
             return Ok(());
         }
-        if self.exclude.covers(path) {
+        if self.exclude.excludes(path, stat.kind == Kind::Directory) {
             return Ok(());
         }
         self.take(&parent, path.clone(), &stat)
@@ -180,7 +118,7 @@ impl Walk<'_> {
         let opened;
         let dir = match path {
             Some(path) => match beneath::try_open_dir(base, path) {
-                Err(error) if has_gone(&error) => {
+                Err(error) if has_gone(&error) || self.context.is_left_out(&error) => {
                     let path_of = base.path().join(path);
                     return self.vanished(path, Error::io("open the directory", &path_of, error));
                 }
@@ -206,6 +144,9 @@ impl Walk<'_> {
         };
         self.count(entry.encoded_length())?;
         self.plan.directories.push(entry);
+        if self.request.one_file_system && stat.dev != self.filesystem {
+            return Ok(());
+        }
         match self.names(dir, Some(path)) {
             Err(error) if is_removed(&error, dir) => {
                 self.forget_since(before);
@@ -248,18 +189,18 @@ impl Walk<'_> {
                 Error::invalid(error.to_string()).with_path(dir.path_of(os_name(name)))
             })?;
             // A name that is gone by now was not there when the snapshot was taken.
-            match dir
-                .stat_if_any(os_name(name))
-                .at("examine", dir.path_of(os_name(name)))?
-            {
-                Some(stat) => self.take(dir, child, &stat),
-                None => Ok(()),
+            let stat = dir.stat_if_any(os_name(name));
+            match stat.at("examine", dir.path_of(os_name(name))) {
+                Ok(Some(stat)) => self.take(dir, child, &stat),
+                Ok(None) => Ok(()),
+                Err(error) if self.context.leaves_out(&error) => self.vanished(&child, error),
+                Err(error) => Err(error),
             }
         })
     }
 
     fn take(&mut self, parent: &Dir, path: RelPath, stat: &Stat) -> Result<()> {
-        if self.exclude.matches(&path) {
+        if self.exclude.matches(&path, stat.kind == Kind::Directory) {
             return Ok(());
         }
         let plan = &self.plan;
@@ -278,14 +219,17 @@ impl Walk<'_> {
             Kind::Whiteout => self.take_whiteout(path, stat)?,
             Kind::Socket => self.skip(Some(&path), "a socket cannot be restored"),
             Kind::Fifo => self.skip(Some(&path), "a fifo holds no bytes to restore"),
-            Kind::Device => self.skip(Some(&path), "a device belongs to its host"),
+            Kind::BlockDevice if self.selection.names(&path) => self.take_device(path)?,
+            Kind::BlockDevice | Kind::Device => {
+                self.skip(Some(&path), "a device belongs to its host")
+            }
         }
         Ok(())
     }
 
     fn take_file(&mut self, path: RelPath, stat: &Stat) -> Result<()> {
         let entry = FileEntry {
-            read_only: self.selection.read_only(&path) || self.read_only.covers(&path),
+            read_only: self.selection.read_only(&path) || self.read_only.covers(&path, false),
             path,
             content: Content::SHORTEST,
             size: stat.size,
@@ -305,11 +249,32 @@ impl Walk<'_> {
             others: Vec::new(),
             read_only: entry.read_only,
             diff: false,
+            is_device: stat.kind == Kind::BlockDevice,
             size: stat.size,
             allocated: stat.allocated,
             inode,
         });
         Ok(())
+    }
+
+    /// A device that was asked for by name: how much it holds is known once it is open.
+    fn take_device(&mut self, path: RelPath) -> Result<()> {
+        let base = self.context.base;
+        let whole = base.path().join(&path);
+        if !self.request.devices {
+            let text = format!("{} is a block device", whole.display());
+            return Err(Error::invalid(text)
+                .with_path(whole)
+                .with_hint("with `devices`, one that is named is read like a file of its size"));
+        }
+        let opened = beneath::open_file(base, &path, &|| self.context.activity.advance(0));
+        match opened
+            .and_then(|file| Stat::of_file(&file))
+            .at("open", whole)
+        {
+            Err(error) if self.context.leaves_out(&error) => self.vanished(&path, error),
+            stat => self.take_file(path, &stat?),
+        }
     }
 
     /// Refuses what no document can list, before any file is read. What an entry is found to have besides comes on top.
@@ -357,6 +322,16 @@ impl Walk<'_> {
         vanished(self.context, self.selection, path, error)
     }
 
+    /// Tells of patterns that matched nothing.
+    fn complain(&self) {
+        let complaints = self.exclude.complaints().into_iter();
+        for text in complaints.chain(self.read_only.complaints()) {
+            self.context
+                .activity
+                .warn(WarningKind::Unmatched, None, text);
+        }
+    }
+
     fn skip(&self, path: Option<&RelPath>, why: &str) {
         let path = path.map(RelPath::as_path);
         self.context
@@ -365,13 +340,20 @@ impl Walk<'_> {
     }
 }
 
-/// Leaves out, with a warning, what was found and is not there any more. What was asked for by name is the error it gave.
+/// Leaves out, with a warning, what was found and is not there any more, or cannot be read. What has gone and was asked for by
+/// name is the error it gave.
 pub(super) fn vanished(
     context: &Context<'_>,
     selection: &Selection,
     path: &RelPath,
     error: Error,
 ) -> Result<()> {
+    if context.leaves_out(&error) {
+        let text = format!("left out: {}", error.line());
+        let path = Some(path.as_path());
+        context.activity.warn(WarningKind::Unreadable, path, text);
+        return Ok(());
+    }
     if selection.names(path) {
         return Err(error.with_hint("it was there when the snapshot began; take it again"));
     }
@@ -389,19 +371,6 @@ fn is_removed(error: &Error, dir: &Dir) -> bool {
     error.kind() == ErrorKind::NotFound && error.path() == Some(dir.path())
 }
 
-/// Says of the files that are differences that they are.
-fn mark_diffs(plan: &mut Plan) -> Result<()> {
-    for path in plan.selection.diffs() {
-        let is_it = |file: &&mut PlannedFile| file.path == *path || file.others.contains(path);
-        let Some(file) = plan.files.iter_mut().find(is_it) else {
-            let text = format!("{path} is said to be a difference, and no file of it is taken");
-            return Err(Error::invalid(text).with_path(path.as_path()));
-        };
-        file.diff = true;
-    }
-    Ok(())
-}
-
 /// What is at a path below the base directory, and its parent, opened.
 pub(super) fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
     let parent = match path.parent() {
@@ -411,25 +380,4 @@ pub(super) fn stat_beneath(base: &Dir, path: &RelPath) -> Result<(Dir, Stat)> {
     let name = os_name(path.file_name());
     let stat = parent.stat(name).at("examine", parent.path_of(name))?;
     Ok((parent, stat))
-}
-
-/// Makes files that are names of one inode one file with further names.
-fn join_hardlinks(files: &mut Vec<PlannedFile>) {
-    let mut seen = HashSet::new();
-    let is_further = |file: &mut PlannedFile| file.inode.is_some_and(|inode| !seen.insert(inode));
-    let further: Vec<PlannedFile> = files.extract_if(.., is_further).collect();
-    if further.is_empty() {
-        return;
-    }
-    let mut first: HashMap<NonZeroU32, &mut PlannedFile> = files
-        .iter_mut()
-        .filter_map(|file| Some((file.inode?, file)))
-        .collect();
-    for file in further {
-        if let Some(first) = file.inode.and_then(|inode| first.get_mut(&inode)) {
-            // The promise must hold for every name: the bytes are the same.
-            first.read_only &= file.read_only;
-            first.others.push(file.path);
-        }
-    }
 }

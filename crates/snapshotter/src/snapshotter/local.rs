@@ -39,23 +39,7 @@ impl Snapshotter {
     /// `Unsupported` beyond the format's limits.
     #[tracing::instrument(skip_all, fields(name = request.name, version = request.version))]
     pub async fn snapshot(&self, request: &SnapshotRequest) -> Result<SnapshotReport> {
-        let request = request.clone();
-        self.counted(Operation::Snapshot, move |inner, store, activity| {
-            let durability = inner.config.durability;
-            let remote = inner.remote_of_snapshot(store, &request, activity)?;
-            let (limits, remote) = (&inner.snapshots, remote.as_ref());
-            let report = snapshot::run(store, limits, durability, &request, remote, activity)?;
-            inner.metrics.count(|metrics| {
-                metrics.captured_bytes += report.data_bytes;
-                metrics.stored_bytes += report.stored_bytes;
-                metrics.blob_hits += report.blobs_reused;
-                metrics.blob_misses += report.blobs_stored;
-                let publication = report.publication.as_ref();
-                metrics.sent_bytes += publication.map_or(0, |sent| sent.sent_bytes);
-            });
-            Ok(report)
-        })
-        .await
+        self.take(request, None).await
     }
 
     /// Restores a snapshot.

@@ -6,6 +6,7 @@
 
 mod calls;
 mod local;
+mod reading;
 #[cfg(feature = "registry")]
 mod remotes;
 mod retention;

@@ -81,6 +81,9 @@ impl Check<'_> {
 
     fn object(&self, object: &Object) -> Result<()> {
         self.activity.check()?;
+        if self.subset.is_some_and(|subset| !subset.has(&object.key())) {
+            return Ok(());
+        }
         let verdict = match object {
             Object::Blob(blob) => self.judge(blob)?,
             Object::Pack(pack) => self.judge_pack(pack)?,

@@ -1,10 +1,13 @@
 //! What to verify, and what was found.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::format::pack::PackId;
 use crate::words::digest::{Checksum, Digest};
+use crate::words::error::{Error, Result};
 use crate::words::progress::Warning;
 use crate::words::reference::Reference;
 
@@ -17,6 +20,87 @@ pub struct VerifyRequest {
     /// Whether to mend what is found: from what is here, or by fetching it again where a registry is configured. What has
     /// wrong bytes and cannot be mended is moved to `quarantine/` in the root.
     pub repair: bool,
+    /// Reads a part of the blobs and packs alone. All records and descriptions are looked at all the same; nothing is swept, and
+    /// cache entries are left out.
+    pub subset: Option<Subset>,
+}
+
+/// A part of all blobs and packs, by their names, so that parts are about as large as each other, and each object is in one.
+///
+/// ```
+/// use snapshotter::Subset;
+///
+/// let seventh: Subset = "7/20".parse()?;
+/// assert_eq!((seventh.part(), seventh.of()), (7, 20));
+/// // Any one of twenty parts.
+/// assert_eq!("5%".parse::<Subset>()?.of(), 20);
+/// # Ok::<(), snapshotter::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subset {
+    part: u32,
+    of: u32,
+}
+
+impl Subset {
+    /// One of several parts, counted from one.
+    ///
+    /// # Errors
+    /// `InvalidInput` where there is no such part.
+    pub fn new(part: u32, of: u32) -> Result<Self> {
+        match (1..=of).contains(&part) {
+            true => Ok(Self { part, of }),
+            false => Err(Error::invalid(format!("there is no part {part} of {of}"))),
+        }
+    }
+
+    /// Any one of several parts: another one each time, if chance wants it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for none.
+    pub fn any(of: u32) -> Result<Self> {
+        let chance = RandomState::new().hash_one(of);
+        let part = chance.checked_rem(of.into()).unwrap_or_default();
+        Self::new(1 + part as u32, of)
+    }
+
+    /// Which part, counted from one.
+    #[must_use]
+    pub fn part(&self) -> u32 {
+        self.part
+    }
+
+    /// Of how many.
+    #[must_use]
+    pub fn of(&self) -> u32 {
+        self.of
+    }
+
+    pub(super) fn has(&self, key: &Checksum) -> bool {
+        let (head, _) = key.as_bytes().split_at(8);
+        let number = head.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        number % u64::from(self.of) == u64::from(self.part) - 1
+    }
+}
+
+impl FromStr for Subset {
+    type Err = Error;
+
+    /// `7/20`, or `5%`: any part of those that are at least so large.
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::invalid(format!("{text:?} is no part: write 5%, or 7/20"));
+        if let Some((part, of)) = text.split_once('/') {
+            let number = |text: &str| text.trim().parse().map_err(|_| wrong());
+            return Self::new(number(part)?, number(of)?);
+        }
+        let percent = text
+            .strip_suffix('%')
+            .and_then(|text| text.trim().parse().ok());
+        match percent {
+            Some(percent @ 0.001..=100.0) => Self::any((100.0_f64 / percent) as u32),
+            _ => Err(wrong()),
+        }
+    }
 }
 
 impl VerifyRequest {
@@ -33,6 +117,13 @@ impl VerifyRequest {
         self
     }
 
+    /// Sets [`subset`](Self::subset).
+    #[must_use]
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.subset = Some(subset);
+        self
+    }
+
     /// Sets [`repair`](Self::repair).
     #[must_use]
     pub fn repair(mut self, repair: bool) -> Self {
@@ -45,6 +136,8 @@ impl VerifyRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {
+    /// Which part of the blobs and packs was read; `None`: all.
+    pub subset: Option<Subset>,
     /// Blobs that were read.
     pub checked_blobs: u64,
     /// Packs that were read.

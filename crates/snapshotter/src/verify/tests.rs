@@ -21,6 +21,7 @@ fn what_was_removed_and_stored_again_meanwhile_is_not_missing() {
         store: &store,
         activity: &activity,
         records: &records,
+        subset: None,
         found: Mutex::new(Found::default()),
     };
     let verdict = || {

@@ -10,6 +10,7 @@ pub mod format;
 #[cfg(feature = "registry")]
 pub mod object;
 pub mod page;
+pub(crate) mod patterns;
 pub mod placement;
 pub mod progress;
 pub mod publication;

@@ -61,6 +61,10 @@ pub enum WarningKind {
     /// A path went, or became something else, while the snapshot was taken, and nobody had asked for it by name: it was left
     /// out.
     Vanished,
+    /// A path could not be read, and the request says to leave such out.
+    Unreadable,
+    /// A pattern of the request matches nothing.
+    Unmatched,
     /// The wanted link mode was not possible; the report's placements say what was used.
     LinkMode,
     /// A file promised to be read-only is open for writing, or that could not be ruled out, so it was not hardlinked; or
@@ -103,6 +107,8 @@ impl WarningKind {
         match self {
             Self::Skipped => "skipped",
             Self::Vanished => "vanished",
+            Self::Unreadable => "unreadable",
+            Self::Unmatched => "unmatched",
             Self::LinkMode => "link_mode",
             Self::Writer => "writer",
             Self::Attribute => "attribute",

@@ -14,6 +14,7 @@ use crate::hints;
 use crate::output::Page;
 use crate::output::human;
 use crate::output::json;
+use crate::output::json::Called;
 
 /// A snapshot in the registry, as it was asked for.
 struct Found {
@@ -106,14 +107,15 @@ struct Removed {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct One {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: Option<String>,
 }
 
 impl One {
     fn new(found: &Found) -> Self {
         Self {
-            reference: found.reference.to_string(),
+            reference: Called::new(&found.reference),
             manifest_digest: found.digest.map(|digest| digest.to_string()),
         }
     }

@@ -7,7 +7,7 @@ use snapshotter::{Format, PagedReport, ParentChosen, ParentReport, SnapshotRepor
 
 use crate::answer::Document;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::Placed;
+use crate::output::json::{Called, Placed};
 use crate::output::{FAINT, Page, STRONG};
 use crate::verbs::push::Published;
 
@@ -15,7 +15,8 @@ use crate::verbs::push::Published;
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Taken {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     format: &'static str,
     files: u64,
@@ -38,7 +39,7 @@ impl Taken {
     /// From the library's.
     pub fn new(report: &SnapshotReport) -> Self {
         Self {
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             manifest_digest: report.manifest_digest.to_string(),
             format: match report.paged {
                 Some(_) => Format::V2.as_str(),
@@ -109,7 +110,8 @@ struct Paged {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Parent {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     manifest_digest: String,
     chosen: &'static str,
 }
@@ -156,7 +158,7 @@ impl Paged {
 impl Parent {
     fn new(report: &ParentReport) -> Self {
         Self {
-            reference: report.reference.to_string(),
+            reference: Called::new(&report.reference),
             manifest_digest: report.manifest_digest.to_string(),
             chosen: report.chosen.as_str(),
         }

@@ -11,7 +11,7 @@ use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
 use crate::output::human::{self, bytes, count};
-use crate::output::json::{Named, Warning};
+use crate::output::json::{Called, Named, Warning};
 use crate::output::{GOOD, Page, STRONG};
 
 /// Runs it.
@@ -54,7 +54,8 @@ struct Rebuilt {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct One {
-    reference: String,
+    #[serde(flatten)]
+    reference: Called,
     from: &'static str,
     missing_blobs: u64,
 }
@@ -67,7 +68,7 @@ impl Rebuilt {
                 .snapshots
                 .iter()
                 .map(|one| One {
-                    reference: one.reference.to_string(),
+                    reference: Called::new(&one.reference),
                     from: if one.from_registry {
                         "registry"
                     } else {

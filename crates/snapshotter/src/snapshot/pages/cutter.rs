@@ -13,7 +13,7 @@ use super::index::{Index, Known};
 use super::parent::{Parent, SamePlace};
 use crate::format::content::{ContentHasher, ContentId, PageDigest, page_digest};
 use crate::format::map::{Extent, Map, MapError};
-use crate::snapshot::walk::PlannedFile;
+use crate::snapshot::planned::PlannedFile;
 use crate::words::page::PAGE_BYTES;
 
 /// What is known of a file whose pages are being placed.

@@ -12,7 +12,7 @@ use crate::format::document::Document;
 use crate::format::document::paged::{MapPlace, PackEntry, PagedDocument, PagedFile};
 use crate::format::map::{Extent, Map};
 use crate::snapshot::describe::cannot_describe;
-use crate::snapshot::walk::{Plan, PlannedFile};
+use crate::snapshot::planned::{Plan, PlannedFile};
 use crate::store::now;
 use crate::words::digest::Sha256;
 use crate::words::entry::Mtime;

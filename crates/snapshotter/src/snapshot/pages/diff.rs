@@ -10,7 +10,7 @@
 use super::origin::Origin;
 use crate::fs::space::hides_pages;
 use crate::snapshot::opened::Opened;
-use crate::snapshot::walk::{Plan, PlannedFile};
+use crate::snapshot::planned::{Plan, PlannedFile};
 use crate::snapshot::{Format, ParentChoice, SnapshotRequest};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::extent::ExtentMap;

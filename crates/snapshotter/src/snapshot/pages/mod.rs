@@ -20,7 +20,7 @@ pub use report::{PagedReport, ParentChosen, ParentReport};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use super::walk::Plan;
+use super::planned::Plan;
 use super::{
     Context, Description, Figures, Format, Pending, SnapshotRequest, Taken, Until, finish,
 };

@@ -18,7 +18,7 @@ use crate::catalog::{BlobState, DirectoryId, Snapshot, Sync};
 use crate::format::content::ContentHasher;
 use crate::format::document::paged::{PackEntry, PagedDocument, PagedFile};
 use crate::format::map::Map;
-use crate::snapshot::walk::Plan;
+use crate::snapshot::planned::Plan;
 use crate::snapshot::{Context, Format, ParentChoice, SnapshotRequest};
 use crate::store::{Held, PageRecords, Slot, pack_key};
 use crate::words::digest::{Checksum, Sha256};

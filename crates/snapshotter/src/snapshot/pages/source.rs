@@ -9,11 +9,10 @@ use std::sync::{Arc, Mutex};
 use super::super::Context;
 use super::super::capture::changed;
 use super::super::opened::Opened;
-use super::super::walk::PlannedFile;
+use super::super::planned::PlannedFile;
 use super::cutter::{FilePages, Page};
 use super::diff;
 use crate::format::content::{PageDigest, page_digest};
-use crate::fs::place::{Writers, writers};
 use crate::fs::{end, scan};
 use crate::words::error::{At, Error, Result};
 use crate::words::page::{PAGE_BYTES, pages};
@@ -71,7 +70,7 @@ impl<'s> Whole<'s> {
         number: usize,
         to_end: bool,
     ) -> Result<Result<Self>> {
-        let opened = match Opened::open(context, &files[number].path)? {
+        let opened = match Opened::open(context, &files[number])? {
             Ok(opened) => opened,
             Err(gone) => return Ok(Err(gone)),
         };
@@ -84,7 +83,7 @@ impl<'s> Whole<'s> {
         if !diff::is_as_planned(&files[number], &opened, copy.is_some()) {
             return Err(changed(&opened.path));
         }
-        let is_written = copy.is_none() && writers(&opened.file) == Writers::Some;
+        let is_written = copy.is_none() && opened.is_open_for_writing();
         Ok(Ok(Self {
             number,
             opened,

@@ -296,6 +296,7 @@ pub enum Command {
     Prune(verbs::prune::Args),
     Verify(verbs::verify::Args),
     Df(verbs::df::Args),
+    Ps(verbs::ps::Args),
     Gc(verbs::gc::Args),
     Pin(verbs::pin::Args),
     Unpin(verbs::pin::UnpinArgs),

@@ -196,13 +196,100 @@ fn watching_collects_until_a_signal_and_writes_metrics_that_others_can_read() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// The value of a metric, as node_exporter reads it.
+fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.and_then(|value| value.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("{name} in\n{text}"))
+}
+
+// Each command counted for itself, and forgot it when it ended: a node of commands had no metrics.
+#[test]
+fn commands_add_up_and_a_single_collection_writes_what_all_have_done() {
+    let place = Place::new();
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    place.run(["snapshot", "vm:v2", "vm"]).succeeded();
+    place.run(["restore", "vm:v9", "none"]).exited(3);
+    place.run(["pin", "vm:v1"]).succeeded();
+    place.run(["prune", "vm", "--keep-last", "9"]).succeeded();
+    place.run(["gc", "--metrics-file", "gc.prom"]).succeeded();
+    let text = fs::read_to_string(place.path("gc.prom")).unwrap();
+    for (name, value) in [
+        (
+            "snapshotter_operations_total{operation=\"snapshot\",outcome=\"ok\"}",
+            2.0,
+        ),
+        (
+            "snapshotter_operations_total{operation=\"gc\",outcome=\"ok\"}",
+            1.0,
+        ),
+        (
+            "snapshotter_failures_total{operation=\"restore\",kind=\"not_found\"}",
+            1.0,
+        ),
+        ("snapshotter_snapshots ", 2.0),
+        ("snapshotter_unpublished_snapshots", 2.0),
+        ("snapshotter_pinned_snapshots", 1.0),
+        ("snapshotter_damaged_objects", 0.0),
+        ("snapshotter_packs", 0.0),
+        ("snapshotter_gc_failing", 0.0),
+    ] {
+        assert_eq!(metric(&text, name), value, "{name}");
+    }
+    let last = "snapshotter_last_success_timestamp_seconds{operation=";
+    assert!(metric(&text, &format!("{last}\"prune\"}}")) > 1.7e9);
+    assert!(!text.contains(&format!("{last}\"restore\"}}")), "{text}");
+    assert!(!text.contains("registry_last_seen"), "{text}");
+}
+
+#[test]
+fn who_is_killed_has_counted_all_calls_that_ended() {
+    let place = Place::new().set("SNAPSHOTTER_GC_INTERVAL", "1ms");
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let mut child = place
+        .command(["gc", "--watch", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.take(3).filter(Result::is_ok).count(), 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.run(["gc", "--metrics-file", "gc.prom"]).succeeded();
+    let text = fs::read_to_string(place.path("gc.prom")).unwrap();
+    let collected = "snapshotter_operations_total{operation=\"gc\",outcome=\"ok\"}";
+    assert!(metric(&text, collected) >= 4.0, "{text}");
+}
+
+// Of processes that add at once, none takes another's number back.
+#[test]
+fn commands_at_once_lose_no_count() {
+    let place = Place::new();
+    place.run(["snapshot", "vm:v1", "vm"]).succeeded();
+    let restore = |version: usize| {
+        let name = format!("vm:none{version}");
+        let mut command = place.command(["restore", &name, "none"]);
+        command.stderr(Stdio::null()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..24).map(restore).collect();
+    for mut child in children {
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+    }
+    place.run(["gc", "--metrics-file", "gc.prom"]).succeeded();
+    let text = fs::read_to_string(place.path("gc.prom")).unwrap();
+    let failed = "snapshotter_failures_total{operation=\"restore\",kind=\"not_found\"}";
+    assert_eq!(metric(&text, failed), 24.0);
+}
+
 #[test]
 fn the_codes() {
     let place = Place::new();
     place.run(["gc"]).exited(3);
     place.run(["gc", "--max-bytes", "many"]).exited(2);
     place.run(["gc", "--retention", "1"]).exited(2);
-    place.run(["gc", "--metrics-file", "f"]).exited(2);
+    place
+        .run(["gc", "--remote", "--metrics-file", "f"])
+        .exited(2);
     place.run(["gc", "--watch", "--dry-run"]).exited(2);
     let nowhere = ["gc", "--watch", "--metrics-file", "not/there"];
     place.run(nowhere).exited(3);

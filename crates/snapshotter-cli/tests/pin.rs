@@ -1,4 +1,4 @@
-//! `snapshotter pin` and `snapshotter unpin`.
+//! `snapshotter pin` and `snapshotter unpin`, and the help of `ps` (`signals.rs` has what it shows).
 
 mod support;
 
@@ -60,4 +60,5 @@ fn help() {
     let place = Place::new();
     assert_session!("help", place.run(["pin", "--help"]).succeeded());
     assert_session!("help_unpin", place.run(["unpin", "--help"]).succeeded());
+    assert_session!("help_ps", place.run(["ps", "--help"]).succeeded());
 }

@@ -173,6 +173,44 @@ fn a_restore_leaves_whole_files_alone() {
 }
 
 #[test]
+fn who_holds_a_snapshot_is_shown_and_named_until_it_is_dead() {
+    let place = large();
+    let args = ["snapshot", "vm:v1", "vm", "--link-mode", "copy"];
+    place.run(args).succeeded();
+    let nobody = place.run(["ps"]).succeeded().out;
+    assert_eq!(nobody, "No other process has the store open.\n");
+    let restore = ["restore", "vm:v1", "out", "--link-mode", "copy"];
+    let mut stuck = events(&place, &restore);
+    let pid = stuck.child.id();
+    let holders = || place.run(["ps", "--json"]).succeeded().json()["holders"].clone();
+    let found = holders();
+    assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+    let holder = &found[0];
+    assert_eq!(holder["pid"], pid);
+    assert_eq!(holder["verb"], "restore");
+    assert_eq!(holder["reference"], "vm:v1");
+    assert!(
+        holder["since"]
+            .as_str()
+            .is_some_and(|since| since.starts_with("20"))
+    );
+    let command = holder["command"].as_str().unwrap_or_default();
+    assert!(command.contains(&restore.join(" ")), "{command}");
+    let shown = place.run(["ps"]).succeeded().out;
+    assert!(
+        shown.contains(&format!("{pid}  restore  vm:v1 ")),
+        "{shown}"
+    );
+    // Who needs the store for itself is told who has it, and with what.
+    let refused = place.run(["verify", "--rebuild"]).exited(8).err;
+    assert!(refused.contains(&format!("process {pid} (")), "{refused}");
+    assert!(refused.contains("restore vm:v1"), "{refused}");
+    stuck.child.kill().unwrap();
+    stuck.child.wait().unwrap();
+    assert_eq!(holders(), serde_json::json!([]));
+}
+
+#[test]
 fn a_push_publishes_nothing_and_another_goes_on() {
     let place = large_with_registry();
     let args = ["snapshot", "vm:v1", "vm", "--local", "--link-mode", "copy"];

@@ -146,7 +146,7 @@ pub use snapshot::{
     ParentReport, PlannedEntry, SnapshotPlan, SnapshotReport, SnapshotRequest,
 };
 pub use snapshotter::Snapshotter;
-pub use store::DiskUsage;
+pub use store::{DiskUsage, Holder};
 #[cfg(feature = "registry")]
 pub use transport::{Content, ContentProvider, Credentials};
 #[cfg(feature = "dragonfly")]

@@ -8,6 +8,7 @@ use crate::gc::{GcReport, UsageDetails};
 use crate::inspect::{
     ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, TagReport, Usage,
 };
+use crate::metrics::Metrics;
 use crate::prune::PruneReport;
 use crate::read::{DirectoryDetails, SnapshotFile};
 use crate::rebuild::RebuildReport;
@@ -18,6 +19,7 @@ use crate::remote::{
 };
 use crate::restore::{RestorePlan, RestoreReport};
 use crate::snapshot::{SnapshotPlan, SnapshotReport};
+use crate::store::Holder;
 use crate::verify::VerifyReport;
 #[cfg(feature = "registry")]
 use crate::words::digest::Sha256;
@@ -75,13 +77,15 @@ have_warnings!(
 have_none!(
     Vec<ChangedFile>,
     Vec<SnapshotSummary>,
+    Vec<Holder>,
     Vec<u8>,
     SnapshotSummary,
     SnapshotDetails,
     SnapshotFile,
     Diagnosis,
     Usage,
-    UsageDetails
+    UsageDetails,
+    Metrics
 );
 #[cfg(feature = "registry")]
 have_none!(

@@ -683,6 +683,40 @@ async fn what_a_handle_does_is_counted() {
     }
 }
 
+// Rows that went left their pages to the catalog for ever: it was as large as it had ever been.
+#[tokio::test]
+async fn a_catalog_that_is_mostly_free_is_made_smaller_while_others_have_it_open() {
+    let node = Node::new();
+    let (store, other) = (node.open().await, node.open().await);
+    let source = node.take(&store, "v1", 1).await;
+    let size = || {
+        fs::metadata(node.place.root().join("metadata/catalog.db"))
+            .unwrap()
+            .len()
+    };
+    let grow = "CREATE TABLE gone (bytes BLOB); INSERT INTO gone VALUES (zeroblob(40 << 20)); DROP TABLE gone;
+        PRAGMA wal_checkpoint";
+    catalog(&node.place.root()).execute_batch(grow).unwrap();
+    assert!(size() > 40 << 20);
+    other.gc(&GcRequest::new().dry_run(true)).await.unwrap();
+    assert!(size() > 40 << 20);
+    other.gc(&GcRequest::new()).await.unwrap();
+    assert!(size() < 1 << 20, "{}", size());
+    // Who had it open goes on by the same file.
+    assert_eq!(store.list().await.unwrap().len(), 1);
+    store.snapshot(&all("v2", &source)).await.unwrap();
+    give(&other, "v2", &node.place.fresh()).await;
+    assert!(
+        store
+            .verify(&VerifyRequest::all())
+            .await
+            .unwrap()
+            .damaged
+            .is_empty()
+    );
+    assert!(node.open().await.warnings().is_empty());
+}
+
 /// Two agents by mistake, with a command beside them, all of them collecting.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_agents_and_a_command_may_collect_at_once() {

@@ -14,11 +14,12 @@ use support_a::*;
 use testkit::Tree;
 use testkit::mount::{BindMount, or_skip};
 
-/// What is in the store: paths and bytes, but for the catalog's, which every call changes, and leases.
+/// What is in the store: paths and bytes, but for the catalog's and the counters, which every call changes, and leases.
 fn look(place: &Place) -> BTreeMap<PathBuf, Vec<u8>> {
     let root = place.root();
     let files = files_below(&root).into_iter();
-    let kept = files.filter(|file| !file.starts_with("metadata") && !file.starts_with("leases"));
+    let changing = ["metadata", "leases", "counters"];
+    let kept = files.filter(|file| !changing.iter().any(|name| file.starts_with(name)));
     kept.map(|file| (file.clone(), fs::read(root.join(&file)).unwrap()))
         .collect()
 }

@@ -23,6 +23,7 @@
 
 pub mod buckets;
 pub mod child;
+pub mod clock;
 pub mod compare;
 pub mod container_registry;
 #[cfg(feature = "dragonfly")]

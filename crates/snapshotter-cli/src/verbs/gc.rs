@@ -1,5 +1,6 @@
 //! `snapshotter gc`: once, or again and again with `--watch`.
 
+mod metrics;
 mod remote;
 mod watch;
 
@@ -79,7 +80,9 @@ pub struct Args {
     #[arg(long, requires = "remote")]
     no_other_publishers: bool,
     /// Write metrics for Prometheus to this file after each look, replacing it at once
-    #[arg(long, value_name = "FILE", requires = "watch", value_hint = ValueHint::FilePath)]
+    ///
+    /// Of all commands and programs that ever used this root.
+    #[arg(long, value_name = "FILE", conflicts_with = "remote", value_hint = ValueHint::FilePath)]
     metrics_file: Option<PathBuf>,
 }
 
@@ -102,7 +105,14 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         return watch::run(context, &request, args.metrics_file.as_deref());
     }
     context.require_store()?;
-    let collected = context.with_store_and_remote(async |store| Ok(store.gc(&request).await?))?;
+    let collected = context.with_store_and_remote(async |store| {
+        let collected = store.gc(&request).await;
+        // A collection that failed is among them.
+        if let Some(path) = &args.metrics_file {
+            metrics::write(store, path).await?;
+        }
+        Ok(collected?)
+    })?;
     Ok(answer(&collected.value, &PruneReport::default()).with_warnings(collected.warnings))
 }
 

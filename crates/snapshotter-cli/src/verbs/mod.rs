@@ -14,6 +14,7 @@ pub mod list;
 pub mod man;
 pub mod pin;
 pub mod prune;
+pub mod ps;
 pub mod pull;
 pub mod push;
 pub mod remove;
@@ -49,6 +50,7 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Remove(args) => remove::run(context, &args),
         Command::Verify(args) => verify::run(context, &args),
         Command::Df(args) => df::run(context, &args),
+        Command::Ps(args) => ps::run(context, &args),
         Command::Gc(args) => gc::run(context, &args),
         Command::Pin(args) => pin::pin(context, &args),
         Command::Unpin(args) => pin::unpin(context, &args),

@@ -164,9 +164,9 @@ impl Place {
         self.program(env!("CARGO_BIN_EXE_snapshotter"), args)
     }
 
-    fn program<S: AsRef<OsStr>>(
+    pub fn program<S: AsRef<OsStr>>(
         &self,
-        program: &str,
+        program: impl AsRef<OsStr>,
         args: impl IntoIterator<Item = S>,
     ) -> Command {
         let mut command = Command::new(program);

@@ -27,7 +27,40 @@ pub(crate) struct Relied {
     pub(crate) objects: HashSet<Checksum>,
 }
 
+/// In what state the store is, in numbers.
+pub(crate) struct States {
+    /// Snapshots that are nowhere else, as far as is known.
+    pub(crate) unpublished: u64,
+    /// Objects that are damaged or missing.
+    pub(crate) damaged: u64,
+    /// When a snapshot was last seen in a registry.
+    pub(crate) last_seen_at: Option<i64>,
+}
+
 impl Txn<'_> {
+    pub(crate) fn states(&self) -> Result<States> {
+        let found = self.first(
+            "SELECT (SELECT count(*) FROM snapshots s WHERE s.state > 0 AND s.removed = 0
+                     AND NOT EXISTS (SELECT 1 FROM publications p WHERE p.snapshot = s.id)),
+                    (SELECT count(*) FROM objects WHERE state <> 0),
+                    (SELECT max(seen_at) FROM publications)",
+            [],
+            |row| {
+                Ok(States {
+                    unpublished: unsigned(row, 0)?,
+                    damaged: unsigned(row, 1)?,
+                    last_seen_at: row.get(2)?,
+                })
+            },
+        )?;
+        // There always is such a row.
+        Ok(found.unwrap_or(States {
+            unpublished: 0,
+            damaged: 0,
+            last_seen_at: None,
+        }))
+    }
+
     /// All blobs, by their checksums.
     pub(crate) fn stored_blobs(&self) -> Result<Vec<StoredBlob>> {
         self.all(

@@ -6,9 +6,35 @@
 
 use rusqlite::params;
 
-use super::{Doomed, Result, Txn};
+use super::{Doomed, Result, Txn, bad_column};
+use crate::words::reference::Reference;
+
+/// A lease, with the name of the snapshot that it keeps.
+pub(crate) struct Leased {
+    pub(crate) owner: String,
+    pub(crate) operation: i64,
+    pub(crate) reference: Reference,
+}
 
 impl Txn<'_> {
+    /// All leases.
+    pub(crate) fn leased(&self) -> Result<Vec<Leased>> {
+        self.all(
+            "SELECT l.owner, l.operation, s.name, s.version
+             FROM leases l JOIN snapshots s ON s.id = l.snapshot",
+            [],
+            |row| {
+                let (name, version): (String, String) = (row.get(2)?, row.get(3)?);
+                Ok(Leased {
+                    owner: row.get(0)?,
+                    operation: row.get(1)?,
+                    reference: Reference::new(&name, &version)
+                        .map_err(|error| bad_column(2, error))?,
+                })
+            },
+        )
+    }
+
     pub(crate) fn insert_lease(&self, owner: &str, operation: i64, snapshot: i64) -> Result<()> {
         self.execute(
             "INSERT INTO leases (owner, operation, snapshot) VALUES (?1, ?2, ?3)",

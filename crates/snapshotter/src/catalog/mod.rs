@@ -27,6 +27,7 @@ mod rebuild;
 mod references;
 #[cfg(feature = "registry")]
 mod remote;
+mod shrink;
 mod snapshots;
 mod tags;
 mod unsynced;
@@ -35,6 +36,7 @@ mod views;
 pub(crate) use artifacts::Stored;
 pub(crate) use contents::{Content, Contents};
 pub(crate) use gc::{Relied, StoredBlob};
+pub(crate) use leases::Leased;
 pub(crate) use names::{
     Shard, StoredName, Tree, content_name, parse_content_name, parse_view_name, view_name,
 };
@@ -213,19 +215,17 @@ impl std::ops::Deref for Lent<'_> {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        match &self.connection {
-            Some(connection) => connection,
-            None => unreachable!("it goes back when it is dropped"),
-        }
+        self.connection
+            .as_ref()
+            .unwrap_or_else(|| unreachable!("it goes back when it is dropped"))
     }
 }
 
 impl std::ops::DerefMut for Lent<'_> {
     fn deref_mut(&mut self) -> &mut Connection {
-        match &mut self.connection {
-            Some(connection) => connection,
-            None => unreachable!("it goes back when it is dropped"),
-        }
+        self.connection
+            .as_mut()
+            .unwrap_or_else(|| unreachable!("it goes back when it is dropped"))
     }
 }
 

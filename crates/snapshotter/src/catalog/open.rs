@@ -96,7 +96,7 @@ impl Catalog {
 
     /// Has a log that was copied begun anew: what was in it does not count from then on, and what is beyond [`KEPT_LOG`] is
     /// cut.
-    fn begin_log(&self) -> Result<()> {
+    pub(super) fn begin_log(&self) -> Result<()> {
         let mut connection = self.connection()?;
         let begun = connection
             .busy_timeout(Duration::ZERO)

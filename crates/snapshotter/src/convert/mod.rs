@@ -19,6 +19,7 @@ use crate::config::Durability;
 use crate::format::artifact::paged::Facts;
 use crate::inspect;
 use crate::limit::Limits;
+use crate::metrics::Operation as Verb;
 use crate::snapshot::{Contents, Material, Plan, SnapshotReport, SnapshotRequest, from_document};
 use crate::store::{Operation, Store};
 use crate::words::error::{Error, ErrorKind, Result};
@@ -39,7 +40,7 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<ConvertReport> {
     store.catalog.require_writable()?;
-    let operation = store.begin()?;
+    let operation = store.begin(Verb::Convert)?;
     let reference = &request.reference;
     let source = operation
         .find(reference)

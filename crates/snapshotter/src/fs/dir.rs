@@ -393,7 +393,6 @@ fn make_dir(at: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
 
 /// Gives what was just made the mode that it is to have, of which the process's mask took bits; a directory goes on handing
 /// down its group. What is for its owner alone is so already.
-#[cfg(feature = "registry")]
 pub(crate) fn unmask(made: impl AsFd, mode: u32) -> io::Result<()> {
     if mode & 0o077 == 0 {
         return Ok(());

@@ -4,6 +4,7 @@
 //! not before. (`fcntl` locks go when *any* descriptor of the file is closed.) A name can be unlinked and made again
 //! between opening and locking, so a lock counts only while the locked inode is still the one at its name.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -64,7 +65,6 @@ fn lock_dir(dir: &Dir, how: FlockOperation) -> io::Result<Option<Lock>> {
 
 /// Locks a file that is never removed, made, with exactly this mode, where it is not there; `None` while somebody else
 /// holds it.
-#[cfg(feature = "registry")]
 pub(crate) fn try_shared_name(dir: &Dir, name: &OsStr, mode: u32) -> io::Result<Option<Lock>> {
     let make = || -> io::Result<File> {
         let file = dir.create_file(name, mode)?;
@@ -94,11 +94,22 @@ pub(crate) fn claim_named(dir: &Dir, name: &OsStr, file: &File) -> io::Result<bo
     lock_named(dir, name, file)
 }
 
+/// Whether somebody holds a lock alone; what is looked at is shared for a moment, and a reaper that comes then tries again later.
+pub(crate) fn is_held(dir: &Dir, name: &OsStr) -> io::Result<bool> {
+    let file = match dir.open_file(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Who holds a lock of this file, for an error: the process and its command line, where the kernel tells (proc(5)).
 pub(crate) fn holder(file: &Stat) -> String {
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let device = (major(file.dev), minor(file.dev));
-    let Some(process) = process_of(&locks, device, file.ino) else {
+    let Some(process) = processes(file).into_iter().next() else {
         return "another process".to_owned();
     };
     match command_line(process) {
@@ -107,8 +118,14 @@ pub(crate) fn holder(file: &Stat) -> String {
     }
 }
 
-/// The one that holds a lock alone, or one of those that share it.
-fn process_of(locks: &str, (major, minor): (u32, u32), inode: u64) -> Option<u32> {
+/// The processes that hold a lock of this file: the one that holds it alone first. Those that the kernel does not tell of,
+/// because they are in other containers, are not among them.
+pub(crate) fn processes(file: &Stat) -> Vec<u32> {
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    processes_of(&locks, (major(file.dev), minor(file.dev)), file.ino)
+}
+
+fn processes_of(locks: &str, (major, minor): (u32, u32), inode: u64) -> Vec<u32> {
     let wanted = format!("{major:02x}:{minor:02x}:{inode}");
     let held = locks.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -119,11 +136,12 @@ fn process_of(locks: &str, (major, minor): (u32, u32), inode: u64) -> Option<u32
         let is_it = matches!(kind, "FLOCK" | "POSIX") && file == wanted;
         is_it.then(|| Some((how != "WRITE", process.parse().ok()?)))?
     });
-    held.min().map(|(_, process)| process)
+    let held: BTreeSet<(bool, u32)> = held.collect();
+    held.into_iter().map(|(_, process)| process).collect()
 }
 
 /// As much of it as a line of text has room for.
-fn command_line(process: u32) -> Option<String> {
+pub(crate) fn command_line(process: u32) -> Option<String> {
     let line = std::fs::read(format!("/proc/{process}/cmdline")).ok()?;
     let line = String::from_utf8_lossy(&line);
     let shown = |c: char| if c.is_control() { ' ' } else { c };
@@ -176,11 +194,11 @@ mod tests {
             1: -> POSIX  ADVISORY  WRITE 12 08:01:77 120 120\n\
             2: POSIX  ADVISORY  WRITE 13 08:01:77 120 120\n\
             3: FLOCK  ADVISORY  WRITE 14 08:01:78 0 EOF\n";
-        assert_eq!(process_of(locks, (8, 1), 77), Some(13));
-        assert_eq!(process_of(locks, (8, 1), 78), Some(14));
-        assert_eq!(process_of(locks, (8, 1), 7), None);
+        assert_eq!(processes_of(locks, (8, 1), 77), [13, 11]);
+        assert_eq!(processes_of(locks, (8, 1), 78), [14]);
+        assert!(processes_of(locks, (8, 1), 7).is_empty());
         // An inode of the same number on another filesystem.
-        assert_eq!(process_of(locks, (8, 2), 78), None);
+        assert!(processes_of(locks, (8, 2), 78).is_empty());
     }
 
     #[test]

@@ -68,8 +68,20 @@ pub(crate) fn run(
     let mut confirming = Confirming::new(store, remote, activity, trust_daemon, !request.dry_run);
     collection.run(&mut confirming, &mut report)?;
     report.kept.unconfirmed = confirming.unconfirmed();
+    if !request.dry_run {
+        shrink_catalog(store);
+    }
     report.duration = started.elapsed();
     Ok(report)
+}
+
+/// A catalog that cannot be made smaller is as good as it was.
+fn shrink_catalog(store: &Store) {
+    match store.catalog.shrink() {
+        Ok(0) => {}
+        Ok(bytes) => tracing::info!(bytes, "the catalog was made smaller"),
+        Err(error) => tracing::warn!(%error, "the catalog was not made smaller"),
+    }
 }
 
 struct Collection<'a> {

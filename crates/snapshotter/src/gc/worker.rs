@@ -13,7 +13,7 @@ use super::{GcReport, GcRequest};
 use crate::activity;
 use crate::config::Gc;
 use crate::lock::lock;
-use crate::metrics::{Operation, Recorder};
+use crate::metrics::{Kept, Operation, Recorder};
 use crate::remote::Remote;
 use crate::store::Store;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -40,7 +40,7 @@ impl Worker {
         store: &Arc<Store>,
         remote: Option<Remote>,
         config: Gc,
-        metrics: Arc<Recorder>,
+        (metrics, kept): (Arc<Recorder>, Arc<Kept>),
     ) -> Option<Self> {
         if !config.background || store.is_read_only() {
             return None;
@@ -51,6 +51,7 @@ impl Worker {
             remote,
             config,
             metrics,
+            kept,
             stop: Arc::clone(&stop),
         };
         let started = std::thread::Builder::new()
@@ -92,6 +93,7 @@ struct Work {
     remote: Option<Remote>,
     config: Gc,
     metrics: Arc<Recorder>,
+    kept: Arc<Kept>,
     stop: Arc<Stop>,
 }
 
@@ -102,6 +104,7 @@ impl Work {
                 return;
             };
             self.round(&store);
+            self.kept.add(&store.root.dir, &self.metrics.now());
         }
     }
 

@@ -11,6 +11,7 @@ use crate::catalog::Sync;
 use crate::format::document::paged::{PagedDocument, PagedFile};
 use crate::format::map::Map;
 use crate::format::pack::PackId;
+use crate::metrics::Operation as Verb;
 use crate::store::{Operation, PageRecord, PageRecords, Store};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::format::Format;
@@ -46,7 +47,9 @@ pub(crate) fn changed_pages(
     to: &Reference,
     activity: &Activity,
 ) -> Result<Vec<ChangedFile>> {
-    let operation = (!store.is_read_only()).then(|| store.begin()).transpose()?;
+    let operation = (!store.is_read_only())
+        .then(|| store.begin(Verb::Diff))
+        .transpose()?;
     let from = Side::open(store, from, operation.as_ref())?;
     let to = Side::open(store, to, operation.as_ref())?;
     let files = files(&from, &to);

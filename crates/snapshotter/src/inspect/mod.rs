@@ -4,6 +4,8 @@ mod compare;
 mod details;
 mod tag;
 
+use std::time::SystemTime;
+
 pub use compare::ChangedFile;
 pub(crate) use compare::changed_pages;
 pub(crate) use details::entries;
@@ -37,6 +39,14 @@ use details::summary;
 pub struct Usage {
     /// Snapshots.
     pub snapshots: u64,
+    /// Those that are nowhere else, as far as is known.
+    pub unpublished: u64,
+    /// Those that are pinned.
+    pub pinned: u64,
+    /// Blobs and packs that are known to be damaged or missing.
+    pub damaged: u64,
+    /// When a registry was last seen to have one of them.
+    pub last_seen_at: Option<SystemTime>,
     /// Sizes of all files of all snapshots, holes included, as if nothing were shared.
     pub logical_bytes: u64,
     /// Bytes of data in them, holes excluded, as if nothing were shared.
@@ -181,13 +191,19 @@ impl RemoveReport {
 }
 
 pub(crate) fn usage(store: &Store) -> Result<Usage> {
-    let (snapshots, (blobs, blob_bytes), (packs, pack_bytes)) = store
-        .catalog
-        .read(|txn| Ok((txn.snapshots()?, txn.blob_totals()?, txn.pack_totals()?)))?;
+    let (snapshots, (blobs, blob_bytes), (packs, pack_bytes), states) =
+        store.catalog.read(|txn| {
+            let totals = (txn.blob_totals()?, txn.pack_totals()?);
+            Ok((txn.snapshots()?, totals.0, totals.1, txn.states()?))
+        })?;
     let space = space::of(&store.root.dir).at("examine", store.root.dir.path())?;
     let entries = store.cache_entries()?;
     Ok(Usage {
         snapshots: snapshots.len() as u64,
+        unpublished: states.unpublished,
+        pinned: snapshots.iter().filter(|one| one.pinned).count() as u64,
+        damaged: states.damaged,
+        last_seen_at: states.last_seen_at.map(time),
         logical_bytes: total(snapshots.iter().map(|s| s.totals.logical_bytes)),
         data_bytes: total(snapshots.iter().map(|s| s.totals.data_bytes)),
         blobs,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::activity::Activity;
 use crate::catalog::{Doomed, Sync, Txn};
+use crate::metrics::Operation as Verb;
 use crate::store::{Store, now};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, Result};
@@ -37,7 +38,7 @@ pub(crate) fn tag(
     }
     let name = new_name(name)?;
     store.root.require_own(&name)?;
-    let operation = store.begin()?;
+    let operation = store.begin(Verb::Tag)?;
     let of = operation
         .find(source)
         .map_err(|error| error.with_reference(source))?;

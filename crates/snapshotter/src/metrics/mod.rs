@@ -1,13 +1,17 @@
-//! What a handle has done since it was opened: counted once a call, when the call ends.
+//! What a handle has done since it was opened: counted once a call, when the call ends. The same of all handles of a root there
+//! ever were is in the root (`kept.rs`).
 
+mod kept;
 mod prometheus;
 
+pub(crate) use kept::Kept;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::words::error::{Error, ErrorKind};
 
-/// What a handle and its clones have done since it was opened. Counters only grow.
+/// What a handle and its clones have done since it was opened, or all that there ever were in a root. Counters only grow.
 ///
 /// [`to_prometheus`](Self::to_prometheus) writes them for a scraper.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,6 +59,10 @@ pub struct OperationMetrics {
     pub failures: Vec<(ErrorKind, u64)>,
     /// How long they took, failed ones too.
     pub latency: Histogram,
+    /// When the last one that succeeded ended.
+    pub last_succeeded: Option<SystemTime>,
+    /// When the last one that failed ended.
+    pub last_failed: Option<SystemTime>,
 }
 
 /// An operation that is counted.
@@ -77,11 +85,20 @@ pub enum Operation {
     Verify,
     /// [`Snapshotter::gc`](crate::Snapshotter::gc), and each round of the background worker.
     Gc,
+    /// [`Snapshotter::prune`](crate::Snapshotter::prune), in the registry too.
+    Prune,
+    /// [`Snapshotter::tag`](crate::Snapshotter::tag), in the registry too.
+    Tag,
+    /// [`Snapshotter::changed_pages`](crate::Snapshotter::changed_pages) and
+    /// [`compare_directory`](crate::Snapshotter::compare_directory)
+    Diff,
+    /// [`Snapshotter::open_file`](crate::Snapshotter::open_file)
+    Cat,
 }
 
 impl Operation {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
+    /// All of them. What is written into a root goes by their places, so new ones come last.
+    pub const ALL: [Self; 12] = [
         Self::Snapshot,
         Self::Restore,
         Self::Push,
@@ -90,6 +107,10 @@ impl Operation {
         Self::Remove,
         Self::Verify,
         Self::Gc,
+        Self::Prune,
+        Self::Tag,
+        Self::Diff,
+        Self::Cat,
     ];
 
     /// The operation as scripts know it: `snake_case`, stable.
@@ -104,6 +125,10 @@ impl Operation {
             Self::Remove => "remove",
             Self::Verify => "verify",
             Self::Gc => "gc",
+            Self::Prune => "prune",
+            Self::Tag => "tag",
+            Self::Diff => "diff",
+            Self::Cat => "cat",
         }
     }
 }
@@ -155,16 +180,24 @@ pub(crate) struct Recorder(Mutex<Metrics>);
 
 impl Default for Recorder {
     fn default() -> Self {
+        Self(Mutex::new(Metrics::none()))
+    }
+}
+
+impl Metrics {
+    fn none() -> Self {
         let operation = |operation| OperationMetrics {
             operation,
             succeeded: 0,
             failures: Vec::new(),
             latency: Histogram::default(),
+            last_succeeded: None,
+            last_failed: None,
         };
-        Self(Mutex::new(Metrics {
+        Self {
             operations: Operation::ALL.map(operation).into(),
-            ..Metrics::default()
-        }))
+            ..Self::default()
+        }
     }
 }
 
@@ -183,8 +216,10 @@ impl Recorder {
         of.latency.observe(took);
         let Some(error) = failure else {
             of.succeeded += 1;
+            of.last_succeeded = Some(SystemTime::now());
             return;
         };
+        of.last_failed = Some(SystemTime::now());
         let kind = error.kind();
         match of.failures.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, count)) => *count += 1,

@@ -1,9 +1,9 @@
 //! Metrics in Prometheus's text format, version 0.0.4. Names and labels are a promise.
 
 use std::fmt::{self, Display, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::{Histogram, Metrics, OperationMetrics};
+use super::{Histogram, Metrics, Operation, OperationMetrics};
 use crate::Usage;
 
 impl Metrics {
@@ -33,13 +33,39 @@ impl Metrics {
         for (name, help, value) in self.counters() {
             single(out, name, "counter", help, value)?;
         }
-        let failed = u64::from(self.gc_last_error.is_some());
+        let failed = u64::from(self.gc_fails());
         let help = "Whether the last collection failed.";
         single(out, "gc_failing", "gauge", help, failed)?;
         for (name, help, value) in gauges(usage) {
             single(out, name, "gauge", help, value)?;
         }
-        Ok(())
+        self.write_times(out, usage)
+    }
+
+    fn gc_fails(&self) -> bool {
+        let gc = self.operations.get(Operation::Gc as usize);
+        self.gc_last_error.is_some() || gc.is_some_and(|gc| gc.last_failed > gc.last_succeeded)
+    }
+
+    /// What has never been has no time.
+    fn write_times(&self, out: &mut String, usage: &Usage) -> fmt::Result {
+        let help = "When a call last succeeded, in seconds since 1970.";
+        head(out, "last_success_timestamp_seconds", "gauge", help)?;
+        for of in &self.operations {
+            if let Some(seconds) = of.last_succeeded.and_then(seconds) {
+                let name = of.operation.as_str();
+                writeln!(
+                    out,
+                    "snapshotter_last_success_timestamp_seconds{{operation=\"{name}\"}} {seconds}"
+                )?;
+            }
+        }
+        let help = "When a registry was last seen to have a snapshot, in seconds since 1970.";
+        let seen = usage.last_seen_at.and_then(seconds);
+        seen.map_or(Ok(()), |seconds| {
+            let name = "registry_last_seen_timestamp_seconds";
+            single(out, name, "gauge", help, seconds)
+        })
     }
 
     fn counters(&self) -> [(&'static str, &'static str, u64); 12] {
@@ -167,15 +193,42 @@ fn histogram(out: &mut String, of: &OperationMetrics) -> fmt::Result {
     )
 }
 
-fn gauges(usage: &Usage) -> [(&'static str, &'static str, u64); 6] {
+fn seconds(time: SystemTime) -> Option<f64> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.ok().map(|since| since.as_secs_f64())
+}
+
+fn gauges(usage: &Usage) -> [(&'static str, &'static str, u64); 12] {
     [
         ("snapshots", "Snapshots in the store.", usage.snapshots),
+        (
+            "unpublished_snapshots",
+            "Those that are nowhere else, as far as is known.",
+            usage.unpublished,
+        ),
+        ("pinned_snapshots", "Those that are pinned.", usage.pinned),
+        (
+            "damaged_objects",
+            "Blobs and packs that are known to be damaged or missing.",
+            usage.damaged,
+        ),
         (
             "logical_bytes",
             "Sizes of all files of all snapshots.",
             usage.logical_bytes,
         ),
         ("blobs", "Blobs in the store.", usage.blobs),
+        ("packs", "Packs in the store.", usage.packs),
+        (
+            "cache_entries",
+            "Files to restore from.",
+            usage.cache_entries,
+        ),
+        (
+            "cache_bytes",
+            "Bytes that the filesystem keeps for those.",
+            usage.cache_bytes,
+        ),
         (
             "store_bytes",
             "Bytes of data in the store.",

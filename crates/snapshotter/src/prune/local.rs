@@ -17,8 +17,9 @@ use crate::words::entry::Mtime;
 use crate::words::error::Result;
 use crate::words::total::total;
 
-/// Snapshots that go in one transaction: others who write wait for no more than this, and a disk syncs once for all of them.
-const BATCH: usize = 512;
+/// Snapshots that go in one transaction: others who write wait for no more than this, some tenths of a second, and a disk syncs
+/// once for all of them.
+const BATCH: usize = 2048;
 
 /// Prunes. Blocks. A call that fails or is given up has removed what it has removed, the oldest first.
 pub(crate) fn run(

@@ -16,6 +16,7 @@ use crate::format::content::ContentId;
 use crate::fs::scan;
 use crate::inspect::{self, FileDetails, PathDetails, SymlinkDetails};
 use crate::limit::Limits;
+use crate::metrics::Operation as Verb;
 use crate::pass::{Hashing, Output, content_of, pass};
 use crate::snapshot::{Contents, SnapshotRequest, listed};
 use crate::store::Store;
@@ -50,7 +51,7 @@ pub(crate) fn compare(
     directory: &Path,
     activity: &Activity,
 ) -> Result<DirectoryDetails> {
-    let (_operation, source) = leased(store, reference)?;
+    let (_operation, source) = leased(store, reference, Verb::Diff)?;
     let pinned = source.reference.clone().with_digest(source.manifest_digest);
     let details = inspect::inspect(store, &pinned)?;
     let (_, contents) = convert::contents(store, &source, activity)?;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::activity::Activity;
 use crate::catalog::Snapshot;
 use crate::convert;
+use crate::metrics::Operation as Verb;
 use crate::store::{Operation, Store};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::reference::Reference;
@@ -42,7 +43,7 @@ pub(crate) fn open_file(
 ) -> Result<SnapshotFile> {
     let wanted = RelPath::normalize(path)
         .map_err(|error| Error::invalid(error.to_string()).with_path(path))?;
-    let (_operation, source) = leased(store, reference)?;
+    let (_operation, source) = leased(store, reference, Verb::Cat)?;
     let (plan, contents) = convert::contents(store, &source, activity)?;
     let Some(first) = plan.first_name(&wanted) else {
         let text = format!("the snapshot has no file {wanted}");
@@ -64,8 +65,14 @@ pub(crate) fn open_file(
 }
 
 /// A snapshot that stays for as long as the operation, which a root on a read-only mount has none of.
-fn leased(store: &Arc<Store>, reference: &Reference) -> Result<(Option<Operation>, Snapshot)> {
-    let operation = (!store.is_read_only()).then(|| store.begin()).transpose()?;
+fn leased(
+    store: &Arc<Store>,
+    reference: &Reference,
+    verb: Verb,
+) -> Result<(Option<Operation>, Snapshot)> {
+    let operation = (!store.is_read_only())
+        .then(|| store.begin(verb))
+        .transpose()?;
     let found = match &operation {
         Some(operation) => operation.find(reference),
         None => store.catalog.read(|txn| txn.resolve(reference)),

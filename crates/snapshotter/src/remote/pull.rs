@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::runtime::{Wanted, wait};
 use super::{fetch, mend, visible};
 use crate::catalog::{Snapshot, Sync};
+use crate::metrics::Operation as Verb;
 use crate::registry::Registry;
 use crate::store::{Operation, now};
 use crate::transport::Content;
@@ -108,7 +109,7 @@ pub struct PullReport {
 /// Fetches a snapshot, or what is damaged or missing of one that is here. Blocks.
 pub(crate) fn run(context: &fetch::Context<'_>, request: &PullRequest) -> Result<PullReport> {
     let started = Instant::now();
-    let operation = context.store.begin()?;
+    let operation = context.store.begin(Verb::Pull)?;
     let (fetched, snapshot, replaced) = obtain(context, &operation, request)
         .map_err(|error| error.with_reference(&request.reference))?;
     drop(operation);

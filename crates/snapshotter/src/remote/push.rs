@@ -12,6 +12,7 @@ use crate::activity::Activity;
 use crate::catalog::{Snapshot, Sync};
 use crate::format::artifact::paged::AnyManifest;
 use crate::limit::Limit;
+use crate::metrics::Operation as Verb;
 use crate::registry::Registry;
 use crate::store::{Operation, Store};
 use crate::transport::Content;
@@ -129,7 +130,7 @@ pub(crate) fn run(
     activity: &Activity,
 ) -> Result<PushReport> {
     let started = Instant::now();
-    let operation = store.begin()?;
+    let operation = store.begin(Verb::Push)?;
     let snapshot = store.catalog.write(Sync::Normal, |txn| {
         let snapshot = txn.resolve(&request.reference)?;
         operation.lease(txn, snapshot.id)?;

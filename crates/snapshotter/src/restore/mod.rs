@@ -40,6 +40,7 @@ use crate::format::document::Document;
 use crate::fs::place::Cloning;
 use crate::fs::{Dir, is_privileged};
 use crate::limit::Limits;
+use crate::metrics::Operation as Verb;
 use crate::remote::{self, Fetched, Flights, Remote};
 use crate::store::{Operation, Recipient, Store};
 use crate::words::digest::Sha256;
@@ -94,7 +95,9 @@ pub(crate) fn run(
     let started = Instant::now();
     // Where no lease can be written, nothing can be fetched into either.
     let read_only = store.is_read_only();
-    let operation = (!read_only).then(|| store.begin()).transpose()?;
+    let operation = (!read_only)
+        .then(|| store.begin(Verb::Restore))
+        .transpose()?;
     let call = Call {
         store,
         operation: operation.as_ref(),

@@ -37,6 +37,7 @@ use crate::catalog::{DirectoryId, Doomed, Finished, State, Stored, Sync, Totals}
 use crate::config::Durability;
 use crate::fs::Dir;
 use crate::limit::{Limit, Limits};
+use crate::metrics::Operation as Verb;
 use crate::remote::{Remote, publish_new};
 use crate::store::{Operation, Store, now};
 use crate::words::digest::Checksum;
@@ -107,7 +108,7 @@ pub(crate) fn run(
         None => open_base(store, &request.base_dir)?,
     };
     let limit = limits.of_device(base.device()?);
-    let operation = store.begin()?;
+    let operation = store.begin(Verb::Snapshot)?;
     let snapshot = begin(store, &operation, &reference, request.force)?;
     let context = Context {
         store,

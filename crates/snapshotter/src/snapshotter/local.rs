@@ -74,14 +74,8 @@ impl Snapshotter {
         self.counted(Operation::Restore, move |inner, store, activity| {
             let remote = inner.remote_of_restore(store, &request, activity)?;
             let remote = remote.as_ref().map(|remote| (remote, &inner.flights));
-            let report = restore::run(
-                store,
-                &inner.restores,
-                &inner.config,
-                &request,
-                remote,
-                activity,
-            )?;
+            let (limits, config) = (&inner.restores, &inner.config);
+            let report = restore::run(store, limits, config, &request, remote, activity)?;
             inner.metrics.count(|metrics| {
                 metrics.restored_bytes += report.data_bytes;
                 metrics.fetched_bytes += report.fetched_bytes;
@@ -214,8 +208,10 @@ impl Snapshotter {
         to: &Reference,
     ) -> Result<Vec<ChangedFile>> {
         let (from, to) = (from.clone(), to.clone());
-        self.run(move |_, store, activity| inspect::changed_pages(store, &from, &to, activity))
-            .await
+        self.counted(Operation::Diff, move |_, store, activity| {
+            inspect::changed_pages(store, &from, &to, activity)
+        })
+        .await
     }
 
     /// A snapshot's document, byte for byte as it is (or would be) in a registry: up to 256 MiB.

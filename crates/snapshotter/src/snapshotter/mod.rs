@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::gc::Worker;
 use crate::limit::Limits;
 use crate::lock::lock;
-use crate::metrics::{Operation, Recorder};
+use crate::metrics::{Kept, Operation, Recorder};
 use crate::remote::{Flights, Remote};
 use crate::store::{Store, WENT_BACK};
 use crate::threads;
@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     daemon: Option<Arc<crate::transport::Daemon>>,
     pub(crate) flights: Flights,
     pub(crate) metrics: Arc<Recorder>,
+    /// What of it is in the root.
+    kept: Arc<Kept>,
     /// Collects in the background, where that is configured.
     worker: Option<Worker>,
     /// `None` once closed.
@@ -143,9 +145,14 @@ impl Snapshotter {
         {
             daemon.settle_in(&config.root_dir, &store.staging()?)?;
         }
-        let metrics = Arc::<Recorder>::default();
+        let (metrics, kept) = (Arc::<Recorder>::default(), Arc::<Kept>::default());
         let collected = remote.clone();
-        let worker = Worker::start(&store, collected, config.gc, Arc::clone(&metrics));
+        let worker = Worker::start(
+            &store,
+            collected,
+            config.gc,
+            (Arc::clone(&metrics), Arc::clone(&kept)),
+        );
         let inner = Arc::new(Inner {
             snapshots: Limits::new(config.snapshot_concurrency),
             restores: Limits::new(config.restore_concurrency),
@@ -156,6 +163,7 @@ impl Snapshotter {
             daemon,
             flights: Flights::default(),
             metrics,
+            kept,
             worker,
             store: RwLock::new(Some(store)),
             calls: Calls::default(),
@@ -267,6 +275,7 @@ impl Snapshotter {
             let result = work(inner, store, activity);
             let failure = result.as_ref().err();
             inner.metrics.ended(operation, started.elapsed(), failure);
+            inner.keep_counters(store);
             result
         })
         .await
@@ -301,6 +310,13 @@ impl Inner {
         })
     }
 
+    /// Adds what was counted to what the root has.
+    fn keep_counters(&self, store: &Store) {
+        if !store.is_read_only() {
+            self.kept.add(&store.root.dir, &self.metrics.now());
+        }
+    }
+
     fn close(&self) -> Result<()> {
         let _closing = lock(&self.closing);
         if let Some(worker) = &self.worker {
@@ -315,6 +331,7 @@ impl Inner {
             return Ok(());
         };
         self.calls.wait();
+        self.keep_counters(&store);
         store.finish_background();
         // They read files in this store's staging.
         #[cfg(feature = "dragonfly")]

@@ -70,8 +70,10 @@ impl Snapshotter {
         path: impl Into<PathBuf>,
     ) -> Result<SnapshotFile> {
         let (reference, path) = (reference.clone(), path.into());
-        self.run(move |_, store, activity| read::open_file(store, &reference, &path, activity))
-            .await
+        self.counted(Operation::Cat, move |_, store, activity| {
+            read::open_file(store, &reference, &path, activity)
+        })
+        .await
     }
 
     /// Compares a directory with a snapshot that is here. Files that both have in one size are read.
@@ -101,7 +103,7 @@ impl Snapshotter {
         directory: impl Into<PathBuf>,
     ) -> Result<DirectoryDetails> {
         let (reference, directory) = (reference.clone(), directory.into());
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Diff, move |inner, store, activity| {
             read::compare(store, &inner.snapshots, &reference, &directory, activity)
         })
         .await

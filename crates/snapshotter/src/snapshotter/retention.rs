@@ -3,6 +3,7 @@
 use super::Snapshotter;
 use crate::config::Durability;
 use crate::inspect::{self, TagReport};
+use crate::metrics::Operation;
 use crate::prune::{self, PruneReport, PruneRequest};
 use crate::words::error::Result;
 use crate::words::reference::Reference;
@@ -41,7 +42,7 @@ impl Snapshotter {
     #[tracing::instrument(skip_all)]
     pub async fn prune(&self, request: &PruneRequest) -> Result<PruneReport> {
         let request = request.clone();
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Prune, move |inner, store, activity| {
             let remote = inner.configured(activity);
             prune::run(store, remote.as_ref(), &request, activity)
         })
@@ -58,7 +59,7 @@ impl Snapshotter {
     #[tracing::instrument(skip_all)]
     pub async fn prune_remote(&self, request: &PruneRequest) -> Result<PruneReport> {
         let request = request.clone();
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Prune, move |inner, store, activity| {
             let remote = super::remotes::require(inner.configured(activity))?;
             let limit = &inner.restores.transfers;
             prune::run_remote(store, &remote, limit, &request, activity)
@@ -94,7 +95,7 @@ impl Snapshotter {
         force: bool,
     ) -> Result<TagReport> {
         let (reference, name) = (reference.clone(), name.clone());
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Tag, move |inner, store, activity| {
             let how = (force, inner.config.durability == Durability::Full);
             inspect::tag(store, &reference, &name, how, activity)
         })
@@ -116,7 +117,7 @@ impl Snapshotter {
     ) -> Result<crate::CopyReport> {
         let request = crate::CopyRequest::new(reference.clone()).force(force);
         let name = name.clone();
-        self.run(move |inner, store, activity| {
+        self.counted(Operation::Tag, move |inner, store, activity| {
             let remote = super::remotes::require(inner.configured(activity))?;
             let limit = &inner.snapshots.transfers;
             crate::remote::tag(store, &remote, limit, &request, &name, activity)

@@ -11,9 +11,10 @@ use crate::config::Config;
 use crate::diagnose::{self, Diagnosis};
 use crate::gc::{self, GcReport, GcRequest, UsageDetails};
 use crate::inspect::{self, Usage};
-use crate::metrics::{Metrics, Operation};
+use crate::metrics::{Kept, Metrics, Operation};
 use crate::rebuild::{self, RebuildReport, RebuildRequest};
 use crate::remote::Remote;
+use crate::store::Holder;
 use crate::threads;
 use crate::verify::{self, VerifyReport, VerifyRequest};
 use crate::words::error::Result;
@@ -220,6 +221,60 @@ impl Snapshotter {
             Ok(report)
         })
         .await
+    }
+
+    /// What all handles of this root have done, of whatever process, since there first was one. Each adds what it counted when a
+    /// call ends, so a process that is killed loses its last call at most; a power cut may take more.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// use snapshotter::{Config, GcRequest, Operation, Snapshotter};
+    ///
+    /// for _ in 0..2 {
+    ///     let snapshotter = Snapshotter::open(Config::new(dir.path().join("store"))).await?;
+    ///     snapshotter.gc(&GcRequest::new()).await?;
+    ///     snapshotter.close().await?;
+    /// }
+    /// let snapshotter = Snapshotter::open(Config::new(dir.path().join("store"))).await?;
+    /// let totals = snapshotter.total_metrics().await?;
+    /// assert_eq!(totals.operations[Operation::Gc as usize].succeeded, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub async fn total_metrics(&self) -> Result<Metrics> {
+        self.run(|inner, store, _| {
+            inner.keep_counters(store);
+            Kept::all(&store.root.dir)
+        })
+        .await
+    }
+
+    /// Who has the root open, and what each holds there: which snapshots are kept for which call of which process, since when.
+    /// What is dead is not shown, and this handle only if it holds something.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
+    /// for holder in snapshotter.holders().await? {
+    ///     println!("{:?} holds {:?}", holder.pid, holder.reference);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The catalog's and the filesystem's.
+    pub async fn holders(&self) -> Result<Vec<Holder>> {
+        self.run(|_, store, _| store.holders()).await
     }
 
     /// What this handle and its clones have done since it was opened. Does not block; a closed handle still knows.

@@ -204,7 +204,7 @@ impl Root {
             format!("{who} uses the store {}", path.display()),
         )
         .with_path(path)
-        .with_hint("stop what uses it, and try again")
+        .with_hint("stop what uses it, and try again; `ps` shows what it holds")
     }
 
     /// Refuses a path whose directory, there or to be made, is inside the root.

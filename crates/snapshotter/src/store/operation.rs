@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{Store, now};
 use crate::catalog::{Snapshot, Sync, Txn};
+use crate::metrics::Operation as Verb;
 use crate::words::error::Result;
 use crate::words::reference::Reference;
 
@@ -17,21 +18,21 @@ use crate::words::reference::Reference;
 pub(crate) struct Operation {
     store: Arc<Store>,
     owner: String,
-    /// Tells its leases from those of the handle's other operations.
+    /// Tells its leases from those of the handle's other operations, and says what it is.
     number: i64,
 }
 
 impl Store {
-    /// Begins an operation, which leases nothing yet.
+    /// Begins an operation of this verb, which leases nothing yet.
     ///
     /// # Errors
     /// Those of making this handle an owner.
-    pub(crate) fn begin(self: &Arc<Self>) -> Result<Operation> {
+    pub(crate) fn begin(self: &Arc<Self>, verb: Verb) -> Result<Operation> {
         let owner = self.owner()?;
         Ok(Operation {
             store: Arc::clone(self),
             owner: owner.name().to_owned(),
-            number: owner.next_operation(),
+            number: owner.next_operation(verb),
         })
     }
 

@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Store;
+use super::holders::number_after;
 use super::intents::intended;
 use super::layout::Root;
 use super::trash::{Left, trash_owner};
+use super::{Store, now};
 use crate::catalog::IsDone;
 use crate::fs::dir::ignore_absent;
 use crate::fs::lock::{self, Lock};
 use crate::fs::{Dir, random_name};
+use crate::metrics::Operation as Verb;
 use crate::words::error::{At, Error, ErrorKind, Result};
 
 /// Slots are spread over this many directories, because the kernel lets one thread at a time change a directory.
@@ -67,9 +69,17 @@ impl Owner {
         self.lock.file()
     }
 
-    /// A number for one call, so that its leases can be told from those of other calls of the same handle.
-    pub(crate) fn next_operation(&self) -> i64 {
-        self.operations.fetch_add(1, Ordering::Relaxed)
+    /// A number for one call, so that its leases can be told from those of other calls of the same handle. It says what the
+    /// call is too, and since when (see `holders.rs`).
+    pub(crate) fn next_operation(&self, verb: Verb) -> i64 {
+        let mut number = 0;
+        let next = |last| {
+            number = number_after(last, now(), verb);
+            Some(number)
+        };
+        // It always has a next one.
+        let _ = (self.operations).fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        number
     }
 
     /// A directory for an ingest slot, and a name no slot of this owner had before. Directories are made when first needed:

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::{Ingested, Store};
 use crate::activity::Activity;
 use crate::catalog::{Blob, Sync};
+use crate::metrics::Operation as Verb;
 use crate::pass::piece::{Piece, fill};
 use crate::pass::source::Source;
 use crate::pass::{Output, PIECE};
@@ -26,7 +27,7 @@ use crate::words::reference::Reference;
 /// Those of the store; `Internal` when something was not stored as it should have been.
 pub fn pack(root: &Path, cache: &Path, reference: &Reference) -> Result<()> {
     let store = Arc::new(Store::open(root, None, Duration::from_secs(30))?);
-    let operation = store.begin()?;
+    let operation = store.begin(Verb::Snapshot)?;
     let (snapshot, blobs) = store.catalog.write(Sync::Normal, |txn| {
         let snapshot = txn.resolve(reference)?.id;
         operation.lease(txn, snapshot)?;

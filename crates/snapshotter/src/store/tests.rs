@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::*;
 use crate::catalog::{Blob, BlobState, Sync, Unsynced, ViewInode};
 use crate::format::spf;
+use crate::metrics::Operation as Verb;
 use crate::pass::Hashes;
 use crate::words::digest::{Checksum, Digest};
 use crate::words::entry::Mtime;
@@ -21,7 +22,7 @@ pub(crate) fn open(dir: &Path) -> Arc<Store> {
 /// A pending snapshot, which goes with the operation.
 fn pending(store: &Arc<Store>, version: &str) -> (Operation, i64) {
     let reference = format!("a:{version}").parse().unwrap();
-    let operation = store.begin().unwrap();
+    let operation = store.begin(Verb::Snapshot).unwrap();
     let begun = store
         .catalog
         .write(Sync::Normal, |txn| operation.pending(txn, &reference));

@@ -8,6 +8,7 @@ use super::describe::{self, Fault};
 use super::object::Object;
 use crate::activity::Activity;
 use crate::catalog::{BlobState, Doomed, Snapshot, Sync};
+use crate::metrics::Operation as Verb;
 use crate::remote;
 use crate::store::{NamesOfBlobs, Store};
 use crate::words::error::{ErrorKind, Result};
@@ -148,7 +149,7 @@ impl Repair<'_> {
         let Some(context) = self.remote else {
             return Ok(());
         };
-        let operation = context.store.begin()?;
+        let operation = context.store.begin(Verb::Verify)?;
         let leased = self.store.catalog.write(Sync::Normal, |txn| {
             let there = txn.snapshot(snapshot.id)?.is_some();
             if there {

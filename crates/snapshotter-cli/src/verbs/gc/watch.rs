@@ -1,17 +1,14 @@
 //! `snapshotter gc --watch`: what an agent's worker does, for nodes that have none.
 
-use std::fs::Permissions;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use snapshotter::{GcRequest, PruneReport, PruneRequest, Snapshotter};
 
-use super::{Collected, answer};
+use super::{Collected, answer, metrics};
 use crate::answer::Answer;
 use crate::arguments::Early;
 use crate::context::Context;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output::Screen;
 
 /// Collects, tells, waits, until a signal comes or the deadline passes.
@@ -77,21 +74,9 @@ impl Rounds<'_> {
     }
 
     async fn write_metrics(&self, store: &Snapshotter) -> Result<()> {
-        let Some(path) = self.metrics else {
-            return Ok(());
-        };
-        let text = store.metrics().to_prometheus(&store.usage().await?);
-        replace(path, text.as_bytes()).map_err(|error| Failure::io("write", path, &error))
+        match self.metrics {
+            Some(path) => metrics::write(store, path).await,
+            None => Ok(()),
+        }
     }
-}
-
-/// A reader sees the old text or the new one, whole. Whoever scrapes it may be another user.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))?;
-    file.write_all(text)?;
-    file.as_file()
-        .set_permissions(Permissions::from_mode(0o644))?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }

@@ -7,31 +7,30 @@ use std::process::Command;
 use crate::Result;
 use crate::options::repository;
 
-/// The machine and the versions of what is compared.
-pub(crate) struct Machine {
-    /// Each with its name, in the order to show them.
-    pub(crate) facts: Vec<(&'static str, String)>,
+/// The date and the revision: what a run is known by.
+pub(crate) fn moment() -> String {
+    let date = said("date", &["-u", "+%F %H:%M"]);
+    format!("{date}, {}", revision())
 }
 
-impl Machine {
-    /// Looks at it; `dir` is where the work will be done.
-    pub(crate) fn look(dir: &Path) -> Result<Self> {
-        let facts = vec![
-            ("Filesystem", filesystem(dir)?),
-            ("Kernel", read("/proc/sys/kernel/osrelease")),
-            ("CPU", cpu()),
-            ("Cores used", cores()),
-            ("Memory", memory()?),
-            ("Page cache", dirty_limits()),
-            ("Load before the first run", read("/proc/loadavg")),
-            (
-                "Revision",
-                said("git", &["describe", "--always", "--dirty"]),
-            ),
-            ("cp, sync", said("cp", &["--version"])),
-        ];
-        Ok(Self { facts })
-    }
+/// The machine and the versions of what is compared; `dir` is where the work will be done.
+pub(crate) fn look(dir: &Path) -> Result<Vec<(String, String)>> {
+    let facts = [
+        ("Filesystem", filesystem(dir)?),
+        ("Kernel", read("/proc/sys/kernel/osrelease")),
+        ("CPU", cpu()),
+        ("Cores used", cores()),
+        ("Memory", memory()?),
+        ("Page cache", dirty_limits()),
+        ("Load before the first run", read("/proc/loadavg")),
+        ("Revision", revision()),
+        ("cp, sync", said("cp", &["--version"])),
+    ];
+    Ok(facts.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+fn revision() -> String {
+    said("git", &["describe", "--always", "--dirty"])
 }
 
 /// Type and options of the filesystem that holds `dir`.

@@ -1,4 +1,4 @@
-//! Measures Snapshotter against `cp` on this machine and writes the tables as Markdown.
+//! Measures Snapshotter against `cp` on this machine and writes the tables as Markdown, with pictures of them.
 //!
 //! `cargo run --release -p snapshotter-benches` does all of it. Every measured operation is a whole process: this
 //! binary, run again with the subcommand of [`operation`], or `cp` and `sync` themselves, all started the same way. How
@@ -10,13 +10,17 @@ mod machine;
 mod measure;
 mod operation;
 mod options;
+mod plots;
 mod process;
 mod report;
+mod results;
 mod settle;
+mod svg;
 
 use std::process::ExitCode;
 
 use options::{Command, Options};
+use results::Results;
 
 /// What goes wrong here is for people to read; nothing is handled by kind.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -42,10 +46,28 @@ fn start() -> Result<()> {
     }
 }
 
-/// Runs every case that was asked for. How fast something was is no reason to fail.
+/// Makes the page of what is measured now, or was before. How fast something was is no reason to fail.
 fn all(options: &Options) -> Result<()> {
+    let mut results = match options.results() {
+        Some(kept) if !options.is_whole() => Results::kept(&kept)?,
+        _ => Results::default(),
+    };
+    let newer = match &options.plot {
+        Some(file) => Results::read(file)?,
+        None => {
+            results.admits(options.divisor)?;
+            measure(options)?
+        }
+    };
+    results.add(newer)?;
+    report::write(&results, options)
+}
+
+/// Runs every case that was asked for.
+fn measure(options: &Options) -> Result<Results> {
     let work = settle::WorkDir::create(&options.dir)?;
-    let machine = machine::Machine::look(work.path())?;
+    let moment = machine::moment();
+    let mut facts = machine::look(work.path())?;
     let mut bench = measure::Bench::new(options, work.path())?;
     let started = std::time::Instant::now();
     for case in cases::ALL {
@@ -55,14 +77,9 @@ fn all(options: &Options) -> Result<()> {
             (case.run)(&mut bench)?;
         }
     }
-    let text = report::markdown(&machine, options, &bench, started.elapsed());
-    match &options.output {
-        Some(path) => {
-            std::fs::write(path, &text).map_err(|error| format!("{}: {error}", path.display()))?
-        }
-        None => print(&text),
-    }
-    work.remove()
+    facts.extend(report::facts(options, &bench, started.elapsed()));
+    work.remove()?;
+    Ok(Results::of(&moment, facts, bench))
 }
 
 /// Tells how it gets on.

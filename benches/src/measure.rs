@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::{Deserialize, Serialize};
+
 use crate::operation::{Operation, Outcome};
 use crate::options::Options;
 use crate::process::{self, Timed};
@@ -20,21 +22,23 @@ pub(crate) struct Bench {
     pub(crate) stores: Vec<StoreSize>,
     /// What is not a time.
     pub(crate) figures: Vec<Figure>,
+    /// What changes from one checkpoint to the next.
+    pub(crate) series: Vec<Series>,
     runs: usize,
     only: Option<String>,
 }
 
 /// What was said of a comparison before it was run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
     /// The case: `dense-1g`.
-    pub(crate) case: &'static str,
+    pub(crate) case: String,
     /// The operation.
-    pub(crate) title: &'static str,
+    pub(crate) title: String,
     /// What is on the disk when ours returns.
-    pub(crate) durability: &'static str,
+    pub(crate) durability: String,
     /// The peer; empty where there is none.
-    pub(crate) peer: &'static str,
+    pub(crate) peer: String,
     /// What to reach.
     pub(crate) target: Target,
     /// Bytes of data the operation is about.
@@ -44,7 +48,7 @@ pub(crate) struct Spec {
 }
 
 /// What a comparison is to reach.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Target {
     /// None for the time: the row is there for its memory, or to be known.
     None,
@@ -55,7 +59,7 @@ pub(crate) enum Target {
 }
 
 /// One finished comparison.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// What it was.
     pub(crate) spec: Spec,
@@ -63,6 +67,8 @@ pub(crate) struct Row {
     pub(crate) peer: Vec<f64>,
     /// Our seconds, in the order of the runs.
     pub(crate) ours: Vec<f64>,
+    /// Ours ÷ the peer's, of each pair.
+    pub(crate) pairs: Vec<f64>,
     /// What our processes said.
     pub(crate) outcomes: Vec<Outcome>,
     /// Processor seconds of both sides.
@@ -72,12 +78,12 @@ pub(crate) struct Row {
 }
 
 /// What a store takes on the disk.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StoreSize {
     /// The case.
-    pub(crate) case: &'static str,
+    pub(crate) case: String,
     /// How the snapshot was taken.
-    pub(crate) title: &'static str,
+    pub(crate) title: String,
     /// Bytes allocated below the store's `storage/`.
     pub(crate) allocated: u64,
     /// Bytes allocated for the source.
@@ -85,16 +91,31 @@ pub(crate) struct StoreSize {
 }
 
 /// A number that is to be small.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
     /// The case.
-    pub(crate) case: &'static str,
+    pub(crate) case: String,
     /// What of it.
-    pub(crate) what: &'static str,
+    pub(crate) what: String,
     /// How much it is.
     pub(crate) value: f64,
     /// How much it may be.
     pub(crate) most: f64,
+}
+
+/// A number of each checkpoint of a chain, the first one's first.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Series {
+    /// The case.
+    pub(crate) case: String,
+    /// What of it: one picture shows all lines of one case and this.
+    pub(crate) what: String,
+    /// Whose numbers these are.
+    pub(crate) line: String,
+    /// What they count.
+    pub(crate) unit: String,
+    /// The numbers.
+    pub(crate) values: Vec<f64>,
 }
 
 /// One side of a comparison; both functions are given the number of the run, 0 for the warm-up.
@@ -133,6 +154,7 @@ impl Bench {
             rows: Vec::new(),
             stores: Vec::new(),
             figures: Vec::new(),
+            series: Vec::new(),
             runs: options.runs,
             only: options.only.clone(),
         })
@@ -154,10 +176,28 @@ impl Bench {
     pub(crate) fn figure(&mut self, case: &'static str, what: &'static str, value: f64, most: f64) {
         say(&format!("{case}: {what}: {value:.4}, at most {most:.4}"));
         self.figures.push(Figure {
-            case,
-            what,
+            case: case.into(),
+            what: what.into(),
             value,
             most,
+        });
+    }
+
+    /// Notes a number of each checkpoint.
+    pub(crate) fn series(
+        &mut self,
+        case: &str,
+        what: &str,
+        line: &str,
+        unit: &str,
+        values: Vec<f64>,
+    ) {
+        self.series.push(Series {
+            case: case.into(),
+            what: what.into(),
+            line: line.into(),
+            unit: unit.into(),
+            values,
         });
     }
 
@@ -182,6 +222,7 @@ impl Bench {
             spec,
             peer: Vec::new(),
             ours: Vec::new(),
+            pairs: Vec::new(),
             outcomes: Vec::new(),
             cpu: (Vec::new(), Vec::new()),
             others: Vec::new(),
@@ -219,6 +260,8 @@ impl Row {
         }
         let timed = ours.run(run, |operation| Ok(vec![operation.command()?]))?;
         if run > 0 {
+            let pair = self.peer.last().map(|peer| timed.seconds / peer);
+            self.pairs.extend(pair);
             self.ours.push(timed.seconds);
             self.cpu.1.push(timed.cpu);
             self.others.push(timed.others);
@@ -234,9 +277,7 @@ impl Row {
 
     /// The median of the ratios of each pair.
     pub(crate) fn pair_ratio(&self) -> Option<f64> {
-        let pairs = self.ours.iter().zip(&self.peer);
-        let ratios: Vec<f64> = pairs.map(|(ours, peer)| ours / peer).collect();
-        (!ratios.is_empty()).then(|| median(&ratios))
+        (!self.pairs.is_empty()).then(|| median(&self.pairs))
     }
 
     /// Whether both ways to look at it reach the target.
@@ -288,6 +329,12 @@ pub(crate) fn median(values: &[f64]) -> f64 {
         len if len % 2 == 1 => sorted[middle],
         _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
     }
+}
+
+/// The smallest and the largest.
+pub(crate) fn range(values: &[f64]) -> (f64, f64) {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    (least, values.iter().copied().fold(0.0, f64::max))
 }
 
 #[cfg(test)]

@@ -134,8 +134,6 @@ pub(crate) struct Paged {
 /// What a child says of itself when it is done.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// How long the call itself took, without opening and closing, in seconds.
-    pub(crate) call: f64,
     /// Bytes it asked the kernel to read, from any file.
     pub(crate) read: u64,
     /// Bytes it asked the kernel to write, to any file.
@@ -331,19 +329,19 @@ impl Operation {
                     request = paged.apply(request);
                 }
                 let report = snapshotter.snapshot(&request).await?;
-                Ok(Outcome::of(report.duration, &report.placements))
+                Ok(Outcome::of(&report.placements))
             }
             Action::Push => {
-                let report = snapshotter
+                snapshotter
                     .push(&PushRequest::new(self.reference()))
                     .await?;
-                Ok(Outcome::of(report.duration, &Placements::default()))
+                Ok(Outcome::default())
             }
             Action::Pull => {
-                let report = snapshotter
+                snapshotter
                     .pull(&PullRequest::new(self.reference()))
                     .await?;
-                Ok(Outcome::of(report.duration, &Placements::default()))
+                Ok(Outcome::default())
             }
             Action::Remove => {
                 snapshotter.remove(&self.reference()).await?;
@@ -352,7 +350,7 @@ impl Operation {
             Action::Restore { output, .. } => {
                 let request = RestoreRequest::new(self.reference(), output);
                 let report = snapshotter.restore(&request).await?;
-                Ok(Outcome::of(report.duration, &report.placements))
+                Ok(Outcome::of(&report.placements))
             }
         }
     }
@@ -378,9 +376,8 @@ impl Paged {
 }
 
 impl Outcome {
-    fn of(call: std::time::Duration, placements: &Placements) -> Self {
+    fn of(placements: &Placements) -> Self {
         Self {
-            call: call.as_secs_f64(),
             hardlinked: placements.hardlink.files,
             copied: placements.copy.files,
             present: placements.present.files,

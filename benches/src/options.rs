@@ -13,7 +13,9 @@ Usage: cargo run --release -p snapshotter-benches -- [OPTIONS]
   --runs N       measured runs of each side of each comparison (default 7)
   --quick        everything a sixteenth of its size: to see that it runs, not to judge it
   --only NAME    only rows whose name (\"dense-1g: restore, writable\") contains NAME
-  --output FILE  where the tables go (default: docs/benchmarks.md; with --quick or --only, standard output)";
+  --plot FILE    measure nothing: take what was measured from FILE, the results.json of a run
+  --output FILE  where the tables go (default: docs/benchmarks.md; with --quick or --only, standard output);
+                 pictures and results.json go to plots/ beside it, and what they have of rows not measured now stays";
 
 /// What to do.
 #[derive(Debug)]
@@ -37,8 +39,28 @@ pub(crate) struct Options {
     pub(crate) divisor: u64,
     /// Part of the names of the rows to run.
     pub(crate) only: Option<String>,
+    /// What was measured before, to be shown without measuring.
+    pub(crate) plot: Option<PathBuf>,
     /// Where the tables go; `None`: standard output.
     pub(crate) output: Option<PathBuf>,
+}
+
+impl Options {
+    /// Whether this measures all that a page has.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.divisor == 1 && self.only.is_none() && self.plot.is_none()
+    }
+
+    /// Where pictures go.
+    pub(crate) fn plots(&self) -> Option<PathBuf> {
+        let output = self.output.as_ref()?;
+        Some(output.with_file_name("plots"))
+    }
+
+    /// Where the numbers are kept.
+    pub(crate) fn results(&self) -> Option<PathBuf> {
+        Some(self.plots()?.join("results.json"))
+    }
 }
 
 /// Understands the arguments after the program's name.
@@ -48,6 +70,7 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Comma
         runs: 7,
         divisor: 1,
         only: None,
+        plot: None,
         output: None,
     };
     while let Some(argument) = arguments.next() {
@@ -63,12 +86,13 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Comma
             "--runs" => options.runs = value()?.parse::<usize>()?.max(1),
             "--quick" => options.divisor = 16,
             "--only" => options.only = Some(value()?),
+            "--plot" => options.plot = Some(value()?.into()),
             "--output" => options.output = Some(value()?.into()),
             _ => return Err(format!("unknown option {argument}; see --help").into()),
         }
     }
-    let whole = options.divisor == 1 && options.only.is_none();
-    if whole && options.output.is_none() {
+    let is_page = options.is_whole() || options.plot.is_some();
+    if is_page && options.output.is_none() {
         options.output = Some(repository().join("docs/benchmarks.md"));
     }
     Ok(Command::All(options))

@@ -57,13 +57,14 @@ impl Chain {
     fn spec(&self, title: &'static str, durability: &'static str, target: Target) -> Spec {
         let data = self.guest.data();
         Spec {
-            case: NAME,
-            title,
-            durability,
+            case: NAME.into(),
+            title: title.into(),
+            durability: durability.into(),
             peer: match durability {
                 FULL => "cp --sparse=always + sync -f",
                 _ => "cp --sparse=always",
-            },
+            }
+            .into(),
             target,
             data,
             memory: 96 * MIB + data / 4096 * 24,
@@ -112,13 +113,18 @@ impl Chain {
     fn ten(&mut self, bench: &mut Bench) -> Result<()> {
         let (v2, v1) = (self.store("v2"), self.store("v1"));
         let restic = Restic::new(&self.store("restic"))?;
-        let take = |source: &Path, number: usize| -> Result<[f64; 3]> {
+        let mut grown: [Vec<f64>; 3] = Default::default();
+        let mut take = |source: &Path, number: usize| -> Result<[f64; 3]> {
             let version = format!("v{number}");
             let before = [&v2, &v1].map(|store| stored(store));
             super::take(&Operation::snapshot(&v2, &version, source).paged(false))?;
             super::take(&Operation::snapshot(&v1, &version, source))?;
             let [two, one] = [0, 1].map(|index| stored([&v2, &v1][index]) - before[index]);
-            Ok([two, one, restic.backup(source)?])
+            let stored = [two, one, restic.backup(source)?];
+            for (grown, stored) in grown.iter_mut().zip(stored) {
+                grown.push(stored / MIB as f64);
+            }
+            Ok(stored)
         };
         say(&format!("{NAME}: ten checkpoints"));
         let first = take(self.source(), 1)?;
@@ -136,6 +142,10 @@ impl Chain {
             if index + 2 == STEPS.len() {
                 self.capture(bench, &v2)?;
             }
+        }
+        let here = if restic.is_here { 3 } else { 2 };
+        for (line, grown) in ["v2", "v1", "restic"].into_iter().zip(grown).take(here) {
+            bench.series(NAME, "stored by each checkpoint", line, "MiB", grown);
         }
         let gib = self.guest.memory_data() as f64 / (400.0 * MIB as f64);
         bench.figure(
@@ -172,7 +182,7 @@ impl Chain {
     fn capture(&mut self, bench: &mut Bench, store: &Path) -> Result<()> {
         let spec = self.spec("capture of 4 % changed", FULL, Target::Ratio(1.5));
         let spec = Spec {
-            peer: "cp --sparse=always",
+            peer: "cp --sparse=always".into(),
             ..spec
         };
         if !bench.wants(&spec) {
@@ -346,6 +356,8 @@ impl Chain {
             slowest / seconds[9],
             2.0,
         );
+        let what = "time of each of 200 checkpoints";
+        bench.series(NAME, what, "v2", "seconds", seconds);
         for number in 0..MANY {
             super::take(&Operation::remove(&store, &format!("v{number}")))?;
         }

@@ -95,10 +95,10 @@ impl Large {
             (false, false) => "cp --sparse=always",
         };
         Spec {
-            case: self.case,
-            title,
-            durability,
-            peer,
+            case: self.case.into(),
+            title: title.into(),
+            durability: durability.into(),
+            peer: peer.into(),
             target,
             data: self.data,
             memory: MEMORY,
@@ -164,8 +164,8 @@ impl Large {
         });
         if bench.compare(spec, Some(&peer), &ours)? {
             bench.stores.push(StoreSize {
-                case: self.case,
-                title,
+                case: self.case.into(),
+                title: title.into(),
                 allocated: testkit::fsstat::allocated_bytes(&self.output().join("storage"))?,
                 source: testkit::fsstat::allocated_bytes(&source)?,
             });

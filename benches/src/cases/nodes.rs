@@ -90,10 +90,10 @@ impl Nodes {
 
     fn spec(&self, title: &'static str, peer: &'static str, target: Target) -> Spec {
         Spec {
-            case: NAME,
-            title,
-            durability: NOT_SYNCED,
-            peer,
+            case: NAME.into(),
+            title: title.into(),
+            durability: NOT_SYNCED.into(),
+            peer: peer.into(),
             target,
             data: self.data,
             memory: 96 * MIB + self.data / 4096 * 24,
@@ -110,7 +110,7 @@ impl Nodes {
 
     /// Ten checkpoints, published to a directory in both formats.
     fn chain(&mut self, bench: &mut Bench) -> Result<()> {
-        let mut sent = [0; 2];
+        let mut sent: [Vec<u64>; 2] = Default::default();
         for number in 1..=STEPS.len() + 1 {
             if number > 1 {
                 self.guest.work(STEPS[number - 2])?;
@@ -125,13 +125,16 @@ impl Nodes {
                     _ => taken,
                 };
                 super::take(&taken.between(&self.published(format)))?;
-                if number > 1 {
-                    *sent += length(&self.objects(format))? - before;
-                }
+                sent.push(length(&self.objects(format))? - before);
             }
         }
+        let later = |sent: &[u64]| sent[1..].iter().sum::<u64>() as f64;
         let what = "sent by checkpoints 2–10 ÷ v1's";
-        bench.figure(NAME, what, sent[0] as f64 / sent[1] as f64, 1.0 / 70.0);
+        bench.figure(NAME, what, later(&sent[0]) / later(&sent[1]), 1.0 / 70.0);
+        for (line, sent) in ["v2", "v1"].into_iter().zip(sent) {
+            let sent = sent.iter().map(|&sent| sent as f64 / MIB as f64).collect();
+            bench.series(NAME, "sent by each checkpoint", line, "MiB", sent);
+        }
         settle::remove(&self.dir.join("v1"))?;
         settle::remove(&self.objects("v1"))
     }
@@ -292,7 +295,7 @@ impl Nodes {
             .into_iter()
             .zip([0.3, 0.5])
             .map(|(title, most)| Spec {
-                durability: if most < 0.4 { FULL } else { NOT_SYNCED },
+                durability: if most < 0.4 { FULL } else { NOT_SYNCED }.into(),
                 ..self.spec(title, "the same in format v1", Target::Ratio(most))
             });
         let [published, restored]: [Spec; 2] = specs.collect::<Vec<_>>().try_into().expect("two");

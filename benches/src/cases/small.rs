@@ -66,10 +66,10 @@ impl Small {
     fn spec(&self, title: &'static str, durability: &'static str, target: Target) -> Spec {
         let durable = durability == FULL;
         Spec {
-            case: NAME,
-            title,
-            durability,
-            peer: if durable { "cp + sync -f" } else { "cp" },
+            case: NAME.into(),
+            title: title.into(),
+            durability: durability.into(),
+            peer: if durable { "cp + sync -f" } else { "cp" }.into(),
             target,
             data: self.data,
             memory: MEMORY,
@@ -103,8 +103,8 @@ impl Small {
         let spec = self.spec(title, FULL, Target::Ratio(ratio));
         if bench.compare(spec, Some(&peer), &ours)? {
             bench.stores.push(StoreSize {
-                case: NAME,
-                title,
+                case: NAME.into(),
+                title: title.into(),
                 allocated: testkit::fsstat::allocated_bytes(&place(1).join("storage"))?,
                 source: testkit::fsstat::allocated_bytes(&source)?,
             });

@@ -120,10 +120,10 @@ impl Travel {
         target: Target,
     ) -> Spec {
         Spec {
-            case: self.case,
-            title,
-            durability,
-            peer,
+            case: self.case.into(),
+            title: title.into(),
+            durability: durability.into(),
+            peer: peer.into(),
             target,
             data: self.data,
             memory: MEMORY,
@@ -262,8 +262,8 @@ impl Travel {
         self.s3.clear();
         let cluster = Cluster::over(self.s3.bucket(), self.s3.dir());
         let daemon = self.daemon(&cluster);
-        let between = self.through(&daemon, spec.title);
-        let first = self.dir.join(spec.title).join("first");
+        let between = self.through(&daemon, &spec.title);
+        let first = self.dir.join(&spec.title).join("first");
         let publish = Operation::snapshot(&first, "v1", &self.source()).read_only(read_only);
         super::take(&publish.between(&between))?;
         let cache = daemon.dir().to_owned();

@@ -90,10 +90,10 @@ pub enum Operation {
     /// [`Snapshotter::tag`](crate::Snapshotter::tag), in the registry too.
     Tag,
     /// [`Snapshotter::changed_pages`](crate::Snapshotter::changed_pages) and
-    /// [`compare_directory`](crate::Snapshotter::compare_directory)
+    /// [`Snapshotter::compare_directory`](crate::Snapshotter::compare_directory)
     Diff,
     /// [`Snapshotter::open_file`](crate::Snapshotter::open_file)
-    Cat,
+    Read,
 }
 
 impl Operation {
@@ -110,7 +110,7 @@ impl Operation {
         Self::Prune,
         Self::Tag,
         Self::Diff,
-        Self::Cat,
+        Self::Read,
     ];
 
     /// The operation as scripts know it: `snake_case`, stable.
@@ -128,7 +128,7 @@ impl Operation {
             Self::Prune => "prune",
             Self::Tag => "tag",
             Self::Diff => "diff",
-            Self::Cat => "cat",
+            Self::Read => "read",
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn open_file(
 ) -> Result<SnapshotFile> {
     let wanted = RelPath::normalize(path)
         .map_err(|error| Error::invalid(error.to_string()).with_path(path))?;
-    let (_operation, source) = leased(store, reference, Verb::Cat)?;
+    let (_operation, source) = leased(store, reference, Verb::Read)?;
     let (plan, contents) = convert::contents(store, &source, activity)?;
     let Some(first) = plan.first_name(&wanted) else {
         let text = format!("the snapshot has no file {wanted}");

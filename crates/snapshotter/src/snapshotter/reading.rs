@@ -70,7 +70,7 @@ impl Snapshotter {
         path: impl Into<PathBuf>,
     ) -> Result<SnapshotFile> {
         let (reference, path) = (reference.clone(), path.into());
-        self.counted(Operation::Cat, move |_, store, activity| {
+        self.counted(Operation::Read, move |_, store, activity| {
             read::open_file(store, &reference, &path, activity)
         })
         .await

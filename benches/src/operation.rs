@@ -148,6 +148,9 @@ pub(crate) struct Outcome {
     pub(crate) copied: u64,
     /// Files that were there already.
     pub(crate) present: u64,
+    /// Packs that a snapshot of format v2 names.
+    #[serde(default)]
+    pub(crate) packs: u64,
 }
 
 const NAME: &str = "bench";
@@ -329,7 +332,10 @@ impl Operation {
                     request = paged.apply(request);
                 }
                 let report = snapshotter.snapshot(&request).await?;
-                Ok(Outcome::of(&report.placements))
+                Ok(Outcome {
+                    packs: report.paged.map_or(0, |paged| paged.packs),
+                    ..Outcome::of(&report.placements)
+                })
             }
             Action::Push => {
                 snapshotter

@@ -331,6 +331,7 @@ impl Chain {
         let store = self.store("many");
         super::take(&Operation::snapshot(&store, "v0", self.source()).paged(false))?;
         let (mut written, mut changed, mut seconds) = (0.0, 0.0, Vec::new());
+        let mut packs = 0;
         for number in 1..=MANY {
             changed += self.guest.work(0.01)? as f64 * 4096.0 + 390_000.0;
             let before = stored(&store);
@@ -338,10 +339,13 @@ impl Chain {
                 Operation::snapshot(&store, &format!("v{number}"), self.source()).paged(false);
             let timed = crate::process::timed(&mut [take.command()?])?;
             seconds.push(timed.seconds);
+            packs = timed.outcome()?.packs;
             written += stored(&store) - before;
         }
         let last = format!("v{MANY}");
         self.restore(bench, title, &store, &last, 3.5)?;
+        let what = "200 checkpoints: packs that the last one names";
+        bench.figure(NAME, what, packs as f64, 160.0);
         let slowest = seconds.iter().copied().fold(0.0, f64::max);
         // What was written is compressed; as much as a first capture compresses.
         bench.figure(

@@ -38,6 +38,25 @@
 //! # }
 //! ```
 //!
+//! A handle is `Clone + Send + Sync`, its methods are async and cancelled by dropping them, and several processes can use one
+//! root at once. Beside `snapshot` and `restore` there are [`list`](Snapshotter::list), [`inspect`](Snapshotter::inspect),
+//! [`remove`](Snapshotter::remove), [`pin`](Snapshotter::pin), [`gc`](Snapshotter::gc), [`verify`](Snapshotter::verify), which
+//! repairs, [`rebuild`](Snapshotter::rebuild), [`usage`](Snapshotter::usage) and [`metrics`](Snapshotter::metrics). A handle
+//! collects garbage in the background, unless [`Gc::background`] is off.
+//!
+//! # Features
+//!
+//! None is on by default, and without any a snapshot stays on its machine.
+//!
+//! | feature | brings | is built with it |
+//! |---|---|---|
+//! | `registry` | snapshots that travel: names and lists of files in an OCI registry or image layout, contents there too or in a directory (`push`, `pull`, `copy`, restores from elsewhere) | reqwest, rustls |
+//! | `object-storage` | contents straight in a bucket, of any provider below; `registry` | opendal |
+//! | `object-storage-s3`, `-gcs`, `-azblob`, `-oss`, `-obs`, `-cos` | the same for one provider: Amazon S3 and what speaks as it, Google, Azure, Alibaba, Huawei, Tencent | opendal's service for it |
+//! | `dragonfly` | contents through Dragonfly's daemon, which has them from other nodes, in front of a bucket; `registry` | tonic |
+//!
+//! The features `test-hook` and `fuzzing` are for this project's own tests and are no part of the API.
+//!
 //! # What it is not
 //!
 //! Not a containerd snapshotter plugin and not a CSI snapshotter: it knows files, not container layers or volumes. It

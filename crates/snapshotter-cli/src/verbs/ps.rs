@@ -41,16 +41,22 @@ struct One {
     command: Option<String>,
     verb: Option<&'static str>,
     reference: Option<String>,
+    name: Option<String>,
+    version: Option<String>,
     since: Option<Time>,
 }
 
 impl One {
     fn new(holder: &Holder) -> Self {
+        let reference = holder.reference.as_ref();
+        let version = reference.and_then(|one| one.version());
         Self {
             pid: holder.pid,
             command: holder.command.clone(),
             verb: holder.operation.map(snapshotter::Operation::as_str),
-            reference: holder.reference.as_ref().map(ToString::to_string),
+            reference: reference.map(ToString::to_string),
+            name: reference.map(|one| one.name().to_owned()),
+            version: version.map(str::to_owned),
             since: holder.since.map(Time),
         }
     }

@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 
 use support::Place;
 
@@ -192,6 +193,30 @@ fn an_output_that_may_not_be_written_is_ten() {
     place
         .run_unprivileged(["restore", "vm:v1", "closed/out"])
         .exited(10);
+}
+
+/// One name that could not be deleted ended the restore before directories had their modes and times.
+#[test]
+fn what_cannot_be_deleted_leaves_the_rest_right() {
+    let place = Place::new();
+    place.chmod("", 0o777);
+    place.chmod("vm/images", 0o750);
+    if rustix::process::geteuid().is_root() {
+        for name in ["vm", "vm/images", "vm/images/disk.img"] {
+            std::os::unix::fs::chown(place.path(name), Some(65534), Some(65534)).unwrap();
+        }
+    }
+    let run = |args: &[&str]| place.run_unprivileged(args);
+    run(&["snapshot", "vm:v1", "vm"]).succeeded();
+    run(&["restore", "vm:v1", "out"]).succeeded();
+    let line = "mkdir out/closed && touch out/closed/file && chmod 555 out/closed";
+    place.run_in_shell(line).succeeded();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(place.path("out/closed"), Some(65534), Some(65534)).unwrap();
+    }
+    run(&["restore", "vm:v1", "out", "--delete"]).exited(10);
+    let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode();
+    assert_eq!(mode("out/images") & 0o777, 0o750);
 }
 
 #[test]

@@ -4,9 +4,10 @@ mod support_a;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use snapshotter::{ErrorKind, File, LinkMode, RestoreReport, Snapshotter, WarningKind};
+use snapshotter::{Config, ErrorKind, File, LinkMode, RestoreReport, Snapshotter, WarningKind};
 use support_a::*;
 use testkit::compare::{Options, assert_same, assert_same_with};
 use testkit::mount::{BindMount, or_skip};
@@ -449,6 +450,45 @@ async fn nothing_is_deleted_through_a_mount_or_in_the_store() {
     assert_eq!(kinds, [WarningKind::Mounted]);
     assert!(outside.join("kept").exists() && !output.join("more/file").exists());
     assert_sound(&store).await;
+}
+
+/// The socket of a machine that ran went, and another store below the output with the only copies in it.
+#[tokio::test]
+async fn what_no_snapshot_can_have_and_other_stores_are_not_deleted() {
+    let (place, base, store) = prepared().await;
+    let output = restored(&place, &store, "w").await;
+    let nested = output.join("a/nested");
+    let other = Snapshotter::open(Config::new(&nested)).await.unwrap();
+    take(&other, "v1", &base).await;
+    let _socket = UnixListener::bind(output.join("a/socket")).unwrap();
+    fs::write(output.join("a/more"), "x").unwrap();
+    let request = to("w", &output).delete(true);
+    let extra = store.plan_restore(&request).await.unwrap().extra;
+    assert_eq!(extra, [Path::new("a/more")]);
+    let report = store.restore(&request).await.unwrap();
+    assert_eq!(report.deleted, 1);
+    let mut kinds: Vec<_> = report.warnings.iter().map(|one| one.kind).collect();
+    kinds.sort_by_key(|kind| kind.as_str());
+    assert_eq!(kinds, [WarningKind::Kept, WarningKind::Skipped]);
+    assert!(output.join("a/socket").exists());
+    assert_sound(&other).await;
+    give(&other, "v1", &place.fresh()).await;
+}
+
+/// A pattern of nothing, as a variable is that nobody set, was as good as none given: all that was extra went.
+#[tokio::test]
+async fn a_pattern_of_nothing_is_refused() {
+    let (place, _, store) = prepared().await;
+    let output = restored(&place, &store, "w").await;
+    fs::write(output.join("more"), "x").unwrap();
+    for nothing in ["", " ", "/"] {
+        let request = to("w", &output).delete(true);
+        for request in [request.clone().include(nothing), request.exclude(nothing)] {
+            let error = store.restore(&request).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
+    }
+    assert!(output.join("more").exists());
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! Rows that went leave pages that later rows take, so a catalog is as large as it ever was. A collection makes it anew where
 //! more than half of it is free: SQLite's `VACUUM`, one transaction, which a crash undoes. Whoever reads meanwhile goes on, and
-//! whoever writes waits; so one with very many rows stays as it is. What is copied goes through a temporary file of SQLite's, and not
-//! through memory, and where there is no room for that, or for the log, the catalog stays as it is too.
+//! whoever writes waits; so one with very many rows stays as it is. What is copied goes through a temporary file of SQLite's (in
+//! `SQLITE_TMPDIR`, `/var/tmp` or `/tmp`), and where there is no room for that, or for the log, the catalog stays as it is too.
 
 use std::sync::PoisonError;
 
@@ -17,8 +17,8 @@ use crate::words::error::At;
 /// Free pages that are worth it, in bytes.
 const WORTH_IT: u64 = 16 << 20;
 
-/// Pages in use that are copied in a second or few, in bytes.
-const MOST: u64 = 1 << 30;
+/// Pages in use that are copied, twice, while others still wait on a slow disk, in bytes.
+const MOST: u64 = 128 << 20;
 
 /// What others find free on the filesystem meanwhile, in bytes.
 const LEFT: u64 = 256 << 20;

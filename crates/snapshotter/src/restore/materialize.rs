@@ -52,6 +52,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, mut plan: Plan) -> Resul
     if context.no_clobber {
         directories::refuse_existing(context, plan)?;
     }
+    let extra = delete::find(context.output, plan, context.activity)?;
     let made = directories::make(context, plan)?;
     for whiteout in &plan.whiteouts {
         let result = others::whiteout(context, whiteout);
@@ -79,8 +80,9 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, mut plan: Plan) -> Resul
             restored.symlinks -= 1;
         }
     }
-    restored.deleted = delete::extra(context, plan)?;
+    let deleted = delete::extra(context, extra);
     directories::finish(context, plan, &made)?;
+    restored.deleted = deleted?;
     for text in plan.selection.complaints() {
         context.activity.warn(WarningKind::Unmatched, None, text);
     }

@@ -61,7 +61,10 @@ impl Read for Arriving {
             self.piece = match self.pieces.recv_timeout(LOOK) {
                 Ok(piece) => io::Cursor::new(piece?),
                 Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::Interrupted.into()),
-                Err(RecvTimeoutError::Disconnected) => return Ok(0),
+                // Its reader panicked: a last piece, which is empty, comes before its thread ends.
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("who reads the stream has panicked"));
+                }
             };
         }
         self.piece.read(into)

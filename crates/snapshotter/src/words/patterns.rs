@@ -37,6 +37,10 @@ impl Patterns {
         let compile = |lines: &[String]| compiled(lines).map_err(|error| refused(field, &error));
         let idle = patterns.iter().zip(&lines).map(|(text, line)| {
             let alone = compile(std::slice::from_ref(line))?;
+            // As good as not given, which for some means everything.
+            if alone.is_empty() {
+                return Err(Error::invalid(format!("{field}: {text:?} is no pattern")));
+            }
             Ok((text.clone(), alone))
         });
         Ok(Self {

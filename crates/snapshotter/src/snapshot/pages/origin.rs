@@ -240,7 +240,8 @@ const TOO_MANY: usize = 224;
 const AT_LEAST: u64 = 256;
 
 /// Chooses packs whose pages are stored anew, because there are many or most of what is in them is needed no more: the
-/// emptiest first, of together at most half as many pages as the parent stored, which is about what changed.
+/// emptiest first, of together at most half as many pages as the parent stored, which is about what changed; but one, where
+/// there are many, of at most as many, since otherwise they become more with each checkpoint that changes as much as the last.
 fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map) {
     let mut used = vec![0_u64; packs.len()];
     for extent in map.iter() {
@@ -265,7 +266,8 @@ fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map) {
     let (mut pages, mut left) = (0, packs.len());
     for number in order {
         pages += used[number];
-        if pages > budget || (packs.len() > TOO_MANY && left <= MANY) {
+        let is_one_of_many = left == packs.len() && left > MANY && pages <= changed;
+        if (pages > budget && !is_one_of_many) || (packs.len() > TOO_MANY && left <= MANY) {
             return;
         }
         given_up[number] = true;
@@ -367,3 +369,40 @@ fn make_list<'s>(
 
 /// Pages of which records are read at once.
 const TOGETHER: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::map::Extent;
+    use crate::format::pack::PackId;
+
+    /// Of 200 checkpoints that each changed as much as the last all packs were named for ever: more than half of the emptiest
+    /// one was still needed, and half was all that might be stored anew.
+    #[test]
+    fn of_many_packs_one_is_given_up_though_it_has_more_than_half_of_what_changed() {
+        let of = |count: u32, used: u32| {
+            let mut map = Map::default();
+            for pack in 0..count {
+                let start = u64::from(pack) * 2000;
+                let pages = u64::from(used + pack);
+                let page = 0;
+                map.push(Extent {
+                    start,
+                    pages,
+                    pack,
+                    page,
+                })
+                .unwrap();
+            }
+            let id = PackId::from_bytes([0; 32]);
+            let packs = vec![PackEntry { id, pages: 1000 }; count as usize];
+            let mut given_up = vec![false; count as usize];
+            give_up(&mut given_up, &packs, &map);
+            given_up.into_iter().filter(|given_up| *given_up).count()
+        };
+        assert_eq!(of(96, 700), 0);
+        assert_eq!(of(97, 700), 1);
+        // As many as there is room for, where they are emptier.
+        assert_eq!(of(97, 100), 4);
+    }
+}

@@ -20,7 +20,7 @@ mod verbs;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Early};
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(given: Vec<OsString>, early: &Early) -> Result<Arguments, clap::Error> {
-    let mut matches = Arguments::command()
+    let mut matches = arguments::command()
         .color(early.color.into())
         .try_get_matches_from(given)?;
     let names = arguments::names(&matches);

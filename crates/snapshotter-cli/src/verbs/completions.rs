@@ -1,10 +1,9 @@
 //! `snapshotter completions`.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::answer::Answer;
-use crate::arguments::Arguments;
+use crate::arguments;
 
 /// Prints a completion script for a shell
 #[derive(Debug, clap::Args)]
@@ -25,7 +24,7 @@ pub fn run(args: &Args) -> Answer {
     let mut script = Vec::new();
     clap_complete::generate(
         args.shell,
-        &mut Arguments::command(),
+        &mut arguments::command(),
         "snapshotter",
         &mut script,
     );

@@ -24,14 +24,14 @@ pub mod tag;
 pub mod verify;
 
 use crate::answer::Answer;
-use crate::arguments::Command;
+use crate::arguments::{self, Command};
 use crate::context::Context;
 use crate::failure::Result;
 
 /// Runs a verb.
 pub fn run(context: &Context, command: Command) -> Result<Answer> {
-    use Command::{Completions, Config, Man};
-    if !matches!(command, Completions(_) | Config(_) | Man(_)) {
+    use Command::{Completions, Config, Man, Version};
+    if !matches!(command, Completions(_) | Config(_) | Man(_) | Version) {
         context.settings.require_tenant()?;
     }
     let answer = match command {
@@ -57,6 +57,9 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Config(args) => config::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Completions(args) => Ok(completions::run(&args)),
+        Version => Ok(Answer::script(
+            arguments::command().render_version().into_bytes(),
+        )),
         Command::Man(args) => man::run(&args),
     }?;
     Ok(answer.with_warnings(context.settings.warnings()))

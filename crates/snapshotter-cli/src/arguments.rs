@@ -184,7 +184,7 @@ pub struct Global {
 }
 
 /// The arguments that name snapshots, whatever the verb.
-const NAMES: [&str; 6] = ["reference", "references", "new", "from", "to", "glob"];
+pub const NAMES: [&str; 6] = ["reference", "references", "new", "from", "to", "glob"];
 
 /// What the verb was given that names snapshots.
 pub fn names(matches: &ArgMatches) -> Vec<String> {
@@ -319,6 +319,8 @@ pub enum Command {
     Config(verbs::config::Args),
     Doctor(verbs::doctor::Args),
     Completions(verbs::completions::Args),
+    #[command(hide = true)]
+    Complete(verbs::complete::Args),
     /// Prints the version, as --version does
     Version,
     #[command(hide = true)]

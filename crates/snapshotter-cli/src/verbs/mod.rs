@@ -1,6 +1,7 @@
 //! One file a verb: its arguments, what it does, what it answers.
 
 pub mod cat;
+pub mod complete;
 pub mod completions;
 pub mod config;
 pub mod convert;
@@ -30,8 +31,11 @@ use crate::failure::Result;
 
 /// Runs a verb.
 pub fn run(context: &Context, command: Command) -> Result<Answer> {
-    use Command::{Completions, Config, Man, Version};
-    if !matches!(command, Completions(_) | Config(_) | Man(_) | Version) {
+    use Command::{Complete, Completions, Config, Man, Version};
+    if !matches!(
+        command,
+        Complete(_) | Completions(_) | Config(_) | Man(_) | Version
+    ) {
         context.settings.require_tenant()?;
     }
     let answer = match command {
@@ -56,6 +60,7 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Unpin(args) => pin::unpin(context, &args),
         Command::Config(args) => config::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
+        Complete(args) => Ok(complete::run(args)),
         Command::Completions(args) => Ok(completions::run(&args)),
         Version => Ok(Answer::script(
             arguments::command().render_version().into_bytes(),

@@ -46,17 +46,16 @@ fn a_terminal_gets_a_bar_that_is_gone_at_the_end() {
 }
 
 #[test]
-fn a_narrow_terminal_is_never_wrapped() {
+fn no_terminal_is_wrapped() {
     let place = Place::new();
-    let (drawn, _) = drawn(
-        &place,
-        40,
-        &["snapshot", "a-name-that-is-rather-long-in-itself:v1", "vm"],
-    );
-    for line in drawn.split(['\r', '\n']) {
-        let text = line.replace("\x1b[2K", "");
-        let up = text.split("\x1b[").next().unwrap();
-        assert!(up.chars().count() < 40, "{line:?} in {drawn:?}");
+    for columns in [40, 80, 200] {
+        let name = format!("a-name-that-is-rather-long-in-itself:v{columns}");
+        let (drawn, _) = drawn(&place, columns, &["snapshot", &name, "vm"]);
+        for line in drawn.split(['\r', '\n']) {
+            let text = line.replace("\x1b[2K", "");
+            let up = text.split("\x1b[").next().unwrap();
+            assert!(up.chars().count() < columns.into(), "{line:?} in {drawn:?}");
+        }
     }
 }
 

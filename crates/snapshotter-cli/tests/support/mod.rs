@@ -17,8 +17,9 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use tempfile::TempDir;
 
 /// Replaces what differs from run to run and from machine to machine.
-const FILTERS: [(&str, &str); 15] = [
+const FILTERS: [(&str, &str); 16] = [
     (r"sha256:[0-9a-f]{64}", "sha256:[HASH]"),
+    (r"sha256:[0-9a-f]{12}\b", "sha256:[SHORT]"),
     (r"blake3:[0-9a-f]{64}", "blake3:[HASH]"),
     (r"xxh3:[0-9a-f]{1,16}", "xxh3:[HASH]"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),

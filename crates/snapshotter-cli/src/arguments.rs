@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ArgAction, ArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, CommandFactory, Parser, Subcommand, ValueEnum};
 use snapshotter::LinkMode;
 
 use crate::exit;
@@ -34,7 +34,6 @@ const STYLES: Styles = Styles::styled()
     after_long_help = after_long_help(),
     styles = STYLES,
     max_term_width = 100,
-    disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -46,6 +45,23 @@ pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// The command line. The verbs take the global options, and their helps leave them to that of the command itself.
+pub fn command() -> clap::Command {
+    let command = Arguments::command();
+    let global = command.get_arguments().filter(|arg| arg.is_global_set());
+    let hidden: Vec<_> = global.map(|arg| arg.clone().hide(true)).collect();
+    command.mut_subcommands(|verb| {
+        let examples = verb.get_after_long_help().map(|text| format!("{text}\n\n"));
+        let long = examples.unwrap_or_default() + OF_GLOBAL;
+        verb.args(&hidden)
+            .after_help(OF_GLOBAL)
+            .after_long_help(long)
+    })
+}
+
+const OF_GLOBAL: &str =
+    "`snapshotter --help` has the global options, such as --root, --json, -q and -v.";
 
 const LONG_ABOUT: &str = "\
 Takes snapshots of sets of files (VM and process checkpoints, sparse memory dumps, disk images), names them NAME:VERSION, \
@@ -168,7 +184,7 @@ pub struct Global {
 }
 
 /// The arguments that name snapshots, whatever the verb.
-const NAMES: [&str; 6] = ["reference", "references", "new", "from", "to", "glob"];
+pub const NAMES: [&str; 6] = ["reference", "references", "new", "from", "to", "glob"];
 
 /// What the verb was given that names snapshots.
 pub fn names(matches: &ArgMatches) -> Vec<String> {
@@ -304,6 +320,10 @@ pub enum Command {
     Doctor(verbs::doctor::Args),
     Completions(verbs::completions::Args),
     #[command(hide = true)]
+    Complete(verbs::complete::Args),
+    /// Prints the version, as --version does
+    Version,
+    #[command(hide = true)]
     Man(verbs::man::Args),
 }
 
@@ -343,13 +363,11 @@ impl Early {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

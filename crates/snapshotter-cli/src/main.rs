@@ -20,10 +20,10 @@ mod verbs;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 
 use crate::answer::Answer;
-use crate::arguments::{Arguments, Early};
+use crate::arguments::{Arguments, Command, Early};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::Screen;
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(given: Vec<OsString>, early: &Early) -> Result<Arguments, clap::Error> {
-    let mut matches = Arguments::command()
+    let mut matches = arguments::command()
         .color(early.color.into())
         .try_get_matches_from(given)?;
     let names = arguments::names(&matches);
@@ -53,6 +53,10 @@ fn parse(given: Vec<OsString>, early: &Early) -> Result<Arguments, clap::Error> 
 fn run(arguments: Arguments, screen: Screen) -> u8 {
     let Arguments { global, command } = arguments;
     let screen = screen.with(&global);
+    // Asked at each TAB, and no setting of this call is that of the line which is being typed.
+    if let Command::Complete(args) = command {
+        return finish(&screen, verbs::complete::run(args));
+    }
     log::start(&global);
     let result = Context::new(global).and_then(|context| verbs::run(&context, command));
     interrupt::now_ends_at_once();

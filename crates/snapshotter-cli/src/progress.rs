@@ -3,6 +3,8 @@
 //! The library calls the observer from its worker threads. Events that come after the [`Progress`] has been dropped (a
 //! cancelled call is still finishing) are ignored, so nothing is drawn over an error message.
 
+mod standing;
+
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -16,6 +18,10 @@ use snapshotter::{Event, Observer, Placement};
 use crate::arguments::ProgressMode;
 use crate::output::json::Relative;
 use crate::output::{human, total};
+use standing::Standing;
+
+/// The file that was done last, for the bar.
+static LAST: Mutex<String> = Mutex::new(String::new());
 
 /// The bar that is being drawn, for those who write to stderr meanwhile.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -116,30 +122,16 @@ fn style(title: &str, line: fn(&str, &ProgressState) -> String) -> ProgressStyle
         .with_key("line", draw)
 }
 
-/// The width of the bar itself.
-const CELLS: u64 = 20;
-
 fn working(title: &str, state: &ProgressState) -> String {
-    let (done, total) = (state.pos(), state.len().unwrap_or(0).max(state.pos()));
-    let figures = format!(
-        "{} of {}, {}/s, {} left",
-        human::bytes(done),
-        human::bytes(total),
-        human::bytes(state.per_sec() as u64),
-        human::duration(state.eta())
-    );
-    let filled = (done * CELLS).checked_div(total).unwrap_or(0) as usize;
-    let bar = format!("{}>", "=".repeat(filled));
-    let line = format!(
-        "{title} [{bar:.20}{:blanks$}] {figures}",
-        "",
-        blanks = (CELLS as usize).saturating_sub(filled + 1)
-    );
-    if line.len() <= columns().into() {
-        line
-    } else {
-        format!("{figures} {title}")
-    }
+    let standing = Standing {
+        title,
+        done: state.pos(),
+        total: state.len().unwrap_or(0).max(state.pos()),
+        rate: state.per_sec() as u64,
+        left: state.eta(),
+        last: &lock(&LAST),
+    };
+    standing.line(columns().into())
 }
 
 fn syncing(title: &str, state: &ProgressState) -> String {
@@ -168,10 +160,12 @@ fn show(bar: &ProgressBar, event: &Event) {
                 keep_moving(bar);
             }
             bar.inc_length(*bytes);
+            lock(&LAST).clear();
             bar.set_style(style(&bar.prefix(), working));
             bar.reset_eta();
         }
         Event::Progressed { bytes } => bar.inc(*bytes),
+        Event::FileFinished { path, .. } => *lock(&LAST) = human::path(path),
         Event::Syncing => bar.set_style(style(&bar.prefix(), syncing)),
         _ => {}
     }

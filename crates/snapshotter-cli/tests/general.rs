@@ -16,6 +16,66 @@ fn help_has_an_example_and_the_exit_codes() {
     assert_session!("nothing", place.run::<&str>([]).exited(2));
 }
 
+/// Two thirds of each command's help were the options that all of them have.
+#[test]
+fn global_options_are_on_one_page() {
+    let place = Place::new();
+    for arg in ["-h", "--help"] {
+        let all = place.run([arg]).succeeded().out;
+        let one = place.run(["list", arg]).succeeded().out;
+        assert!(all.contains("--limit-upload <BYTES>"), "{all}");
+        assert!(!one.contains("--limit-upload <BYTES>"), "{one}");
+        assert!(
+            one.ends_with(
+                "`snapshotter --help` has the global options, such as --root, --json, -q and -v.\n"
+            ),
+            "{one}"
+        );
+    }
+    let said = place.run(["list", "--limit-uplod", "1"]).exited(2);
+    assert!(said.err.contains("'--limit-upload'"), "{said:#?}");
+}
+
+#[test]
+fn help_and_version_are_commands_too() {
+    let place = Place::new();
+    for (asked, known) in [
+        (&["help"][..], &["--help"][..]),
+        (&["help", "list"], &["list", "--help"]),
+        (&["version"], &["--version"]),
+    ] {
+        let said = place.run(asked).succeeded();
+        assert_eq!(said.out, place.run(known).succeeded().out);
+    }
+    place.run(["help", "nothing"]).exited(2);
+}
+
+/// A page began with all options by the alphabet and ended with what is always given; each page had the global options.
+#[test]
+fn manual_pages_have_the_usage_and_global_options_once() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("man")).unwrap();
+    place.run(["man", "man"]).succeeded();
+    let page = |name: &str| {
+        let text = std::fs::read_to_string(place.path(name)).unwrap();
+        text.replace("\\fR", "")
+            .replace("\\fB", "")
+            .replace("\\-", "-")
+    };
+    let list = page("man/snapshotter-list.1");
+    assert!(
+        list.contains("\n.SH SYNOPSIS\nsnapshotter list [OPTIONS] [GLOB]\n"),
+        "{list}"
+    );
+    assert!(!list.contains("GLOBAL OPTIONS"), "{list}");
+    let all = page("man/snapshotter.1");
+    assert!(
+        all.contains("\n.SH SYNOPSIS\nsnapshotter [OPTIONS] <COMMAND>\n"),
+        "{all}"
+    );
+    assert!(all.contains("\n.SH \"GLOBAL OPTIONS\"\n"), "{all}");
+}
+
 #[test]
 fn each_command_has_examples() {
     let place = Place::new();
@@ -229,7 +289,7 @@ fn manual_pages_are_written_for_each_command() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names.len(), 23, "{names:?}");
+    assert_eq!(names.len(), 24, "{names:?}");
     let page = std::fs::read_to_string(place.path("man/snapshotter.1")).unwrap();
     assert!(
         page.contains("stopped by SIGTERM") && page.contains("snapshotter restore vm:v1"),

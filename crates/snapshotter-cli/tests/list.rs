@@ -21,6 +21,22 @@ fn a_table_for_people() {
     assert_session!("quiet", place.run(["list", "-q"]).succeeded());
 }
 
+/// A line of `list --remote` had a whole digest, and went over the edge of each terminal.
+#[test]
+fn a_line_is_within_80_columns() {
+    let place = Place::with_registry();
+    let name = "sandboxes/worker-1:v20261201";
+    place.run(["snapshot", name, "vm"]).succeeded();
+    for args in [&["list"][..], &["list", "--remote", "sandboxes/worker-1"]] {
+        let said = place.run(args).succeeded();
+        let is_within = |line: &str| line.chars().count() <= 80;
+        assert!(
+            said.out.contains(name) && said.out.lines().all(is_within),
+            "{said:#?}"
+        );
+    }
+}
+
 #[test]
 fn one_json_document_for_programs() {
     let place = Place::with_snapshot();

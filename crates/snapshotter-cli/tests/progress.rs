@@ -2,47 +2,9 @@
 
 mod support;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-use rustix::fs::{Mode, OFlags, open};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
-use support::Place;
-
-/// A pseudo-terminal of this many columns: our side and the command's.
-fn terminal(columns: u16) -> (File, OwnedFd) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let size = Winsize {
-        ws_row: 24,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    tcsetwinsize(&ours, size).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-    (File::from(ours), theirs)
-}
-
-/// What the terminal was sent; it says EIO when nobody has its other side open any more.
-fn read_all(mut ours: File) -> String {
-    let mut bytes = Vec::new();
-    let mut piece = [0; 4096];
-    loop {
-        match ours.read(&mut piece) {
-            Ok(0) => break,
-            Ok(read) => bytes.extend_from_slice(&piece[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    String::from_utf8(bytes).unwrap()
-}
+use support::{Place, read_all, terminal};
 
 /// What a command that succeeds draws on a terminal.
 fn drawn(place: &Place, columns: u16, args: &[&str]) -> (String, String) {
@@ -84,17 +46,16 @@ fn a_terminal_gets_a_bar_that_is_gone_at_the_end() {
 }
 
 #[test]
-fn a_narrow_terminal_is_never_wrapped() {
+fn no_terminal_is_wrapped() {
     let place = Place::new();
-    let (drawn, _) = drawn(
-        &place,
-        40,
-        &["snapshot", "a-name-that-is-rather-long-in-itself:v1", "vm"],
-    );
-    for line in drawn.split(['\r', '\n']) {
-        let text = line.replace("\x1b[2K", "");
-        let up = text.split("\x1b[").next().unwrap();
-        assert!(up.chars().count() < 40, "{line:?} in {drawn:?}");
+    for columns in [40, 80, 200] {
+        let name = format!("a-name-that-is-rather-long-in-itself:v{columns}");
+        let (drawn, _) = drawn(&place, columns, &["snapshot", &name, "vm"]);
+        for line in drawn.split(['\r', '\n']) {
+            let text = line.replace("\x1b[2K", "");
+            let up = text.split("\x1b[").next().unwrap();
+            assert!(up.chars().count() < columns.into(), "{line:?} in {drawn:?}");
+        }
     }
 }
 

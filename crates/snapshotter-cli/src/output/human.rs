@@ -41,18 +41,17 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// `3 minutes ago`.
+/// `3 min ago`, `1 day ago`.
 pub fn relative(time: SystemTime, now: SystemTime) -> String {
     let Ok(ago) = now.duration_since(time) else {
         return "in the future".to_owned();
     };
-    let (amount, unit) = match ago.as_secs() {
-        0..60 => return "just now".to_owned(),
-        seconds @ 60..3600 => (seconds / 60, "minute"),
-        seconds @ 3600..86_400 => (seconds / 3600, "hour"),
-        seconds => (seconds / 86_400, "day"),
-    };
-    format!("{} ago", count(amount, unit))
+    match ago.as_secs() {
+        0..60 => "just now".to_owned(),
+        seconds @ 60..3600 => format!("{} min ago", seconds / 60),
+        seconds @ 3600..86_400 => format!("{} h ago", seconds / 3600),
+        seconds => format!("{} ago", count(seconds / 86_400, "day")),
+    }
 }
 
 /// `2026-07-27 10:11:12 UTC`.
@@ -123,8 +122,8 @@ mod tests {
         for (ago, text) in [
             (0, "just now"),
             (59, "just now"),
-            (61, "1 minute ago"),
-            (7200, "2 hours ago"),
+            (61, "1 min ago"),
+            (7200, "2 h ago"),
             (86_400 * 3, "3 days ago"),
         ] {
             assert_eq!(relative(now - Duration::from_secs(ago), now), text);

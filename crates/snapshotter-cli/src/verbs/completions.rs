@@ -1,12 +1,13 @@
-//! `snapshotter completions`.
+//! `snapshotter completions`: the scripts for shells. Those for bash, zsh and fish ask `snapshotter complete` at each TAB.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::answer::Answer;
-use crate::arguments::Arguments;
+use crate::arguments;
 
 /// Prints a completion script for a shell
+///
+/// In bash, zsh and fish names, versions and paths of snapshots are completed too.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -22,12 +23,17 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> Answer {
+    let script: &[u8] = match args.shell {
+        Shell::Bash => include_bytes!("completions/snapshotter.bash"),
+        Shell::Zsh => include_bytes!("completions/snapshotter.zsh"),
+        Shell::Fish => include_bytes!("completions/snapshotter.fish"),
+        other => return Answer::script(generated(other)),
+    };
+    Answer::script(script.to_vec())
+}
+
+fn generated(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(
-        args.shell,
-        &mut Arguments::command(),
-        "snapshotter",
-        &mut script,
-    );
-    Answer::script(script)
+    clap_complete::generate(shell, &mut arguments::command(), "snapshotter", &mut script);
+    script
 }

@@ -176,7 +176,9 @@ impl RemoteRow {
         if page.verbose {
             table.row(&cells);
         } else {
-            table.row(&[cells[0], cells[3], cells[5]]);
+            // Of the digest what tells two apart, so that a line is no longer than a terminal.
+            let digest = format!("{:.19}", or_blank(summary.manifest_digest));
+            table.row(&[cells[0], cells[3], &digest]);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One file a verb: its arguments, what it does, what it answers.
 
 pub mod cat;
+pub mod complete;
 pub mod completions;
 pub mod config;
 pub mod convert;
@@ -24,14 +25,17 @@ pub mod tag;
 pub mod verify;
 
 use crate::answer::Answer;
-use crate::arguments::Command;
+use crate::arguments::{self, Command};
 use crate::context::Context;
 use crate::failure::Result;
 
 /// Runs a verb.
 pub fn run(context: &Context, command: Command) -> Result<Answer> {
-    use Command::{Completions, Config, Man};
-    if !matches!(command, Completions(_) | Config(_) | Man(_)) {
+    use Command::{Complete, Completions, Config, Man, Version};
+    if !matches!(
+        command,
+        Complete(_) | Completions(_) | Config(_) | Man(_) | Version
+    ) {
         context.settings.require_tenant()?;
     }
     let answer = match command {
@@ -56,7 +60,11 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Unpin(args) => pin::unpin(context, &args),
         Command::Config(args) => config::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
+        Complete(args) => Ok(complete::run(args)),
         Command::Completions(args) => Ok(completions::run(&args)),
+        Version => Ok(Answer::script(
+            arguments::command().render_version().into_bytes(),
+        )),
         Command::Man(args) => man::run(&args),
     }?;
     Ok(answer.with_warnings(context.settings.warnings()))

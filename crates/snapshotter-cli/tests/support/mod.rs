@@ -3,18 +3,23 @@
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
-use std::io::Write;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use tempfile::TempDir;
 
 /// Replaces what differs from run to run and from machine to machine.
-const FILTERS: [(&str, &str); 15] = [
+const FILTERS: [(&str, &str); 16] = [
     (r"sha256:[0-9a-f]{64}", "sha256:[HASH]"),
+    (r"sha256:[0-9a-f]{12}\b", "sha256:[SHORT]"),
     (r"blake3:[0-9a-f]{64}", "blake3:[HASH]"),
     (r"xxh3:[0-9a-f]{1,16}", "xxh3:[HASH]"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
@@ -347,4 +352,36 @@ macro_rules! assert_session {
     ($name:expr, $said:expr) => {
         support::settings().bind(|| insta::assert_snapshot!($name, $said.shown()))
     };
+}
+
+/// A pseudo-terminal of this many columns: our side and the command's.
+pub fn terminal(columns: u16) -> (File, OwnedFd) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&ours, size).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (File::from(ours), theirs)
+}
+
+/// What the terminal was sent; it says EIO when nobody has its other side open any more.
+pub fn read_all(mut ours: File) -> String {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        match ours.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => bytes.extend_from_slice(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(bytes).unwrap()
 }

@@ -61,7 +61,8 @@ pub(super) fn find(output: &OutputDir<'_>, plan: &Plan, activity: &Activity) -> 
             }
             if let Some((kind, why)) = why_left(&dir, name, &stat)? {
                 if is_extra || is_dir {
-                    activity.warn(kind, Some(path.as_path()), &format!("not deleted: {why}"));
+                    let text = format!("not deleted: {why}");
+                    activity.warn(kind, Some(path.as_path()), &text);
                 }
                 return Ok(());
             }

@@ -184,7 +184,12 @@ async fn a_list_has_to_be_a_grace_old_and_what_is_not_contents_stays() {
     let store = between.node(&here).await;
     take(&store, &here, "v1", 1).await;
     for name in ["abc", "README", "doctor-probe-0"] {
-        fs::write(between.content.root.join("xxh3").join(name), "x").unwrap();
+        let object = between.content.root.join("xxh3").join(name);
+        fs::write(&object, "x").unwrap();
+        // What was written in one tick of the kernel's clock with the list is as young as the list.
+        let before = SystemTime::now() - Duration::from_secs(10);
+        let object = fs::File::options().append(true).open(object).unwrap();
+        object.set_modified(before).unwrap();
     }
     let request = at_once().grace(Duration::from_secs(3600));
     let first = collect(&between, &request).await.unwrap();

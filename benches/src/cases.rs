@@ -11,10 +11,10 @@ use std::path::Path;
 use testkit::compare::{Options, compare_with};
 use testkit::s3::{ACCESS_KEY, S3, SECRET_KEY};
 
-use crate::Result;
 use crate::measure::Bench;
 use crate::operation::{Operation, Place};
 use crate::process::timed;
+use crate::{Result, settle};
 
 /// A kind of source and all comparisons with it.
 pub(crate) struct Case {
@@ -61,6 +61,15 @@ const MIB: u64 = 1 << 20;
 const FULL: &str = "full";
 const BACKGROUND: &str = "background";
 const NOT_SYNCED: &str = "not synced";
+
+/// Empties the directory that runs write to, and reads what the next one reads.
+fn settled(scratch: &Path, read: &Path) -> Result<()> {
+    settle::remove(scratch)?;
+    std::fs::create_dir_all(scratch)?;
+    settle::warm(read)?;
+    settle::sync();
+    settle::wait_for_quiet()
+}
 
 /// Does an operation that is not measured.
 fn take(operation: &Operation) -> Result<()> {

@@ -72,11 +72,7 @@ impl Chain {
     }
 
     fn settled(&self, read: &Path) -> Result<()> {
-        settle::remove(&self.scratch())?;
-        std::fs::create_dir_all(self.scratch())?;
-        settle::warm(read)?;
-        settle::sync();
-        settle::wait_for_quiet()
+        super::settled(&self.scratch(), read)
     }
 
     fn copy(&self, to: &Path, synced: bool) -> Vec<Command> {

@@ -101,11 +101,7 @@ impl Nodes {
     }
 
     fn settled(&self, read: &Path) -> Result<()> {
-        settle::remove(&self.scratch())?;
-        std::fs::create_dir_all(self.scratch())?;
-        settle::warm(read)?;
-        settle::sync();
-        settle::wait_for_quiet()
+        super::settled(&self.scratch(), read)
     }
 
     /// Ten checkpoints, published to a directory in both formats.

@@ -15,7 +15,7 @@ use super::{BACKGROUND, MIB, NOT_SYNCED};
 use crate::measure::{Bench, Side, Spec, Target};
 use crate::operation::{Between, Operation, Place};
 use crate::process::{cp, sync_filesystem};
-use crate::{Result, say, settle};
+use crate::{Result, say};
 
 /// 1 GiB of random bytes.
 pub(crate) const NAME: &str = "travel-1g";
@@ -131,11 +131,7 @@ impl Travel {
     }
 
     fn settle(&self, read: &Path) -> Result<()> {
-        settle::remove(&self.scratch())?;
-        std::fs::create_dir_all(self.scratch())?;
-        settle::warm(read)?;
-        settle::sync();
-        settle::wait_for_quiet()
+        super::settled(&self.scratch(), read)
     }
 
     fn restore(&self, bench: &mut Bench, title: &'static str, target: Target) -> Result<()> {

@@ -14,12 +14,6 @@ use crate::fs::temporary::Temporary;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placement};
 
-/// A file that has all its bytes, and no name yet.
-pub(super) struct Made<'d> {
-    pub(super) temporary: Temporary<&'d Dir>,
-    pub(super) placement: Placement,
-}
-
 /// What is to be written into a file that was begun.
 struct Begun {
     filled: Filled,
@@ -34,13 +28,13 @@ impl Placing<'_> {
             return Ok(());
         }
         let made = self.make_of_pages(parent, jobs)?;
-        for ((job, _), mut made) in jobs.iter().zip(made) {
+        for ((job, _), (mut temporary, placement)) in jobs.iter().zip(made) {
             self.context.activity.check()?;
             let named = self
-                .publish(parent, job, &mut made.temporary)
+                .publish(parent, job, &mut temporary)
                 .map_err(|error| error.with_path(parent.path_of(job.name())));
             match unless_mounted(self.context, &job.planned.path, named)? {
-                Some(()) => self.count(job, made.placement),
+                Some(()) => self.count(job, placement),
                 None => self.leave(job),
             }
         }
@@ -53,7 +47,7 @@ impl Placing<'_> {
         &self,
         parent: &'d Dir,
         jobs: &[(&Job<'_>, u64)],
-    ) -> Result<Vec<Made<'d>>> {
+    ) -> Result<Vec<(Temporary<&'d Dir>, Placement)>> {
         let packs = self.packs()?;
         let path = |job: &Job<'_>| parent.path_of(job.name());
         let mut begun = Vec::with_capacity(jobs.len());
@@ -82,7 +76,10 @@ impl Placing<'_> {
         drop(files);
         let finished = jobs.iter().zip(begun);
         Ok(finished
-            .map(|((job, _), (temporary, begun))| self.finish(job, temporary, &begun))
+            .map(|((job, _), (temporary, begun))| {
+                self.finish(job, temporary.file(), &begun);
+                (temporary, begun.placement)
+            })
             .collect())
     }
 
@@ -112,17 +109,13 @@ impl Placing<'_> {
         })
     }
 
-    fn finish<'d>(&self, job: &Job<'_>, temporary: Temporary<&'d Dir>, begun: &Begun) -> Made<'d> {
+    fn finish(&self, job: &Job<'_>, file: &File, begun: &Begun) {
         let context = self.context;
         let bases = context.bases.filter(|_| self.may_clone(job));
         if let Some(bases) = bases.filter(|_| !job.planned.read_only) {
-            bases.keep(job, temporary.file(), begun.filled, &context.cloning);
+            bases.keep(job, file, begun.filled, &context.cloning);
         }
-        self.dress(job, temporary.file());
-        Made {
-            temporary,
-            placement: begun.placement,
-        }
+        self.dress(job, file);
     }
 
     fn may_clone(&self, job: &Job<'_>) -> bool {

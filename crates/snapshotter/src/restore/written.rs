@@ -142,8 +142,9 @@ impl Placing<'_> {
     ) -> Result<(Temporary<&'d Dir>, Placement)> {
         if let Source::Pages(first) = job.source {
             let mut made = self.make_of_pages(parent, &[(job, first)])?;
-            let made = made.pop().map(|made| (made.temporary, made.placement));
-            return made.ok_or_else(|| Error::new(ErrorKind::Internal, "a file was not made"));
+            return made
+                .pop()
+                .ok_or_else(|| Error::new(ErrorKind::Internal, "a file was not made"));
         }
         let path = || parent.path_of(job.name());
         let temporary = Temporary::create(parent, 0o600).at("create", path())?;

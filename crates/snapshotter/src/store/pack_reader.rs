@@ -48,26 +48,10 @@ impl PackReader {
         read.or_else(|error| self.unreadable(store, error))
     }
 
-    /// Verifies a frame's stored bytes and decodes them.
+    /// Verifies a frame's stored bytes and decodes them into a buffer that is as long as the frame.
     ///
     /// # Errors
     /// `Damaged` where they are not what was stored; the pack is marked then.
-    pub(crate) fn decode<'b>(
-        &self,
-        store: &Store,
-        frame: &Frame,
-        decoder: &'b mut FrameDecoder,
-        stored: &'b [u8],
-    ) -> Result<&'b [u8]> {
-        decoder
-            .decode(frame, stored)
-            .or_else(|error| Err(self.wrong(store, error)?))
-    }
-
-    /// The same into a buffer that is as long as the frame.
-    ///
-    /// # Errors
-    /// As [`PackReader::decode`].
     pub(crate) fn decode_into(
         &self,
         store: &Store,
@@ -201,11 +185,12 @@ impl Store {
         let mut map = map::Decoder::new(length, page_space, packs);
         let mut decoder =
             FrameDecoder::new().or_else(|error| Err(pack.wrong(self, error.into())?))?;
-        let mut stored = Vec::new();
+        let (mut stored, mut bytes) = (Vec::new(), Vec::new());
         for frame in frames {
             pack.read_stored(self, std::slice::from_ref(frame), &mut stored)?;
-            let bytes = pack.decode(self, frame, &mut decoder, &stored)?;
-            map.push(bytes).map_err(|error| not_a_map(pack, error))?;
+            bytes.resize(frame.length as usize, 0);
+            pack.decode_into(self, frame, &mut decoder, &stored, &mut bytes)?;
+            map.push(&bytes).map_err(|error| not_a_map(pack, error))?;
         }
         map.finish().map_err(|error| not_a_map(pack, error))
     }

@@ -92,9 +92,9 @@ impl<'a> Decoding<'a> {
             let frame = usize::try_from(number).ok().and_then(|at| frames.get(at));
             let frame = frame.ok_or_else(lacks)?;
             reader.read_stored(store, std::slice::from_ref(frame), &mut self.stored)?;
-            let decoded = reader.decode(store, frame, &mut self.decoder, &self.stored)?;
-            self.decoded.clear();
-            self.decoded.extend_from_slice(decoded);
+            self.decoded.resize(frame.length as usize, 0);
+            let (decoder, stored) = (&mut self.decoder, &self.stored);
+            reader.decode_into(store, frame, decoder, stored, &mut self.decoded)?;
             self.frame = Some((pack, number));
         }
         let start = (page % per_frame) as usize * PAGE_BYTES;

@@ -1,6 +1,6 @@
 //! `snapshotter completions`: the scripts are not only printed, shells load them and TAB is pressed.
 
-mod support;
+use crate::support;
 
 use std::io::{Read, Write};
 use std::path::Path;

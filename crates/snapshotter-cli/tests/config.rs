@@ -1,6 +1,6 @@
 //! `snapshotter config`, and where settings come from.
 
-mod support;
+use crate::support;
 
 use std::fs;
 

@@ -1,6 +1,6 @@
 //! `snapshotter copy`.
 
-mod support;
+use crate::support;
 
 use std::fs;
 

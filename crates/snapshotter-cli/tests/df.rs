@@ -1,6 +1,6 @@
 //! `snapshotter df`.
 
-mod support;
+use crate::support;
 
 use support::Place;
 

@@ -1,6 +1,6 @@
 //! `snapshotter diff`.
 
-mod support;
+use crate::support;
 
 use std::fs;
 

@@ -1,6 +1,6 @@
 //! `snapshotter doctor`. What it finds is the machine's, so only the form is compared.
 
-mod support;
+use crate::support;
 
 use support::Place;
 use testkit::buckets;

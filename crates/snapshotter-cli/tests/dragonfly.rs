@@ -1,6 +1,6 @@
 //! The command with a daemon in front of the bucket: through it, past it, and interrupted in the middle of it.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::process::Stdio;

@@ -1,6 +1,6 @@
 //! What others can change or read, and roots that are only read.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::Path;

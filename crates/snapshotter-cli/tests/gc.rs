@@ -1,6 +1,6 @@
 //! `snapshotter gc`.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,6 +1,6 @@
 //! What all commands share: `--help`, `--version`, colours, quietness, closed pipes, a full output.
 
-mod support;
+use crate::support;
 
 use std::fs::File;
 use std::process::Stdio;

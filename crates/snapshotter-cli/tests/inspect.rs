@@ -1,6 +1,6 @@
 //! `snapshotter inspect`.
 
-mod support;
+use crate::support;
 
 use support::Place;
 

@@ -1,6 +1,6 @@
 //! The limits of the process that the command runs in.
 
-mod support;
+use crate::support;
 
 use std::fs;
 

@@ -1,6 +1,6 @@
 //! `snapshotter list`.
 
-mod support;
+use crate::support;
 
 use support::Place;
 use testkit::weather::{Reply, Weather};

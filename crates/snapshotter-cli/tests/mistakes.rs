@@ -1,7 +1,7 @@
 //! The mistakes people are most likely to make, and what they are told: what is wrong, and what to do next. Each
 //! message is pinned word for word.
 
-mod support;
+use crate::support;
 
 use std::fs;
 

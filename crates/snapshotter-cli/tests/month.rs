@@ -6,7 +6,7 @@
 //! that the collector's grace passes as it would. `SNAPSHOTTER_MONTH_MACHINES=1000` makes it as large as a node is, and
 //! `SNAPSHOTTER_MONTH_COMMAND` another build of the command.
 
-mod support;
+use crate::support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, FileTimes};

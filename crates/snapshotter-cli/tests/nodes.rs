@@ -1,6 +1,6 @@
 //! A snapshot goes from one node to another through real servers, by the command alone: two roots, one registry.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

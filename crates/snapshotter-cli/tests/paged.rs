@@ -1,6 +1,6 @@
 //! Snapshots of format v2 as people and scripts see them: flags, settings, texts and documents.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::os::unix::fs::FileExt;

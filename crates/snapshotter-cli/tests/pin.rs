@@ -1,6 +1,6 @@
 //! `snapshotter pin` and `snapshotter unpin`, and the help of `ps` (`signals.rs` has what it shows).
 
-mod support;
+use crate::support;
 
 use support::Place;
 

@@ -1,6 +1,6 @@
 //! Progress: a bar for a terminal, events for a program, nothing for a pipe.
 
-mod support;
+use crate::support;
 
 use std::process::Stdio;
 

@@ -1,6 +1,6 @@
 //! `snapshotter pull`.
 
-mod support;
+use crate::support;
 
 use std::fs;
 

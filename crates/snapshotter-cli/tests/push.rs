@@ -1,6 +1,6 @@
 //! `snapshotter push`.
 
-mod support;
+use crate::support;
 
 use std::fs;
 

@@ -6,7 +6,7 @@
 //! exit with 0. A block that cannot be run here says so and why in its first line, `# not run here: WHY`, which readers see; how
 //! many there are is written down below, so that one more is noticed.
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,6 +1,6 @@
 //! `snapshotter remove`.
 
-mod support;
+use crate::support;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

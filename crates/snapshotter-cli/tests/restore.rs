@@ -1,6 +1,6 @@
 //! `snapshotter restore`.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -5,7 +5,7 @@
 //! then. The main thread gives the work up when it notices, and waits for that lock: which system call it is in shows it.
 //! Only then is the pipe emptied.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::io::{PipeReader, Read};

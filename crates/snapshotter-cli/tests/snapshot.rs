@@ -1,6 +1,6 @@
 //! `snapshotter snapshot`.
 
-mod support;
+use crate::support;
 
 use std::fs;
 

@@ -1,6 +1,6 @@
 //! `snapshotter tag`.
 
-mod support;
+use crate::support;
 
 use support::Place;
 

@@ -1,6 +1,6 @@
 //! The command where the system gives it few threads, or none besides its own.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::os::unix::fs::chown;

@@ -1,6 +1,6 @@
 //! `-v`, `-vv` and `-vvv`: what is done, each request, what the libraries say; and no secret in any of it.
 
-mod support;
+use crate::support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,6 +1,6 @@
 //! `snapshotter verify`.
 
-mod support;
+use crate::support;
 
 use std::fs;
 

@@ -3,7 +3,7 @@
 //! The bug: `metadata/` put back from a backup, as the hint says, made newer snapshots vanish without a word, and `verify`
 //! said "All is well" and deleted their files.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! Restores of documents nobody honest would write, and into directories somebody prepared: whatever they say, nothing
 //! outside the output changes, nothing hangs, and no name ever stands for half a file.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};

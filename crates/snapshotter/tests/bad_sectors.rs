@@ -1,7 +1,7 @@
 //! Disks that do not give back what was written: btrfs, whose checksums of some data are made wrong beneath it, says of
 //! reading them what it and other filesystems say of a bad sector.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::path::{Path, PathBuf};

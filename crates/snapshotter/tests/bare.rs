@@ -1,6 +1,6 @@
 //! A process that has little around it: no `/proc`, and no threads to be had.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::os::unix::fs::{chown, chroot};
@@ -47,7 +47,7 @@ fn round(directory: &Path, prepared: impl FnOnce()) {
 /// Runs a test in a process of its own, and compares what it restored.
 fn run(name: &str, place: &Place) {
     let source = place.write("source", &tree());
-    let mut command = this_test(name);
+    let mut command = this_test(module_path!(), name);
     let mut child = Child::spawn(command.env(CHILD, place.path(""))).unwrap();
     assert_eq!(child.wait().unwrap(), State::Exited(0));
     assert_same(&source, &place.path("output"));
@@ -102,7 +102,10 @@ fn without_threads_to_be_had_calls_go_on_with_fewer() {
         chown(file, Some(NOBODY_ELSE), Some(NOBODY_ELSE)).unwrap();
     }
     chown(&source, Some(NOBODY_ELSE), Some(NOBODY_ELSE)).unwrap();
-    let mut command = this_test("without_threads_to_be_had_calls_go_on_with_fewer");
+    let mut command = this_test(
+        module_path!(),
+        "without_threads_to_be_had_calls_go_on_with_fewer",
+    );
     command.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
     let mut child = Child::spawn(command.env(CHILD, place.path(""))).unwrap();
     assert_eq!(child.wait().unwrap(), State::Exited(0));

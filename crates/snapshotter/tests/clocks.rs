@@ -1,7 +1,7 @@
 //! Files and snapshots with times that are yet to come, as those of a machine whose clock was ahead and was set right.
 
-mod support_a;
-mod support_b;
+use crate::support_a;
+use crate::support_b;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Closing: what it waits for, and who waits for it.
 
-mod support_a;
+use crate::support_a;
 
 use std::sync::Arc;
 use std::time::Duration;

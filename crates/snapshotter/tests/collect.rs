@@ -1,7 +1,7 @@
 //! `collect_remote` against real places: a directory, and two S3 servers by different people.
 
-mod support_a;
-mod travel;
+use crate::support_a;
+use crate::travel;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Snapshots in the other format: the same files with the same bytes and attributes, whoever asks for it and whatever happens.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -395,7 +395,7 @@ fn it_takes_no_privileges() {
     let (root, source) = (dir.path().join("root"), dir.path().join("source"));
     let tree = checkpoint().mode("disk", 0o644).mode("ro/memory", 0o6755);
     tree.write_to(&source).unwrap();
-    let mut command = playing_as_nobody("ordinary user");
+    let mut command = playing_as_nobody(module_path!(), "ordinary user");
     tell(&mut command, "ROOT", &root);
     tell(&mut command, "SOURCE", &source);
     assert_eq!(start(&mut command).wait().unwrap(), State::Exited(0));
@@ -425,7 +425,7 @@ fn child(template: &Path, format: Format, action: &str, at: u64) -> (TempDir, St
         .args([template, &root])
         .status();
     assert!(copied.unwrap().success());
-    let mut command = playing("convert");
+    let mut command = playing(module_path!(), "convert");
     tell(&mut command, "ROOT", &root);
     tell(&mut command, "ACTION", action);
     tell(&mut command, "AT", at.to_string());

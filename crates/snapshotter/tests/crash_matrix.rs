@@ -7,7 +7,7 @@
     reason = "counts and seeds are for whoever reads the log"
 )]
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -174,7 +174,7 @@ impl Scene {
     }
 
     fn child(&self, at: &Paths, step: u64) -> State {
-        let mut command = playing("once");
+        let mut command = playing(module_path!(), "once");
         tell(&mut command, "VERB", format!("{:?}", self.verb));
         tell(&mut command, "DIR", &at.dir);
         tell(&mut command, "AT", step.to_string());
@@ -380,7 +380,7 @@ fn crash(verb: Verb) {
 }
 
 fn fill_disk(verb: Verb) {
-    let mut command = playing("full disk");
+    let mut command = playing(module_path!(), "full disk");
     tell(&mut command, "VERB", format!("{verb:?}"));
     assert_eq!(start(&mut command).wait().unwrap(), State::Exited(0));
 }
@@ -428,7 +428,7 @@ fn a_collection_killed_anywhere_takes_nothing_that_is_needed_and_the_next_one_en
     let first = collect(&scene.template()).unwrap();
     assert_eq!((first.removed, first.candidates), (0, 2));
     let child = |at: &Paths, step: u64| {
-        let mut command = playing("collect");
+        let mut command = playing(module_path!(), "collect");
         tell(&mut command, "DIR", &at.dir);
         tell(&mut command, "AT", step.to_string());
         start(&mut command).wait().unwrap()

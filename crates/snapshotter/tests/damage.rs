@@ -1,6 +1,6 @@
 //! Stored bytes that change, shrink or go: found, named, never given out, and mended by a snapshot of the same bytes.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -3,7 +3,7 @@
 //!
 //! A kind of thing is one line in [`KINDS`]: what it is called and how each damage is done to it.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Two nodes, a daemon on each, one bucket: a checkpoint moves from node to node through the daemons, and past them where
 //! they cannot be used.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,6 @@
 //! The first restore of a snapshot on a node: its copies are written while their bytes are fetched.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -86,7 +86,7 @@ async fn a_first_restore_reads_each_byte_once() {
     }
     let place = Place::new();
     let source = published(&place, &tree(), false).await;
-    let mut command = this_test("a_first_restore_reads_each_byte_once");
+    let mut command = this_test(module_path!(), "a_first_restore_reads_each_byte_once");
     let mut child = Child::spawn(command.env(CHILD, place.path(""))).unwrap();
     assert_eq!(child.wait().unwrap(), State::Exited(0));
     assert_same(&source, &place.path("output"));

@@ -1,6 +1,6 @@
 //! Whole snapshots through buckets as users meet them: what is published there comes back on another node.
 
-mod support_a;
+use crate::support_a;
 
 use snapshotter::{
     Content, ContentProvider, ErrorKind, PullRequest, PushRequest, Registry, RestoreRequest,

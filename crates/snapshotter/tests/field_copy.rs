@@ -1,6 +1,6 @@
 //! `Snapshotter::copy`: from one registry and place of contents to another, with no store between them.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! A node beside nodes of the Go library, which need a daemon's socket and no more, and name a bucket as its settings do.
 
-mod support_a;
+use crate::support_a;
 
 use std::path::{Path, PathBuf};
 

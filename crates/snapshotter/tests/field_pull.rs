@@ -1,6 +1,6 @@
 //! What a name means by now: a version that was replaced in the registry after it was pulled.
 
-mod support_a;
+use crate::support_a;
 
 use std::path::Path;
 use std::time::Duration;

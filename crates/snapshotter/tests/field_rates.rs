@@ -1,6 +1,6 @@
 //! `limit_upload` and `limit_download`: transfers take their time, all of a handle's together.
 
-mod support_a;
+use crate::support_a;
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! What registries, and proxies before them, do in the field: each is a quirk of a registry that works otherwise, and one
 //! node's snapshots reach another through all of them.
 
-mod support_a;
+use crate::support_a;
 
 use snapshotter::{
     Content, ContentProvider, Error, ErrorKind, Format, PullRequest, PushRequest, Registry,

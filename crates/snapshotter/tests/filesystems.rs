@@ -1,7 +1,7 @@
 //! The same promises on xfs, ext4, btrfs and tmpfs, between two filesystems, and where an inode's links are used up.
 //! What this machine cannot mount is said to be skipped.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,7 +1,7 @@
 //! Whatever is full, bytes or inodes, of a filesystem or of a quota: what takes nothing works, what gives back works, and
 //! what fails gives back what it took.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs::{self, File};
 use std::io::{ErrorKind as IoErrorKind, Seek, SeekFrom, Write};

@@ -1,9 +1,9 @@
 //! Garbage collection: what goes, what stays, what comes free, and that nobody at work is disturbed by it, whether it runs
 //! in the same process or in another.
 
-mod support_a;
-mod support_b;
-mod support_c;
+use crate::support_a;
+use crate::support_b;
+use crate::support_c;
 
 use std::collections::HashSet;
 use std::fs;
@@ -409,7 +409,7 @@ async fn collect_from_everywhere(own: &Snapshotter, root: &Path) -> GcReport {
         .unwrap();
     other.gc(&everything()).await.unwrap();
     other.close().await.unwrap();
-    let mut command = playing("collector");
+    let mut command = playing(module_path!(), "collector");
     tell(&mut command, "ROOT", root);
     let mut child = start(&mut command);
     let end = tokio::task::spawn_blocking(move || child.wait().unwrap());
@@ -741,7 +741,7 @@ async fn two_agents_and_a_command_may_collect_at_once() {
     };
     let command = async {
         while !over.load(Ordering::SeqCst) {
-            let mut command = playing("collector");
+            let mut command = playing(module_path!(), "collector");
             tell(&mut command, "ROOT", node.place.root());
             let mut child = start(&mut command);
             let end = tokio::task::spawn_blocking(move || child.wait().unwrap());

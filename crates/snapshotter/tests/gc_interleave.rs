@@ -2,7 +2,7 @@
 //! first, second, … last change of the filesystem or commit, another collects all it may (or the other way round), and
 //! what comes of it is looked at. Nothing depends on the clock.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -277,7 +277,7 @@ fn pin(root: &Path, reference: &str) {
 }
 
 fn life(verb: Verb, paths: &Paths, action: &str, at: u64) -> Command {
-    let mut command = playing(&verb.name());
+    let mut command = playing(module_path!(), &verb.name());
     tell(&mut command, "ROOT", &paths.root);
     tell(&mut command, "SOURCE", &paths.source);
     tell(&mut command, "OUTPUT", &paths.output);

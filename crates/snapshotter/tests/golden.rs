@@ -1,6 +1,6 @@
 //! What the Go library made of the golden inputs, we make too; and what it takes for one file, we keep apart.
 
-mod support_a;
+use crate::support_a;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! Herds: calls of one handle that want the same blobs at once, as when a node starts many sandboxes of one snapshot. One
 //! call fetches a blob and the others wait for it. All must end, with the right bytes, whatever the others do.
 
-mod support_a;
+use crate::support_a;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

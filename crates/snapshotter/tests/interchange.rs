@@ -1,8 +1,8 @@
 //! The artifacts themselves: what the Go library made restores here, and what we publish is looked at with other eyes
 //! than ours, byte for byte as format v1 says.
 
-mod support_a;
-mod support_c;
+use crate::support_a;
+use crate::support_c;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -4,7 +4,7 @@
 //! Each of these tests counts the steps first and then visits each of them on a fresh copy of one store, so that
 //! nothing depends on the clock.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -349,7 +349,7 @@ impl Stage {
 
 /// A child's life, with something that happens at a step of it.
 fn life(part: &str, paths: &Paths, action: &str, at: u64) -> Command {
-    let mut command = playing(part);
+    let mut command = playing(module_path!(), part);
     tell(&mut command, "NAME", paths.name);
     tell(&mut command, "ROOT", &paths.root);
     tell(&mut command, "SOURCE", &paths.source);
@@ -688,7 +688,7 @@ fn makers_of_one_root_stopped_anywhere_do_not_disturb_each_other() {
 
 /// The hook is the process's, so a full disk is for a child of its own, which tells by panicking.
 fn fill_disk_step_by_step(part: &str, verb: Verb) {
-    let mut command = playing(part);
+    let mut command = playing(module_path!(), part);
     tell(&mut command, "VERB", verb.name());
     let mut child = start(&mut command);
     assert_eq!(child.wait().unwrap(), State::Exited(0));

@@ -6,7 +6,7 @@
     reason = "counts and seeds are for whoever reads the log"
 )]
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::path::Path;
@@ -120,7 +120,7 @@ fn processes_killed_at_random_under_a_mixed_load_leave_a_whole_store() {
     for round in 0..rounds {
         let mut workers: Vec<Child> = (0..WORKERS)
             .map(|worker| {
-                let mut command = playing("worker");
+                let mut command = playing(module_path!(), "worker");
                 tell(&mut command, "DIR", dir);
                 tell(
                     &mut command,

@@ -1,6 +1,6 @@
 //! What a call relies on ends with the call, however it ends.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,7 @@
 //! Snapshots of what is in use: paths that go while the snapshot is taken, files that are written through mappings. And of
 //! files that are not as long as they say.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a child tells its parent")]
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::io::Read;
@@ -112,7 +112,7 @@ fn peak() -> u64 {
 
 /// Has a child do it, and says the child's peak.
 fn peak_of(part: &str, dir: &Path) -> u64 {
-    let mut command = playing(part);
+    let mut command = playing(module_path!(), part);
     tell(&mut command, "DIR", dir);
     // As the command has it.
     command.env("MALLOC_ARENA_MAX", "1");

@@ -1,7 +1,7 @@
 //! From an older catalog to this one's schema: nobody who still uses the old one is cut off, the old one is kept, and
 //! wherever it is interrupted it can be done again.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::path::Path;

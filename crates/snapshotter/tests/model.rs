@@ -1,6 +1,6 @@
 //! Random operations, by several handles at once, against a model that is a map of names to trees.
 
-mod support_a;
+use crate::support_a;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

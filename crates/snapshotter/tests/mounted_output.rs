@@ -1,6 +1,6 @@
 //! Restores over names that something is mounted on.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::path::PathBuf;

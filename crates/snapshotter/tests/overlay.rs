@@ -1,6 +1,6 @@
 //! Upper layers of overlayfs: what they hide stays hidden.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! The store's own directories are nobody's output, source or place of contents, whatever path or mount leads to them.
 
-mod support_a;
+use crate::support_a;
 
 use std::collections::BTreeMap;
 use std::fs;

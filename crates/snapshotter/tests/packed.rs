@@ -3,7 +3,7 @@
 //!
 //! A directory stands for the daemon's cache (`hook::pack`): files in it are hardlinked into the store.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,7 +1,7 @@
 //! Packs as those see them who look and mend: verification, repair, rebuilds, comparisons, collections, and what is refused
 //! because format v2 is local so far.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Snapshots of format v2: what comes back is what went in, and a checkpoint costs its changed pages.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -1,9 +1,9 @@
 //! What a publication believes of packs, and what it may not: a belief is of what was seen, has an end, and costs nobody a
 //! checkpoint that is needed.
 
-mod support_a;
-mod support_b;
-mod travel;
+use crate::support_a;
+use crate::support_b;
+use crate::travel;
 
 use std::fs;
 use std::sync::Arc;

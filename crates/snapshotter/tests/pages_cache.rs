@@ -1,7 +1,7 @@
 //! Cache entries: restores of format v2 are links and clones of them where they can be, give what decoding gives, and nothing
 //! relies on an entry being there or being right.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};

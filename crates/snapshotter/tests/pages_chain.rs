@@ -6,7 +6,7 @@
     reason = "counts and seeds are for whoever reads the log"
 )]
 
-mod support_b;
+use crate::support_b;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

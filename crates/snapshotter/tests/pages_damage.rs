@@ -4,7 +4,7 @@
 //!
 //! A kind of thing is one list of damages: what each is called, how it is done, and who can see it.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! Files that are differences: what they leave out is as in the parent, what they have is what is meant, zeros too, and one whose
 //! holes cannot be believed is refused.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -9,7 +9,7 @@
     reason = "tables of cases, each with what is done to it"
 )]
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! What a capture in pages starts from: a parent that is sound and is said not to be, one that is bad, one that lies, and one that
 //! goes meanwhile. The snapshot is right whatever its parent is, and keeps nothing of one that it has taken nothing from.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::os::unix::fs::FileExt;

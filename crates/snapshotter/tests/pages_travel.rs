@@ -1,8 +1,8 @@
 //! Snapshots of format v2 between nodes: a checkpoint sends and fetches its own pack, whatever is between them, and what comes
 //! wrong is never used.
 
-mod support_a;
-mod travel;
+use crate::support_a;
+use crate::travel;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,9 +1,9 @@
 //! Where snapshots are besides here: garbage collection never releases the last copy, whatever others did to the other
 //! one, and the rows that say where a snapshot is are revised by whoever looks.
 
-mod support_a;
-mod support_b;
-mod support_c;
+use crate::support_a;
+use crate::support_b;
+use crate::support_c;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@
     reason = "counts and seeds are for whoever reads the log"
 )]
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,7 +114,7 @@ impl Scene {
     }
 
     fn life(&self, step: u64) -> Command {
-        let mut command = playing(self.part);
+        let mut command = playing(module_path!(), self.part);
         tell(&mut command, "ROOT", self.root());
         tell(&mut command, "SOURCE", self.at("source"));
         tell(&mut command, "RETURNED", self.at("returned"));

@@ -1,6 +1,6 @@
 //! Several processes, and several users, on one root: what they may do to each other, and what is left when one dies.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -94,7 +94,7 @@ impl Scene {
     }
 
     fn child(&self, part: &str) -> Command {
-        let mut command = playing(part);
+        let mut command = playing(module_path!(), part);
         tell(&mut command, "ROOT", self.root());
         tell(&mut command, "SOURCE", self.source());
         tell(&mut command, "OUTPUT", self.output());
@@ -606,12 +606,12 @@ fn a_root_of_another_user_is_permission_denied() {
     fs::create_dir(&locked).unwrap();
     // One that is there, and one that cannot be made; whatever modes the first has inside.
     for root in [&root, &locked.join("new/root")] {
-        let mut command = playing_as_nobody("refused");
+        let mut command = playing_as_nobody(module_path!(), "refused");
         tell(&mut command, "ROOT", root);
         assert_eq!(start(&mut command).wait().unwrap(), State::Exited(0));
     }
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = playing_as_nobody("refused");
+    let mut command = playing_as_nobody(module_path!(), "refused");
     tell(&mut command, "ROOT", &root);
     assert_eq!(start(&mut command).wait().unwrap(), State::Exited(0));
     assert!(!locked.join("new").exists());
@@ -678,10 +678,10 @@ fn an_ordinary_user_takes_and_restores_its_own_files_and_others() {
         for (path, _) in readable().nodes() {
             std::os::unix::fs::lchown(at("own").join(path), Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        playing_as_nobody("ordinary user")
+        playing_as_nobody(module_path!(), "ordinary user")
     } else {
         report_skip("files of another user take root");
-        playing("ordinary user")
+        playing(module_path!(), "ordinary user")
     };
     tell(&mut command, "ROOT", at("root"));
     tell(&mut command, "OUTPUT", at("output"));

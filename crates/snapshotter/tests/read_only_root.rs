@@ -1,7 +1,7 @@
 //! A root on a read-only mount: what is there can be read, and nothing is written.
 
-mod support_a;
-mod support_b;
+use crate::support_a;
+use crate::support_b;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -221,7 +221,7 @@ async fn a_root_is_read_by_a_read_only_mount_while_others_write_it() {
     tree().write_to(&scene.mount.path().join("source")).unwrap();
     let elsewhere = |what: &str| {
         let what = format!("{what} {}", scene.mount.path().display());
-        Child::spawn(this_test(NAME).env(CHILD, what)).unwrap()
+        Child::spawn(this_test(module_path!(), NAME).env(CHILD, what)).unwrap()
     };
     let done = |what: &str| assert_eq!(elsewhere(what).wait().unwrap(), State::Exited(0));
 

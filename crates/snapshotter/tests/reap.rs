@@ -1,6 +1,6 @@
 //! What cleaning up after a snapshot of many files costs that was killed before its end.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn children_start_here() {
 }
 
 fn snapshot(dir: &Path, at: u64) -> State {
-    let mut command = playing("snapshot");
+    let mut command = playing(module_path!(), "snapshot");
     tell(&mut command, "DIR", dir);
     tell(&mut command, "AT", at.to_string());
     start(&mut command).wait().unwrap()

@@ -1,7 +1,7 @@
 //! A store that lost its catalog: what becomes of its files, which snapshots get their names back, and that nothing is
 //! ever deleted on the way.
 
-mod support_a;
+use crate::support_a;
 
 use std::collections::BTreeSet;
 use std::fs;

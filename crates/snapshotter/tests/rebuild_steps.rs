@@ -1,6 +1,6 @@
 //! Rebuilding a catalog on a disk that is full at any step. A binary of its own: the test hook counts for a process.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Stores that earlier releases wrote (`testdata/stores`, made by `scripts/lib/keep-store`): this one reads all of them,
 //! restores what is in them byte for byte, and goes on working with them.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,7 +1,7 @@
 //! Two nodes and what is between them: a snapshot taken here is restored there, through real servers and through
 //! directories that stand in for them.
 
-mod support_a;
+use crate::support_a;
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,6 +1,6 @@
 //! A process that publishes what it has just taken, and another one that takes the name away meanwhile.
 
-mod support_b;
+use crate::support_b;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -53,7 +53,7 @@ fn config(dir: &Path) -> Config {
 }
 
 fn publishing(dir: &Path, at: u64) -> Child {
-    let mut command = playing("publish");
+    let mut command = playing(module_path!(), "publish");
     tell(&mut command, "DIR", dir);
     tell(&mut command, "AT", at.to_string());
     start(&mut command)
@@ -137,7 +137,7 @@ fn a_name_that_goes_back_is_one_snapshots_wherever_that_is_killed() {
         handle.close().unwrap();
     };
     let refused = |dir: &Path, at: u64| {
-        let mut command = playing("be refused");
+        let mut command = playing(module_path!(), "be refused");
         tell(&mut command, "DIR", dir);
         tell(&mut command, "URL", server.url());
         tell(&mut command, "AT", at.to_string());

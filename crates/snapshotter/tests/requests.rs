@@ -1,6 +1,6 @@
 //! What may be asked, what is answered, and what a call that fails or is given up leaves: nothing.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::io::Read;

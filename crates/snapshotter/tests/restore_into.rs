@@ -1,6 +1,6 @@
 //! Restoring over what is there: atomically, no more than asked for, never outside, and nothing is left behind.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,7 +1,7 @@
 //! How often a registry is asked: as often for many files as for one, unless it keeps their contents too.
 
-mod support_a;
-mod support_c;
+use crate::support_a;
+use crate::support_c;
 
 use snapshotter::{Config, RestoreRequest, Snapshotter};
 use support_a::*;

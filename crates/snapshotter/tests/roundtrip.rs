@@ -1,6 +1,6 @@
 //! What goes in comes out: bytes, holes, shared inodes, modes, times, links and extended attributes.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,8 +1,8 @@
 //! Calls beside each other on one store: who reads does not wait for who waits to write, and a call that looks at rows
 //! without a lease never takes one row for another.
 
-mod support_a;
-mod support_b;
+use crate::support_a;
+use crate::support_b;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! A disk that is really full: what cannot be done says so and leaves nothing, and what gives space back works.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs::{self, File};
 use std::io::{ErrorKind as IoErrorKind, Write};

@@ -1,6 +1,6 @@
 //! Files that the system does not let go: they are named and left, and everything else goes on.
 
-mod support_b;
+use crate::support_b;
 
 use std::fs::{self, File, Permissions};
 use std::io::{Seek, SeekFrom, Write};

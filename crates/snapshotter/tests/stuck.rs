@@ -1,6 +1,6 @@
 //! What one call waits for holds no other call: an output that takes nothing more, a file under somebody's lease.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -182,7 +182,7 @@ fn ticks() -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_a_lease_costs_nothing() {
     if std::env::var_os(CHILD).is_none() {
-        let mut command = this_test("waiting_for_a_lease_costs_nothing");
+        let mut command = this_test(module_path!(), "waiting_for_a_lease_costs_nothing");
         let mut child = Child::spawn(command.env(CHILD, "")).unwrap();
         assert_eq!(child.wait().unwrap(), State::Exited(0));
         return;

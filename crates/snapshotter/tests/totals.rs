@@ -1,6 +1,6 @@
 //! Sizes that are more together than any number holds.
 
-mod support_a;
+use crate::support_a;
 
 use std::fs::{self, File};
 use std::path::Path;

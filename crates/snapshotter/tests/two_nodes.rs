@@ -1,6 +1,6 @@
 //! The example's three checkpoints, taken on one node and restored on another, by each way there is between two nodes.
 
-mod support_a;
+use crate::support_a;
 
 #[path = "../examples/checkpoint.rs"]
 #[expect(dead_code, reason = "only the example's checkpoints are used here")]

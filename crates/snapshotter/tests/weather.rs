@@ -1,8 +1,8 @@
 //! Bad weather between a node and the others: whatever a registry or a bucket does, the error says what was being done
 //! and where, nothing is half here or half there, and the same call succeeds when the weather clears.
 
-mod support_a;
-mod support_c;
+use crate::support_a;
+use crate::support_c;
 
 use std::fmt;
 use std::fs;

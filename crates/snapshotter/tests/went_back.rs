@@ -4,8 +4,8 @@
 //! The bug: one flipped bit in `catalog.db-wal` made snapshots vanish; `verify` said that all was well, and it or a plain
 //! collection deleted their bytes, because a name without a row was always litter.
 
-mod support_a;
-mod support_b;
+use crate::support_a;
+use crate::support_b;
 
 use std::collections::BTreeSet;
 use std::fs;

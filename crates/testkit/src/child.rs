@@ -40,16 +40,21 @@ impl State {
     }
 }
 
-/// A command that runs one test of the running test binary again, in a process of its own: the
-/// test looks at an environment variable to know which of the two it is.
+/// A command that runs the test `name` of a module of the running test binary, which is called by its `module_path!()`, again
+/// in a process of its own: the test looks at an environment variable to know which of the two it is.
 ///
 /// # Panics
 /// If the kernel doesn't say which binary runs.
-pub fn this_test(name: &str) -> Command {
+pub fn this_test(module: &str, name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a running test has a binary"));
+    // The harness leaves the name of the crate out.
+    let name = match module.split_once("::") {
+        Some((_, module)) => format!("{module}::{name}"),
+        None => name.to_owned(),
+    };
     command.args([
         "--exact",
-        name,
+        &name,
         "--include-ignored",
         "--nocapture",
         "--test-threads=1",
@@ -259,15 +264,19 @@ mod tests {
 
     #[test]
     fn the_peak_of_memory_is_seen() {
-        const NAME: &str = "child::tests::the_peak_of_memory_is_seen";
+        const NAME: &str = "the_peak_of_memory_is_seen";
         if std::env::var_os("BE_LARGE").is_some() {
             let large = std::hint::black_box(vec![1_u8; 64 << 20]);
             sleep(Duration::from_millis(50));
             drop(large);
             return;
         }
-        let mut child =
-            Child::spawn(this_test(NAME).env("BE_LARGE", "1").stdout(Stdio::null())).unwrap();
+        let mut child = Child::spawn(
+            this_test(module_path!(), NAME)
+                .env("BE_LARGE", "1")
+                .stdout(Stdio::null()),
+        )
+        .unwrap();
         let (end, peak) = child.wait_measured().unwrap();
         assert_eq!(end, State::Exited(0));
         assert!((64 << 20..128 << 20).contains(&peak), "{peak}");

@@ -156,8 +156,10 @@ fn skips_are_loud_and_fail_where_mounts_are_required() {
         return;
     }
     let run = |required: &str| {
-        let mut test =
-            testkit::child::this_test("skips_are_loud_and_fail_where_mounts_are_required");
+        let mut test = testkit::child::this_test(
+            module_path!(),
+            "skips_are_loud_and_fail_where_mounts_are_required",
+        );
         run_quietly(test.env("SKIP_NOW", "1").env(REQUIRE, required))
     };
     let (succeeded, stdout, stderr) = run("0");

@@ -1,6 +1,5 @@
 //! What the tests of the command share: a directory with files and a root of its own, the command run in it with an
 //! environment that holds nothing else, and what it said with everything that differs between runs replaced.
-#![expect(dead_code, reason = "each test file uses a part of it")]
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -347,7 +346,6 @@ pub fn settings() -> insta::Settings {
 }
 
 /// Compares a session with the one that was accepted.
-#[macro_export]
 macro_rules! assert_session {
     ($name:expr, $said:expr) => {
         support::settings().bind(|| insta::assert_snapshot!($name, $said.shown()))

@@ -1,11 +1,5 @@
 //! What these tests share: a place to work in, an observer that remembers, an independent SPF1.
 
-#![allow(
-    clippy::allow_attributes,
-    dead_code,
-    reason = "each test binary uses its own part of this module"
-)]
-
 use std::collections::BTreeMap;
 use std::fs::{self, File as FsFile};
 use std::hash::Hasher as _;

@@ -42,18 +42,18 @@ pub fn told_number(name: &str) -> u64 {
         .expect("a number")
 }
 
-/// A command for a child that plays `part`.
-pub fn playing(part: &str) -> Command {
-    let mut command = this_test(STAGE_DOOR);
+/// A command for a child that plays `part` of the module, which is called by its `module_path!()`.
+pub fn playing(module: &str, part: &str) -> Command {
+    let mut command = this_test(module, STAGE_DOOR);
     command.env(PART, part).stdout(Stdio::null());
     command.env(FORMAT_VARIABLE, format().as_str());
     command
 }
 
 /// The same as the user and group 65534, who need not be able to reach this binary by its path.
-pub fn playing_as_nobody(part: &str) -> Command {
+pub fn playing_as_nobody(module: &str, part: &str) -> Command {
     use std::os::unix::process::CommandExt;
-    let model = playing(part);
+    let model = playing(module, part);
     let mut command = Command::new("/proc/self/exe");
     command
         .args(model.get_args())

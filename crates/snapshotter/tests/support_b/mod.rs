@@ -1,12 +1,6 @@
 //! What these tests share: a handle that blocks, children that play a part, looks at a root from outside, and
 //! documents nobody honest would write.
 
-#![allow(
-    clippy::allow_attributes,
-    dead_code,
-    reason = "each test binary uses its own part of this"
-)]
-
 pub mod children;
 pub mod document;
 pub mod outside;
@@ -221,14 +215,13 @@ pub fn take_pages() {
 }
 
 /// The same tests once more, with snapshots in pages.
-#[macro_export]
 macro_rules! in_pages_too {
     ($($test:ident),* $(,)?) => {
         mod in_pages {
             $(
                 #[test]
                 fn $test() {
-                    super::support_b::take_pages();
+                    crate::support_b::take_pages();
                     super::$test();
                 }
             )*

@@ -1,12 +1,6 @@
 //! What tests of remotes share: a directory of image layouts and of objects, written and read by hand, and a registry
 //! before it whose weather a test makes.
 
-#![allow(
-    clippy::allow_attributes,
-    dead_code,
-    reason = "each test binary uses its own part of this"
-)]
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};

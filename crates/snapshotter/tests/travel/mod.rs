@@ -1,11 +1,5 @@
 //! Two nodes with something between them, and a machine whose checkpoints travel.
 
-#![allow(
-    clippy::allow_attributes,
-    dead_code,
-    reason = "each test binary uses its own part of this module"
-)]
-
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

@@ -62,8 +62,8 @@ async fn a_writer_that_dies_anywhere_damages_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let registry = opened(&layout_config(dir.path()));
         let first = push(&registry, &repository(), &v1(), b"{}").await;
-        let name = "registry::tests::crash::a_writer_that_dies_anywhere_damages_nothing";
-        let mut command = child::this_test(name);
+        let name = "a_writer_that_dies_anywhere_damages_nothing";
+        let mut command = child::this_test(module_path!(), name);
         command
             .env(AT, at.to_string())
             .env(WHERE, dir.path())
@@ -85,9 +85,9 @@ async fn a_writer_that_dies_anywhere_damages_nothing() {
 /// Alone in its process, as nextest runs it: the hook is one for all threads.
 #[tokio::test]
 async fn a_full_disk_anywhere_damages_nothing() {
-    const NAME: &str = "registry::tests::crash::a_full_disk_anywhere_damages_nothing";
+    const NAME: &str = "a_full_disk_anywhere_damages_nothing";
     if std::env::var(AT).is_err() {
-        let mut command = child::this_test(NAME);
+        let mut command = child::this_test(module_path!(), NAME);
         let end = Child::spawn(command.env(AT, "every")).unwrap().wait();
         assert_eq!(end.unwrap(), State::Exited(0));
         return;

@@ -332,8 +332,8 @@ async fn credentials_of_another_registry_are_not_used() {
 async fn the_environments_proxy_is_not_asked_for() {
     const DEAD: &str = "http://127.0.0.1:1";
     if std::env::var_os("HTTP_PROXY").is_none_or(|proxy| proxy != DEAD) {
-        let name = "registry::tests::login::the_environments_proxy_is_not_asked_for";
-        let mut command = child::this_test(name);
+        let name = "the_environments_proxy_is_not_asked_for";
+        let mut command = child::this_test(module_path!(), name);
         for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
             command.env(variable, DEAD);
         }

@@ -49,8 +49,8 @@ impl Subscriber for Log {
 async fn secrets_are_in_no_error_no_debug_and_no_log() {
     const ALONE: &str = "SECRETS_ALONE";
     if std::env::var_os(ALONE).is_none() {
-        let name = "registry::tests::secrets::secrets_are_in_no_error_no_debug_and_no_log";
-        let mut command = child::this_test(name);
+        let name = "secrets_are_in_no_error_no_debug_and_no_log";
+        let mut command = child::this_test(module_path!(), name);
         let end = Child::spawn(command.env(ALONE, "1")).unwrap().wait();
         assert_eq!(end.unwrap(), State::Exited(0));
         return;

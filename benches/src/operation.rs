@@ -93,6 +93,15 @@ impl Between {
     }
 }
 
+/// Which files of format v2 a restore keeps, and uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Cached {
+    None,
+    Clones,
+    /// Where the filesystem does not clone, too.
+    Copies,
+}
+
 /// What is done with a snapshot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Action {
@@ -111,8 +120,8 @@ pub(crate) enum Action {
     Restore {
         /// The directory.
         output: PathBuf,
-        /// Whether files are kept, and those that are used.
-        cached: bool,
+        /// Which files are kept and used.
+        cached: Cached,
     },
     /// Remove it from the store.
     Remove,
@@ -250,7 +259,7 @@ impl Operation {
             version: version.into(),
             action: Action::Restore {
                 output: output.into(),
-                cached: true,
+                cached: Cached::Clones,
             },
             between: None,
         }
@@ -259,7 +268,15 @@ impl Operation {
     /// The same from packs and blobs alone.
     pub(crate) fn without_cache(mut self) -> Self {
         if let Action::Restore { cached, .. } = &mut self.action {
-            *cached = false;
+            *cached = Cached::None;
+        }
+        self
+    }
+
+    /// The same, keeping copies where the filesystem does not clone.
+    pub(crate) fn copying(mut self) -> Self {
+        if let Action::Restore { cached, .. } = &mut self.action {
+            *cached = Cached::Copies;
         }
         self
     }
@@ -297,8 +314,13 @@ impl Operation {
             _ => Durability::Full,
         };
         let mut config = Config::new(&self.root).durability(durability);
-        if matches!(self.action, Action::Restore { cached: false, .. }) {
-            config.cache.max_bytes = Some(0);
+        match self.action {
+            Action::Restore {
+                cached: Cached::None,
+                ..
+            } => config.cache.max_bytes = Some(0),
+            Action::Restore { cached, .. } => config.cache.copies = cached == Cached::Copies,
+            _ => {}
         }
         if let Some(between) = &self.between {
             config = config

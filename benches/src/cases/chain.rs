@@ -32,7 +32,8 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     chain.first(bench)?;
     chain.ten(bench)?;
     chain.restores(bench)?;
-    chain.on_xfs(bench)?;
+    chain.near(bench, Kind::Xfs)?;
+    chain.near(bench, Kind::Ext4)?;
     chain.two_hundred(bench)
 }
 
@@ -281,26 +282,26 @@ impl Chain {
         Ok(())
     }
 
-    /// A restore that clones what it knows of the parent.
-    fn on_xfs(&mut self, bench: &mut Bench) -> Result<()> {
-        let spec = self.spec(
-            "restore, an entry of the parent here, cloned (XFS)",
-            NOT_SYNCED,
-            Target::Ratio(0.8),
-        );
+    /// A restore that clones, or copies, what it knows of the parent.
+    fn near(&mut self, bench: &mut Bench, kind: Kind) -> Result<()> {
+        let (title, ratio) = match kind {
+            Kind::Ext4 => ("restore, an entry of the parent here, copied (ext4)", 1.5),
+            _ => ("restore, an entry of the parent here, cloned (XFS)", 0.8),
+        };
+        let spec = self.spec(title, NOT_SYNCED, Target::Ratio(ratio));
         if !bench.wants(&spec) {
             return Ok(());
         }
-        let mount = match LoopMount::new(Kind::Xfs, 12 << 30, &[]) {
+        let mount = match LoopMount::new(kind, 12 << 30, &[]) {
             Ok(mount) => mount,
             Err(why) => {
-                say(&format!("{NAME}: no XFS: {why:?}"));
+                say(&format!("{NAME}: no {kind:?}: {why:?}"));
                 return Ok(());
             }
         };
         let (store, output) = (mount.path().join("store"), mount.path().join("output"));
         super::take(&Operation::snapshot(&store, "v1", self.source()).paged(false))?;
-        super::take(&Operation::restore(&store, "v1", &output))?;
+        super::take(&Operation::restore(&store, "v1", &output).copying())?;
         self.guest.work(0.03)?;
         super::take(
             &Operation::snapshot(&store, "v2", self.source())
@@ -312,7 +313,9 @@ impl Chain {
             self.settled(self.source())
         };
         let peer = Side::new(prepare, |_| self.copy(&output, false));
-        let ours = Side::new(prepare, |_| Operation::restore(&store, "v2", &output));
+        let ours = Side::new(prepare, |_| {
+            Operation::restore(&store, "v2", &output).copying()
+        });
         bench.compare(spec, Some(&peer), &ours)?;
         super::check(self.source(), &output)
     }

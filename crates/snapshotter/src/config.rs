@@ -69,8 +69,8 @@ pub enum Durability {
 }
 
 /// Cache entries: whole files with contents of format v2, in the root, beside the packs that are the truth. Read-only files are
-/// hardlinks of one; writable ones are clones of one, where the filesystem clones, with the pages written that differ. They
-/// last until the next boot, and garbage collection takes them before anything else.
+/// hardlinks of one; writable ones are clones of one, where the filesystem clones, or copies where that is asked for, with the
+/// pages written that differ. They last until the next boot, and garbage collection takes them before anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cache {
@@ -79,6 +79,10 @@ pub struct Cache {
     pub max_bytes: Option<u64>,
     /// How many entries of a path there are for each name of snapshots, the newest. Default 1; 0: there are none.
     pub keep: usize,
+    /// Whether entries of writable files are kept where the filesystem does not clone, and copied from. Each then takes its place
+    /// on the disk a second time, and the restore that makes it writes twice; the next ones copy what they would decode, which is
+    /// faster where there are few cores. Default `false`.
+    pub copies: bool,
 }
 
 impl Default for Cache {
@@ -86,6 +90,7 @@ impl Default for Cache {
         Self {
             max_bytes: None,
             keep: 1,
+            copies: false,
         }
     }
 }

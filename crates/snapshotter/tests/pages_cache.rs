@@ -1,6 +1,7 @@
 //! Cache entries: restores of format v2 are links and clones of them where they can be, give what decoding gives, and nothing
 //! relies on an entry being there or being right.
 
+use crate::support_a::files_below;
 use crate::support_b;
 
 use std::fs::{self, File};
@@ -397,4 +398,77 @@ fn entries_make_room_for_a_restore() {
     handle.restore("other:v1", &output).unwrap();
     testkit::compare::assert_same(&node.source(), &output);
     assert!(!node.entries().is_empty(), "its own");
+}
+
+/// Breaks a byte in the middle of each pack, with its time put back: what decodes it is refused.
+fn break_packs(root: &Path) {
+    for path in files_below(&root.join("storage/content/blake3")) {
+        if path.extension().is_some_and(|end| end == "pack") {
+            let path = root.join("storage/content/blake3").join(path);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            let pack = File::options().read(true).write(true).open(&path).unwrap();
+            let stat = pack.metadata().unwrap();
+            let (middle, mut byte) = (stat.len() / 2, [0]);
+            pack.read_exact_at(&mut byte, middle).unwrap();
+            pack.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+            pack.set_modified(stat.modified().unwrap()).unwrap();
+        }
+    }
+}
+
+// Where the filesystem does not clone, each restore decoded all pages again.
+#[test]
+fn where_nothing_clones_an_entry_is_copied_if_that_is_asked_for() {
+    let Some(mut node) = Node::new(Kind::Ext4) else {
+        return;
+    };
+    let handle = node.handle(|cache| cache.copies = true);
+    node.take(&handle, "v1");
+    node.restores(&handle, "v1", "one");
+    assert_eq!(node.entries().len(), 1);
+    // Pages change, become holes, come to be where holes were; the file grows, and ends within a page.
+    node.write(&[3, 4, 5, 99, 900]);
+    let memory = File::options().write(true).open(node.memory()).unwrap();
+    let zeros = [0; 2 * PAGE as usize];
+    memory.write_all_at(&zeros, 200 * PAGE).unwrap();
+    memory.set_len(1500 * PAGE + 17).unwrap();
+    memory.write_all_at(b"end", 1500 * PAGE).unwrap();
+    break_packs(&node.root());
+    node.take(&handle, "v2");
+    let report = node.restores(&handle, "v2", "two");
+    assert_eq!(report.placements.copy.files, 2, "{report:?}");
+    assert_eq!(node.entries().len(), 1, "it is near");
+    // It goes by its bytes: one that is wrong, with its time put back, is not used, and packs are broken.
+    let entry = node.entries().remove(0);
+    let before = fs::metadata(&entry).unwrap().modified().unwrap();
+    let file = File::options().write(true).open(&entry).unwrap();
+    file.write_all_at(b"wrong", 0).unwrap();
+    file.set_modified(before).unwrap();
+    handle.restore("vm:v2", &node.output("three")).unwrap_err();
+    assert_eq!(node.entries().len(), 0);
+}
+
+#[test]
+fn where_nothing_clones_no_entry_is_kept_unless_that_is_asked_for() {
+    let Some(node) = Node::new(Kind::Ext4) else {
+        return;
+    };
+    let handle = node.handle(|_| {});
+    node.take(&handle, "v1");
+    node.restores(&handle, "v1", "one");
+    assert_eq!(node.entries().len(), 0);
+    // To another filesystem nothing can be cloned either, and what is kept here is copied there.
+    handle.close().unwrap();
+    let handle = node.handle(|cache| cache.copies = true);
+    node.restores(&handle, "v1", "two");
+    break_packs(&node.root());
+    let elsewhere = tempfile::tempdir().unwrap();
+    handle
+        .restore("vm:v1", &elsewhere.path().join("three"))
+        .unwrap();
+    assert_same_with(
+        &node.source(),
+        &elsewhere.path().join("three"),
+        &Options::default(),
+    );
 }

@@ -74,6 +74,12 @@ pub const KEYS: &[Key] = &[
         "How many of them there are of each path of a name, the newest. 0: there are none."
     ),
     key!(
+        "cache.copies",
+        Switch,
+        config.cache.copies,
+        "Keeps files to copy from where the filesystem does not clone: each is on the disk twice."
+    ),
+    key!(
         "gc.interval",
         Duration,
         config.gc.interval,

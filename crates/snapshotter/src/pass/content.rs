@@ -1,4 +1,4 @@
-//! What the bytes of a file are called in format v2, read through once.
+//! What the bytes of a file are called in format v2, read through once, and written once more where a copy is wanted.
 
 use std::fs::File;
 use std::io;
@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use super::each::on_all_cores;
 use super::turns::{StopOnPanic, Turns};
 use crate::format::content::{ContentHasher, ContentId, PageDigest, page_digest};
+use crate::fs::hook::step;
 use crate::fs::scan;
 use crate::lock::lock;
 use crate::words::error::Error;
@@ -24,11 +25,35 @@ pub(crate) fn content_of(
     size: u64,
     progress: &(dyn Fn() -> io::Result<()> + Sync),
 ) -> io::Result<ContentId> {
+    read_through(file, None, size, progress)
+}
+
+/// The same, and another file, which is all hole, gets these bytes.
+///
+/// # Errors
+/// Those of [`content_of`], and of writing.
+pub(crate) fn copy_of(
+    file: &File,
+    copy: &File,
+    size: u64,
+    progress: &(dyn Fn() -> io::Result<()> + Sync),
+) -> io::Result<ContentId> {
+    step("write").and_then(|()| copy.set_len(size))?;
+    read_through(file, Some(copy), size, progress)
+}
+
+fn read_through(
+    file: &File,
+    copy: Option<&File>,
+    size: u64,
+    progress: &(dyn Fn() -> io::Result<()> + Sync),
+) -> io::Result<ContentId> {
     let pieces = pieces(&scan::extents(file, size)?);
     let content = Mutex::new(ContentHasher::new(size));
     let (turns, failed) = (Turns::default(), Mutex::new(None));
     let hash = |number: usize| {
-        let digests = progress().and_then(|()| digests(file, size, pieces[number].clone()))?;
+        let digests =
+            progress().and_then(|()| digests(file, copy, size, pieces[number].clone()))?;
         let _turn = turns.wait_for(number as u64)?;
         let mut content = lock(&content);
         digests
@@ -64,7 +89,12 @@ fn pieces(map: &ExtentMap) -> Vec<Range<u64>> {
     pieces
 }
 
-fn digests(file: &File, size: u64, piece: Range<u64>) -> io::Result<Vec<(u64, PageDigest)>> {
+fn digests(
+    file: &File,
+    copy: Option<&File>,
+    size: u64,
+    piece: Range<u64>,
+) -> io::Result<Vec<(u64, PageDigest)>> {
     let at = piece.start * PAGE_BYTES as u64;
     let length = ((piece.end * PAGE_BYTES as u64).min(size) - at) as usize;
     let mut buffer = vec![0; length.next_multiple_of(PAGE_BYTES)];
@@ -72,7 +102,18 @@ fn digests(file: &File, size: u64, piece: Range<u64>) -> io::Result<Vec<(u64, Pa
     let (whole, _) = buffer.as_chunks();
     let digests = piece.zip(whole);
     let digests = digests.filter_map(|(index, page)| Some((index, page_digest(page)?)));
-    Ok(digests.collect())
+    let digests: Vec<_> = digests.collect();
+    let Some(copy) = copy else {
+        return Ok(digests);
+    };
+    // Pages of zeros are holes.
+    for run in digests.chunk_by(|(one, _), (next, _)| one + 1 == *next) {
+        let start = run[0].0 * PAGE_BYTES as u64;
+        let end = (start + (run.len() * PAGE_BYTES) as u64).min(size);
+        let bytes = &buffer[(start - at) as usize..(end - at) as usize];
+        copy.write_all_at(bytes, start)?;
+    }
+    Ok(digests)
 }
 
 /// Pages that are read at once.

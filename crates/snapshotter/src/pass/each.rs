@@ -41,6 +41,34 @@ pub(crate) fn for_each(
     all.finish()
 }
 
+/// Two pieces of work at once, for each of which somebody else is waited for. The first one's error comes before the other's.
+#[cfg(feature = "registry")]
+pub(crate) fn both<A, B: Send>(
+    one: impl FnOnce() -> Result<A>,
+    other: impl FnOnce() -> Result<B> + Send,
+) -> Result<(A, B)> {
+    let (waiting, second) = (Mutex::new(Some(other)), Mutex::new(None));
+    let take = || {
+        let work = lock(&waiting).take();
+        if let Some(work) = work {
+            let done = work();
+            *lock(&second) = Some(done);
+        }
+    };
+    let first = std::thread::scope(|scope| {
+        start(scope, take);
+        let first = one();
+        // Without a thread it is done here.
+        take();
+        first
+    })?;
+    match lock(&second).take() {
+        Some(second) => Ok((first, second?)),
+        // A thread that panics makes the scope panic.
+        None => Err(Error::cancelled()),
+    }
+}
+
 /// Starts a thread. Out of threads: slower, and right.
 fn start<'s>(scope: &'s Scope<'s, '_>, run: impl FnOnce() + Send + 's) -> bool {
     let thread = Builder::new().name("snapshotter-file".to_owned());

@@ -26,8 +26,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-pub(crate) use content::content_of;
+pub(crate) use content::{content_of, copy_of};
 pub(crate) use copy::Offer;
+#[cfg(feature = "registry")]
+pub(crate) use each::both;
 pub(crate) use each::{for_each, on_all_cores};
 pub(crate) use hashes::{Hashers, Hashes, Hashing};
 pub(crate) use packed::{claimed_size, pass_packed};

@@ -34,6 +34,7 @@ impl Announcing<'_> {
         }
     }
 
+    /// All of it, one after the other.
     pub(super) fn send(
         &self,
         manifest: &[u8],
@@ -41,9 +42,22 @@ impl Announcing<'_> {
         has_layers: bool,
         before: Option<Sha256>,
     ) -> Result<()> {
+        let (config, _) = super::parse_manifest(manifest, self.reference)?.config();
+        self.send_document(config, document, has_layers)?;
+        self.send_manifest(manifest, before)?;
+        self.confirm(manifest, before)
+    }
+
+    /// Sends what a manifest names beside contents: the document, which it calls `config`, and what stands for layers where there
+    /// are none.
+    pub(super) fn send_document(
+        &self,
+        config: Sha256,
+        document: &Text,
+        has_layers: bool,
+    ) -> Result<()> {
         let wanted = || self.activity.check();
         let registry = &self.remote.registry;
-        let (config, _) = super::parse_manifest(manifest, self.reference)?.config();
         tracing::info!("PUT list of files {config} to {}", self.remote.endpoint);
         document.send(registry, self.repository, config, self.activity)?;
         if !has_layers {
@@ -51,22 +65,38 @@ impl Announcing<'_> {
             let sha256 = Sha256::of(&empty);
             wait(&wanted, registry.push_blob(self.repository, sha256, empty))?;
         }
+        Ok(())
+    }
+
+    /// Gives all of it its name, which has `before`.
+    pub(super) fn send_manifest(&self, manifest: &[u8], before: Option<Sha256>) -> Result<()> {
         if before == Some(Sha256::of(manifest)) {
             return Ok(());
         }
+        let (wanted, registry) = (|| self.activity.check(), &self.remote.registry);
         let version = self.reference.version().unwrap_or_default();
         let tag = TagOrDigest::tag(version)?;
         let bytes = Bytes::copy_from_slice(manifest);
         tracing::info!("PUT manifest {}", self.reference);
-        let push = registry.push_manifest(self.repository, &tag, bytes.clone());
-        let pushed = wait(&wanted, push)?;
-        let settled = registry.settle_manifest(self.repository, &tag, bytes, before);
-        self.confirm(wait(&wanted, settled)?, pushed, before)
+        wait(
+            &wanted,
+            registry.push_manifest(self.repository, &tag, bytes),
+        )?;
+        Ok(())
     }
 
-    /// Registries do not compare and swap: of two that push one version at once, the later one wins, and the other finds
-    /// out here.
-    fn confirm(&self, found: Option<Sha256>, pushed: Sha256, before: Option<Sha256>) -> Result<()> {
+    /// Looks whether the name has the manifest. Registries do not compare and swap: of two that push one version at once, the
+    /// later one wins, and the other finds out here.
+    pub(super) fn confirm(&self, manifest: &[u8], before: Option<Sha256>) -> Result<()> {
+        let pushed = Sha256::of(manifest);
+        if before == Some(pushed) {
+            return Ok(());
+        }
+        let tag = TagOrDigest::tag(self.reference.version().unwrap_or_default())?;
+        let registry = &self.remote.registry;
+        let bytes = Bytes::copy_from_slice(manifest);
+        let settled = registry.settle_manifest(self.repository, &tag, bytes, before);
+        let found = wait(&|| self.activity.check(), settled)?;
         if found == Some(pushed) {
             return Ok(());
         }

@@ -1,11 +1,13 @@
-//! Store → remote. The order makes a name that resolves complete: contents, document, manifest. Whatever fails on the
+//! Store → remote. The order makes a name that resolves complete: contents and document, then the manifest. Whatever fails on the
 //! way leaves the snapshot here as it was, and publishing it again sends only what is missing.
 
 mod known;
 mod packs;
 mod record;
+mod twins;
 
 pub(super) use record::revise;
+pub(super) use twins::refuse_twins;
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -24,10 +26,11 @@ use crate::format::artifact::paged::AnyManifest;
 use crate::format::artifact::{Layer, Manifest};
 use crate::limit::Limit;
 use crate::lock::lock;
+use crate::pass::both;
 use crate::registry::{Layers, Repository};
 use crate::store::Store;
 use crate::transport::{ContentTransport, Presence, look_first};
-use crate::words::digest::{Checksum, Digest, Sha256};
+use crate::words::digest::{Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::format::Format;
 use crate::words::object::{Object, ObjectName};
@@ -97,9 +100,15 @@ pub(super) fn run(
 
 impl Publishing<'_> {
     fn run(&self) -> Result<Publication> {
-        let before = self
-            .remote
-            .published(&self.snapshot.reference, self.activity)?;
+        let (before, ()) = both(
+            || {
+                let reference = &self.snapshot.reference;
+                let before = self.remote.published(reference, self.activity)?;
+                self.revise(before)?;
+                Ok(before)
+            },
+            || self.watch.begin(),
+        )?;
         if self.snapshot.format == Format::V2 {
             return self.packs(before);
         }
@@ -112,12 +121,10 @@ impl Publishing<'_> {
         let contents = contents.all();
         let manifest = self.as_published(manifest)?;
         refuse_twins(contents.iter().map(|one| (one.digest, one.checksum)))?;
-        self.revise(before)?;
         if !matches!(self.remote.content, Place::Registry) {
             let ours = Sha256::of(&manifest);
             self.announcing().refuse_other(before, ours, self.force)?;
         }
-        self.watch.begin()?;
         self.activity.tell(|| Event::Planned {
             files: contents.len() as u64,
             bytes: total(contents.iter().map(|content| content.data_size)),
@@ -126,18 +133,25 @@ impl Publishing<'_> {
             let sent = self.send_contents(contents, manifest);
             sent.inspect_err(|_| self.forget_absent())
         };
-        let manifest = send(manifest)?;
-        let digest = Sha256::of(&manifest);
         let announcing = self.announcing();
-        announcing.refuse_other(before, digest, self.force)?;
-        self.watch.moving(before, digest)?;
         // OCI has no manifest without layers: where the contents are none, an empty one stands in.
         let has_layers = matches!(self.remote.content, Place::Registry) && !contents.is_empty();
         let document = Text::kept(self.store, id)?;
-        announcing.send(&manifest, &document, has_layers, before)?;
+        let (config, _) = self.parse(&manifest)?.config();
+        let (manifest, ()) = both(
+            || send(manifest),
+            || announcing.send_document(config, &document, has_layers),
+        )?;
+        let digest = Sha256::of(&manifest);
+        announcing.refuse_other(before, digest, self.force)?;
+        self.watch.moving(before, digest)?;
+        announcing.send_manifest(&manifest, before)?;
         let names = || contents.iter().map(|one| ObjectName::Digest(one.digest));
-        while self.watch.has_to_look_again(names())? {
+        let look = || self.watch.has_to_look_again(names());
+        let ((), mut again) = both(|| announcing.confirm(&manifest, before), look)?;
+        while again {
             send(manifest.clone())?;
+            again = look()?;
         }
         self.record(&manifest, &document)?;
         Ok(self.publication(digest))
@@ -322,17 +336,6 @@ impl Publishing<'_> {
         Ok(Presence::Unknown)
     }
 
-    fn refuse_published_twins(&self, contents: &[Content]) -> Result<()> {
-        self.store.catalog.read(|txn| {
-            for blob in contents {
-                if let Some(other) = txn.published_twin(blob.digest, &blob.checksum)? {
-                    return Err(twins(blob.digest, &blob.checksum, &other));
-                }
-            }
-            Ok(())
-        })
-    }
-
     fn skip(&self, blob: &Blob) {
         self.activity.tell(|| Event::Progressed {
             bytes: blob.data_size,
@@ -354,26 +357,6 @@ const LONGEST: Layer = Layer {
     size: i64::MAX.unsigned_abs(),
     digest: Digest::from_u64(u64::MAX),
 };
-
-/// An object has one address, its XXH3-64, which is not collision resistant: two files of one digest cannot both be
-/// published. They are in the order of their digests.
-pub(super) fn refuse_twins(
-    contents: impl Iterator<Item = (Digest, Checksum)> + Clone,
-) -> Result<()> {
-    let mut pairs = contents.clone().zip(contents.skip(1));
-    match pairs.find(|(one, other)| one.0 == other.0 && one.1 != other.1) {
-        Some((one, other)) => Err(twins(one.0, &other.1, &one.1)),
-        None => Ok(()),
-    }
-}
-
-fn twins(digest: Digest, one: &Checksum, other: &Checksum) -> Error {
-    Error::new(
-        ErrorKind::AlreadyExists,
-        format!("{digest} is the address of two different files, {one} and {other}; only one of them can be published"),
-    )
-    .with_hint("somebody made these files for it; change a byte of one, and its address changes")
-}
 
 pub(super) fn nowhere() -> Error {
     Error::invalid("content says no place to publish the snapshot's bytes to")

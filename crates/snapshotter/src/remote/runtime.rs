@@ -137,13 +137,15 @@ pub(super) fn rate_for<'a>(
     transport.local_files().is_none().then_some(rate)
 }
 
-/// What a call comes to. Who stops waiting for it stops the call: a task goes on when its handle is dropped.
-pub(super) async fn joined<T>(call: JoinHandle<Result<T>>) -> Result<T> {
+/// What a call comes to. Who drops this, waiting for it or not yet, stops the call: a task goes on when its handle is dropped.
+pub(super) fn joined<T>(call: JoinHandle<Result<T>>) -> impl Future<Output = Result<T>> {
     let mut call = Stopped(call);
-    match (&mut call.0).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(Error::cancelled()),
+    async move {
+        match (&mut call.0).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Error::cancelled()),
+        }
     }
 }
 
@@ -166,25 +168,9 @@ pub(super) fn receive<T>(
     take: &mut dyn FnMut(&Bytes) -> Result<()>,
 ) -> Result<T> {
     let (sink, mut pieces) = mpsc::channel(AHEAD);
-    let call = start(sink)?;
-    let taken = loop {
-        match wait(wanted, async { Ok(pieces.recv().await) }) {
-            Ok(Some(bytes)) => {
-                if let Err(error) = take(&bytes) {
-                    break Err(error);
-                }
-            }
-            Ok(None) => break Ok(()),
-            Err(cancelled) => break Err(cancelled),
-        }
-    };
-    // A download that nobody takes any more ends by that.
-    drop(pieces);
-    match taken {
-        Ok(()) => wait(wanted, joined(call)),
-        Err(error) => {
-            call.abort();
-            Err(error)
-        }
+    let call = joined(start(sink)?);
+    while let Some(bytes) = wait(wanted, async { Ok(pieces.recv().await) })? {
+        take(&bytes)?;
     }
+    wait(wanted, call)
 }

@@ -1,25 +1,30 @@
-//! Restoring from a cache entry: the filesystem clones the file of a snapshot that is near, and the pages that differ are
-//! written into the clone. Which differ, the two maps say: a page that is at one place of one pack in both is the same.
+//! Restoring from a cache entry: the file of a snapshot that is near is cloned, or copied where the filesystem does not clone
+//! and copies are kept, and the pages that differ are written into it. Which differ, the two maps say: a page that is at one place of one pack in both is the same.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::content::Content;
+use super::difference::{Difference, difference};
 use super::job::Job;
 use super::pages::{Packs, Run, runs};
+use crate::activity::Activity;
 use crate::catalog::Snapshot;
 use crate::config;
 use crate::format::artifact::paged::{Facts, PagedManifest};
 use crate::format::content::ContentId;
 use crate::format::map::Map;
-use crate::fs::place::{Cloning, punch};
+use crate::fs::place::Cloning;
+use crate::fs::space;
 use crate::lock::lock;
+use crate::pass::copy_of;
 use crate::store::{Cache, Entry, Linkable, Slot, Store, WORTH_AN_ENTRY, Wanted};
 use crate::words::digest::Sha256;
 use crate::words::error::{At, ErrorKind, Result};
-use crate::words::page::{PAGE_BYTES, pages};
+use crate::words::page::pages;
+use crate::words::placement::Placement;
 use crate::words::relpath::RelPath;
 
 /// A file in more pieces is not cloned: the filesystem walks them all (XFS takes 24 µs for one).
@@ -48,28 +53,27 @@ struct Relative {
     map: Map,
     /// The number that each of its packs has among those of the snapshot that is restored, if it is one of them.
     packs: Vec<Option<usize>>,
-    /// The first page of each file, and its size in bytes.
-    files: HashMap<RelPath, (u64, u64)>,
+    files: HashMap<RelPath, Near>,
 }
 
-/// What is to be done to a file that has become a clone.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Difference {
-    write: Vec<Run>,
-    punch: Vec<Range<u64>>,
+/// A file of another snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Near {
+    first: u64,
+    /// In bytes.
+    size: u64,
+    content: Option<ContentId>,
 }
 
-impl Difference {
-    fn pages(&self) -> u64 {
-        self.write.iter().map(|run| run.pages).sum()
-    }
-
-    fn pieces(&self) -> u64 {
-        2 * (self.write.len() + self.punch.len()) as u64
-    }
+/// A file that has become what a near one is.
+pub(super) struct Started {
+    pub(super) filled: Filled,
+    /// What is to be written into it.
+    pub(super) write: Vec<Run>,
+    pub(super) placement: Placement,
 }
 
-/// What a clone was not good for: pages that were written, and in about how many pieces the file is.
+/// What an entry was not good for: pages that were written, and in about how many pieces the file is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filled {
     pub(super) written: u64,
@@ -111,44 +115,77 @@ impl<'s> Bases<'s> {
         }))
     }
 
-    /// Makes an empty file the clone of a near one and says what is to be written into it; `None`: there is none, or the
-    /// filesystem does not clone, and the file is as it was.
-    pub(super) fn clone_near(
+    /// Makes an empty file a near one and says what is to be written into it; `None`: there is none, or none that can be cloned
+    /// or copied, and the file is empty. Without `cloning` it is not to be a clone.
+    pub(super) fn start(
         &self,
         job: &Job<'_>,
         first: u64,
         file: &File,
-        cloning: &Cloning,
-    ) -> Result<Option<(Filled, Vec<Run>)>> {
+        cloning: Option<&Cloning>,
+        activity: &Activity,
+    ) -> Result<Option<Started>> {
+        if cloning.is_none() && !self.bounds.copies {
+            return Ok(None);
+        }
         let size = job.planned.size;
         let wanted = self.packs.runs(first, size);
         for (entry, relative) in self.candidates(&job.planned.path)? {
-            let path = &job.planned.path;
-            let Some(difference) = lacks(relative.as_deref(), path, &wanted) else {
+            let Some((near, difference)) = near(relative.as_deref(), job, first, &wanted) else {
                 continue;
             };
             let written = difference.pages();
-            let extents = entry.extents + difference.pieces();
-            if written * 2 > pages(job.data_size) || extents > MAX_EXTENTS {
+            if written * 2 > pages(job.data_size) {
                 continue;
             }
             let Some(base) = self.cache.open_base(&entry)? else {
                 continue;
             };
-            if !cloning.clone(job.device, &base, file).at("clone", PLACE)? {
-                return Ok(None);
-            }
-            file.set_len(size).at("write to", PLACE)?;
-            for hole in &difference.punch {
-                let (at, end) = (hole.start * PAGE, (hole.end * PAGE).min(size));
-                // What is behind the end has gone with it.
-                if at < end {
-                    punch(file, at, end - at).at("write to", PLACE)?;
-                }
-            }
-            return Ok(Some((Filled { written, extents }, difference.write)));
+            let extents = entry.extents + difference.pieces();
+            let cloning = cloning.filter(|_| extents <= MAX_EXTENTS);
+            let is_clone = match cloning {
+                Some(cloning) => cloning.clone(job.device, &base, file).at("clone", PLACE)?,
+                None => false,
+            };
+            let placement = if is_clone {
+                Placement::Reflink
+            } else if self.copy(&entry, &base, near, file, activity)? {
+                Placement::Copy
+            } else {
+                continue;
+            };
+            difference.punch_into(file, size).at("write to", PLACE)?;
+            return Ok(Some(Started {
+                filled: Filled { written, extents },
+                write: difference.write,
+                placement,
+            }));
         }
         Ok(None)
+    }
+
+    /// Makes an empty file the copy of an entry, if it still has the bytes that it was given.
+    fn copy(
+        &self,
+        entry: &Entry,
+        base: &File,
+        near: Near,
+        file: &File,
+        activity: &Activity,
+    ) -> Result<bool> {
+        let Some(content) = near.content.filter(|_| self.bounds.copies) else {
+            return Ok(false);
+        };
+        let copied = copy_of(base, file, near.size, &|| activity.advance(0));
+        activity.check()?;
+        match copied {
+            Ok(found) if found == content => return Ok(true),
+            Ok(_) => self.cache.drop_base(entry),
+            Err(error) => tracing::debug!(%error, "a cache entry was not copied"),
+        }
+        // Packs have all.
+        file.set_len(0).at("write to", PLACE)?;
+        Ok(false)
     }
 
     /// Entries of a path, with their snapshots but for this one's own: the nearest first.
@@ -204,7 +241,14 @@ impl<'s> Bases<'s> {
         let map = self.store.map_of(&document)?;
         let packs = document.packs.iter();
         let files = document.places();
-        let files = files.map(|(file, place)| (file.path.clone(), (place.start, file.size)));
+        let files = files.map(|(file, place)| {
+            let near = Near {
+                first: place.start,
+                size: file.size,
+                content: file.content,
+            };
+            (file.path.clone(), near)
+        });
         Ok(Some(Relative {
             created_at: snapshot.created_at,
             map,
@@ -213,14 +257,24 @@ impl<'s> Bases<'s> {
         }))
     }
 
-    /// Keeps a file that is whole and has no name yet, if it is far from what there is. Best effort: a cache.
-    pub(super) fn keep(&self, job: &Job<'_>, file: &File, filled: Filled, cloning: &Cloning) {
+    /// Keeps a file that is whole and has no name yet, if it is far from what there is. Best effort: a cache. Without `cloning` it
+    /// is not to be cloned.
+    pub(super) fn keep(
+        &self,
+        job: &Job<'_>,
+        file: &File,
+        filled: Filled,
+        cloning: Option<&Cloning>,
+        activity: &Activity,
+    ) {
         let is_far = filled.written > pages(job.data_size) / FAR;
-        if job.data_size < WORTH_AN_ENTRY || !is_far || filled.extents > MAX_EXTENTS {
+        let cloning = cloning.filter(|_| filled.extents <= MAX_EXTENTS);
+        let is_possible = cloning.is_some() || self.bounds.copies;
+        if job.data_size < WORTH_AN_ENTRY || !is_far || !is_possible {
             return;
         }
         let kept = self.store.create_slot().and_then(|(slot, copy)| {
-            if cloning.clone(job.device, file, &copy).at("clone", PLACE)? {
+            if self.is_entry(job, file, &copy, cloning, activity)? {
                 let manifest = self.snapshot.manifest_digest;
                 let path = &job.planned.path;
                 self.cache
@@ -232,6 +286,35 @@ impl<'s> Bases<'s> {
         if let Err(error) = kept {
             tracing::debug!(%error, "a file was not kept in the cache");
         }
+    }
+
+    /// Makes an empty file what an entry of a file is, by a clone or, where that is asked for, a copy.
+    fn is_entry(
+        &self,
+        job: &Job<'_>,
+        file: &File,
+        entry: &File,
+        cloning: Option<&Cloning>,
+        activity: &Activity,
+    ) -> Result<bool> {
+        if let Some(cloning) = cloning
+            && cloning.clone(job.device, file, entry).at("clone", PLACE)?
+        {
+            return Ok(true);
+        }
+        let (true, Content::Pages { id: Some(id), .. }) =
+            (self.bounds.copies, &job.planned.content)
+        else {
+            return Ok(false);
+        };
+        let staging = &self.store.root.staging;
+        let here = space::of(staging).at("examine", staging.path())?;
+        if here.available < job.data_size {
+            return Ok(false);
+        }
+        let asked = || activity.advance(0);
+        let copied = copy_of(file, entry, job.planned.size, &asked);
+        Ok(copied.at("copy", PLACE)? == *id)
     }
 
     /// Keeps an inode that read-only files are linked to.
@@ -258,148 +341,31 @@ impl<'s> Bases<'s> {
     }
 }
 
-const PAGE: u64 = PAGE_BYTES as u64;
 const PLACE: &str = "the output";
 
-/// What a file of this path in another snapshot lacks; nothing, if it is this snapshot.
-fn lacks(relative: Option<&Relative>, path: &RelPath, wanted: &[Run]) -> Option<Difference> {
+/// The file of this path in another snapshot, and what it lacks; of this snapshot, without another, nothing.
+fn near(
+    relative: Option<&Relative>,
+    job: &Job<'_>,
+    first: u64,
+    wanted: &[Run],
+) -> Option<(Near, Difference)> {
     let Some(relative) = relative else {
-        return Some(Difference::default());
+        let Content::Pages { id: content, .. } = job.planned.content else {
+            return None;
+        };
+        let size = job.planned.size;
+        let near = Near {
+            first,
+            size,
+            content,
+        };
+        return Some((near, Difference::default()));
     };
-    let (first, size) = *relative.files.get(path)?;
-    let mut there = runs(&relative.map, first, size);
+    let near = *relative.files.get(&job.planned.path)?;
+    let mut there = runs(&relative.map, near.first, near.size);
     for run in &mut there {
         run.pack = relative.packs[run.pack].unwrap_or(usize::MAX);
     }
-    Some(difference(&there, wanted))
-}
-
-/// What differs between two files whose packs have the same numbers. Runs ascend.
-fn difference(there: &[Run], wanted: &[Run]) -> Difference {
-    let mut found = Difference::default();
-    let (mut old, mut new) = (
-        there.iter().copied().peekable(),
-        wanted.iter().copied().peekable(),
-    );
-    // What is left of both begins at different places, or at one.
-    while let (Some(was), Some(is)) = (old.peek_mut(), new.peek_mut()) {
-        if was.at < is.at {
-            let hole = was.take(is.at - was.at);
-            found.hole(&hole);
-        } else if is.at < was.at {
-            let data = is.take(was.at - is.at);
-            found.data(data);
-        } else {
-            let both = was.pages.min(is.pages);
-            let is_same = (was.pack, was.page) == (is.pack, is.page);
-            let (_, data) = (was.take(both), is.take(both));
-            if !is_same {
-                found.data(data);
-            }
-        }
-        while old.next_if(|run| run.pages == 0).is_some() {}
-        while new.next_if(|run| run.pages == 0).is_some() {}
-    }
-    old.for_each(|run| found.hole(&run));
-    new.for_each(|run| found.data(run));
-    found
-}
-
-impl Difference {
-    fn data(&mut self, run: Run) {
-        match self.write.last_mut() {
-            Some(last) if last.is_continued_by(&run) => last.pages += run.pages,
-            _ => self.write.push(run),
-        }
-    }
-
-    fn hole(&mut self, run: &Run) {
-        let pages = run.at..run.at + run.pages;
-        match self.punch.last_mut() {
-            Some(last) if last.end == pages.start => last.end = pages.end,
-            _ => self.punch.push(pages),
-        }
-    }
-}
-
-impl Run {
-    /// Cuts off the first pages, at most so many.
-    pub(super) fn take(&mut self, pages: u64) -> Self {
-        let pages = pages.min(self.pages);
-        let first = Self { pages, ..*self };
-        self.at += pages;
-        self.page += pages;
-        self.pages -= pages;
-        first
-    }
-
-    fn is_continued_by(&self, next: &Self) -> bool {
-        self.pack == next.pack
-            && self.at + self.pages == next.at
-            && self.page + self.pages == next.page
-    }
-}
-
-/// In how many pieces a file is that has these runs alone.
-pub(super) fn pieces(runs: &[Run]) -> u64 {
-    let apart = runs
-        .windows(2)
-        .filter(|two| two[0].at + two[0].pages != two[1].at);
-    apart.count() as u64 + 1
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// What is at each page of a file.
-    fn spread(runs: &[Run]) -> Vec<Option<(usize, u64)>> {
-        let mut pages = vec![None; 64];
-        for run in runs {
-            for page in 0..run.pages {
-                pages[(run.at + page) as usize] = Some((run.pack, run.page + page));
-            }
-        }
-        pages
-    }
-
-    fn a_file() -> impl Strategy<Value = Vec<Run>> {
-        let one = (0_u64..4, 1_u64..6, 0_usize..2, 0_u64..3);
-        proptest::collection::vec(one, 0..8).prop_map(|all| {
-            let mut at = 0;
-            let run = |(gap, pages, pack, page)| {
-                let run = Run {
-                    pack,
-                    page,
-                    at: at + gap,
-                    pages,
-                };
-                at = run.at + pages;
-                run
-            };
-            all.into_iter().map(run).collect()
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn a_clone_with_the_difference_is_the_file(old in a_file(), new in a_file()) {
-            let found = difference(&old, &new);
-            let (before, mut pages) = (spread(&old), spread(&old));
-            for hole in &found.punch {
-                for page in hole.clone() {
-                    prop_assert!(pages[page as usize].take().is_some());
-                }
-            }
-            for (page, written) in spread(&found.write).into_iter().enumerate() {
-                if written.is_some() {
-                    prop_assert!(before[page] != written);
-                    pages[page] = written;
-                }
-            }
-            prop_assert_eq!(pages, spread(&new));
-        }
-    }
+    Some((near, difference(&there, wanted)))
 }

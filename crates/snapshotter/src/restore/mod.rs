@@ -3,6 +3,7 @@
 mod base;
 mod content;
 mod delete;
+mod difference;
 mod directories;
 mod early;
 mod job;

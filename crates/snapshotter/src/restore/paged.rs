@@ -10,6 +10,7 @@ use super::pages::{Packs, Run, Writing};
 use super::written::{LARGE, why_copied};
 use crate::activity::Activity;
 use crate::fs::Dir;
+use crate::fs::place::Cloning;
 use crate::fs::temporary::Temporary;
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::placement::{LinkMode, Placement};
@@ -19,6 +20,8 @@ struct Begun {
     filled: Filled,
     runs: Vec<Run>,
     placement: Placement,
+    /// Whether its bytes are told of as they are written.
+    is_told: bool,
 }
 
 impl Placing<'_> {
@@ -64,9 +67,9 @@ impl Placing<'_> {
                 file: temporary.file(),
                 size: job.planned.size,
                 runs: std::mem::take(&mut begun.runs),
-                activity: match begun.placement {
-                    Placement::Copy => self.context.activity,
-                    _ => &unobserved,
+                activity: match begun.is_told {
+                    true => self.context.activity,
+                    false => &unobserved,
                 },
             })
             .collect();
@@ -83,16 +86,22 @@ impl Placing<'_> {
             .collect())
     }
 
-    /// Makes an empty file the clone of a near one, or as long as it is to be.
+    /// Makes an empty file a near one, or as long as it is to be.
     fn begin(&self, parent: &Dir, job: &Job<'_>, first: u64, file: &File) -> Result<Begun> {
         let context = self.context;
-        let bases = context.bases.filter(|_| self.may_clone(job));
-        let cloned = bases.map(|bases| bases.clone_near(job, first, file, &context.cloning));
-        if let Some((filled, runs)) = cloned.transpose()?.flatten() {
+        let activity = context.activity;
+        let started = context
+            .bases
+            .map(|bases| bases.start(job, first, file, self.cloning(job), activity));
+        if let Some(started) = started.transpose()?.flatten() {
+            if started.placement == Placement::Copy {
+                let _ = activity.advance(job.data_size);
+            }
             return Ok(Begun {
-                filled,
-                runs,
-                placement: Placement::Reflink,
+                filled: started.filled,
+                runs: started.write,
+                placement: started.placement,
+                is_told: false,
             });
         }
         if context.link_mode == LinkMode::Reflink {
@@ -106,23 +115,25 @@ impl Placing<'_> {
             runs: packs.expect(file, first, job.planned.size)?,
             filled: packs.filled(first, job.planned.size),
             placement: Placement::Copy,
+            is_told: true,
         })
     }
 
     fn finish(&self, job: &Job<'_>, file: &File, begun: &Begun) {
         let context = self.context;
-        let bases = context.bases.filter(|_| self.may_clone(job));
-        if let Some(bases) = bases.filter(|_| !job.planned.read_only) {
-            bases.keep(job, file, begun.filled, &context.cloning);
+        if let Some(bases) = context.bases.filter(|_| !job.planned.read_only) {
+            let cloning = self.cloning(job);
+            bases.keep(job, file, begun.filled, cloning, context.activity);
         }
         self.dress(job, file);
     }
 
-    fn may_clone(&self, job: &Job<'_>) -> bool {
+    /// How a file is cloned, if it may be.
+    fn cloning(&self, job: &Job<'_>) -> Option<&Cloning> {
         let context = self.context;
-        let mode = context.link_mode;
-        job.device == context.store.root.device
-            && context.cloning.is_worth_it(job.device, job.data_size, mode)
+        let is_near = job.device == context.store.root.device;
+        let cloning = Some(&context.cloning).filter(|_| is_near);
+        cloning.filter(|all| all.is_worth_it(job.device, job.data_size, context.link_mode))
     }
 
     /// Makes an empty file what its pages say, out of packs alone.

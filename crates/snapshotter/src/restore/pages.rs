@@ -9,7 +9,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
-use super::base::{Filled, pieces};
+use super::base::Filled;
+use super::difference::pieces;
 use crate::activity::Activity;
 use crate::format::document::paged::PagedDocument;
 use crate::format::map::Map;

@@ -134,6 +134,12 @@ impl<'s> Cache<'s> {
         Ok(self.open_entry(entry)?.map(|(file, _)| file))
     }
 
+    /// Takes away an entry that does not have its bytes.
+    pub(crate) fn drop_base(&self, entry: &Entry) {
+        tracing::debug!(path = %self.dir.path_of(&entry.name()).display(), "a cache entry is not what it was");
+        self.give_up(&entry.name());
+    }
+
     fn open_entry(&self, entry: &Entry) -> Result<Option<(File, Stat)>> {
         let name = entry.name();
         let path = || self.dir.path_of(&name);
@@ -149,8 +155,7 @@ impl<'s> Cache<'s> {
         if entry.is(&stat) {
             return Ok(Some((file, stat)));
         }
-        tracing::debug!(path = %path().display(), "a cache entry is not what it was");
-        self.give_up(&name);
+        self.drop_base(entry);
         Ok(None)
     }
 

@@ -166,12 +166,12 @@ impl<'a> Shelf<'a> {
     ) -> Result<()> {
         let (sink, mut listed) = mpsc::channel(TAKEN);
         let (transport, prefix) = (Arc::clone(self.transport), prefix.to_owned());
-        let call = runtime::start()?.spawn(async move {
+        let call = joined(runtime::start()?.spawn(async move {
             match transport.records() {
                 Some(records) => records.list(prefix, sink).await,
                 None => Ok(()),
             }
-        });
+        }));
         loop {
             let mut some = Vec::new();
             self.wait(async { Ok(listed.recv_many(&mut some, TAKEN).await) })?;
@@ -180,7 +180,7 @@ impl<'a> Shelf<'a> {
             }
             take(some)?;
         }
-        self.wait(joined(call))
+        self.wait(call)
     }
 
     pub(super) fn all(&self, prefix: &str) -> Result<Vec<Listed>> {

@@ -11,6 +11,7 @@ use super::rules::{self, Collections, Next};
 use super::shelf::{MOVED, Moved, Publisher, Shelf, new_key};
 use crate::activity::Activity;
 use crate::lock::lock;
+use crate::pass::both;
 use crate::registry::Repository;
 use crate::remote::{Place, Remote};
 use crate::transport::ContentTransport;
@@ -104,11 +105,14 @@ impl<'a> Watch<'a> {
 
     fn enter(&self, shelf: &Shelf<'_>) -> Result<()> {
         let name = self.publisher.key_of_name(&self.repository);
-        if shelf.look(&name)?.is_none() {
+        // Where the name was there before, it does not matter which of the two is answered first.
+        let (found, mut collections) = both(|| shelf.look(&name), || shelf.collections())?;
+        if found.is_none() {
             shelf.write_json(&self.publisher.key(), &self.publisher)?;
             shelf.write_json(&name, &self.publisher)?;
+            collections = shelf.collections()?;
         }
-        lock(&self.seen).collections = shelf.collections()?;
+        lock(&self.seen).collections = collections;
         Ok(())
     }
 

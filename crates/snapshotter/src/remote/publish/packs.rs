@@ -17,6 +17,7 @@ use crate::format::artifact::paged::{AnyManifest, PackLayer, PagedManifest};
 use crate::format::document::paged::{AnyDocument, PackEntry, PagedDocument};
 use crate::format::pack::PackError;
 use crate::lock::lock;
+use crate::pass::both;
 use crate::registry::StoredLayer;
 use crate::remote::Place;
 use crate::remote::packs::cannot_describe;
@@ -66,8 +67,6 @@ impl Publishing<'_> {
         let AnyManifest::V2(parsed) = self.parse(&manifest)? else {
             return Err(crate::remote::formats_differ(&self.snapshot.reference));
         };
-        self.revise(before)?;
-        self.watch.begin()?;
         let other = before.filter(|there| *there != Sha256::of(&manifest) && !self.force);
         let adopted = match other.map(|there| self.equal_there(there, &document)) {
             None => None,
@@ -81,22 +80,30 @@ impl Publishing<'_> {
             files: packs.len() as u64,
             bytes: total(packs.iter().map(|pack| pack.row.length)),
         });
+        let announcing = self.announcing();
+        let text = Text::kept(self.store, id)?;
+        let has_layers = matches!(self.remote.content, Place::Registry) && !packs.is_empty();
         let announce = |believes: bool| {
-            let layers = self.send_packs(&packs, believes)?;
+            let (layers, ()) = both(
+                || self.send_packs(&packs, believes),
+                || announcing.send_document(parsed.config, &text, has_layers),
+            )?;
             let manifest = match &adopted {
                 Some(adopted) => adopted.clone(),
                 None => build(&parsed, &layers)?,
             };
-            let has_layers = matches!(self.remote.content, Place::Registry) && !layers.is_empty();
-            let text = Text::kept(self.store, id)?;
             self.watch.moving(before, Sha256::of(&manifest))?;
-            self.announcing()
-                .send(&manifest, &text, has_layers, before)?;
-            let names = || packs.iter().map(|pack| pack.object().name);
-            while self.watch.has_to_look_again(names())? {
+            announcing.send_manifest(&manifest, before)?;
+            let look = || {
+                let names = packs.iter().map(|pack| pack.object().name);
+                self.watch.has_to_look_again(names)
+            };
+            let ((), mut again) = both(|| announcing.confirm(&manifest, before), look)?;
+            while again {
                 self.send_packs(&packs, false)?;
+                again = look()?;
             }
-            Ok((manifest, text))
+            Ok(manifest)
         };
         let announced = match announce(true) {
             Err(error) if is_doubtful(&error) && self.doubt()? => {
@@ -105,7 +112,7 @@ impl Publishing<'_> {
             }
             announced => announced,
         };
-        let (manifest, text) = announced.inspect_err(|_| self.forget_absent())?;
+        let manifest = announced.inspect_err(|_| self.forget_absent())?;
         let digest = Sha256::of(&manifest);
         self.record(&manifest, &text)?;
         self.store

@@ -4,6 +4,7 @@
 //! cancelled call is still finishing) are ignored, so nothing is drawn over an error message.
 
 mod standing;
+mod work;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -13,15 +14,16 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 use serde::Serialize;
-use snapshotter::{Event, Observer, Placement};
+use snapshotter::{Event, Observer, Phase, Placement};
 
 use crate::arguments::ProgressMode;
 use crate::output::json::Relative;
 use crate::output::{human, total};
 use standing::Standing;
+use work::Work;
 
-/// The file that was done last, for the bar.
-static LAST: Mutex<String> = Mutex::new(String::new());
+/// What is in work, for the bar.
+static WORK: Mutex<Work> = Mutex::new(Work::new());
 
 /// The bar that is being drawn, for those who write to stderr meanwhile.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -59,6 +61,7 @@ impl Progress {
         };
         if let Shown::Bar(bar) = &shown {
             *lock(&BAR) = Some(bar.clone());
+            *lock(&WORK) = Work::new();
         }
         Self(Arc::new(Listener(Mutex::new(shown))))
     }
@@ -68,9 +71,13 @@ impl Progress {
         Arc::clone(&self.0) as _
     }
 
-    /// Says how much there is to do, where the library does not.
+    /// Says how much there is to check, which the library does not.
     pub fn expect(&self, files: u64, bytes: u64) {
-        self.0.event(&Event::Planned { files, bytes });
+        self.0.event(&Event::Planned {
+            phase: Phase::Verify,
+            files,
+            bytes,
+        });
     }
 }
 
@@ -110,16 +117,18 @@ fn bar(title: &str) -> ProgressBar {
     bar
 }
 
-/// A line of our own making: indicatif's would be wrapped where the terminal is narrow.
-fn style(title: &str, line: fn(&str, &ProgressState) -> String) -> ProgressStyle {
+/// Lines of our own making: indicatif's would be wrapped where the terminal is narrow.
+fn style(title: &str, lines: fn(&str, &ProgressState) -> String) -> ProgressStyle {
     let title = title.to_owned();
     let draw = move |state: &ProgressState, out: &mut dyn fmt::Write| {
-        let line: String = line(&title, state).chars().take(columns().into()).collect();
-        let _ = out.write_str(&line);
+        let lines = lines(&title, state);
+        let cut = |line: &str| line.chars().take(columns().into()).collect();
+        let lines: Vec<String> = lines.lines().map(cut).collect();
+        let _ = out.write_str(&lines.join("\n"));
     };
-    ProgressStyle::with_template("{line}")
+    ProgressStyle::with_template("{lines}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("line", draw)
+        .with_key("lines", draw)
 }
 
 fn working(title: &str, state: &ProgressState) -> String {
@@ -129,9 +138,10 @@ fn working(title: &str, state: &ProgressState) -> String {
         total: state.len().unwrap_or(0).max(state.pos()),
         rate: state.per_sec() as u64,
         left: state.eta(),
-        last: &lock(&LAST),
     };
-    standing.line(columns().into())
+    let columns = columns().into();
+    let work = lock(&WORK).line(columns);
+    format!("{}\n{work}", standing.line(columns))
 }
 
 fn syncing(title: &str, state: &ProgressState) -> String {
@@ -154,18 +164,19 @@ fn keep_moving(bar: &ProgressBar) {
 
 fn show(bar: &ProgressBar, event: &Event) {
     match event {
-        // One call can fetch, then place; or take, then publish: each part adds to what there is to do.
-        Event::Planned { bytes, .. } => {
-            if bar.length() == Some(0) {
+        // One call can fetch, then place; or take, then publish: each has the bar for itself.
+        Event::Planned { phase, bytes, .. } => {
+            if lock(&WORK).begin(*phase).is_none() {
                 keep_moving(bar);
             }
-            bar.inc_length(*bytes);
-            lock(&LAST).clear();
+            bar.set_length(*bytes);
+            bar.set_position(0);
             bar.set_style(style(&bar.prefix(), working));
             bar.reset_eta();
         }
+        Event::FileStarted { path, bytes } => lock(&WORK).start(human::path(path), *bytes),
         Event::Progressed { bytes } => bar.inc(*bytes),
-        Event::FileFinished { path, .. } => *lock(&LAST) = human::path(path),
+        Event::FileFinished { path, .. } => lock(&WORK).finish(&human::path(path)),
         Event::Syncing => bar.set_style(style(&bar.prefix(), syncing)),
         _ => {}
     }
@@ -261,8 +272,14 @@ const INTERVAL: Duration = Duration::from_millis(100);
 )]
 enum Line<'a> {
     Planned {
+        phase: &'static str,
         files: u64,
         total_bytes: u64,
+    },
+    FileStarted {
+        #[serde(flatten)]
+        path: Relative,
+        bytes: u64,
     },
     Progressed {
         done_bytes: u64,
@@ -279,12 +296,24 @@ enum Line<'a> {
 impl Lines {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Planned { files, bytes } => {
+            Event::Planned {
+                phase,
+                files,
+                bytes,
+            } => {
                 self.files += files;
                 self.total = total([self.total, *bytes]);
                 let (files, total_bytes) = (self.files, self.total);
-                put(&Line::Planned { files, total_bytes });
+                put(&Line::Planned {
+                    phase: work::phase(*phase).0,
+                    files,
+                    total_bytes,
+                });
             }
+            Event::FileStarted { path, bytes } => put(&Line::FileStarted {
+                path: Relative::new(path),
+                bytes: *bytes,
+            }),
             Event::Progressed { bytes } => {
                 self.done = total([self.done, *bytes]);
                 if self.last.is_none_or(|last| last.elapsed() >= INTERVAL) {

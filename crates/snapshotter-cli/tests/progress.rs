@@ -22,6 +22,12 @@ fn drawn(place: &Place, columns: u16, args: &[&str]) -> (String, String) {
     (drawn, String::from_utf8(output.stdout).unwrap())
 }
 
+/// What stays on the terminal: what comes after its lines were cleared, but for going back to the first.
+fn left(drawn: &str) -> &str {
+    let last = drawn.rsplit("\x1b[2K").next().unwrap();
+    last.strip_prefix("\x1b[1A").unwrap_or(last)
+}
+
 #[test]
 fn a_terminal_gets_a_bar_that_is_gone_at_the_end() {
     let place = Place::new();
@@ -39,8 +45,7 @@ fn a_terminal_gets_a_bar_that_is_gone_at_the_end() {
             drawn.contains("/s, ") && drawn.contains(" left"),
             "{drawn:?}"
         );
-        let last = drawn.rsplit("\x1b[2K").next().unwrap();
-        assert_eq!(last, "", "something is left: {drawn:?}");
+        assert_eq!(left(&drawn), "", "something is left: {drawn:?}");
         assert!(!out.contains('\x1b') || out.contains("\x1b[1m"), "{out:?}");
     }
 }
@@ -55,6 +60,28 @@ fn no_terminal_is_wrapped() {
             let text = line.replace("\x1b[2K", "");
             let up = text.split("\x1b[").next().unwrap();
             assert!(up.chars().count() < columns.into(), "{line:?} in {drawn:?}");
+        }
+    }
+}
+
+/// The bar said nothing of what a call was at but the file that was done last: while a large file was read, some small one.
+#[test]
+fn the_second_line_says_what_the_call_is_at() {
+    let place = Place::with_registry();
+    for columns in [40, 80, 200] {
+        let name = format!("vm:v{columns}");
+        let (taken, _) = drawn(&place, columns, &["snapshot", &name, "vm"]);
+        for at in ["reading", "reading images/disk.img", "sending"] {
+            assert!(
+                taken.contains(&format!("\n\r\x1b[2K{at}")) || taken.contains(&format!("\n{at}")),
+                "{at}: {taken:?}"
+            );
+        }
+        let other = format!("other{columns}");
+        let args = ["--root", &other, "restore", &name, &other];
+        let (restored, _) = drawn(&place, columns, &args);
+        for at in ["fetching", "writing"] {
+            assert!(restored.contains(&format!("\n{at}")), "{at}: {restored:?}");
         }
     }
 }
@@ -133,8 +160,7 @@ fn push_and_pull_have_a_bar() {
     ] {
         let (drawn, _) = drawn(&place, 100, args);
         assert!(drawn.contains("vm:v1 ["), "{args:?}: {drawn:?}");
-        let last = drawn.rsplit("\x1b[2K").next().unwrap();
-        assert_eq!(last, "", "something is left: {drawn:?}");
+        assert_eq!(left(&drawn), "", "something is left: {drawn:?}");
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::fs::Dir;
 use crate::words::error::{Error, Result};
 use crate::words::progress::{Event, Observer, Warning, WarningKind};
+use crate::words::relpath::RelPath;
 
 /// A running call, shared by its threads.
 pub(crate) struct Activity {
@@ -96,12 +97,20 @@ impl Activity {
             return;
         }
         let event = event();
-        if let Event::Planned { files, bytes } = &event {
+        if let Event::Planned { files, bytes, .. } = &event {
             tracing::info!("to do: {files} files or blobs, about {bytes} bytes");
         }
         if let Some(observer) = &self.observer {
             observer.event(&event);
         }
+    }
+
+    /// Tells that a file is worked on.
+    pub(crate) fn start(&self, path: &RelPath, bytes: u64) {
+        self.tell(|| Event::FileStarted {
+            path: path.as_path().to_owned(),
+            bytes,
+        });
     }
 
     /// Tells of more bytes and stops a pass when the caller has given up: the error's text does not matter, because

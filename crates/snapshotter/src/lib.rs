@@ -175,7 +175,7 @@ pub use words::capability::Capability;
 pub use words::digest::{Checksum, Digest, DigestError, Sha256};
 pub use words::error::{Error, ErrorKind, Result};
 pub use words::placement::{LinkMode, Placement, PlacementCount, Placements};
-pub use words::progress::{Event, Observer, Warning, WarningKind};
+pub use words::progress::{Event, Observer, Phase, Warning, WarningKind};
 pub use words::publication::Publication;
 pub use words::reference::{Reference, ReferenceError};
 #[cfg(feature = "registry")]

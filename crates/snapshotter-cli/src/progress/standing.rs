@@ -1,6 +1,5 @@
 //! What the bar's line says in the columns there are. It is never cut within a number: where there is no room the bar gets
-//! shorter, then goes, and at last the amounts become a percentage. What room there is beyond that has the file that was done
-//! last.
+//! shorter, then goes, and at last the amounts become a percentage.
 
 use std::time::Duration;
 
@@ -14,8 +13,6 @@ pub struct Standing<'a> {
     /// Bytes a second.
     pub rate: u64,
     pub left: Duration,
-    /// The file that was done last, or nothing.
-    pub last: &'a str,
 }
 
 impl Standing<'_> {
@@ -25,7 +22,7 @@ impl Standing<'_> {
         let pace = format!("{}/s, {} left", bytes(self.rate), self.left());
         let figures = format!("{} of {}, {pace}", bytes(self.done), bytes(self.total));
         let room = columns.saturating_sub(title.len() + figures.len() + "[]  ".len());
-        let line = if room >= 5 {
+        if room >= 5 {
             format!("{title} {} {figures}", self.bar(room.min(20)))
         } else if title.len() + 1 + figures.len() <= columns {
             format!("{title} {figures}")
@@ -33,8 +30,7 @@ impl Standing<'_> {
             figures
         } else {
             format!("{}%, {pace}", self.part(100))
-        };
-        self.with_last(line, columns)
+        }
     }
 
     fn left(&self) -> String {
@@ -42,17 +38,6 @@ impl Standing<'_> {
             0..100 => duration(self.left),
             _ => "over 99 h".to_owned(),
         }
-    }
-
-    fn with_last(&self, line: String, columns: usize) -> String {
-        // Characters of other scripts may take two columns.
-        if self.last.is_empty() || !self.last.is_ascii() {
-            return line;
-        }
-        let (_, name) = self.last.rsplit_once('/').unwrap_or(("", self.last));
-        let longer = [self.last, name].map(|file| format!("{line}, {file} done"));
-        let fits = |line: &String| line.len() <= columns;
-        longer.into_iter().find(fits).unwrap_or(line)
     }
 
     fn bar(&self, cells: usize) -> String {
@@ -76,14 +61,12 @@ mod tests {
     fn standing(title: &str, amounts: [u64; 3], left: u64) -> Standing<'_> {
         let [done, total, rate] = amounts;
         let left = Duration::from_secs(left);
-        let last = "images/disk.img";
         Standing {
             title,
             done,
             total,
             rate,
             left,
-            last,
         }
     }
 
@@ -108,7 +91,7 @@ mod tests {
             (
                 &usual,
                 196,
-                "vm:v1 [=====>              ] 5.0 GiB of 20.0 GiB, 204.8 MiB/s, 1 min 15 s left, images/disk.img done",
+                "vm:v1 [=====>              ] 5.0 GiB of 20.0 GiB, 204.8 MiB/s, 1 min 15 s left",
             ),
         ] {
             assert_eq!(standing.line(columns), line);

@@ -28,7 +28,7 @@ use crate::transport::{ContentTransport, Presence, absent, look_first};
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::object::{Object, ObjectName};
-use crate::words::progress::{Event, Observer, Warning};
+use crate::words::progress::{Event, Observer, Phase, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
 use crate::words::total::total;
@@ -278,6 +278,7 @@ impl<'a> Copying<'a> {
     /// Copies what is not there, and says which layers that are, in the order of their digests.
     fn contents(&self, limit: &Limit, needs: &[Need<'_>]) -> Result<Vec<Layer>> {
         self.activity.tell(|| Event::Planned {
+            phase: Phase::Copy,
             files: needs.len() as u64,
             bytes: total(needs.iter().map(Need::size)),
         });

@@ -25,7 +25,7 @@ use crate::registry::{Layers, Repository};
 use crate::store::{Ingested, Operation, Recipient, Store};
 use crate::transport::ContentTransport;
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::progress::{Event, WarningKind};
+use crate::words::progress::{Event, Phase, WarningKind};
 use crate::words::reference::Reference;
 use crate::words::total::total;
 
@@ -223,6 +223,7 @@ impl<'a> Fetching<'a> {
             return Ok(());
         }
         self.context.activity.tell(|| Event::Planned {
+            phase: Phase::Fetch,
             files: missing.len() as u64,
             bytes: total(missing.iter().map(|need| need.size())),
         });

@@ -24,7 +24,7 @@ use crate::words::digest::Checksum;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::object::Object;
 use crate::words::page::PAGE_BYTES;
-use crate::words::progress::{Event, WarningKind};
+use crate::words::progress::{Event, Phase, WarningKind};
 use crate::words::total::total;
 use came::Came;
 pub(super) use came::read_back;
@@ -120,6 +120,7 @@ impl<'a> Fetching<'a> {
             bytes = total([bytes, known.unwrap_or_else(|| self.likely(key))]);
         }
         self.context.activity.tell(|| Event::Planned {
+            phase: Phase::Fetch,
             files: lacking.len() as u64,
             bytes,
         });

@@ -34,7 +34,7 @@ use crate::words::digest::{Digest, Sha256};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::format::Format;
 use crate::words::object::{Object, ObjectName};
-use crate::words::progress::Event;
+use crate::words::progress::{Event, Phase};
 use crate::words::publication::Publication;
 use crate::words::total::total;
 
@@ -126,6 +126,7 @@ impl Publishing<'_> {
             self.announcing().refuse_other(before, ours, self.force)?;
         }
         self.activity.tell(|| Event::Planned {
+            phase: Phase::Send,
             files: contents.len() as u64,
             bytes: total(contents.iter().map(|content| content.data_size)),
         });

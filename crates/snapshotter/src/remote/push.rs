@@ -19,7 +19,7 @@ use crate::transport::Content;
 use crate::words::digest::Sha256;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::format::Format;
-use crate::words::progress::{Event, Warning};
+use crate::words::progress::{Event, Phase, Warning};
 use crate::words::publication::Publication;
 use crate::words::reference::Reference;
 use crate::words::total::total;
@@ -310,6 +310,7 @@ fn read_back(
         .catalog
         .read(|txn| txn.blobs_of_snapshot(snapshot.id))?;
     activity.tell(|| Event::Planned {
+        phase: Phase::ReadBack,
         files: blobs.len() as u64,
         bytes: total(blobs.iter().map(|blob| blob.data_size)),
     });

@@ -22,7 +22,7 @@ use crate::words::entry::Attributes;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::form::Form;
 use crate::words::placement::{LinkMode, Placement, Placements};
-use crate::words::progress::{Event, WarningKind};
+use crate::words::progress::{Event, Phase, WarningKind};
 use crate::words::relpath::RelPath;
 use crate::words::total::total;
 
@@ -45,6 +45,7 @@ pub(super) fn all(context: &Context<'_>, snapshot: i64, mut plan: Plan) -> Resul
     look_up(context, snapshot, &mut plan.files, &mut restored)?;
     let plan = &plan;
     context.activity.tell(|| Event::Planned {
+        phase: Phase::Write,
         files: plan.files.len() as u64,
         bytes: restored.data_bytes,
     });
@@ -342,6 +343,8 @@ impl<'a> Placing<'a> {
     /// Gives a file its name: linked where there is something to link to, else as it is, else made, but for what is made of
     /// pages.
     fn place(&self, parent: &Dir, job: &Job<'_>, source: Option<Linkable<'a>>) -> Result<Placed> {
+        let file = job.planned;
+        self.context.activity.start(&file.path, file.size);
         if let Some(source) = source {
             if let Some(placement) = self.hardlink(parent, job, source)? {
                 return Ok(Placed::There(placement));

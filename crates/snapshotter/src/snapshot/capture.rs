@@ -367,6 +367,8 @@ impl<'a> Capture<'a> {
             Ok(opened) => Reading::new(self, index, opened),
             Err(gone) => return Ok(Attempt::Gone(gone)),
         };
+        let size = reading.opened.before.size;
+        self.context.activity.start(&planned.path, size);
         if let Some(slot) = reading.opened.slot.take() {
             return reading.by_taking(slot);
         }

@@ -43,7 +43,7 @@ use crate::store::{Operation, Store, now};
 use crate::words::digest::Checksum;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::placement::LinkMode;
-use crate::words::progress::Event;
+use crate::words::progress::{Event, Phase};
 use crate::words::reference::Reference;
 use crate::words::relpath::{RelPath, RelPathError};
 use streamed::Streamed;
@@ -201,6 +201,7 @@ fn complete(
         return pages::complete(context, snapshot, until, request, plan);
     }
     context.activity.tell(|| Event::Planned {
+        phase: Phase::Read,
         files: plan.files.len() as u64,
         bytes: plan.allocated(),
     });

@@ -17,11 +17,21 @@ pub trait Observer: Send + Sync {
 pub enum Event {
     /// Work is known. Said more than once where work follows work (fetched, then restored): each adds to what was known.
     Planned {
+        /// What kind of work it is.
+        phase: Phase,
         /// Regular files, each inode once.
         files: u64,
         /// Bytes of data that will be read or placed, holes not counted. For a snapshot, which does not know the holes yet,
         /// about: what the filesystem says the files occupy. For a fetch, which is told of holes by what comes, the files'
         /// sizes.
+        bytes: u64,
+    },
+    /// A file is being read or written, one of several at once. Most are finished later; one that is gone by then, or is left,
+    /// is not, and one that is looked at again starts again.
+    FileStarted {
+        /// Its path relative to the base or output directory.
+        path: PathBuf,
+        /// Its size.
         bytes: u64,
     },
     /// This many more bytes were hashed, copied or placed.
@@ -38,6 +48,26 @@ pub enum Event {
     },
     /// All files are in; what remains is making them durable.
     Syncing,
+}
+
+/// The kinds of work that a call is made of. They follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Files are read and stored.
+    Read,
+    /// Files are put where they are wanted.
+    Write,
+    /// Contents come from elsewhere.
+    Fetch,
+    /// Contents are published.
+    Send,
+    /// What was published is compared with what is here.
+    ReadBack,
+    /// Contents go from one place to another, and not through a store.
+    Copy,
+    /// What is stored is checked.
+    Verify,
 }
 
 /// Something that did not stop the operation but that its caller may care about.

@@ -331,7 +331,7 @@ impl Recorder {
     pub fn planned(&self) -> (u64, u64) {
         let events = self.events();
         let mut planned = events.iter().filter_map(|event| match event {
-            Event::Planned { files, bytes } => Some((*files, *bytes)),
+            Event::Planned { files, bytes, .. } => Some((*files, *bytes)),
             _ => None,
         });
         let found = planned.next().expect("a plan");

@@ -16,7 +16,7 @@ use crate::remote::runtime::stream;
 use crate::transport::Ranges;
 use crate::words::error::{Error, Result};
 use crate::words::object::Object;
-use crate::words::progress::Event;
+use crate::words::progress::{Event, Phase};
 use crate::words::total::total;
 
 impl Copying<'_> {
@@ -30,6 +30,7 @@ impl Copying<'_> {
         let packs = &document.packs;
         let bytes = packs.iter().map(likely_length);
         self.activity.tell(|| Event::Planned {
+            phase: Phase::Copy,
             files: packs.len() as u64,
             bytes: total(bytes),
         });

@@ -22,7 +22,7 @@ use crate::transport::{ContentTransport, Presence, absent};
 use crate::words::digest::Checksum;
 use crate::words::error::{At, Error, Result};
 use crate::words::object::Object;
-use crate::words::progress::Event;
+use crate::words::progress::{Event, Phase};
 use crate::words::total::total;
 
 /// Reads the packs of a snapshot as others would get them, and keeps nothing. Says how many there are.
@@ -37,6 +37,7 @@ pub(in crate::remote) fn read_back(
         .catalog
         .read(|txn| txn.packs_of_snapshot(snapshot.id))?;
     activity.tell(|| Event::Planned {
+        phase: Phase::ReadBack,
         files: packs.len() as u64,
         bytes: total(packs.iter().map(|pack| pack.length)),
     });

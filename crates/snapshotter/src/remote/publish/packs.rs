@@ -32,7 +32,7 @@ use crate::transport::{ContentTransport, Existing, Presence, Published};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
 use crate::words::object::Object;
-use crate::words::progress::{Event, WarningKind};
+use crate::words::progress::{Event, Phase, WarningKind};
 use crate::words::publication::Publication;
 use crate::words::total::total;
 
@@ -77,6 +77,7 @@ impl Publishing<'_> {
         };
         let packs = self.named(&document)?;
         self.activity.tell(|| Event::Planned {
+            phase: Phase::Send,
             files: packs.len() as u64,
             bytes: total(packs.iter().map(|pack| pack.row.length)),
         });

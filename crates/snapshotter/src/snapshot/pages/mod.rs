@@ -31,7 +31,7 @@ use crate::format::pack::FrameEncoder;
 use crate::store::{Slot, pack_key};
 use crate::words::digest::{Checksum, Sha256};
 use crate::words::error::{At, Error, ErrorKind, Result};
-use crate::words::progress::Event;
+use crate::words::progress::{Event, Phase};
 use crate::words::total::total;
 use capture::{Capture, Captured};
 use cutter::Cutter;
@@ -56,6 +56,7 @@ pub(super) fn complete(
 ) -> Result<Taken> {
     let allocated = plan.allocated();
     context.activity.tell(|| Event::Planned {
+        phase: Phase::Read,
         files: plan.files.len() as u64,
         bytes: allocated,
     });

@@ -83,6 +83,7 @@ impl<'s> Whole<'s> {
         if !diff::is_as_planned(&files[number], &opened, copy.is_some()) {
             return Err(changed(&opened.path));
         }
+        context.activity.start(&files[number].path, size);
         let is_written = copy.is_none() && opened.is_open_for_writing();
         Ok(Ok(Self {
             number,

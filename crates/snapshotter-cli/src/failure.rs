@@ -177,6 +177,7 @@ fn in_our_words(hint: &str) -> String {
         ("`push`", "`snapshotter push`"),
         ("`remove`", "`snapshotter remove`"),
         ("`gc`", "`snapshotter gc`"),
+        ("`usage`", "`snapshotter df`"),
         ("with force", "with --force"),
         ("with `local`", "with --local"),
         (

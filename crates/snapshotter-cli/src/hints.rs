@@ -64,6 +64,27 @@ pub fn on_the_way(failure: Failure) -> Failure {
     }
 }
 
+/// A snapshot that was taken before something went wrong on its way elsewhere: it is here, which nothing else says.
+pub async fn taken(store: &Snapshotter, reference: &str, failure: Failure) -> Failure {
+    let is_here = match reference.parse() {
+        Ok(reference) => store.find(&reference).await.is_ok(),
+        Err(_) => false,
+    };
+    if !is_here || failure.kind == ErrorKind::AlreadyExists {
+        return failure;
+    }
+    let message = format!(
+        "{reference} is taken, and not published: {}",
+        failure.message
+    );
+    let push = format!("`snapshotter push {reference}` publishes it");
+    let hint = match &failure.hint {
+        Some(hint) => format!("{hint}; then {push}"),
+        None => push,
+    };
+    Failure { message, ..failure }.with_hint(hint)
+}
+
 /// The same where only the registry was asked.
 pub fn there(failure: Failure) -> Failure {
     let message = failure.message.replace(", neither here nor in ", " in ");

@@ -9,6 +9,7 @@ mod work;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,7 +112,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn bar(title: &str) -> ProgressBar {
-    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Stderr), 10);
+    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Stderr::default()), 10);
     let bar = ProgressBar::with_draw_target(Some(0), target).with_prefix(title.to_owned());
     bar.set_style(style(title, working));
     bar
@@ -169,9 +170,9 @@ fn show(bar: &ProgressBar, event: &Event) {
             if lock(&WORK).begin(*phase).is_none() {
                 keep_moving(bar);
             }
+            bar.set_style(style(&bar.prefix(), working));
             bar.set_length(*bytes);
             bar.set_position(0);
-            bar.set_style(style(&bar.prefix(), working));
             bar.reset_eta();
         }
         Event::FileStarted { path, bytes } => lock(&WORK).start(human::path(path), *bytes),
@@ -183,8 +184,12 @@ fn show(bar: &ProgressBar, event: &Event) {
 }
 
 /// Stderr as something to draw on, terminal or not: whoever said `always` knows a terminal behind it.
-#[derive(Debug)]
-struct Stderr;
+#[derive(Debug, Default)]
+struct Stderr {
+    /// Where the cursor is. Indicatif fills each line and has the next one begin where a terminal wraps, which is not where
+    /// ours ends: it leaves a margin.
+    column: AtomicUsize,
+}
 
 /// Columns left free for the `^C` that a terminal echoes: if it wrapped, the wrong line would be cleared.
 const MARGIN: u16 = 4;
@@ -209,6 +214,11 @@ impl Stderr {
             return Ok(());
         }
         Self::put(&format!("\x1b[{by}{how}"))
+    }
+
+    fn begin_line(&self, with: &str) -> io::Result<()> {
+        self.column.store(0, Ordering::Relaxed);
+        Self::put(with)
     }
 }
 
@@ -235,15 +245,20 @@ impl TermLike for Stderr {
 
     fn write_line(&self, line: &str) -> io::Result<()> {
         Self::put(line)?;
-        Self::put("\n")
+        self.begin_line("\n")
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
+        let text_columns = text.chars().count();
+        if text_columns > 0 && self.column.load(Ordering::Relaxed) >= self.width().into() {
+            self.begin_line("\r\n")?;
+        }
+        self.column.fetch_add(text_columns, Ordering::Relaxed);
         Self::put(text)
     }
 
     fn clear_line(&self) -> io::Result<()> {
-        Self::put("\r\x1b[2K")
+        self.begin_line("\r\x1b[2K")
     }
 
     fn flush(&self) -> io::Result<()> {

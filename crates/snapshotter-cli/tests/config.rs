@@ -558,3 +558,16 @@ fn flags_are_settings() {
         .run(["snapshot", "vm:v1", "vm", "--limit-upload", "1B"])
         .exited(2);
 }
+
+/// A typo in a variable left its setting at the default, and only `config` said so. What Kubernetes sets is none.
+#[test]
+fn a_variable_that_is_almost_a_setting_is_warned_of_by_every_command() {
+    let place = Place::with_snapshot();
+    let mut command = place.command(["list"]);
+    command
+        .env("SNAPSHOTTER_REGISTRY_ENDPOINTS", "https://registry.example")
+        .env("SNAPSHOTTER_SERVICE_PORT", "80");
+    let said = place.said(&mut command).succeeded();
+    let meant = "SNAPSHOTTER_REGISTRY_ENDPOINTS is set and means nothing here: is SNAPSHOTTER_REGISTRY_ENDPOINT meant?";
+    assert_eq!(said.err, format!("warning: {meant}\n"));
+}

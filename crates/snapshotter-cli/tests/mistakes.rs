@@ -105,6 +105,10 @@ mistakes! {
         place.write("c.toml", b"root-dir = \"/store\"\n");
         Some(place.run(["--config", "c.toml", "list"]))
     };
+    a_section_is_misspelt: |place| {
+        place.write("c.toml", b"[registri]\nendpoint = \"https://registry.example\"\n");
+        Some(place.run(["--config", "c.toml", "list"]))
+    };
     a_command_is_misspelt: |place| Some(place.run(["snaphot", "vm:v2", "vm"]));
     a_flag_is_misspelt: |place| Some(place.run(["snapshot", "vm:v2", "vm", "--readonly", "memory"]));
     no_registry_is_configured: |place| Some(place.run(["push", "vm:v1"]));
@@ -156,6 +160,13 @@ mistakes! {
         let server = S3::start("ckpt");
         let place = s3(&server).set("SNAPSHOTTER_CONTENT_ACCESS_KEY_SECRET", "hunter2");
         Some(place.run(["push", "vm:v1"]).exited(10))
+    };
+    what_is_taken_cannot_be_published: |_| {
+        let server = S3::start("ckpt");
+        let place = s3(&server).set("SNAPSHOTTER_CONTENT_ACCESS_KEY_SECRET", "hunter2");
+        let said = place.run(["snapshot", "vm:v2", "vm"]).exited(10);
+        place.run(["inspect", "vm:v2"]).succeeded();
+        Some(said)
     };
     the_place_of_contents_is_not_there: |_| {
         let place = remote();

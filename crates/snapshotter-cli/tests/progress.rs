@@ -71,12 +71,11 @@ fn the_second_line_says_what_the_call_is_at() {
     for columns in [40, 80, 200] {
         let name = format!("vm:v{columns}");
         let (taken, _) = drawn(&place, columns, &["snapshot", &name, "vm"]);
-        for at in ["reading", "reading images/disk.img", "sending"] {
-            assert!(
-                taken.contains(&format!("\n\r\x1b[2K{at}")) || taken.contains(&format!("\n{at}")),
-                "{at}: {taken:?}"
-            );
-        }
+        // How soon each file is done is a matter of time, and so which of them is drawn.
+        let is_named = |file: &str| taken.contains(&format!("\nreading {file}"));
+        let files = ["images/disk.img", "memory", "state.json"];
+        assert!(files.into_iter().any(is_named), "{taken:?}");
+        assert!(taken.contains("\nsending"), "{taken:?}");
         let other = format!("other{columns}");
         let args = ["--root", &other, "restore", &name, &other];
         let (restored, _) = drawn(&place, columns, &args);

@@ -44,7 +44,7 @@ pages! {
     kubernetes "docs/kubernetes.md" 2,
     library "docs/library.md" 1,
     nodes "docs/nodes.md" 2,
-    packages "docs/packages.md" 2,
+    packages "docs/packages.md" 1,
     qemu "docs/qemu.md" 3,
     reliability "docs/reliability.md" 1,
     settings "docs/settings.md" 0,

@@ -89,7 +89,8 @@ fn is_named(key: &Key, name: &str) -> bool {
 
 fn unknown(place: &str, name: &str) -> Failure {
     let short = name.trim_start_matches("SNAPSHOTTER_").to_lowercase();
-    let hint = match super::nearest(&short) {
+    let nearest = super::variables::misspelt(name).or_else(|| super::nearest(&short));
+    let hint = match nearest {
         Some(key) => format!("is {} meant?", key.variable()),
         None => "`snapshotter config` lists all keys".to_owned(),
     };

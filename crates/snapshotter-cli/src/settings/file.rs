@@ -119,7 +119,12 @@ impl Place<'_> {
     fn unknown(&self, name: &str, at: usize) -> Failure {
         let hint = match nearest(name) {
             Some(key) => format!("is {} meant? `snapshotter config` lists all keys", key.name),
-            None => "`snapshotter config` lists all keys".to_owned(),
+            None => match nearest_section(name) {
+                Some(section) => {
+                    format!("is [{section}] meant? `snapshotter config` lists all keys")
+                }
+                None => "`snapshotter config` lists all keys".to_owned(),
+            },
         };
         self.refuse(at, format!("there is no key {name:?}"))
             .with_hint(hint)
@@ -137,6 +142,14 @@ fn is_section(name: &str) -> bool {
             .split_once('.')
             .is_some_and(|(section, _)| section == name)
     })
+}
+
+fn nearest_section(name: &str) -> Option<&'static str> {
+    let distance = |section: &&str| strsim::levenshtein(section, name);
+    let sections = super::KEYS.iter().filter_map(super::Key::section);
+    sections
+        .min_by_key(distance)
+        .filter(|section| distance(section) <= 2)
 }
 
 fn toml_rule(shape: Shape) -> &'static str {

@@ -84,7 +84,7 @@ pub struct Settings {
     /// What `--env-file` sets and this release does not use.
     pub foreign: Vec<Foreign>,
     /// `SNAPSHOTTER_*` variables that mean nothing.
-    pub unknown_variables: Vec<String>,
+    unknown_variables: Vec<String>,
     /// Files with secrets in them that others can read.
     exposed: BTreeSet<PathBuf>,
 }
@@ -201,6 +201,12 @@ impl Settings {
         self.sources.get(key).unwrap_or(&Source::Default)
     }
 
+    /// `SNAPSHOTTER_*` variables that mean nothing and are like no setting's: perhaps others'.
+    pub fn foreign_variables(&self) -> impl Iterator<Item = &String> {
+        let unknown = self.unknown_variables.iter();
+        unknown.filter(|name| variables::misspelt(name).is_none())
+    }
+
     /// What the answer should warn of.
     pub fn warnings(&self) -> Vec<Warning> {
         let names: Vec<_> = self.foreign.iter().map(|foreign| &*foreign.name).collect();
@@ -212,7 +218,12 @@ impl Settings {
             )
         });
         let exposed = self.exposed.iter().map(|path| exposure::warning(path));
-        unused.into_iter().chain(exposed).collect()
+        let misspelt = self.unknown_variables.iter().filter_map(|name| {
+            let meant = variables::misspelt(name)?.variable();
+            let text = format!("{name} is set and means nothing here: is {meant} meant?");
+            Some(Warning::new("unknown_variable", text))
+        });
+        unused.into_iter().chain(exposed).chain(misspelt).collect()
     }
 
     /// Says where a value came from that the library does not like.

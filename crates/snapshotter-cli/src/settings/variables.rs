@@ -2,7 +2,7 @@
 
 use std::env;
 
-use super::keys::KEYS;
+use super::keys::{KEYS, Key};
 use super::{Assignment, Source, bad_value, variable};
 use crate::failure::Result;
 
@@ -18,6 +18,14 @@ pub fn assignments() -> Result<Vec<Assignment>> {
         }
     }
     Ok(assignments)
+}
+
+/// The key that a variable's name misses by a letter or two: a typo leaves a setting at its default, and nothing else says so.
+pub fn misspelt(name: &str) -> Option<&'static Key> {
+    let distance = |key: &&Key| strsim::levenshtein(&key.variable(), name);
+    KEYS.iter()
+        .min_by_key(distance)
+        .filter(|key| distance(key) <= 2)
 }
 
 /// Kubernetes sets such variables for a service called "snapshotter", so they cannot be errors.

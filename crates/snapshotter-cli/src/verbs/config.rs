@@ -45,7 +45,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     } else {
         Effective::new(settings)
     };
-    let unknown = settings.unknown_variables.iter().map(|name| {
+    let unknown = settings.foreign_variables().map(|name| {
         Warning::new(
             "unknown_variable",
             format!("{name} is set and means nothing here"),

@@ -8,7 +8,7 @@ use snapshotter::{DiskUsage, ErrorKind, SnapshotUsage, Snapshotter, UsageDetails
 use crate::answer::{Answer, Document};
 use crate::context::Context;
 use crate::failure::Result;
-use crate::output::human::{self, bytes};
+use crate::output::human::{self, bytes, count};
 use crate::output::json::{Called, Named};
 use crate::output::{Align, Page, Table};
 
@@ -182,8 +182,15 @@ impl Document for Space {
                 "stored",
                 bytes(self.stored_bytes),
                 match self.packs {
-                    0 => format!("in {} blobs: equal bytes are kept once", self.blobs),
-                    packs => format!("in {} blobs and {packs} packs", self.blobs),
+                    0 => format!(
+                        "in {}: equal bytes are kept once",
+                        count(self.blobs, "blob")
+                    ),
+                    packs => format!(
+                        "in {} and {}",
+                        count(self.blobs, "blob"),
+                        count(packs, "pack")
+                    ),
                 },
             ),
             (

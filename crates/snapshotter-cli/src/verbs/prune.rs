@@ -157,6 +157,8 @@ struct Pruned {
     blobs_removed: u64,
     freed_bytes: u64,
     undated: usize,
+    #[serde(skip)]
+    only_copies: usize,
     /// Names that nothing has.
     #[serde(skip)]
     unmatched: Vec<String>,
@@ -240,7 +242,10 @@ impl Pruned {
             let pattern = Pattern::new(name);
             pattern.is_ok_and(|pattern| !all.iter().any(|name| pattern.matches(name)))
         };
-        let undated = |one: &&KeptSnapshot| one.reasons.contains(&KeepReason::Undated);
+        let because = |reason: KeepReason| {
+            let kept = report.kept.iter();
+            kept.filter(|one| one.reasons.contains(&reason)).count()
+        };
         Self {
             dry_run: report.dry_run,
             remote,
@@ -248,7 +253,8 @@ impl Pruned {
             removed: report.removed.iter().map(Removed::new).collect(),
             blobs_removed: report.removed.iter().map(|one| one.blobs_removed).sum(),
             freed_bytes: total(report.removed.iter().map(|one| one.freed_bytes)),
-            undated: report.kept.iter().filter(undated).count(),
+            undated: because(KeepReason::Undated),
+            only_copies: because(KeepReason::OnlyCopy),
             unmatched: names.iter().filter(is_unmatched).cloned().collect(),
         }
     }
@@ -312,6 +318,10 @@ impl Pruned {
                 ", {} of them because they say no time",
                 self.undated
             )?;
+        }
+        if self.only_copies > 0 {
+            let text = "because they are nowhere else (push them, or --include-unpublished)";
+            write!(page.out, ", {} of them {text}", self.only_copies)?;
         }
         if self.remote {
             return writeln!(page.out);

@@ -167,7 +167,12 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
             Some(path) => store.snapshot_stream(&request, path, io::stdin()).await,
             None => store.snapshot(&request).await,
         };
-        taken.map_err(explain)
+        match taken.map_err(explain) {
+            Err(failure) if !request.local && !request.force => {
+                Err(hints::taken(&store, &title, failure).await)
+            }
+            taken => taken,
+        }
     };
     let taken = if request.local {
         context.with_store(take)?

@@ -104,7 +104,7 @@ impl Store {
         let error = Error::new(ErrorKind::NoSpace, text).with_path(path);
         Err(if dir.device()? == self.root.dir.device()? {
             error.with_hint(
-                "remove snapshots that are no longer needed, or choose a larger filesystem",
+                "remove snapshots that are no longer needed, or choose a larger filesystem: `usage` shows what each takes, and why it is kept",
             )
         } else {
             error

@@ -209,7 +209,7 @@ async fn herds_of_restores_and_pulls_end_with_the_right_bytes() {
     let drawn: Vec<u64> = (0..6).map(&mut few).collect();
     let published = Published::new([1, 2, 4, 10, 50, 200, 700].into_iter().chain(drawn)).await;
     let counts = published.counts();
-    for round in 0..number(ROUNDS).unwrap_or(30) {
+    for round in 0..number(ROUNDS).unwrap_or(10) {
         let there = Place::new();
         let concurrency = *prng.pick(&[1, 2, 5, 5, 5, 16]);
         let calls = draw(&mut prng, &counts, &there);

@@ -35,6 +35,9 @@ fn meant(text: &str, command: &str, error: &ReferenceError) -> String {
         ReferenceError::MissingVersion { .. } if command.starts_with("snapshot") => {
             format!("choose a version: {text}:v1, for one")
         }
+        ReferenceError::MissingVersion { .. } if command.ends_with(" DIR") => {
+            format!("there is no such directory; of a snapshot, `snapshotter list {text}` shows the versions")
+        }
         ReferenceError::MissingVersion { .. } => {
             format!("`snapshotter list {text}` shows its versions; none is taken by default")
         }

@@ -105,6 +105,11 @@ mistakes! {
         place.write("c.toml", b"root-dir = \"/store\"\n");
         Some(place.run(["--config", "c.toml", "list"]))
     };
+    a_parent_is_for_another_format: |place| Some(place.run(["snapshot", "vm:v2", "vm", "--parent", "vm:v1"]));
+    a_parent_is_not_there: |place| {
+        Some(place.run(["snapshot", "vm:v2", "vm", "--format", "v2", "--parent", "vm:v7"]))
+    };
+    a_directory_to_compare_with_is_not_there: |place| Some(place.run(["diff", "vm:v1", "resumd"]));
     a_section_is_misspelt: |place| {
         place.write("c.toml", b"[registri]\nendpoint = \"https://registry.example\"\n");
         Some(place.run(["--config", "c.toml", "list"]))

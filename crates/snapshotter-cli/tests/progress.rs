@@ -77,7 +77,7 @@ fn the_second_line_says_what_the_call_is_at() {
         assert!(files.into_iter().any(is_named), "{taken:?}");
         assert!(taken.contains("\nsending"), "{taken:?}");
         let other = format!("other{columns}");
-        let args = ["--root", &other, "restore", &name, &other];
+        let args = ["--root", &other, "restore", &name, &name];
         let (restored, _) = drawn(&place, columns, &args);
         for at in ["fetching", "writing"] {
             assert!(restored.contains(&format!("\n{at}")), "{at}: {restored:?}");
@@ -163,6 +163,19 @@ fn push_and_pull_have_a_bar() {
     }
 }
 
+/// The files that a call says it began with, each once.
+fn started(events: &str) -> Vec<String> {
+    let events = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let began = |event: serde_json::Value| {
+        let is_start = event["event"] == "fileStarted" && event["bytes"].is_u64();
+        is_start.then(|| event["relativePath"].as_str().unwrap().to_owned())
+    };
+    let began: std::collections::BTreeSet<String> = events.filter_map(began).collect();
+    began.into_iter().collect()
+}
+
 #[test]
 fn events_are_an_object_a_line() {
     let place = Place::new();
@@ -198,6 +211,18 @@ fn events_are_an_object_a_line() {
         .collect();
     paths.sort_unstable();
     assert_eq!(paths, ["images/disk.img", "memory", "state.json"]);
+    assert_eq!(events[0]["phase"], "read");
+    assert_eq!(started(&said.err), paths);
+    for args in [
+        &[
+            "snapshot", "vm:v2", "vm", "--format", "v2", "--parent", "none",
+        ][..],
+        &["restore", "vm:v1", "files"],
+        &["restore", "vm:v2", "pages"],
+    ] {
+        let said = place.run(args.iter().chain(&["--progress", "json"]));
+        assert_eq!(started(&said.succeeded().err), paths, "{args:?}");
+    }
     assert_eq!(named("fileFinished")[0]["placement"], "copy");
     assert_eq!(events.last().unwrap()["event"], "syncing");
 }

@@ -57,7 +57,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
     if is_directory(&args.to) {
         return with_directory(context, &from, Path::new(&args.to));
     }
-    let to = hints::reference(&args.to, command)?;
+    let to = hints::reference(&args.to, "diff NAME:VERSION DIR")?;
     context.require_store()?;
     let seen = context.with_store(async |store| {
         let (from, to) = (inspect(store, &from).await?, inspect(store, &to).await?);

@@ -168,10 +168,15 @@ pub fn run(context: &Context, args: Args) -> Result<Answer> {
             None => store.snapshot(&request).await,
         };
         match taken.map_err(explain) {
-            Err(failure) if !request.local && !request.force => {
-                Err(hints::taken(&store, &title, failure).await)
+            Ok(taken) => Ok(taken),
+            Err(failure) => {
+                // A parent is all that has to be there.
+                let failure = hints::what_is_there(&store, failure).await;
+                match request.local || request.force {
+                    true => Err(failure),
+                    false => Err(hints::taken(&store, &title, failure).await),
+                }
             }
-            taken => taken,
         }
     };
     let taken = if request.local {
@@ -254,6 +259,11 @@ impl Args {
         let reference = hints::new_reference(&self.reference, command)?;
         let version = reference.version().unwrap_or_default();
         let files = self.files(paths)?;
+        let format = self.format.unwrap_or(defaults.format);
+        if format == Format::V1 && (self.parent.is_some() || self.compression.is_some()) {
+            let text = "--parent and --compression are for format v2, and this snapshot is to be of format v1";
+            return Err(Failure::invalid(text).with_hint("add --format v2"));
+        }
         let mut request = SnapshotRequest::new(reference.name(), version, self.base())
             .files(files)
             .one_file_system(self.one_file_system)
@@ -261,7 +271,7 @@ impl Args {
             .devices(self.devices)
             .force(self.force)
             .local(self.local)
-            .format(self.format.unwrap_or(defaults.format))
+            .format(format)
             .parent(self.parent.unwrap_or_else(|| defaults.parent.clone()))
             .compression(self.compression.unwrap_or(defaults.compression))
             .frame_pages(defaults.frame_pages)

@@ -44,11 +44,11 @@ impl Key {
     /// The one that flags set too.
     pub const ROOT: &Self = &KEYS[0];
     /// The one without which `[registry]` means nothing.
-    pub const REGISTRY: &Self = &KEYS[19];
+    pub const REGISTRY: &Self = &KEYS[20];
     /// The one without which `[content]` means nothing.
-    pub const CONTENT: &Self = &KEYS[33];
+    pub const CONTENT: &Self = &KEYS[34];
     /// The one without which `[dragonfly]` means nothing.
-    pub const DRAGONFLY: &Self = &KEYS[54];
+    pub const DRAGONFLY: &Self = &KEYS[55];
 
     /// The key of this name.
     pub fn named(name: &str) -> Option<&'static Self> {

@@ -724,6 +724,8 @@ fn without_space_at_every_step(packed: bool) {
 fn after_no_space(scene: &Scene, stage: &Stage, verb: Verb, result: Result<Warnings, Error>) {
     if let Err(error) = &result {
         assert_eq!(error.kind(), ErrorKind::NoSpace);
+        // Of pages it said "cannot write to the output", and not which file of it.
+        assert!(error.path().is_none_or(Path::is_absolute), "{error:?}");
     }
     assert_rows_have_files(&stage.paths.root);
     let done = result.is_ok();

@@ -79,7 +79,8 @@ impl<'s> Pages<'s> {
             .then(|| self.store.claim_space(whole.data_size, &file))
             .transpose()?;
         let activity = &self.unobserved;
-        self.packs.fill(&file, whole.first, whole.size, activity)?;
+        let place = (&file, self.store.root.staging.path());
+        self.packs.fill(place, whole.first, whole.size, activity)?;
         let Some(wanted) = whole.content else {
             // What its pages are is all that anybody knew.
             return Ok((slot, file));

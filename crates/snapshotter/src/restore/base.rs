@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -121,7 +122,7 @@ impl<'s> Bases<'s> {
         &self,
         job: &Job<'_>,
         first: u64,
-        file: &File,
+        (file, path): (&File, &Path),
         cloning: Option<&Cloning>,
         activity: &Activity,
     ) -> Result<Option<Started>> {
@@ -144,17 +145,17 @@ impl<'s> Bases<'s> {
             let extents = entry.extents + difference.pieces();
             let cloning = cloning.filter(|_| extents <= MAX_EXTENTS);
             let is_clone = match cloning {
-                Some(cloning) => cloning.clone(job.device, &base, file).at("clone", PLACE)?,
+                Some(cloning) => cloning.clone(job.device, &base, file).at("clone", path)?,
                 None => false,
             };
             let placement = if is_clone {
                 Placement::Reflink
-            } else if self.copy(&entry, &base, near, file, activity)? {
+            } else if self.copy(&entry, &base, near, (file, path), activity)? {
                 Placement::Copy
             } else {
                 continue;
             };
-            difference.punch_into(file, size).at("write to", PLACE)?;
+            difference.punch_into(file, size).at("write to", path)?;
             return Ok(Some(Started {
                 filled: Filled { written, extents },
                 write: difference.write,
@@ -170,7 +171,7 @@ impl<'s> Bases<'s> {
         entry: &Entry,
         base: &File,
         near: Near,
-        file: &File,
+        (file, path): (&File, &Path),
         activity: &Activity,
     ) -> Result<bool> {
         let Some(content) = near.content.filter(|_| self.bounds.copies) else {
@@ -184,7 +185,7 @@ impl<'s> Bases<'s> {
             Err(error) => tracing::debug!(%error, "a cache entry was not copied"),
         }
         // Packs have all.
-        file.set_len(0).at("write to", PLACE)?;
+        file.set_len(0).at("write to", path)?;
         Ok(false)
     }
 
@@ -298,7 +299,9 @@ impl<'s> Bases<'s> {
         activity: &Activity,
     ) -> Result<bool> {
         if let Some(cloning) = cloning
-            && cloning.clone(job.device, file, entry).at("clone", PLACE)?
+            && cloning
+                .clone(job.device, file, entry)
+                .at("clone", &job.planned.path)?
         {
             return Ok(true);
         }
@@ -314,7 +317,7 @@ impl<'s> Bases<'s> {
         }
         let asked = || activity.advance(0);
         let copied = copy_of(file, entry, job.planned.size, &asked);
-        Ok(copied.at("copy", PLACE)? == *id)
+        Ok(copied.at("copy", &job.planned.path)? == *id)
     }
 
     /// Keeps an inode that read-only files are linked to.
@@ -340,8 +343,6 @@ impl<'s> Bases<'s> {
         }
     }
 }
-
-const PLACE: &str = "the output";
 
 /// The file of this path in another snapshot, and what it lacks; of this snapshot, without another, nothing.
 fn near(

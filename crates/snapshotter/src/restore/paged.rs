@@ -65,6 +65,7 @@ impl Placing<'_> {
         let files: Vec<Writing<'_>> = files
             .map(|((job, _), (temporary, begun))| Writing {
                 file: temporary.file(),
+                path: path(job),
                 size: job.planned.size,
                 runs: std::mem::take(&mut begun.runs),
                 activity: match begun.is_told {
@@ -89,10 +90,10 @@ impl Placing<'_> {
     /// Makes an empty file a near one, or as long as it is to be.
     fn begin(&self, parent: &Dir, job: &Job<'_>, first: u64, file: &File) -> Result<Begun> {
         let context = self.context;
-        let activity = context.activity;
+        let (path, activity) = (parent.path_of(job.name()), context.activity);
         let started = context
             .bases
-            .map(|bases| bases.start(job, first, file, self.cloning(job), activity));
+            .map(|bases| bases.start(job, first, (file, &path), self.cloning(job), activity));
         if let Some(started) = started.transpose()?.flatten() {
             if started.placement == Placement::Copy {
                 let _ = activity.advance(job.data_size);
@@ -112,7 +113,7 @@ impl Placing<'_> {
         }
         let packs = self.packs()?;
         Ok(Begun {
-            runs: packs.expect(file, first, job.planned.size)?,
+            runs: packs.expect((file, &path), first, job.planned.size)?,
             filled: packs.filled(first, job.planned.size),
             placement: Placement::Copy,
             is_told: true,
@@ -148,7 +149,9 @@ impl Placing<'_> {
         if job.data_size >= LARGE {
             self.context.store.require_space(parent, job.data_size)?;
         }
-        self.packs()?.fill(file, first, job.planned.size, activity)
+        let path = parent.path_of(job.name());
+        self.packs()?
+            .fill((file, &path), first, job.planned.size, activity)
     }
 
     fn packs(&self) -> Result<&Packs<'_>> {

@@ -7,6 +7,7 @@ use std::io;
 use std::iter::repeat;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::base::Filled;
@@ -22,8 +23,6 @@ use crate::pass::on_all_cores;
 use crate::store::{PackReader, Store, frame_decoder};
 use crate::words::error::{At, Error, Result};
 use crate::words::page::{PAGE_BYTES, pages};
-
-const OUTPUT: &str = "the output";
 
 /// Frames that are read at once.
 const TOGETHER: usize = 32;
@@ -63,6 +62,8 @@ pub(super) struct Run {
 /// A file that pages are written into, which is as long as it is to be.
 pub(super) struct Writing<'w> {
     pub(super) file: &'w File,
+    /// What errors name.
+    pub(super) path: PathBuf,
     /// In bytes.
     pub(super) size: u64,
     pub(super) runs: Vec<Run>,
@@ -113,21 +114,22 @@ impl<'s> Packs<'s> {
         mapped.saturating_mul(PAGE_BYTES as u64).min(size)
     }
 
-    /// Writes a file's data into an empty file, which becomes so long. `first` is its first page.
+    /// Writes a file's data into an empty file, which becomes so long, and which errors call this. `first` is its first page.
     ///
     /// # Errors
     /// `Damaged` where a pack does not have them; the pack is marked then.
     pub(crate) fn fill(
         &self,
-        file: &File,
+        (file, path): (&File, &Path),
         first: u64,
         size: u64,
         activity: &Activity,
     ) -> Result<()> {
-        let runs = self.expect(file, first, size)?;
+        let runs = self.expect((file, path), first, size)?;
         let (all, blame) = (
             [Writing {
                 file,
+                path: path.into(),
                 size,
                 runs,
                 activity,
@@ -138,12 +140,17 @@ impl<'s> Packs<'s> {
     }
 
     /// Makes an empty file so long and asks for the space of its data; says where they are.
-    pub(super) fn expect(&self, file: &File, first: u64, size: u64) -> Result<Vec<Run>> {
+    pub(super) fn expect(
+        &self,
+        (file, path): (&File, &Path),
+        first: u64,
+        size: u64,
+    ) -> Result<Vec<Run>> {
         step("write")
             .and_then(|()| file.set_len(size))
-            .at("write to", OUTPUT)?;
+            .at("write to", path)?;
         let runs = self.runs(first, size);
-        ask_for_space(file, &runs, size).at("write to", OUTPUT)?;
+        ask_for_space(file, &runs, size).at("write to", path)?;
         Ok(runs)
     }
 
@@ -292,10 +299,10 @@ impl<'s> Packs<'s> {
         if beyond.iter().any(|byte| *byte != 0) {
             return Err(Error::damaged("a file's last page goes on behind its end"));
         }
-        to.file.write_all_at(bytes, at).at("write to", OUTPUT)?;
+        to.file.write_all_at(bytes, at).at("write to", &to.path)?;
         let told = to.activity.advance(bytes.len() as u64);
         to.activity.check()?;
-        told.at("write to", OUTPUT)
+        told.at("write to", &to.path)
     }
 
     fn bytes<'f>(&self, run: &Run, frames: &'f Frames) -> &'f [u8] {

@@ -104,7 +104,8 @@ impl Work {
                 return;
             };
             self.round(&store);
-            self.kept.add(&store.root.dir, &self.metrics.now());
+            self.kept
+                .add(Duration::ZERO, &store.root.dir, &self.metrics.now());
         }
     }
 

@@ -15,6 +15,7 @@ mod which_remote;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::activity::{self, Activity, Report};
 use crate::config::Config;
@@ -275,7 +276,7 @@ impl Snapshotter {
             let result = work(inner, store, activity);
             let failure = result.as_ref().err();
             inner.metrics.ended(operation, started.elapsed(), failure);
-            inner.keep_counters(store);
+            inner.keep_counters(store, Duration::ZERO);
             result
         })
         .await
@@ -311,9 +312,10 @@ impl Inner {
     }
 
     /// Adds what was counted to what the root has.
-    fn keep_counters(&self, store: &Store) {
+    fn keep_counters(&self, store: &Store, patience: Duration) {
         if !store.is_read_only() {
-            self.kept.add(&store.root.dir, &self.metrics.now());
+            self.kept
+                .add(patience, &store.root.dir, &self.metrics.now());
         }
     }
 
@@ -331,7 +333,7 @@ impl Inner {
             return Ok(());
         };
         self.calls.wait();
-        self.keep_counters(&store);
+        self.keep_counters(&store, Kept::PATIENCE);
         store.finish_background();
         // They read files in this store's staging.
         #[cfg(feature = "dragonfly")]

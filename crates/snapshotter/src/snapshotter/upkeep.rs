@@ -249,7 +249,7 @@ impl Snapshotter {
     /// The filesystem's.
     pub async fn total_metrics(&self) -> Result<Metrics> {
         self.run(|inner, store, _| {
-            inner.keep_counters(store);
+            inner.keep_counters(store, Kept::PATIENCE);
             Kept::all(&store.root.dir)
         })
         .await

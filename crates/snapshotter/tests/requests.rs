@@ -240,6 +240,29 @@ async fn a_version_is_immutable_until_it_is_removed() {
     assert_sound(&store).await;
 }
 
+// Many names are taken away by several threads.
+#[tokio::test]
+async fn of_many_files_that_go_none_is_left_and_what_another_needs_stays() {
+    let place = Place::new();
+    let many = |from: u32| {
+        let files = (from..from + 300).map(|number| format!("{number}"));
+        files.fold(Tree::new(), |tree, name| {
+            tree.file(name.as_str(), name.as_str())
+        })
+    };
+    let (one, two) = (place.write("one", &many(0)), place.write("two", &many(150)));
+    let store = place.open().await;
+    take(&store, "1", &one).await;
+    take(&store, "2", &two).await;
+    let removed = store.remove(&reference("test:1")).await.unwrap();
+    assert_eq!((removed.blobs_removed, place.blobs().len()), (150, 300));
+    let output = place.fresh();
+    give(&store, "2", &output).await;
+    assert_same(&two, &output);
+    store.remove(&reference("test:2")).await.unwrap();
+    assert!(place.blobs().is_empty());
+}
+
 #[tokio::test]
 async fn removing_gives_back_the_name_and_what_nothing_else_needs() {
     let place = Place::new();

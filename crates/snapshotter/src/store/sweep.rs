@@ -8,15 +8,24 @@
 //! No other name is litter. A file under its right name that the catalog does not know may be what the catalog lost.
 
 use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 use super::Store;
 use super::trash::{Swept, Thrown};
 use crate::activity::Activity;
 use crate::catalog::{Doomed, StoredName, Sync, Tree, Txn};
+use crate::lock::lock;
+use crate::pass::for_each;
 use crate::words::error::{At, Result};
 
 /// Names looked at under one hold of the lock, so that others get their turn.
 const BATCH: usize = 512;
+
+/// Threads that take names away.
+const THREADS: usize = 4;
+
+/// So many names are one thread's.
+const WORTH_A_THREAD: usize = 64;
 
 /// Names without a row that were not this store's to sweep.
 #[derive(Debug, Default)]
@@ -187,22 +196,27 @@ impl Store {
             self.expect_orphans();
             let mut trashed = Vec::new();
             let result = self.catalog.write(Sync::Normal, |txn| {
+                let (mut done, mut going) = (Vec::new(), Vec::new());
                 for name in &batch {
-                    if !txn.has_row(name)? {
-                        let dir = self.root.tree(name.tree);
-                        match self.throw_away(dir, &name.name) {
-                            Thrown::Trashed(name) => trashed.push(name),
-                            Thrown::Unlinked => swept.names += 1,
-                            Thrown::Absent => {}
-                            Thrown::Left(left) => {
-                                swept.left.push(left);
-                                continue;
-                            }
+                    match txn.has_row(name)? {
+                        true => done.push(name),
+                        false => going.push(name),
+                    }
+                }
+                for (name, thrown) in self.throw_all(&going)? {
+                    match thrown {
+                        Thrown::Trashed(name) => trashed.push(name),
+                        Thrown::Unlinked => swept.names += 1,
+                        Thrown::Absent => {}
+                        Thrown::Left(left) => {
+                            swept.left.push(left);
+                            continue;
                         }
                     }
-                    txn.forget_orphan(name)?;
+                    done.push(name);
                 }
-                Ok(())
+                done.into_iter()
+                    .try_for_each(|name| txn.forget_orphan(name))
             });
             // What was moved has no row, whether or not the transaction, which changed nothing else, went through.
             swept.names += trashed.len() as u64;
@@ -211,5 +225,18 @@ impl Store {
             }
             result?;
         }
+    }
+
+    /// Takes names away, many by several threads: a filesystem may tell the disk of each what is free now, and wait for it.
+    fn throw_all<'n>(&self, names: &[&'n StoredName]) -> Result<Vec<(&'n StoredName, Thrown)>> {
+        let thrown = Mutex::new(Vec::with_capacity(names.len()));
+        let threads = names.len().div_ceil(WORTH_A_THREAD).min(THREADS);
+        for_each(threads, names.len(), |index| {
+            let name = names[index];
+            let what = self.throw_away(self.root.tree(name.tree), &name.name);
+            lock(&thrown).push((name, what));
+            Ok(())
+        })?;
+        Ok(thrown.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -2,6 +2,7 @@
 
 mod chain;
 mod large;
+mod months;
 mod nodes;
 mod small;
 mod travel;
@@ -25,7 +26,7 @@ pub(crate) struct Case {
 }
 
 /// All cases. Small files come first, when no other case has removed any file yet.
-pub(crate) const ALL: [Case; 7] = [
+pub(crate) const ALL: [Case; 8] = [
     Case {
         name: small::NAME,
         run: small::run,
@@ -53,6 +54,10 @@ pub(crate) const ALL: [Case; 7] = [
     Case {
         name: travel::HUGE,
         run: travel::huge,
+    },
+    Case {
+        name: months::NAME,
+        run: months::run,
     },
 ];
 

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 use snapshotter::{
-    Compression, Config, Content, ContentProvider, Dragonfly, Durability, File, Format,
-    ParentChoice, Placements, PullRequest, PushRequest, Registry, RestoreRequest, SnapshotRequest,
-    Snapshotter,
+    CollectRequest, Compression, Config, Content, ContentProvider, Dragonfly, Durability, File,
+    Format, ParentChoice, Placements, PruneRequest, PruneRule, PullRequest, PushRequest, Registry,
+    RestoreRequest, Retention, SnapshotRequest, Snapshotter,
 };
 
 use crate::Result;
@@ -129,6 +129,26 @@ pub(crate) enum Action {
     Push,
     /// Fetch it into the store.
     Pull,
+    /// Take many, and publish them where something is shared.
+    Fill(Many),
+    /// Of each name, remove all but so many.
+    Prune {
+        /// How many of each name stay.
+        keep: u64,
+    },
+    /// Remove what nothing needs from the place of contents.
+    Collect,
+}
+
+/// Many snapshots of small files that no other one has.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Many {
+    /// Names.
+    pub(crate) names: u64,
+    /// Versions of each.
+    pub(crate) versions: u64,
+    /// Files of each version.
+    pub(crate) files: u64,
 }
 
 /// How pages are taken.
@@ -160,6 +180,15 @@ pub(crate) struct Outcome {
     /// Packs that a snapshot of format v2 names.
     #[serde(default)]
     pub(crate) packs: u64,
+    /// Snapshots that were removed for being old.
+    #[serde(default)]
+    pub(crate) pruned: u64,
+    /// Manifests that a collection read.
+    #[serde(default)]
+    pub(crate) manifests: u64,
+    /// Objects that it found.
+    #[serde(default)]
+    pub(crate) objects: u64,
 }
 
 const NAME: &str = "bench";
@@ -176,6 +205,16 @@ impl Operation {
                 durable: true,
                 paged: None,
             },
+            between: None,
+        }
+    }
+
+    /// Does what is of no single snapshot.
+    pub(crate) fn of_all(root: &Path, action: Action) -> Self {
+        Self {
+            root: root.into(),
+            version: String::new(),
+            action,
             between: None,
         }
     }
@@ -310,7 +349,7 @@ impl Operation {
 
     async fn perform(&self) -> snapshotter::Result<Outcome> {
         let durability = match self.action {
-            Action::Snapshot { durable: false, .. } => Durability::Background,
+            Action::Snapshot { durable: false, .. } | Action::Fill(_) => Durability::Background,
             _ => Durability::Full,
         };
         let mut config = Config::new(&self.root).durability(durability);
@@ -333,6 +372,15 @@ impl Operation {
             {
                 config = config.dragonfly(Dragonfly::new(daemon));
             }
+        }
+        if matches!(self.action, Action::Collect) {
+            let request = CollectRequest::new().no_other_publishers(true);
+            let report = Snapshotter::collect_remote(&config, &request).await?;
+            return Ok(Outcome {
+                manifests: report.manifests,
+                objects: report.objects,
+                ..Outcome::default()
+            });
         }
         let snapshotter = Snapshotter::open(config).await?;
         let outcome = self.call(&snapshotter).await?;
@@ -375,12 +423,45 @@ impl Operation {
                 snapshotter.remove(&self.reference()).await?;
                 Ok(Outcome::default())
             }
+            Action::Fill(many) => {
+                many.take(snapshotter, &self.root.with_extension("source"))
+                    .await?;
+                Ok(Outcome::default())
+            }
+            Action::Prune { keep } => {
+                let mut retention = Retention::default();
+                retention.last = *keep;
+                let rule = PruneRule::new(["*"], retention).include_unpublished(true);
+                let report = snapshotter.prune(&PruneRequest::new([rule])).await?;
+                Ok(Outcome {
+                    pruned: report.removed.len() as u64,
+                    ..Outcome::default()
+                })
+            }
+            Action::Collect => unreachable!("is done without a store"),
             Action::Restore { output, .. } => {
                 let request = RestoreRequest::new(self.reference(), output);
                 let report = snapshotter.restore(&request).await?;
                 Ok(Outcome::of(&report.placements))
             }
         }
+    }
+}
+
+impl Many {
+    async fn take(self, snapshotter: &Snapshotter, source: &Path) -> snapshotter::Result<()> {
+        fs::create_dir_all(source).expect("the work directory is written to");
+        for number in 0..self.names * self.versions {
+            for file in 0..self.files {
+                let path = source.join(format!("f{file}"));
+                fs::write(path, format!("{number} {file}")).expect("the source is written to");
+            }
+            let name = format!("{NAME}/{}", number % self.names);
+            let version = format!("v{}", number / self.names);
+            let request = SnapshotRequest::new(name, version, source).file(File::new("."));
+            snapshotter.snapshot(&request).await?;
+        }
+        Ok(())
     }
 }
 

@@ -301,7 +301,14 @@ impl Chain {
         };
         let (store, output) = (mount.path().join("store"), mount.path().join("output"));
         super::take(&Operation::snapshot(&store, "v1", self.source()).paged(false))?;
-        super::take(&Operation::restore(&store, "v1", &output).copying())?;
+        let restore = |version: &str| {
+            let restore = Operation::restore(&store, version, &output);
+            match kind {
+                Kind::Ext4 => restore.copying(),
+                _ => restore,
+            }
+        };
+        super::take(&restore("v1"))?;
         self.guest.work(0.03)?;
         super::take(
             &Operation::snapshot(&store, "v2", self.source())
@@ -313,9 +320,7 @@ impl Chain {
             self.settled(self.source())
         };
         let peer = Side::new(prepare, |_| self.copy(&output, false));
-        let ours = Side::new(prepare, |_| {
-            Operation::restore(&store, "v2", &output).copying()
-        });
+        let ours = Side::new(prepare, |_| restore("v2"));
         bench.compare(spec, Some(&peer), &ours)?;
         super::check(self.source(), &output)
     }

@@ -69,8 +69,7 @@ pub enum Durability {
 }
 
 /// Cache entries: whole files with contents of format v2, in the root, beside the packs that are the truth. Read-only files are
-/// hardlinks of one; writable ones are clones of one, where the filesystem clones, or copies where that is asked for, with the
-/// pages written that differ. They last until the next boot, and garbage collection takes them before anything else.
+/// hardlinks of one; writable ones are clones of one, where the filesystem clones, or copies, with the pages written that differ. They last until the next boot, and garbage collection takes them before anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cache {

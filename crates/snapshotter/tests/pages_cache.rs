@@ -119,8 +119,8 @@ fn cloning() -> impl Iterator<Item = Node> {
 
 #[test]
 fn a_second_restore_is_a_clone_and_a_child_is_one_with_what_differs() {
-    for mut node in cloning() {
-        let handle = node.handle(|_| {});
+    for (mut node, copies) in cloning().flat_map(|node| [(node, true)]) {
+        let handle = node.handle(|cache| cache.copies = copies);
         node.take(&handle, "v1");
         assert_eq!(cloned(&node.restores(&handle, "v1", "one")), 0);
         assert_eq!(cloned(&node.restores(&handle, "v1", "two")), 1);

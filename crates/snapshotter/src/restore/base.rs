@@ -1,5 +1,5 @@
-//! Restoring from a cache entry: the file of a snapshot that is near is cloned, or copied where the filesystem does not clone
-//! and copies are kept, and the pages that differ are written into it. Which differ, the two maps say: a page that is at one place of one pack in both is the same.
+//! Restoring from a cache entry: the file of a snapshot that is near is cloned, or copied where that is not possible or takes
+//! longer, and the pages that differ are written into it. Which differ, the two maps say: a page that is at one place of one pack in both is the same.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -28,8 +28,9 @@ use crate::words::page::pages;
 use crate::words::placement::Placement;
 use crate::words::relpath::RelPath;
 
-/// A file in more pieces is not cloned: the filesystem walks them all (XFS takes 24 µs for one).
-const MAX_EXTENTS: u64 = 4000;
+/// A file with more pieces than these bytes go into its data is copied and not cloned: the filesystem walks them all, and XFS takes
+/// as long for one (24 µs) as it takes to copy about so much.
+const AN_EXTENT: u64 = 32 << 10;
 
 /// An entry is made anew when more than this part of a file's data is not from the one that was cloned.
 const FAR: u64 = 16;
@@ -116,8 +117,8 @@ impl<'s> Bases<'s> {
         }))
     }
 
-    /// Makes an empty file a near one and says what is to be written into it; `None`: there is none, or none that can be cloned
-    /// or copied, and the file is empty. Without `cloning` it is not to be a clone.
+    /// Makes an empty file a near one and says what is to be written into it; `None`: there is none that is what it was, and the
+    /// file is empty. Without `cloning` it is not to be a clone.
     pub(super) fn start(
         &self,
         job: &Job<'_>,
@@ -126,9 +127,6 @@ impl<'s> Bases<'s> {
         cloning: Option<&Cloning>,
         activity: &Activity,
     ) -> Result<Option<Started>> {
-        if cloning.is_none() && !self.bounds.copies {
-            return Ok(None);
-        }
         let size = job.planned.size;
         let wanted = self.packs.runs(first, size);
         for (entry, relative) in self.candidates(&job.planned.path)? {
@@ -143,7 +141,7 @@ impl<'s> Bases<'s> {
                 continue;
             };
             let extents = entry.extents + difference.pieces();
-            let cloning = cloning.filter(|_| extents <= MAX_EXTENTS);
+            let cloning = cloning.filter(|_| is_worth_cloning(job, extents));
             let is_clone = match cloning {
                 Some(cloning) => cloning.clone(job.device, &base, file).at("clone", path)?,
                 None => false,
@@ -174,7 +172,7 @@ impl<'s> Bases<'s> {
         (file, path): (&File, &Path),
         activity: &Activity,
     ) -> Result<bool> {
-        let Some(content) = near.content.filter(|_| self.bounds.copies) else {
+        let Some(content) = near.content else {
             return Ok(false);
         };
         let copied = copy_of(base, file, near.size, &|| activity.advance(0));
@@ -269,7 +267,7 @@ impl<'s> Bases<'s> {
         activity: &Activity,
     ) {
         let is_far = filled.written > pages(job.data_size) / FAR;
-        let cloning = cloning.filter(|_| filled.extents <= MAX_EXTENTS);
+        let cloning = cloning.filter(|_| is_worth_cloning(job, filled.extents));
         let is_possible = cloning.is_some() || self.bounds.copies;
         if job.data_size < WORTH_AN_ENTRY || !is_far || !is_possible {
             return;
@@ -342,6 +340,10 @@ impl<'s> Bases<'s> {
             tracing::debug!(%error, "the cache was not brought back into its bounds");
         }
     }
+}
+
+fn is_worth_cloning(job: &Job<'_>, extents: u64) -> bool {
+    extents <= job.data_size / AN_EXTENT
 }
 
 /// The file of this path in another snapshot, and what it lacks; of this snapshot, without another, nothing.

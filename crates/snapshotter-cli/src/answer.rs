@@ -1,10 +1,10 @@
 //! What a verb hands back: a document that can be shown as text or as JSON, warnings, and perhaps a failure (a
 //! verification that finds damage has both).
 
-use std::fs::File;
 use std::io::{self, Write};
 
 use serde::Serialize;
+use snapshotter::Reader;
 
 use crate::exit;
 use crate::failure::Failure;
@@ -38,7 +38,7 @@ pub struct Answer {
     document: Option<Box<dyn Shown>>,
     script: Vec<u8>,
     /// Bytes for whoever reads stdout.
-    pub file: Option<File>,
+    pub file: Option<Reader>,
     /// What did not stop the command.
     pub warnings: Vec<Warning>,
     /// What the document says went wrong.
@@ -68,8 +68,8 @@ impl Answer {
         }
     }
 
-    /// An open file, printed byte for byte, with `--json` too.
-    pub fn file(file: File) -> Self {
+    /// A file of a snapshot, printed byte for byte, with `--json` too.
+    pub fn file(file: Reader) -> Self {
         Self {
             file: Some(file),
             ..Self::script(Vec::new())

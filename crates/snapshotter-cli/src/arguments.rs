@@ -303,6 +303,8 @@ pub enum Command {
     List(verbs::list::Args),
     Inspect(verbs::inspect::Args),
     Cat(verbs::cat::Args),
+    Mount(verbs::mount::Args),
+    Umount(verbs::umount::Args),
     Diff(verbs::diff::Args),
     Convert(verbs::convert::Args),
     Tag(verbs::tag::Args),

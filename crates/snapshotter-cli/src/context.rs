@@ -176,12 +176,69 @@ impl Context {
         result
     }
 
+    /// Opens the store and what is remote, does `work`, and then serves what that made until it is over or a signal comes, which
+    /// is no failure then. The deadline is one for `work`.
+    pub fn serve<T>(
+        &self,
+        work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
+        served: impl AsyncFnOnce(&mut T) -> Result<()>,
+    ) -> Result<()> {
+        let mut config = self.settings.whole()?;
+        config.gc.background = false;
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(|error| cannot_start(&error))?;
+        let result = runtime.block_on(async {
+            let mut stop = Stop::new(self.global.timeout).map_err(|error| cannot_start(&error))?;
+            let Worked {
+                store, mut value, ..
+            } = self.work(&mut stop, config, work).await?;
+            let result = tokio::select! {
+                biased;
+                _ = stop.signal() => Ok(()),
+                result = served(&mut value) => result,
+            };
+            drop(value);
+            // What it leaves, the next opener cleans up.
+            let _ = store.close().await;
+            result
+        });
+        runtime.shutdown_timeout(PATIENCE);
+        result
+    }
+
     async fn run<T>(
         &self,
         config: Config,
         work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
     ) -> Result<Closed<T>> {
         let mut stop = Stop::new(self.global.timeout).map_err(|error| cannot_start(&error))?;
+        let Worked {
+            store,
+            value,
+            found,
+        } = self.work(&mut stop, config, work).await?;
+        // What was asked for is done: a signal now ends the cleaning up alone.
+        let warning = tokio::select! {
+            biased;
+            closed = store.close() => closed.err().map(|error| Warning::deferred(&error.to_string())),
+            failure = stop.signal() => Some(Warning::deferred(&failure.message)),
+        };
+        Ok(Closed {
+            value,
+            warnings: found.into_iter().chain(warning).collect(),
+        })
+    }
+
+    /// Opens the store and does `work`, after which it is still open; if it fails it is closed.
+    async fn work<T>(
+        &self,
+        stop: &mut Stop,
+        config: Config,
+        work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
+    ) -> Result<Worked<T>> {
         let store = tokio::select! {
             biased;
             failure = stop.wait() => return Err(failure),
@@ -197,31 +254,33 @@ impl Context {
                 result.map_err(|failure| self.settings.explain_contents(failure))
             }
         };
-        let value = match result {
-            Ok(value) => value,
+        match result {
+            Ok(value) => Ok(Worked {
+                store,
+                value,
+                found,
+            }),
             Err(failure) => {
                 // What this leaves, the next opener cleans up; the failure is what matters.
                 let _ = store.close().await;
                 let older = found.iter().filter(|one| one.is_older_catalog());
-                return Err(older.fold(failure, blame_store));
+                Err(older.fold(failure, blame_store))
             }
-        };
-        // What was asked for is done: a signal now ends the cleaning up alone.
-        let warning = tokio::select! {
-            biased;
-            closed = store.close() => closed.err().map(|error| Warning::deferred(&error.to_string())),
-            failure = stop.signal() => Some(Warning::deferred(&failure.message)),
-        };
-        Ok(Closed {
-            value,
-            warnings: found.into_iter().chain(warning).collect(),
-        })
+        }
     }
 
     /// Shows how a call gets on; ends when it is dropped.
     pub fn progress(&self, title: &str) -> Progress {
         Progress::start(self.global.progress, self.global.quiet, title)
     }
+}
+
+/// What was done in a store that is open.
+struct Worked<T> {
+    store: Snapshotter,
+    value: T,
+    /// What is wrong with the store as such.
+    found: Vec<Warning>,
 }
 
 /// What was done in a store that has been closed since.

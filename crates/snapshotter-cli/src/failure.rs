@@ -178,6 +178,7 @@ fn in_our_words(hint: &str) -> String {
         ("`remove`", "`snapshotter remove`"),
         ("`gc`", "`snapshotter gc`"),
         ("`usage`", "`snapshotter df`"),
+        ("`umount`", "`snapshotter umount`"),
         ("with force", "with --force"),
         ("with `local`", "with --local"),
         (

@@ -14,11 +14,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::arguments::{Global, LogFormat, ProgressMode};
 use crate::{output, progress};
 
-/// Starts logging, if that was asked for.
-pub fn start(global: &Global) {
+/// Starts logging, if that was asked for; who serves says what goes wrong, since it has no answer to say it in.
+pub fn start(global: &Global, serves: bool) {
     let ours = |level| Targets::new().with_target("snapshotter", level);
     let wanted = match global.verbose {
         0 if global.quiet => return,
+        0 if serves => ours(LevelFilter::ERROR),
         0 => Targets::new().with_target("snapshotter::waiting", LevelFilter::WARN),
         1 => ours(LevelFilter::INFO),
         2 => ours(LevelFilter::DEBUG),
@@ -27,12 +28,14 @@ pub fn start(global: &Global) {
     let log = tracing_subscriber::registry().with(wanted);
     match global.log_format {
         // Whoever reads progress as JSON reads nothing else.
-        LogFormat::Text if global.verbose == 0 && global.progress != ProgressMode::Json => {
+        LogFormat::Text
+            if global.verbose == 0 && !serves && global.progress != ProgressMode::Json =>
+        {
             let bare = layer().with_ansi(false).without_time();
             let bare = bare.with_level(false).with_target(false);
             log.with(bare.with_writer(|| Announced)).init();
         }
-        LogFormat::Text if global.verbose > 0 => log
+        LogFormat::Text if global.verbose > 0 || serves => log
             .with(layer().with_ansi(false).with_writer(AroundBar))
             .init(),
         _ => log.with(layer().json().with_writer(AroundBar)).init(),

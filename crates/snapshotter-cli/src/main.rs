@@ -57,7 +57,7 @@ fn run(arguments: Arguments, screen: Screen) -> u8 {
     if let Command::Complete(args) = command {
         return finish(&screen, verbs::complete::run(args));
     }
-    log::start(&global);
+    log::start(&global, matches!(command, Command::Mount(_)));
     let result = Context::new(global).and_then(|context| verbs::run(&context, command));
     interrupt::now_ends_at_once();
     match result {

@@ -18,6 +18,7 @@ mod limits;
 mod list;
 mod mistakes;
 mod month;
+mod mount;
 mod nodes;
 mod paged;
 mod pin;

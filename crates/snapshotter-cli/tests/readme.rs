@@ -43,6 +43,7 @@ pages! {
     json "docs/json.md" 1,
     kubernetes "docs/kubernetes.md" 2,
     library "docs/library.md" 1,
+    mount "docs/mount.md" 3,
     nodes "docs/nodes.md" 2,
     packages "docs/packages.md" 1,
     qemu "docs/qemu.md" 3,

@@ -53,6 +53,7 @@
 //! | `registry` | snapshots that travel: names and lists of files in an OCI registry or image layout, contents there too or in a directory (`push`, `pull`, `copy`, restores from elsewhere) | reqwest, rustls |
 //! | `object-storage` | contents straight in a bucket, of any provider below; `registry` | opendal |
 //! | `object-storage-s3`, `-gcs`, `-azblob`, `-oss`, `-obs`, `-cos` | the same for one provider: Amazon S3 and what speaks as it, Google, Azure, Alibaba, Huawei, Tencent | opendal's service for it |
+//! | `mount` | a snapshot as a read-only filesystem ([`Opened::mount`]) | fuser |
 //! | `dragonfly` | contents through Dragonfly's daemon, which has them from other nodes, in front of a bucket; `registry` | tonic |
 //!
 //! The features `test-hook` and `fuzzing` are for this project's own tests and are no part of the API.
@@ -85,6 +86,9 @@ mod inspect;
 mod limit;
 mod lock;
 mod metrics;
+#[cfg(feature = "mount")]
+mod mount;
+mod opened;
 #[cfg(feature = "registry")]
 mod pace;
 mod pass;
@@ -147,10 +151,13 @@ pub use inspect::{
     SnapshotState, SnapshotSummary, SymlinkDetails, TagReport, Usage,
 };
 pub use metrics::{Histogram, Metrics, Operation, OperationMetrics};
+#[cfg(feature = "mount")]
+pub use mount::{Mounted, unmount};
+pub use opened::{Opened, Reader};
 pub use prune::{
     KeepReason, KeptSnapshot, PruneReport, PruneRequest, PruneRule, PrunedSnapshot, Retention,
 };
-pub use read::{DirectoryDetails, SnapshotFile};
+pub use read::DirectoryDetails;
 pub use rebuild::{RebuildReport, RebuildRequest, RebuiltSnapshot};
 #[cfg(feature = "registry")]
 pub use registry::Registry;

@@ -9,8 +9,9 @@ use crate::inspect::{
     ChangedFile, RemoveReport, SnapshotDetails, SnapshotSummary, TagReport, Usage,
 };
 use crate::metrics::Metrics;
+use crate::opened::Opened;
 use crate::prune::PruneReport;
-use crate::read::{DirectoryDetails, SnapshotFile};
+use crate::read::DirectoryDetails;
 use crate::rebuild::RebuildReport;
 #[cfg(feature = "registry")]
 use crate::remote::{
@@ -63,7 +64,8 @@ have_warnings!(
     PruneReport,
     RebuildReport,
     TagReport,
-    DirectoryDetails
+    DirectoryDetails,
+    Opened
 );
 #[cfg(feature = "registry")]
 have_warnings!(
@@ -81,7 +83,6 @@ have_none!(
     Vec<u8>,
     SnapshotSummary,
     SnapshotDetails,
-    SnapshotFile,
     Diagnosis,
     Usage,
     UsageDetails,

@@ -40,6 +40,7 @@ mod memory;
 mod migration;
 mod model;
 mod mounted_output;
+mod opened;
 mod overlay;
 mod own_store;
 mod packed;

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use snapshotter::{Cache, Config, Format, RestoreReport};
-use support_b::outside::{assert_at_rest, names};
+use support_b::outside::{assert_at_rest, content, names};
 use support_b::{Handle, request};
 use testkit::compare::{Holes, Options, assert_same_with};
 use testkit::mount::{Kind, LoopMount, or_skip};
@@ -115,6 +115,39 @@ fn cloned(report: &RestoreReport) -> u64 {
 
 fn cloning() -> impl Iterator<Item = Node> {
     [Kind::Xfs, Kind::Btrfs].into_iter().filter_map(Node::new)
+}
+
+#[test]
+fn a_file_of_which_an_entry_is_here_is_read_from_that_and_without_it_from_packs() {
+    let Some(node) = Node::new(Kind::Xfs) else {
+        return;
+    };
+    let handle = node.handle(|_| {});
+    node.take(&handle, "v1");
+    node.restores(&handle, "v1", "one");
+    let wanted = fs::read(node.memory()).unwrap();
+    let read = || {
+        let opened = handle.open_snapshot("vm:v1").unwrap();
+        let reader = opened.reader("memory").unwrap();
+        let mut found = vec![1; wanted.len()];
+        reader
+            .read_at(&mut found, 0)
+            .map(|_| assert!(found == wanted))
+    };
+    read().unwrap();
+    // The first frames are damaged now: what is read is the entry.
+    let opened = handle.open_snapshot("vm:v1").unwrap();
+    let packs = content(&node.root()).join("0000");
+    for pack in names(&packs) {
+        let pack = File::options().write(true).open(packs.join(pack));
+        pack.unwrap().write_all_at(&[1; 64 << 10], 4096).unwrap();
+    }
+    drop(opened);
+    read().unwrap();
+    node.entries()
+        .iter()
+        .for_each(|entry| fs::remove_file(entry).unwrap());
+    assert_eq!(read().unwrap_err().raw_os_error(), Some(5));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use crate::support_a;
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -1463,17 +1462,16 @@ async fn a_file_is_read_without_being_restored_once_it_is_verified() {
     for (version, _) in FORMATS {
         let reference = reference(&format!("test:{version}"));
         for path in ["d/large", "second", "./top"] {
-            let mut opened = store.open_file(&reference, path).await.unwrap();
+            let opened = store.open_snapshot(&reference).await.unwrap();
+            let reader = opened.verified_reader(path).await.unwrap();
             let wanted = fs::read(base.join(path)).unwrap();
-            let mut found = Vec::new();
-            opened.file.read_to_end(&mut found).unwrap();
-            assert!(
-                found == wanted && opened.size == wanted.len() as u64,
-                "{path}"
-            );
+            let mut found = vec![0; wanted.len() + 1];
+            let length = reader.read_at(&mut found, 0).unwrap();
+            assert!(found[..length] == wanted, "{path}");
         }
         for path in ["nothing", "a", "a/link"] {
-            let error = store.open_file(&reference, path).await.unwrap_err();
+            let opened = store.open_snapshot(&reference).await.unwrap();
+            let error = opened.verified_reader(path).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
             assert_eq!(error.path(), Some(Path::new(path)));
         }
@@ -1485,7 +1483,8 @@ async fn a_file_is_read_without_being_restored_once_it_is_verified() {
     }
     for (version, _) in FORMATS {
         let reference = reference(&format!("test:{version}"));
-        let error = store.open_file(&reference, "d/large").await.unwrap_err();
+        let opened = store.open_snapshot(&reference).await.unwrap();
+        let error = opened.verified_reader("d/large").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of the library, the lowest first: each may import those before it.
-const ROOMS: [&str; 35] = [
+const ROOMS: [&str; 37] = [
     "lock",
     "words",
     "format",
@@ -33,6 +33,8 @@ const ROOMS: [&str; 35] = [
     "remote",
     "snapshot",
     "restore",
+    "opened",
+    "mount",
     "convert",
     "read",
     "rebuild",

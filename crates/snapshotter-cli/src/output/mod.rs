@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use anstyle::{AnsiColor, Style};
 
+use snapshotter::Reader;
 pub use table::{Align, Row, Table};
 
 use self::human::visible;
@@ -123,7 +124,7 @@ impl Screen {
         if let Some(file) = &answer.file {
             // Not through what takes escapes out of text.
             let mut out = io::stdout().lock();
-            io::copy(&mut &*file, &mut out)?;
+            copy(file, &mut out)?;
             out.flush()?;
         }
         // An answer may be longer than what there is memory for, so it goes out as it is made.
@@ -186,6 +187,18 @@ impl Screen {
             let _ = writeln!(text, "{WARNING}warning:{WARNING:#} {}", warning.shown());
         }
         write_stderr(text);
+    }
+}
+
+fn copy(file: &Reader, out: &mut impl Write) -> io::Result<()> {
+    let (mut piece, mut at) = (vec![0; 1 << 20], 0);
+    loop {
+        let length = file.read_at(&mut piece, at)?;
+        if length == 0 {
+            return Ok(());
+        }
+        out.write_all(&piece[..length])?;
+        at += length as u64;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use snapshotter::{ErrorKind, Snapshotter};
+use snapshotter::{ErrorKind, Opened, Reference, Snapshotter};
 
 use crate::answer::Answer;
 use crate::context::Context;
@@ -34,28 +34,35 @@ pub fn run(context: &Context, args: &Args) -> Result<Answer> {
         context.require_store()?;
     }
     let opened = context.with_store_and_remote(async |store| {
-        let mut warnings = Vec::new();
-        let is_absent = match store.find(&reference).await {
-            Err(error) => error.kind() == ErrorKind::NotFound,
-            Ok(_) => false,
-        };
-        if is_absent && context.registry().is_some() {
-            let pulled = super::pull::pull(context, store, reference.clone(), false).await?;
-            warnings = pulled.warnings;
-        }
-        match store.open_file(&reference, &args.path).await {
-            Ok(opened) => Ok((opened.file, warnings)),
-            Err(error) => Err(explain(store, error.into(), &args.reference).await),
-        }
+        let snapshot = open(context, store, &reference).await?;
+        let verified = snapshot.verified_reader(&args.path).await;
+        let reader = verified.map_err(|error| explain(error.into(), &args.reference))?;
+        Ok((reader, snapshot.warnings))
     })?;
-    let (file, warnings) = opened.value;
+    let (reader, warnings) = opened.value;
     let warnings = warnings.into_iter().map(Warning::from);
-    Ok(Answer::file(file).with_warnings(warnings.chain(opened.warnings)))
+    Ok(Answer::file(reader).with_warnings(warnings.chain(opened.warnings)))
 }
 
-async fn explain(store: &Snapshotter, failure: Failure, reference: &str) -> Failure {
-    if failure.kind == ErrorKind::NotFound && failure.about.path.is_some() {
-        return failure.with_hint(format!("`snapshotter inspect {reference}` shows its files"));
+/// Opens a snapshot, showing how fetching it gets on.
+pub async fn open(context: &Context, store: &Snapshotter, reference: &Reference) -> Result<Opened> {
+    let progress = context.progress(&reference.to_string());
+    let observed = store.observed_by(progress.observer());
+    let error = match observed.open_snapshot(reference).await {
+        Ok(opened) => return Ok(opened),
+        Err(error) => error.into(),
+    };
+    Err(match context.registry() {
+        Some(_) => hints::on_the_way(error),
+        None => hints::what_is_there(store, error).await,
+    })
+}
+
+fn explain(failure: Failure, reference: &str) -> Failure {
+    match failure.kind {
+        ErrorKind::NotFound => {
+            failure.with_hint(format!("`snapshotter inspect {reference}` shows its files"))
+        }
+        _ => failure,
     }
-    hints::what_is_there(store, failure).await
 }

@@ -13,6 +13,7 @@ pub mod gc;
 pub mod inspect;
 pub mod list;
 pub mod man;
+pub mod mount;
 pub mod pin;
 pub mod prune;
 pub mod ps;
@@ -22,6 +23,7 @@ pub mod remove;
 pub mod restore;
 pub mod snapshot;
 pub mod tag;
+pub mod umount;
 pub mod verify;
 
 use crate::answer::Answer;
@@ -31,10 +33,10 @@ use crate::failure::Result;
 
 /// Runs a verb.
 pub fn run(context: &Context, command: Command) -> Result<Answer> {
-    use Command::{Complete, Completions, Config, Man, Version};
+    use Command::{Complete, Completions, Config, Man, Umount, Version};
     if !matches!(
         command,
-        Complete(_) | Completions(_) | Config(_) | Man(_) | Version
+        Complete(_) | Completions(_) | Config(_) | Man(_) | Umount(_) | Version
     ) {
         context.settings.require_tenant()?;
     }
@@ -46,6 +48,8 @@ pub fn run(context: &Context, command: Command) -> Result<Answer> {
         Command::Copy(args) => copy::run(context, &args),
         Command::List(args) => list::run(context, &args),
         Command::Cat(args) => cat::run(context, &args),
+        Command::Mount(args) => mount::run(context, &args),
+        Umount(args) => umount::run(context, &args),
         Command::Inspect(args) => inspect::run(context, &args),
         Command::Convert(args) => convert::run(context, &args),
         Command::Diff(args) => diff::run(context, &args),

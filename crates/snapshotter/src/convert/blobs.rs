@@ -4,18 +4,16 @@
 use std::collections::HashMap;
 use std::fs::File;
 
-use super::{LARGE, blame, not_listed};
+use super::{blame, not_listed};
 use crate::activity::Activity;
-use crate::catalog::{Blob, Snapshot};
+use crate::catalog::Snapshot;
 use crate::format::document::FileEntry;
-use crate::fs::place::{Writers, writers};
-use crate::pass::Output;
+use crate::opened::{self, Verified};
 use crate::snapshot::{Contents, Given, Plan, plan_of};
-use crate::store::{OpenBlob, Store, Told};
+use crate::store::Store;
 use crate::words::digest::Checksum;
 use crate::words::entry::Attributes;
 use crate::words::error::{Error, Result};
-use crate::words::form::Form;
 use crate::words::relpath::RelPath;
 
 /// Those of a snapshot of format v1.
@@ -60,36 +58,11 @@ impl<'s> Blobs<'s> {
     }
 
     fn verified(&self, checksum: &Checksum) -> Result<File> {
-        let (store, activity) = (self.store, self.activity);
-        let blob = store
-            .catalog
-            .read(|txn| txn.blob_of_snapshot(self.snapshot, checksum))?;
-        let blob = blob.ok_or_else(disagree)?;
-        let opened = store.open_good(&blob, activity)?;
-        if opened.form == Form::Packed || writers(&opened.file) != Writers::None {
-            return self.copy(&blob, &opened);
-        }
-        let map = store.extents(&blob)?;
-        if !store.is_right(&blob, &map, &opened, activity)? {
-            return Err(store.found_damaged(&blob, &opened, None)?);
-        }
-        Ok(opened.file)
-    }
-
-    fn copy(&self, blob: &Blob, opened: &OpenBlob) -> Result<File> {
-        let file = self.store.scratch()?;
-        let _claim = (blob.data_size >= LARGE)
-            .then(|| self.store.claim_space(blob.data_size, &file))
-            .transpose()?;
-        let output = Output::File {
-            file: &file,
-            sync_soon: false,
-        };
-        // Whoever reads the copy tells of its bytes.
-        let told = Told::Later;
-        self.store
-            .copy_verified(blob, opened, output, self.activity, told)?;
-        Ok(file)
+        let verified = opened::verified(self.store, self.snapshot, checksum, self.activity)?;
+        Ok(match verified {
+            Verified::Plain(_, opened) => opened.file,
+            Verified::Copy(file) => file,
+        })
     }
 }
 

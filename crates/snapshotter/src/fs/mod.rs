@@ -11,6 +11,8 @@ pub(crate) mod dir;
 #[cfg(feature = "registry")]
 pub(crate) mod durable;
 pub(crate) mod end;
+#[cfg(feature = "mount")]
+pub(crate) mod fuse;
 pub mod hook;
 pub(crate) mod leased;
 pub(crate) mod lock;

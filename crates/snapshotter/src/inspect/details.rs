@@ -277,6 +277,7 @@ impl Called for Option<ContentId> {
 }
 
 /// A document's entries for people.
+#[derive(Debug)]
 pub(crate) struct Entries {
     pub(crate) files: Vec<FileDetails>,
     pub(crate) directories: Vec<PathDetails>,

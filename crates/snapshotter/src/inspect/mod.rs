@@ -8,9 +8,9 @@ use std::time::SystemTime;
 
 pub use compare::ChangedFile;
 pub(crate) use compare::changed_pages;
-pub(crate) use details::entries;
 #[cfg(feature = "registry")]
 pub(crate) use details::system_time;
+pub(crate) use details::{Entries, entries};
 pub use details::{
     FileDetails, PackDetails, PathDetails, PublishedAt, SnapshotDetails, SnapshotState,
     SnapshotSummary, SymlinkDetails,

@@ -92,7 +92,7 @@ pub enum Operation {
     /// [`Snapshotter::changed_pages`](crate::Snapshotter::changed_pages) and
     /// [`Snapshotter::compare_directory`](crate::Snapshotter::compare_directory)
     Diff,
-    /// [`Snapshotter::open_file`](crate::Snapshotter::open_file)
+    /// [`Snapshotter::open_snapshot`](crate::Snapshotter::open_snapshot), and what it opened for as long as that is open.
     Read,
 }
 

@@ -104,6 +104,11 @@ impl<'s> Packs<'s> {
         })
     }
 
+    /// The packs in the order of the document, and the map, for who reads in another way.
+    pub(crate) fn into_parts(self) -> (Vec<PackReader>, Map) {
+        (self.packs, self.map)
+    }
+
     /// Bytes of data in a file of this size, whose first page is this one.
     pub(crate) fn data_size(&self, first: u64, size: u64) -> u64 {
         let mapped: u64 = self

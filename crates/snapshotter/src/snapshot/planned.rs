@@ -81,12 +81,6 @@ impl Plan {
         self.inodes.get(number - 1).copied()
     }
 
-    /// The first name of the file that has this one.
-    pub(crate) fn first_name(&self, path: &RelPath) -> Option<&RelPath> {
-        let has_it = |file: &&PlannedFile| file.path == *path || file.others.contains(path);
-        self.files.iter().find(has_it).map(|file| &file.path)
-    }
-
     /// How many names the files have.
     pub(super) fn names(&self) -> usize {
         self.files.iter().map(|file| 1 + file.others.len()).sum()

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::Snapshotter;
 use crate::metrics::Operation;
-use crate::read::{self, DirectoryDetails, SnapshotFile};
+use crate::opened::{self, Opened};
+use crate::read::{self, DirectoryDetails};
 use crate::snapshot::{self, SnapshotReport, SnapshotRequest, Stream};
 use crate::words::error::Result;
 use crate::words::reference::Reference;
@@ -43,8 +44,9 @@ impl Snapshotter {
             .await
     }
 
-    /// Opens a file of a snapshot that is here, once all of its bytes were verified. In format v2 a copy is made for it, which needs
-    /// the room.
+    /// Opens a snapshot, whose files are then read where they are. Of one that is not here all is fetched first, as
+    /// [`restore`](Self::restore) does. It stays until what this returns and all of its readers are dropped, or this handle is
+    /// [closed](Self::close); clones of the handle are not needed for that.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,26 +56,30 @@ impl Snapshotter {
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
     /// # let snapshotter = snapshotter::Snapshotter::open(snapshotter::Config::new(dir.path().join("store"))).await?;
     /// # snapshotter.snapshot(&snapshotter::SnapshotRequest::new("vm", "v1", dir.path().join("vm"))).await?;
-    /// let opened = snapshotter.open_file(&"vm:v1".parse()?, "memory").await?;
-    /// assert_eq!(std::io::read_to_string(opened.file)?, "bytes");
+    /// let opened = snapshotter.open_snapshot(&"vm:v1".parse()?).await?;
+    /// assert_eq!(opened.files()[0].size, 5);
+    /// let mut bytes = [0; 3];
+    /// opened.reader("memory")?.read_at(&mut bytes, 2)?;
+    /// assert_eq!(&bytes, b"tes");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # })
     /// # }
     /// ```
     ///
     /// # Errors
-    /// `NotFound` for the snapshot, or where it has no such file; `Damaged` for wrong bytes; `NoSpace`.
+    /// `NotFound`; `Damaged` where its document, or in format v2 a pack, is damaged or missing and cannot be fetched; those of
+    /// fetching it.
     #[tracing::instrument(skip_all, fields(%reference))]
-    pub async fn open_file(
-        &self,
-        reference: &Reference,
-        path: impl Into<PathBuf>,
-    ) -> Result<SnapshotFile> {
-        let (reference, path) = (reference.clone(), path.into());
-        self.counted(Operation::Read, move |_, store, activity| {
-            read::open_file(store, &reference, &path, activity)
-        })
-        .await
+    pub async fn open_snapshot(&self, reference: &Reference) -> Result<Opened> {
+        let reference = reference.clone();
+        let opened = self.counted(Operation::Read, move |inner, store, activity| {
+            let remote = inner.configured(activity);
+            let remote = remote.as_ref().map(|remote| (remote, &inner.flights));
+            opened::open(store, &inner.restores, &reference, remote, activity)
+        });
+        let opened = opened.await?;
+        opened.keep_open(self.clone());
+        Ok(opened)
     }
 
     /// Compares a directory with a snapshot that is here. Files that both have in one size are read.

@@ -7,11 +7,12 @@ use std::fs::File;
 
 use super::cache::{CacheEntry, NAME};
 use super::trash::take_away;
-use super::{Entry, Store};
-use crate::fs::Dir;
+use super::{Entry, Key, Store, path_hash};
 use crate::fs::dir::ignore_absent;
+use crate::fs::{Dir, Stat};
 use crate::words::digest::Sha256;
 use crate::words::error::{At, Result};
+use crate::words::relpath::RelPath;
 
 impl Store {
     /// Where the entries of this boot are; `None` where there are none, or, if they are to be made, where none can be.
@@ -47,6 +48,21 @@ impl Store {
     pub(crate) fn open_cache_entry(&self, found: &CacheEntry) -> Result<Option<File>> {
         let dir = self.cache_dir(false)?;
         Ok(dir.and_then(|dir| dir.open_file(&found.entry.name()).ok()))
+    }
+
+    /// The entry with the bytes of a file of a snapshot, if there is one that is what it was.
+    pub(crate) fn open_base_of(&self, manifest: &Sha256, path: &RelPath) -> Option<File> {
+        let dir = self.cache_dir(false).ok().flatten()?;
+        let key = Key::Base {
+            path: path_hash(path),
+        };
+        let names = dir.names().ok()?;
+        let entries = names.iter().filter_map(|name| Entry::parse(name));
+        let mut own = entries.filter(|entry| entry.key == key && entry.manifest == *manifest);
+        own.find_map(|entry| {
+            let file = dir.open_file(&entry.name()).ok()?;
+            entry.is(&Stat::of_file(&file).ok()?).then_some(file)
+        })
     }
 
     /// Takes an entry away.

@@ -86,6 +86,12 @@ impl Handle {
         self.runtime.block_on(self.snapshotter.list())
     }
 
+    pub fn open_snapshot(&self, reference: &str) -> Result<snapshotter::Opened, Error> {
+        let reference = reference.parse().unwrap();
+        self.runtime
+            .block_on(self.snapshotter.open_snapshot(&reference))
+    }
+
     /// The references that are listed, as text.
     pub fn listed(&self) -> Vec<String> {
         let list = self.list().expect("a list");

@@ -17,7 +17,7 @@ use testkit::compare::{Holes, Options, assert_same_with};
 use testkit::fuse::FuseMount;
 use testkit::mount::or_skip;
 use testkit::prng::{Prng, random_bytes};
-use testkit::{Content, Tree};
+use testkit::{Content, Mapped, Tree};
 
 const KIB: u64 = 1 << 10;
 
@@ -194,6 +194,8 @@ fn many_read_at_once_and_nobody_writes() {
     refused(std::os::unix::fs::symlink("a", point.0.join("b")));
     refused(fs::hard_link(&memory, point.0.join("c")));
     assert!(point.read("memory").unwrap() == bytes);
+    // What is written into a shared mapping would be read by everybody.
+    assert!(std::panic::catch_unwind(|| Mapped::new(&memory)).is_err());
     drop(both);
     place.run(["umount", "point"]).succeeded();
 }
@@ -346,4 +348,11 @@ fn what_is_elsewhere_is_fetched_whole_and_then_mounted() {
     );
     place.run(["umount", "point"]).succeeded();
     place.assert_tidy();
+}
+
+#[test]
+fn help() {
+    let place = Place::new();
+    assert_session!("help", place.run(["mount", "--help"]).succeeded());
+    assert_session!("umount_help", place.run(["umount", "--help"]).succeeded());
 }

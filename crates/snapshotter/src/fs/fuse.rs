@@ -87,9 +87,9 @@ pub(crate) fn find(path: &Path) -> io::Result<Option<Mount>> {
     let all = std::fs::read("/proc/self/mountinfo")?;
     let lines = all.split(|byte| *byte == b'\n');
     // The last one lies above the others.
-    let found = lines.filter_map(parse).filter(|(at, ..)| *at == point);
+    let mut found = lines.filter_map(parse).filter(|(at, ..)| *at == point);
     Ok(found
-        .last()
+        .next_back()
         .filter(|(_, kind, _)| kind == TYPE)
         .map(|(point, _, source)| Mount { point, source }))
 }

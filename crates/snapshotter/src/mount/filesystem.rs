@@ -1,13 +1,10 @@
-//! What the kernel asks, and the answers.
+//! What the kernel asks, and the answers: whatever would change something is refused.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -17,10 +14,8 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::tree::{Kind, Node, Tree};
-use crate::fs::fuse::{SEEK_DATA, SEEK_HOLE};
-use crate::opened::{Opened, Reader};
-use crate::words::error::{ErrorKind, Result};
+use super::served::Served;
+use super::tree::Kind;
 use crate::words::page::PAGE_BYTES;
 
 /// How long the kernel may believe what it was told: nothing ever changes.
@@ -37,99 +32,6 @@ const NAME_BYTES: u32 = 255;
 thread_local! {
     /// What a thread reads into.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A snapshot that is served.
-pub(super) struct Served {
-    opened: Opened,
-    tree: Tree,
-    readers: RwLock<HashMap<u64, Arc<Reader>>>,
-    next: AtomicU64,
-}
-
-impl Served {
-    pub(super) fn new(opened: Opened) -> Result<Self> {
-        Ok(Self {
-            tree: Tree::new(&opened),
-            opened,
-            readers: RwLock::default(),
-            next: AtomicU64::new(1),
-        })
-    }
-
-    fn node(&self, number: INodeNo) -> Result<&Node, Errno> {
-        self.tree.get(number).ok_or(Errno::ENOENT)
-    }
-
-    fn open_file(&self, number: INodeNo) -> Result<FileHandle, Errno> {
-        let Kind::File(path) = &self.node(number)?.kind else {
-            return Err(Errno::EISDIR);
-        };
-        let reader = self.opened.reader(path).map_err(|error| {
-            let cause = std::error::Error::source(&error);
-            tracing::error!(path = %path.display(), %error, cause, "a file of a mounted snapshot cannot be opened");
-            match error.kind() {
-                ErrorKind::NoSpace => Errno::ENOSPC,
-                _ => Errno::EIO,
-            }
-        })?;
-        let handle = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
-        readers.insert(handle, Arc::new(reader));
-        Ok(FileHandle(handle))
-    }
-
-    fn reader(&self, handle: FileHandle) -> Result<Arc<Reader>, Errno> {
-        let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
-        readers.get(&handle.0).cloned().ok_or(Errno::EBADF)
-    }
-
-    fn seek(&self, handle: FileHandle, offset: i64, whence: i32) -> Result<i64, Errno> {
-        let reader = self.reader(handle)?;
-        let size = reader.details().size;
-        let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
-        if offset >= size {
-            return Err(Errno::ENXIO);
-        }
-        let extents = reader.extents().map_err(|_| Errno::EIO)?;
-        let next = extents.partition_point(|range| range.end <= offset);
-        let next = extents.get(next);
-        let found = match (whence, next) {
-            (SEEK_DATA, Some(data)) => data.start.max(offset),
-            (SEEK_DATA, None) => return Err(Errno::ENXIO),
-            (SEEK_HOLE, Some(data)) if data.start <= offset => data.end,
-            (SEEK_HOLE, _) => offset,
-            _ => return Err(Errno::EINVAL),
-        };
-        i64::try_from(found).map_err(|_| Errno::EOVERFLOW)
-    }
-
-    fn list(&self, number: INodeNo, offset: u64, reply: &mut ReplyDirectory) -> Result<(), Errno> {
-        let Kind::Directory { parent, names } = &self.node(number)?.kind else {
-            return Err(Errno::ENOTDIR);
-        };
-        let own = [(OsStr::new("."), number), (OsStr::new(".."), *parent)];
-        let names = names.iter().map(|(name, at)| (name.as_os_str(), *at));
-        let all = (1..).zip(own.into_iter().chain(names));
-        for (after, (name, at)) in all.skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
-            let kind = self.node(at)?.attributes.kind;
-            if reply.add(at, after, kind, name) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn xattr(&self, number: INodeNo, name: &OsStr) -> Result<&[u8], Errno> {
-        let xattrs = &self.node(number)?.xattrs;
-        let value = name.to_str().and_then(|name| xattrs.get(name));
-        value.map(Vec::as_slice).ok_or(Errno::NO_XATTR)
-    }
-
-    fn xattr_names(&self, number: INodeNo) -> Result<Vec<u8>, Errno> {
-        let names = self.node(number)?.xattrs.keys();
-        Ok(names.flat_map(|name| name.bytes().chain([0])).collect())
-    }
 }
 
 /// An answer of which the kernel asks the length first.
@@ -232,10 +134,7 @@ impl Filesystem for Served {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
-        let closed = readers.remove(&handle.0);
-        drop(readers);
-        drop(closed);
+        self.close(handle);
         reply.ok();
     }
 

@@ -5,10 +5,10 @@
 //! cache and cannot be mapped shared: what is written into a mapping would be in that cache, and would be read by others.
 //!
 //! The process that serves may die: the kernel then answers every request with `ENOTCONN`, and [`unmount`] takes the rest away.
-//! Its own store cannot lie on what it serves, and a file that is read while memory is short waits for no memory but that which
-//! decoding a frame takes.
+//! A store is not covered by what is served from it. Nothing here unmounts by a path alone: another mount may be there by then.
 
 mod filesystem;
+mod served;
 mod tree;
 
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::fs::{Dir, Stat};
 use crate::opened::Opened;
 use crate::threads;
 use crate::words::error::{At, Error, ErrorKind, Result};
-use filesystem::Served;
+use served::Served;
 
 /// Threads that answer, whatever the number of processors: one may be hashing a file.
 const FEWEST: usize = 4;
@@ -61,7 +61,7 @@ impl Opened {
         let reference = &self.snapshot().reference;
         let mount = Mount::new(directory, &reference.to_string());
         let mount = mount.at("mount on", directory)?;
-        let served = Served::new(self)?;
+        let served = Served::new(self);
         let device = fuse::mount(&mount, allow_other)?;
         let mut mounted = Mounted {
             mount,

@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{FileAttr, FileType, INodeNo};
 
-use crate::inspect::{FileDetails, PathDetails};
+use crate::inspect::{self, FileDetails, PathDetails};
 use crate::opened::Opened;
 use crate::words::total::total;
 
@@ -23,6 +23,8 @@ pub(super) struct Tree {
     nodes: Vec<Node>,
     /// Sizes of all files, in bytes.
     pub(super) bytes: u64,
+    /// When the snapshot was taken, or fetched.
+    created: SystemTime,
 }
 
 /// An inode.
@@ -56,9 +58,10 @@ impl Tree {
         let mut tree = Self {
             nodes: Vec::new(),
             bytes: total(opened.files().iter().map(|file| file.size)),
+            created: inspect::time(opened.snapshot().created_at),
         };
         let mut made = Made::new();
-        tree.add(implied(), root(), BTreeMap::new());
+        tree.add(implied(tree.created), root(), BTreeMap::new());
         made.insert(PathBuf::new(), INodeNo::ROOT);
         for directory in opened.directories() {
             let at = tree.directory(&mut made, &directory.relative_path);
@@ -169,7 +172,7 @@ impl Tree {
             parent,
             names: Vec::new(),
         };
-        let at = self.add(implied(), kind, BTreeMap::new());
+        let at = self.add(implied(self.created), kind, BTreeMap::new());
         self.name(made, &path, at);
         self.nodes[index(parent)].attributes.nlink += 1;
         made.insert(path, at);
@@ -201,15 +204,15 @@ fn root() -> Kind {
     }
 }
 
-/// Of a directory of which the snapshot says nothing, as a restore makes it.
-fn implied() -> FileAttr {
+/// Of a directory of which the snapshot says nothing: as a restore makes it, and as old as the snapshot.
+fn implied(modified: SystemTime) -> FileAttr {
     let (uid, gid) = crate::fs::own_ids();
     let said = PathDetails {
         relative_path: PathBuf::new(),
         mode: 0o755,
         uid,
         gid,
-        modified: SystemTime::UNIX_EPOCH + Duration::ZERO,
+        modified,
         xattrs: BTreeMap::new(),
     };
     attributes(&said, FileType::Directory, 0)

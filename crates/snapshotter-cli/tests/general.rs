@@ -289,7 +289,7 @@ fn manual_pages_are_written_for_each_command() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names.len(), 24, "{names:?}");
+    assert_eq!(names.len(), 26, "{names:?}");
     let page = std::fs::read_to_string(place.path("man/snapshotter.1")).unwrap();
     assert!(
         page.contains("stopped by SIGTERM") && page.contains("snapshotter restore vm:v1"),

@@ -240,8 +240,8 @@ const TOO_MANY: usize = 224;
 const AT_LEAST: u64 = 256;
 
 /// Chooses packs whose pages are stored anew, because there are many or most of what is in them is needed no more: the
-/// emptiest first, of together at most half as many pages as the parent stored, which is about what changed; but one, where
-/// there are many, of at most as many, since otherwise they become more with each checkpoint that changes as much as the last.
+/// emptiest first, those that together have at most half as many pages as the parent stored, which is about what changed; but one,
+/// where there are many, of at most as many, since otherwise they become more with each checkpoint that changes as much as the last.
 fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map) {
     let mut used = vec![0_u64; packs.len()];
     for extent in map.iter() {
@@ -265,13 +265,16 @@ fn give_up(given_up: &mut [bool], packs: &[PackEntry], map: &Map) {
     order.sort_by_key(share);
     let (mut pages, mut left) = (0, packs.len());
     for number in order {
-        pages += used[number];
-        let is_one_of_many = left == packs.len() && left > MANY && pages <= changed;
-        if (pages > budget && !is_one_of_many) || (packs.len() > TOO_MANY && left <= MANY) {
+        if packs.len() > TOO_MANY && left <= MANY {
             return;
         }
-        given_up[number] = true;
-        left -= 1;
+        let with_it = pages + used[number];
+        let is_one_of_many = left == packs.len() && left > MANY && with_it <= changed;
+        // One that is too large does not keep others: the first of all packs is the emptiest for long, and by far the largest.
+        if with_it <= budget || is_one_of_many {
+            given_up[number] = true;
+            (pages, left) = (with_it, left - 1);
+        }
     }
 }
 
@@ -376,33 +379,42 @@ mod tests {
     use crate::format::map::Extent;
     use crate::format::pack::PackId;
 
+    /// How many packs are given up of some that have so many pages and of which so many are used.
+    fn given_up(packs: impl IntoIterator<Item = (u64, u64)>) -> usize {
+        let (mut map, mut named) = (Map::default(), Vec::new());
+        for (pack, (pages, used)) in packs.into_iter().enumerate() {
+            map.push(Extent {
+                start: pack as u64 * 100_000,
+                pages: used,
+                pack: pack as u32,
+                page: 0,
+            })
+            .unwrap();
+            let id = PackId::from_bytes([0; 32]);
+            named.push(PackEntry { id, pages });
+        }
+        let mut given_up = vec![false; named.len()];
+        give_up(&mut given_up, &named, &map);
+        given_up.into_iter().filter(|given_up| *given_up).count()
+    }
+
     /// Of 200 checkpoints that each changed as much as the last all packs were named for ever: more than half of the emptiest
     /// one was still needed, and half was all that might be stored anew.
     #[test]
     fn of_many_packs_one_is_given_up_though_it_has_more_than_half_of_what_changed() {
-        let of = |count: u32, used: u32| {
-            let mut map = Map::default();
-            for pack in 0..count {
-                let start = u64::from(pack) * 2000;
-                let pages = u64::from(used + pack);
-                let page = 0;
-                map.push(Extent {
-                    start,
-                    pages,
-                    pack,
-                    page,
-                })
-                .unwrap();
-            }
-            let id = PackId::from_bytes([0; 32]);
-            let packs = vec![PackEntry { id, pages: 1000 }; count as usize];
-            let mut given_up = vec![false; count as usize];
-            give_up(&mut given_up, &packs, &map);
-            given_up.into_iter().filter(|given_up| *given_up).count()
-        };
+        let of = |count: u64, used: u64| given_up((0..count).map(|pack| (1000, used + pack)));
         assert_eq!(of(96, 700), 0);
         assert_eq!(of(97, 700), 1);
         // As many as there is room for, where they are emptier.
         assert_eq!(of(97, 100), 4);
+    }
+
+    /// And still: the first of all packs is the emptiest for long, and too large, and nothing behind it was looked at.
+    #[test]
+    fn a_large_pack_that_is_the_emptiest_keeps_no_others() {
+        let base = std::iter::once((60_000, 20_000));
+        let of = |used: u64| given_up((0..100).map(|_| (1000, used)).chain(base.clone()));
+        assert_eq!(of(700), 1);
+        assert_eq!(of(150), 3);
     }
 }

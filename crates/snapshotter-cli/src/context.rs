@@ -147,18 +147,11 @@ impl Context {
     ) -> Result<Closed<T>> {
         // Nothing goes behind a person's back: `gc` collects, and no other command.
         config.gc.background = false;
-        let runtime = Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(|error| cannot_start(&error))?;
-        let result = runtime.block_on(self.run(config, work));
-        runtime.shutdown_timeout(PATIENCE);
-        result
+        self.until_stopped(async |stop| self.run(stop, config, work).await)
     }
 
-    /// Does what needs no open store. A signal or the deadline drops it.
-    pub fn without_store<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Does something on a runtime of its own, where signals and the deadline are heard.
+    fn until_stopped<T>(&self, work: impl AsyncFnOnce(&mut Stop) -> Result<T>) -> Result<T> {
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -166,14 +159,21 @@ impl Context {
             .map_err(|error| cannot_start(&error))?;
         let result = runtime.block_on(async {
             let mut stop = Stop::new(self.global.timeout).map_err(|error| cannot_start(&error))?;
+            work(&mut stop).await
+        });
+        runtime.shutdown_timeout(PATIENCE);
+        result
+    }
+
+    /// Does what needs no open store. A signal or the deadline drops it.
+    pub fn without_store<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.until_stopped(async |stop| {
             tokio::select! {
                 biased;
                 failure = stop.wait() => Err(failure),
                 result = work => result.map_err(|failure| self.settings.explain(failure)),
             }
-        });
-        runtime.shutdown_timeout(PATIENCE);
-        result
+        })
     }
 
     /// Opens the store and what is remote, does `work`, and then serves what that made until it is over or a signal comes, which
@@ -185,16 +185,10 @@ impl Context {
     ) -> Result<()> {
         let mut config = self.settings.whole()?;
         config.gc.background = false;
-        let runtime = Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(|error| cannot_start(&error))?;
-        let result = runtime.block_on(async {
-            let mut stop = Stop::new(self.global.timeout).map_err(|error| cannot_start(&error))?;
+        self.until_stopped(async |stop| {
             let Worked {
                 store, mut value, ..
-            } = self.work(&mut stop, config, work).await?;
+            } = self.work(stop, config, work).await?;
             let result = tokio::select! {
                 biased;
                 _ = stop.signal() => Ok(()),
@@ -204,22 +198,20 @@ impl Context {
             // What it leaves, the next opener cleans up.
             let _ = store.close().await;
             result
-        });
-        runtime.shutdown_timeout(PATIENCE);
-        result
+        })
     }
 
     async fn run<T>(
         &self,
+        stop: &mut Stop,
         config: Config,
         work: impl AsyncFnOnce(&Snapshotter) -> Result<T>,
     ) -> Result<Closed<T>> {
-        let mut stop = Stop::new(self.global.timeout).map_err(|error| cannot_start(&error))?;
         let Worked {
             store,
             value,
             found,
-        } = self.work(&mut stop, config, work).await?;
+        } = self.work(stop, config, work).await?;
         // What was asked for is done: a signal now ends the cleaning up alone.
         let warning = tokio::select! {
             biased;

@@ -7,6 +7,7 @@ mod stream;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::SystemTime;
 
 use anstyle::{AnsiColor, Style};
@@ -64,6 +65,13 @@ impl Page<'_> {
         let name = human::without_digest(reference);
         let digest = format_args!("{FAINT}{digest}{FAINT:#}");
         writeln!(self.out, "{STRONG}{name}{STRONG:#}  {digest}")
+    }
+
+    /// The line that the report on one begins with that is to be found somewhere: what it is called, and where it is.
+    pub fn whereabouts(&mut self, reference: &str, what: &str, path: &Path) -> io::Result<()> {
+        let name = human::without_digest(reference);
+        let (what, path) = (format_args!("{FAINT}{what}{FAINT:#}"), human::path(path));
+        writeln!(self.out, "{STRONG}{name}{STRONG:#} {what} {path}")
     }
 }
 

@@ -24,7 +24,7 @@ use crate::failure::{Failure, Result};
 use crate::hints;
 use crate::output::human::{self, bytes, count};
 use crate::output::json::{Called, Warning};
-use crate::output::{FAINT, Page, STRONG, Screen, total};
+use crate::output::{Page, Screen, total};
 
 /// Set for the process that serves, whose standard input is then a socket of the one that started it.
 const STARTED: &str = "_SNAPSHOTTER_MOUNT_STARTED";
@@ -187,12 +187,7 @@ impl Document for Shown {
         if page.quiet {
             return Ok(());
         }
-        let name = human::without_digest(&self.reference);
-        writeln!(
-            page.out,
-            "{STRONG}{name}{STRONG:#} {FAINT}is mounted on{FAINT:#} {}",
-            human::path(&self.mount_point)
-        )?;
+        page.whereabouts(&self.reference, "is mounted on", &self.mount_point)?;
         let duration = human::duration(Duration::from_secs_f64(self.duration_seconds));
         writeln!(
             page.out,

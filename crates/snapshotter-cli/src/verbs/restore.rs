@@ -14,9 +14,9 @@ use crate::arguments::Link;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::hints;
+use crate::output::Page;
 use crate::output::human::{self, bytes, count};
 use crate::output::json::{Called, Placed, Relative, Warning};
-use crate::output::{FAINT, Page, STRONG};
 
 /// Restores a snapshot into OUTPUT_DIR
 ///
@@ -229,12 +229,7 @@ impl Document for Restored {
         if page.quiet {
             return Ok(());
         }
-        let name = human::without_digest(&self.reference);
-        writeln!(
-            page.out,
-            "{STRONG}{name}{STRONG:#} {FAINT}is in{FAINT:#} {}",
-            human::path(&self.output_dir)
-        )?;
+        page.whereabouts(&self.reference, "is in", &self.output_dir)?;
         let duration = human::duration(std::time::Duration::from_secs_f64(self.duration_seconds));
         writeln!(
             page.out,

@@ -6,9 +6,9 @@ use serde::Serialize;
 use snapshotter::{Format, PagedReport, ParentChosen, ParentReport, SnapshotReport};
 
 use crate::answer::Document;
+use crate::output::Page;
 use crate::output::human::{self, bytes, count};
 use crate::output::json::{Called, Placed};
-use crate::output::{FAINT, Page, STRONG};
 use crate::verbs::push::Published;
 
 /// A snapshot that was taken.
@@ -67,12 +67,7 @@ impl Document for Taken {
         if page.quiet {
             return Ok(());
         }
-        let name = human::without_digest(&self.reference);
-        writeln!(
-            page.out,
-            "{STRONG}{name}{STRONG:#}  {FAINT}{}{FAINT:#}",
-            self.manifest_digest
-        )?;
+        page.heading(&self.reference, &self.manifest_digest)?;
         let duration = human::duration(std::time::Duration::from_secs_f64(self.duration_seconds));
         writeln!(
             page.out,
